@@ -1,0 +1,1 @@
+"""Training: a recipe says what, the trainer does it."""

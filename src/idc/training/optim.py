@@ -1,0 +1,94 @@
+"""Optimiser, learning-rate schedule, averaged weights and precision of a recipe."""
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from idc.errors import IDCError
+from idc.training.recipe import Recipe
+
+
+def build_optimizer(model: nn.Module, recipe: Recipe, device: torch.device) -> torch.optim.Optimizer:
+    """Adam or AdamW; biases, norms and position maps are not decayed."""
+    fused = device.type in ("cpu", "cuda")
+    betas = (0.9, recipe.beta2)
+    if recipe.optimizer == "adam":
+        return torch.optim.Adam(model.parameters(), lr=recipe.lr, betas=betas, fused=fused)
+    named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+    decayed = [p for n, p in named if p.ndim > 1 and not n.endswith("position")]
+    free = [p for n, p in named if p.ndim <= 1 or n.endswith("position")]
+    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": free, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=recipe.lr, betas=betas, fused=fused)
+
+
+class Schedule:
+    """The learning rate after each update, by share of all updates or, for "plateau", by the loss."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer, recipe: Recipe, updates: int) -> None:
+        self.plateau = recipe.schedule == "plateau"
+        self.inner: LambdaLR | ReduceLROnPlateau
+        if self.plateau:
+            self.inner = ReduceLROnPlateau(
+                optimizer,
+                factor=0.5,
+                patience=recipe.plateau_patience,
+                cooldown=recipe.plateau_patience,
+                threshold=1e-4,
+                min_lr=recipe.plateau_floor,
+            )
+        else:
+            self.inner = LambdaLR(optimizer, lambda update: rate(recipe, update / max(1, updates)))
+
+    def step(self, loss: float) -> None:
+        if isinstance(self.inner, ReduceLROnPlateau):
+            self.inner.step(loss)
+        else:
+            self.inner.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        return dict(self.inner.state_dict())
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.inner.load_state_dict(state)
+
+
+def rate(recipe: Recipe, done: float) -> float:
+    """Learning rate as a share of its peak, after the share ``done`` in [0, 1] of all updates."""
+    if done < recipe.warmup:
+        return max(done, 1e-3) / recipe.warmup
+    left = (1 - done) / (1 - recipe.warmup)
+    if recipe.schedule == "linear":
+        return max(left, 0.0)
+    if recipe.schedule == "cosine":
+        return 0.5 - 0.5 * torch.cos(torch.tensor(torch.pi * max(left, 0.0))).item()
+    return 1.0
+
+
+def build_average(model: nn.Module, recipe: Recipe) -> AveragedModel | None:
+    """The exponential moving average of the weights, or None."""
+    if recipe.ema_decay == 0:
+        return None
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema_decay))
+
+
+def bf16_pays(device: torch.device) -> bool:
+    """Whether the hardware multiplies bf16 matrices itself."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
+
+
+def resolve_precision(recipe: Recipe, device: torch.device) -> str:
+    """ "no" or "bf16", as accelerate names them.
+
+    Raises:
+        IDCError: for bf16 on a device that has none.
+    """
+    if recipe.precision == "auto":
+        return "bf16" if bf16_pays(device) else "no"
+    if recipe.precision == "bf16" and device.type not in ("cpu", "cuda"):
+        raise IDCError("precision = 'bf16'", f"fp32 on {device.type}", "use --precision fp32")
+    return "bf16" if recipe.precision == "bf16" else "no"

@@ -1,0 +1,67 @@
+"""What every classifier offers, and the range in which its images lie."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from idc.errors import IDCError
+
+Logits = Callable[[Tensor], Tensor]  # images (B, C, H, W) in [0, 1] -> logits (B, K)
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """The closed interval in which every pixel lies."""
+
+    lower: float = 0.0
+    upper: float = 1.0
+
+
+@runtime_checkable
+class Classifier(Protocol):
+    """What an attack, an evaluation or a profile may ask of a model. ``IDC``, every peer and a user's own module fit.
+
+    ``stochastic`` says whether two calls on the same images may differ. ``surrogates`` maps a name to a function
+    images -> logits that is easier to differentiate than the real answer: the model's own list of weak spots.
+    """
+
+    @property
+    def num_classes(self) -> int: ...
+    @property
+    def input_shape(self) -> tuple[int, int, int]: ...
+    @property
+    def stochastic(self) -> bool: ...
+    def surrogates(self) -> Mapping[str, Logits]: ...
+    def __call__(self, images: Tensor) -> Tensor: ...
+
+
+def check_images(images: Tensor, shape: tuple[int, int, int]) -> None:
+    """Refuse what a classifier would silently misread: a wrong shape, integers, NaN, values outside [0, 1].
+
+    Args:
+        images: expected (B, C, H, W), floating point, in [0, 1].
+        shape: the (C, H, W) that the model takes.
+
+    Raises:
+        IDCError: with what was found and how to mend it.
+    """
+    if images.ndim != 4 or tuple(images.shape[1:]) != shape:
+        raise IDCError(
+            f"images of shape {tuple(images.shape)}",
+            f"(B, {', '.join(map(str, shape))})",
+            "resize them, or add the batch dimension with images[None]",
+        )
+    if not images.is_floating_point():
+        raise IDCError(f"images of {images.dtype}", "floating point in [0, 1]", "divide 8-bit images by 255")
+    if images.numel() == 0:
+        return
+    low, high = (v.item() for v in torch.aminmax(images.detach()))
+    if not (low >= -1e-6 and high <= 1 + 1e-6):  # also catches NaN, for which every comparison is false
+        raise IDCError(
+            f"pixels in [{low:.4g}, {high:.4g}]",
+            "finite values in [0, 1]",
+            "divide 8-bit images by 255, undo any normalisation and remove NaN",
+        )

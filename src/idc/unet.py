@@ -1,0 +1,191 @@
+"""The pruned U-Net: guided-diffusion's (ADM) network, built from named presets over ``diffusers.UNet2DModel``."""
+
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from idc.errors import IDCError
+
+
+@dataclass(frozen=True, slots=True)
+class UNetSpec:
+    """A network given in full. ``PRESETS`` names the usual ones.
+
+    Args:
+        base_channels: channels of the first level.
+        multipliers: channels of each level, in units of ``base_channels``; each further level halves the image.
+        res_blocks: residual blocks a level on the way down (one more on the way up).
+        attention_at: downsampling factors at which blocks have self-attention; the middle block always has it.
+        head_channels: channels of an attention head.
+        groups: of every GroupNorm.
+        dropout: inside residual blocks.
+        patch: the image enters as non-overlapping patch x patch blocks (space to depth): 1 in the paper; 2 quarters the
+            pixels that every layer works on.
+        condition: "none" (the paper: the network sees x_t) or "concat" (BBDM's template: x_t and the image).
+        residual: add x_t to the output, so that the network itself only has to learn -x0. Same functions, much quicker to
+            train: a network without it spends its first epochs learning to copy the image.
+        position_channels: learned maps, one value a pixel (or patch), appended to the input: a convolution alone cannot
+            tell where it is, but has to draw labels that differ from place to place.
+    """
+
+    base_channels: int
+    multipliers: tuple[int, ...]
+    res_blocks: int = 1
+    attention_at: tuple[int, ...] = ()
+    head_channels: int = 32
+    groups: int = 32
+    dropout: float = 0.0
+    patch: int = 1
+    condition: Literal["none", "concat"] = "none"
+    residual: bool = False
+    position_channels: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("multipliers", "attention_at"):  # JSON and YAML give lists
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        positive = (self.base_channels, self.res_blocks, self.head_channels, self.groups, self.patch, *self.multipliers)
+        if not self.multipliers or any(not isinstance(v, int) or v < 1 for v in positive):
+            raise IDCError(f"network {self}", "positive whole numbers", "start from a preset and change one at a time")
+        if not 0 <= self.dropout < 1:
+            raise IDCError(f"dropout = {self.dropout}", "a number in [0, 1)", "use 0.3, as the paper does, or 0")
+        if self.condition not in ("none", "concat"):
+            raise IDCError(f"condition = {self.condition!r}", "'none' or 'concat'", "use 'none', as the paper does")
+        for channels in self.channels:
+            if channels % self.groups:
+                raise IDCError(f"{channels} channels", f"a multiple of groups = {self.groups}", "change base_channels")
+        if self.channels[-1] % self.head_channels:
+            raise IDCError(
+                f"head_channels = {self.head_channels}", f"a divisor of {self.channels[-1]}", "change head_channels"
+            )
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Channels of each level."""
+        return tuple(self.base_channels * m for m in self.multipliers)
+
+    @property
+    def stride(self) -> int:
+        """Height and width of an image must be multiples of this."""
+        return int(self.patch * 2 ** (len(self.multipliers) - 1))
+
+
+PRESETS: dict[str, UNetSpec] = {
+    "paper-cifar10": UNetSpec(64, (1, 4), attention_at=(32, 16, 8), head_channels=32, dropout=0.3),
+    "paper-cifar100": UNetSpec(64, (1, 4, 8), attention_at=(32, 16, 8), head_channels=64, dropout=0.3),
+    "bbdm": UNetSpec(
+        128, (1, 4, 8), res_blocks=2, attention_at=(32, 16, 8), head_channels=64, condition="concat"
+    ),
+    "nano": UNetSpec(64, (1, 2), groups=16, patch=2, head_channels=32),
+    "digits": UNetSpec(32, (1, 2), groups=8, patch=2, head_channels=32),
+}
+
+
+def resolve_spec(spec: str | dict[str, Any] | UNetSpec) -> UNetSpec:
+    """A spec from a preset's name, from a mapping of its fields (with an optional ``preset`` to start from), or as is.
+
+    Raises:
+        IDCError: for an unknown preset or field.
+    """
+    if isinstance(spec, UNetSpec):
+        return spec
+    if isinstance(spec, str):
+        if spec not in PRESETS:
+            raise IDCError(f"preset {spec!r}", f"one of {', '.join(PRESETS)}", "or give a network's fields in a YAML file")
+        return PRESETS[spec]
+    known = {f.name for f in fields(UNetSpec)}
+    given = dict(spec)
+    start = given.pop("preset", None)
+    if unknown := sorted(set(given) - known):
+        raise IDCError(f"network field {unknown[0]!r}", f"one of {', '.join(sorted(known))}", "correct its name")
+    if start is not None:
+        return replace(resolve_spec(str(start)), **given)
+    try:
+        return UNetSpec(**given)
+    except TypeError as error:
+        raise IDCError(f"network {given}", "at least base_channels and multipliers", "add them, or a preset") from error
+
+
+def spec_to_dict(spec: UNetSpec) -> dict[str, Any]:
+    """The spec as JSON-ready values."""
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(spec).items()}
+
+
+def check_image_shape(spec: UNetSpec, shape: tuple[int, int, int]) -> None:
+    """Raise IDCError unless images of ``shape`` (C, H, W) pass through the network's strides."""
+    channels, height, width = shape
+    if channels not in (1, 3, 4):
+        raise IDCError(f"{channels} channels", "1, 3 or 4", "convert the images to grey, RGB or RGBA")
+    if height % spec.stride or width % spec.stride or min(height, width) < spec.stride:
+        size = max(spec.stride, round(max(height, width) / spec.stride) * spec.stride)
+        raise IDCError(
+            f"image size {height}x{width}",
+            f"a multiple of {spec.stride} (the network's stride)",
+            f"use --image-size {size} or a preset with fewer levels",
+        )
+
+
+class BridgeUNet(nn.Module):
+    """U(x_t, t): predicts x_t - x0. Images and output (B, C, H, W) on [-1, 1]; t (B,) int64.
+
+    ``net`` is a ``diffusers.UNet2DModel``. Half precision stays inside: the output has the input's dtype.
+    """
+
+    def __init__(self, spec: UNetSpec, shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        from diffusers import UNet2DModel
+
+        check_image_shape(spec, shape)
+        self.spec = spec
+        depth = spec.patch**2
+        height, width = shape[1] // spec.patch, shape[2] // spec.patch
+        if spec.position_channels:
+            self.position = nn.Parameter(torch.randn(1, spec.position_channels, height, width))
+        levels = range(len(spec.multipliers))
+        attends = [2**i in spec.attention_at for i in levels]
+        self.net: UNet2DModel = UNet2DModel(
+            sample_size=(height, width),
+            in_channels=shape[0] * depth * (2 if spec.condition == "concat" else 1) + spec.position_channels,
+            out_channels=shape[0] * depth,
+            block_out_channels=spec.channels,
+            layers_per_block=spec.res_blocks,
+            down_block_types=tuple("AttnDownBlock2D" if a else "ResnetDownsampleBlock2D" for a in attends),
+            up_block_types=tuple("AttnUpBlock2D" if a else "ResnetUpsampleBlock2D" for a in reversed(attends)),
+            downsample_type="resnet",
+            upsample_type="resnet",
+            resnet_time_scale_shift="scale_shift",
+            norm_num_groups=spec.groups,
+            attn_norm_num_groups=spec.groups,
+            norm_eps=1e-5,
+            attention_head_dim=spec.head_channels,
+            dropout=spec.dropout,
+            flip_sin_to_cos=True,
+            freq_shift=0,
+        )
+
+    def forward(self, x_t: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        """``y`` is the image on [-1, 1]; only a "concat" network looks at it."""
+        x = torch.cat([x_t, y], dim=1) if self.spec.condition == "concat" else x_t
+        if self.spec.patch > 1:
+            x = nn.functional.pixel_unshuffle(x, self.spec.patch)
+        if self.spec.position_channels:
+            x = torch.cat([x, self.position.to(x.dtype).expand(len(x), -1, -1, -1)], dim=1)
+        out: Tensor = self.net(x, t).sample
+        if self.spec.patch > 1:
+            out = nn.functional.pixel_shuffle(out, self.spec.patch)
+        out = out.to(x_t.dtype)
+        return x_t + out if self.spec.residual else out
+
+
+def init_normal_(module: nn.Module, std: float = 0.02) -> None:
+    """The authors' start: every convolution and linear weight ~ N(0, std), GroupNorm weights ~ N(1, std), biases 0."""
+    for child in module.modules():
+        if isinstance(child, nn.Conv1d | nn.Conv2d | nn.Linear):
+            nn.init.normal_(child.weight, 0.0, std)
+        elif isinstance(child, nn.GroupNorm):
+            nn.init.normal_(child.weight, 1.0, std)
+        else:
+            continue
+        if child.bias is not None:
+            nn.init.zeros_(child.bias)

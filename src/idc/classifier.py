@@ -319,7 +319,7 @@ class IDC(
         chunk = max(1, batch_size // n)
         parts = []
         with evaluation_mode(self):
-            for part, part_ids in zip(images.split(chunk), ids.split(chunk), strict=True):
+            for part, part_ids in zip(images.split(chunk), ids.split(chunk), strict=True) if len(images) else ():
                 device = self.labels.device
                 source = _noise_source(generator, None) if generator else _stream(part_ids.to(device), seed, n)
                 *_, last = self._chain(part.to(device), visits, eta, source, draws=n)

@@ -73,7 +73,8 @@ def locate(source: str, *, revision: str | None = None) -> Path:
     """
     path = Path(source).expanduser()
     if path.is_dir():
-        return path
+        run = path / "best"  # the folder of a training run stands for its best model
+        return run if not (path / CONFIG).exists() and (run / CONFIG).exists() else path
     if path.exists() or hub.looks_like_path(source):
         raise IDCError(source, f"a model folder with {CONFIG} and {WEIGHTS}", "check the path, or train one: idc train")
     from huggingface_hub import snapshot_download

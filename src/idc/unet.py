@@ -77,8 +77,8 @@ PRESETS: dict[str, UNetSpec] = {
     "bbdm": UNetSpec(
         128, (1, 4, 8), res_blocks=2, attention_at=(32, 16, 8), head_channels=64, condition="concat"
     ),
-    "nano": UNetSpec(64, (1, 2), groups=16, patch=2, head_channels=32),
-    "digits": UNetSpec(32, (1, 2), groups=8, patch=2, head_channels=32),
+    "nano": UNetSpec(32, (1, 1, 2), groups=8, patch=2, residual=True, position_channels=16),
+    "digits": UNetSpec(32, (1, 1, 1), groups=8, patch=4, residual=True, position_channels=16),
 }
 
 

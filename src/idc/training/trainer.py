@@ -23,7 +23,7 @@ from idc.classifier import IDC
 from idc.data import ImageSet
 from idc.errors import IDCError
 from idc.files import make_folder, whole_folder, write_json, write_text
-from idc.loss import bridge_loss
+from idc.loss import bridge_loss, label_cross_entropy
 from idc.noise import derive_seed
 from idc.training import checkpoint as checkpoints
 from idc.training.monitor import Monitor
@@ -259,6 +259,10 @@ class Trainer:
                 output = self.compiled(sample.x_t, t, y)
             terms = bridge_loss(sample, output, self.labels, classes, inter_weight=self.recipe.inter_weight)
             loss = terms.total.mean()
+            if self.recipe.ce_weight > 0:
+                heat = self.recipe.ce_temperature
+                entropy = label_cross_entropy(sample, output, self.labels, classes, temperature=heat)
+                loss = loss + self.recipe.ce_weight * entropy.mean()
             self.accelerator.backward(loss / self.recipe.accumulation)
         if last:
             self._update(loss, step)

@@ -1,0 +1,1 @@
+"""Evaluation: what a classifier's answers are worth."""

@@ -1,0 +1,101 @@
+"""From names to a run: data, network and recipe put together."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from idc import data as datasets
+from idc.bridge import BridgeSpec
+from idc.classifier import IDC, IDCConfig
+from idc.errors import IDCError
+from idc.noise import derive_seed
+from idc.training.recipe import Recipe, load_recipe, override
+from idc.training.trainer import Trainer, TrainResult
+from idc.unet import PRESETS, UNetSpec, resolve_spec, spec_to_dict
+
+
+def load_network(preset: str) -> UNetSpec:
+    """A network from a preset's name or a YAML file of its fields.
+
+    Raises:
+        IDCError: for neither.
+    """
+    if not preset.endswith((".yaml", ".yml")):
+        return resolve_spec(preset)
+    import yaml
+
+    try:
+        values = yaml.safe_load(Path(preset).read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise IDCError(preset, "a readable YAML file of a network's fields", "check the path and its syntax") from error
+    if not isinstance(values, dict):
+        raise IDCError(preset, "a mapping of a network's fields", "write for example: preset: nano")
+    return resolve_spec(values)
+
+
+def build_model(spec: UNetSpec, data: datasets.ImageSet, recipe: Recipe, bridge: BridgeSpec | None = None) -> IDC:
+    """A fresh classifier for ``data``; its weights follow from the recipe's seed alone."""
+    from dataclasses import replace
+
+    from idc.unet import init_normal_
+
+    if recipe.dropout is not None:
+        spec = replace(spec, dropout=recipe.dropout)
+    config = IDCConfig(data.num_classes, data.shape, spec, bridge=bridge or BridgeSpec(), class_names=data.class_names)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(recipe.seed, "weights"))
+        model = IDC(config)
+        if recipe.init == "normal":
+            init_normal_(model.unet)
+    return model
+
+
+def start_training(
+    data: str | None,
+    out: Path,
+    *,
+    preset: str = "auto",
+    recipe: str = "auto",
+    resume: bool = False,
+    image_size: int | None = None,
+    channels: int | None = None,
+    skip_bad: bool = False,
+    limit: int | None = None,
+    changes: dict[str, Any] | None = None,
+) -> TrainResult:
+    """Train a classifier: what ``idc train`` does.
+
+    Args:
+        data: see ``idc.data.load``.
+        out: the run's folder.
+        preset: a preset's name, "auto", or a YAML file of a network's fields.
+        recipe: a recipe's name or YAML file, or "auto": "digits" for digits, else "fast"; ``changes`` override its fields.
+        resume: go on from the newest checkpoint.
+        limit: train on so many images only.
+
+    Raises:
+        IDCError: for any input that cannot be used.
+    """
+    if recipe == "auto":
+        recipe = "digits" if data in (None, "digits") else "fast"
+    chosen, extra = load_recipe(recipe)
+    chosen = override(chosen, changes or {})
+    source = data or str(extra.get("data", "digits"))
+    name = preset if preset != "auto" else str(extra.get("preset", "digits" if source == "digits" else "nano"))
+    spec = resolve_spec(extra["network"]) if preset == "auto" and "network" in extra else load_network(name)
+    size = image_size or extra.get("image_size")
+    options = {"image_size": size, "channels": channels or extra.get("channels"), "seed": 0, "skip_bad": skip_bad}
+    train = datasets.load(source, split="train", limit=limit, **options)
+    validation = datasets.load(source, split="validation", **options)
+    bridge = BridgeSpec(**extra["bridge"]) if "bridge" in extra else None
+    model = build_model(spec, train, chosen, bridge)
+    about = {
+        "data": source,
+        "preset": name if name in PRESETS else "custom",
+        "network": spec_to_dict(model.config.unet),
+        "image_size": train.shape[1],
+        "channels": train.shape[0],
+    }
+    trainer = Trainer(model, chosen, train, validation, out, resume=resume, about=about)
+    return trainer.run()

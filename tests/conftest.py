@@ -1,0 +1,29 @@
+"""Small models shared by the tests."""
+
+import pytest
+import torch
+
+from idc.classifier import IDC, IDCConfig
+from idc.unet import UNetSpec
+
+TINY = UNetSpec(8, (1, 2), groups=4, head_channels=8)
+
+
+def tiny_model(num_classes: int = 4, shape: tuple[int, int, int] = (1, 8, 8), seed: int = 0, **settings: object) -> IDC:
+    """An untrained classifier that answers in milliseconds. Weights are made large enough for the chain to matter."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = IDC(IDCConfig(num_classes, shape, TINY, **settings)).eval()
+        for parameter in model.unet.net.conv_out.parameters():
+            torch.nn.init.normal_(parameter, 0, 0.2)
+    return model
+
+
+@pytest.fixture
+def model() -> IDC:
+    return tiny_model()
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    return torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(1))

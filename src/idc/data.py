@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from idc.augmentation import Augmentation as Augmentation
 from idc.errors import IDCError
 
 Split = Literal["train", "validation", "test"]

@@ -1,0 +1,160 @@
+"""A saved model comes back bit for bit, or not at all."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from conftest import tiny_model
+
+from idc import IDC, IDCError
+from idc.bridge import BridgeSpec
+from idc.storage import CARD, CONFIG, WEIGHTS, config_from_dict, config_to_dict
+
+
+@pytest.fixture
+def saved(tmp_path, model):
+    model.card = {"Data": "made up", "figures": {"validation one_step": 0.5}}
+    model.save_pretrained(tmp_path / "m")
+    return tmp_path / "m"
+
+
+def test_round_trip(saved, model, images):
+    again = IDC.from_pretrained(saved)
+    assert not again.training
+    assert torch.equal(again(images, visits=(3,)), model(images, visits=(3,)))
+    assert again.config == model.config
+    assert again.card == model.card
+    assert sorted(p.name for p in saved.iterdir()) == [CARD, CONFIG, WEIGHTS]
+
+
+def test_every_setting_survives(tmp_path):
+    model = tiny_model(
+        3, (3, 8, 8), bridge=BridgeSpec(timesteps=6, eta=0.5, max_variance=2.0), visits=(5, 2), clip=False,
+        temperature=0.2, label_seed=7, class_names=("a", "b", "ü"),
+    )  # fmt: skip
+    model.save_pretrained(tmp_path)
+    again = IDC.from_pretrained(tmp_path)
+    assert again.config == model.config
+    assert torch.equal(again.labels, model.labels)
+
+
+def test_card_names_classes_and_figures(saved):
+    text = (saved / CARD).read_text()
+    assert "Classes: 0, 1, 2, 3" in text
+    assert "| validation one_step | 0.5 |" in text
+    assert "made up" in text
+
+
+def test_a_run_folder_stands_for_its_best_model(saved, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    shutil.move(saved, run / "best")
+    assert IDC.from_pretrained(run).num_classes == 4
+
+
+def test_saving_again_replaces(saved, images):
+    other = tiny_model(seed=5)
+    other.save_pretrained(saved)
+    assert torch.equal(IDC.from_pretrained(saved)(images, visits=(3,)), other(images, visits=(3,)))
+
+
+def flip_byte(file, where):
+    content = bytearray(file.read_bytes())
+    content[where] ^= 1
+    file.write_bytes(content)
+
+
+def edit_config(folder, change, rehash=False):
+    from idc.storage import _digest
+
+    values = json.loads((folder / CONFIG).read_text())
+    change(values)
+    if rehash:
+        values.pop("config_sha256")
+        values["config_sha256"] = _digest(values)
+    (folder / CONFIG).write_text(json.dumps(values))
+
+
+DAMAGE = {
+    "flipped byte": (lambda f: flip_byte(f / WEIGHTS, -3), "SHA-256"),
+    "truncated weights": (lambda f: (f / WEIGHTS).write_bytes((f / WEIGHTS).read_bytes()[:-100]), "SHA-256"),
+    "no weights": (lambda f: (f / WEIGHTS).unlink(), "readable weights"),
+    "no config": (lambda f: (f / CONFIG).unlink(), CONFIG),
+    "truncated config": (lambda f: (f / CONFIG).write_text((f / CONFIG).read_text()[:50]), "whole JSON"),
+    "edited class order": (
+        lambda f: edit_config(f, lambda v: v["classifier"]["class_names"].reverse()),
+        "edited or damaged",
+    ),
+    "another model's config": (lambda f: (f / CONFIG).write_text('{"architectures": ["Bert"]}'), "idc model"),
+    "newer format": (lambda f: edit_config(f, lambda v: v.update(format=99), rehash=True), "format 1"),
+    "labels of another seed": (
+        lambda f: edit_config(f, lambda v: v["classifier"].update(label_seed=1), rehash=True),
+        "image labels",
+    ),
+    "another network": (
+        lambda f: edit_config(f, lambda v: v["classifier"]["unet"].update(multipliers=[1, 1]), rehash=True),
+        "weights that fit",
+    ),
+    "unknown setting": (lambda f: edit_config(f, lambda v: v["classifier"].update(magic=1), rehash=True), "fit"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_damage_is_an_error(saved, name):
+    harm, message = DAMAGE[name]
+    harm(saved)
+    with pytest.raises(IDCError, match=message) as caught:
+        IDC.from_pretrained(saved)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["./missing", "no/such/folder", "missing.pt", "/nowhere/model", "~/nothing-here"])
+def test_what_looks_like_a_path_is_never_looked_up(name, monkeypatch):
+    monkeypatch.setattr("idc.hub.reachable", lambda: pytest.fail("asked the network"))
+    with pytest.raises(IDCError, match="model folder"):
+        IDC.from_pretrained(name)
+
+
+def test_a_hub_id_without_a_network_is_an_error_in_time(monkeypatch):
+    import time
+
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    began = time.monotonic()
+    with pytest.raises(IDCError, match="hub"):
+        IDC.from_pretrained("someone/some-model")
+    assert time.monotonic() - began < 10
+
+
+def test_push_to_hub_uploads_the_three_files(model, monkeypatch):
+    from huggingface_hub import HfApi
+
+    seen = {}
+    monkeypatch.setattr(HfApi, "create_repo", lambda self, repo_id, **_: type("Repo", (), {"repo_id": repo_id})())
+
+    def upload(self, *, folder_path, **_):
+        from pathlib import Path
+
+        seen.update({p.name: p.stat().st_size for p in Path(folder_path).iterdir()})
+
+    monkeypatch.setattr(HfApi, "upload_folder", upload)
+    model.push_to_hub("someone/some-model")
+    assert set(seen) == {CARD, CONFIG, WEIGHTS}
+    assert min(seen.values()) > 0
+
+
+def test_config_dict_is_plain_json(model):
+    values = config_to_dict(model.config)
+    assert config_from_dict(json.loads(json.dumps(values))) == model.config
+
+
+def test_failed_save_leaves_no_model(tmp_path, model, monkeypatch):
+    import errno
+
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("idc.storage.save_file", full)
+    with pytest.raises(IDCError, match="room on the disk"):
+        model.save_pretrained(tmp_path / "m")
+    assert list((tmp_path / "m").iterdir()) == []

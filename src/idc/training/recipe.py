@@ -102,7 +102,7 @@ RECIPES: dict[str, Recipe] = {
     # Ours. The default visits are 3, 1, 0: training t = 2 would be wasted, and t = 0 is nearly the answer itself.
     "fast": Recipe(flip=True, crop=4, t_weights=(0.05, 0.35, 0.0, 0.6), ce_weight=0.1, lr=3e-3),
     "digits": Recipe(
-        crop=2, epochs=60, batch_size=64, t_weights=(0.05, 0.35, 0.0, 0.6), ce_weight=0.1, lr=3e-3, ema_decay=0.99,
+        crop=2, epochs=40, batch_size=64, t_weights=(0.05, 0.35, 0.0, 0.6), ce_weight=0.1, lr=3e-3, ema_decay=0.99,
         validate_every=5, checkpoint_every=10,
     ),
 }

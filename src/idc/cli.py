@@ -50,14 +50,23 @@ def _print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if not isinstance(value, int) or value < 1e6:
+        return f"{value:,}" if isinstance(value, int) else str(value)
+    return f"{value / 1e9:,.2f} G" if value >= 1e9 else f"{value / 1e6:,.2f} M"
+
+
 def _table(title: str, rows: list[dict[str, Any]]) -> None:
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(title=title, title_justify="left")
     for name in rows[0] if rows else ():
         table.add_column(name.replace("_", " "), justify="right" if isinstance(rows[0][name], int | float) else "left")
     for row in rows:
-        table.add_row(*(f"{v:,}" if isinstance(v, int) else f"{v:.4g}" if isinstance(v, float) else str(v) for v in row.values()))
+        table.add_row(*(Text(_cell(v)) for v in row.values()))  # plain text: a class may be called [red]
     out.print(table)
 
 
@@ -81,7 +90,7 @@ def _train(
     changes = {name: value for name, value in settings.items() if value is not None}
     result = start_training(
         data, out_folder, preset=preset, recipe=recipe, resume=resume, image_size=image_size, channels=channels,
-        skip_bad=skip_bad, limit=limit, changes=changes,
+        skip_bad=skip_bad, limit=limit, changes=changes, say=err.print,
     )  # fmt: skip
     if result.stopped:
         err.print(f"stopped at step {result.step} of {result.steps}; the same command with --resume goes on")
@@ -213,7 +222,7 @@ def profile(
     if as_json:
         _print_json(found)
         return
-    _table(model, [{"figure": k.replace("_", " "), "value": f"{v:,}" if isinstance(v, int) else str(v)} for k, v in found.items()])
+    _table(model, [{"figure": k.replace("_", " "), "value": _cell(v)} for k, v in found.items()])
 
 
 @app.command("import-reference")

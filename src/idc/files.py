@@ -57,7 +57,10 @@ def whole_file(path: Path) -> Iterator[Path]:
     part = path.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}.part")
     try:
         with explained(path):
+            part.touch()
+            mode = part.stat().st_mode  # what the user's umask gives a new file; safetensors' writer is stricter
             yield part
+            part.chmod(mode)
             os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)

@@ -1,39 +1,39 @@
-"""The Hugging Face hub: what is looked up there, and whether it can be."""
+"""Hub ids, for data sets and models alike: which strings are one, whether the hub answers, the error if it does not."""
 
+import http.client
 import os
 import re
 import threading
-from importlib import import_module
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 from idc.errors import IDCError
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
-_FILE_SUFFIX = re.compile(
-    r"\.(png|jpe?g|bmp|gif|webp|tiff?|parquet|pq|arrow|csv|jsonl?|ya?ml|txt|zip|tar|t?gz|np[yz]|pth?|pkl|bin|h5|safetensors)",
-    re.IGNORECASE,
-)
 PROBE_SECONDS = 4.0
+
+_WORDS = r"\w(?:[\w.-]{0,94}\w)?"
+_LEGAL = re.compile(rf"(?!.*(?:--|\.\.|\.git$))(?:{_WORDS}/)?{_WORDS}", re.ASCII)  # as huggingface_hub has it
+# fmt: off
+_FILE_SUFFIXES = frozenset({
+    ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp", ".avif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm",
+    ".pnm", ".tga", ".jp2", ".ico",
+    ".parquet", ".pq", ".arrow", ".csv", ".json", ".jsonl", ".yaml", ".yml", ".txt", ".zip", ".tar", ".gz", ".tgz",
+    ".npy", ".npz", ".pt", ".pth", ".pkl", ".bin", ".h5", ".safetensors",
+})
+# fmt: on
 
 
 def looks_like_path(source: str) -> bool:
-    """Whether ``source`` means a local path, which must never be looked up on the hub: it starts with . / or ~, has a
-    backslash, more than one slash, a slash at its end or a file's suffix, begins with something that exists here, or is no
-    legal hub id at all."""
+    """Whether a string is meant as a path, or is no legal hub id; neither may be looked up on the hub.
+
+    A path is what begins like one (``.``, ``/``, ``~``), ends in ``/`` or a file's suffix, has a backslash or two
+    slashes, or begins with the name of something in the current folder.
+    """
     return (
-        not _HUB_ID.fullmatch(source)
-        or source.count("/") > 1
-        or bool(_FILE_SUFFIX.fullmatch(Path(source).suffix))
+        not _LEGAL.fullmatch(source)
+        or Path(source).suffix.lower() in _FILE_SUFFIXES
         or os.path.lexists(source.split("/")[0])
-    )
-
-
-def unreachable(source: str, what: str) -> IDCError:
-    """The error for a hub id when there is no network and no local copy."""
-    return IDCError(
-        f"{what} {source!r} (the hub cannot be reached, and it is not in the local cache)",
-        "a network, or a local path",
-        f"connect, or give a folder such as ./{source}",
     )
 
 
@@ -42,22 +42,26 @@ def reachable() -> bool:
     for variable in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
         if os.environ.get(variable, "").upper() in ("1", "ON", "YES", "TRUE"):
             return False
-    request, error = import_module("urllib.request"), import_module("urllib.error")
-    endpoint = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
-    answered, done = threading.Event(), threading.Event()
-
-    def probe() -> None:
-        try:
-            request.urlopen(request.Request(endpoint, method="HEAD"), timeout=PROBE_SECONDS).close()
-            answered.set()
-        except error.HTTPError:  # an answer, though not a friendly one
-            answered.set()
-        except (OSError, ValueError, import_module("http.client").HTTPException):
-            pass  # no network, no such host, no URL
-        finally:
-            done.set()
-
+    answers: list[bool] = []
     # In a thread, because a lookup of the host's name does not keep to the time limit.
-    threading.Thread(target=probe, daemon=True).start()
-    done.wait(PROBE_SECONDS + 0.5)
-    return answered.is_set()
+    probe = threading.Thread(target=lambda: answers.append(_answers()), daemon=True)
+    probe.start()
+    probe.join(PROBE_SECONDS + 0.5)
+    return answers == [True]
+
+
+def unreachable(source: str, what: str) -> IDCError:
+    """The error for a hub id that is not in the local cache when there is no network; ``what`` is it: a "model"."""
+    value = f"hub {what} {source!r} (the hub cannot be reached, and it is not in the local cache)"
+    return IDCError(value, "a network, or a local path", f"connect, or give a folder such as ./{source}")
+
+
+def _answers() -> bool:
+    try:
+        endpoint = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
+        urllib.request.urlopen(urllib.request.Request(endpoint, method="HEAD"), timeout=PROBE_SECONDS).close()
+    except urllib.error.HTTPError:  # an answer, though not a friendly one
+        return True
+    except (OSError, ValueError, http.client.HTTPException):  # no network, no such host, no URL
+        return False
+    return True

@@ -5,6 +5,7 @@ import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -51,7 +52,7 @@ def load_latest(root: Path) -> Checkpoint | None:
         try:
             tensors = torch.load(folder / "state.pt", weights_only=True, map_location="cpu")
             progress = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError, RuntimeError, EOFError):
+        except (OSError, ValueError, RuntimeError, EOFError, UnpicklingError):  # cut short by a full disk, say
             continue
         return Checkpoint(step=int(folder.name.split("-")[1]), tensors=tensors, progress=progress)
     if folders:

@@ -1,5 +1,7 @@
 """From names to a run: data, network and recipe put together."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from idc.errors import IDCError
 from idc.noise import derive_seed
 from idc.training.recipe import Recipe, load_recipe, override
 from idc.training.trainer import Trainer, TrainResult
-from idc.unet import PRESETS, UNetSpec, resolve_spec, spec_to_dict
+from idc.unet import PRESETS, UNetSpec, init_normal_, resolve_spec, spec_to_dict
 
 
 def load_network(preset: str) -> UNetSpec:
@@ -36,10 +38,6 @@ def load_network(preset: str) -> UNetSpec:
 
 def build_model(spec: UNetSpec, data: datasets.ImageSet, recipe: Recipe, bridge: BridgeSpec | None = None) -> IDC:
     """A fresh classifier for ``data``; its weights follow from the recipe's seed alone."""
-    from dataclasses import replace
-
-    from idc.unet import init_normal_
-
     if recipe.dropout is not None:
         spec = replace(spec, dropout=recipe.dropout)
     config = IDCConfig(data.num_classes, data.shape, spec, bridge=bridge or BridgeSpec(), class_names=data.class_names)
@@ -63,6 +61,7 @@ def start_training(
     skip_bad: bool = False,
     limit: int | None = None,
     changes: dict[str, Any] | None = None,
+    say: Callable[[str], object] = print,
 ) -> TrainResult:
     """Train a classifier: what ``idc train`` does.
 
@@ -73,6 +72,7 @@ def start_training(
         recipe: a recipe's name or YAML file, or "auto": "digits" for digits, else "fast"; ``changes`` override its fields.
         resume: go on from the newest checkpoint.
         limit: train on so many images only.
+        say: takes a line for the user.
 
     Raises:
         IDCError: for any input that cannot be used.
@@ -88,6 +88,9 @@ def start_training(
     options = {"image_size": size, "channels": channels or extra.get("channels"), "seed": 0, "skip_bad": skip_bad}
     train = datasets.load(source, split="train", limit=limit, **options)
     validation = datasets.load(source, split="validation", **options)
+    if skipped := [*train.skipped, *validation.skipped]:
+        more = ", ..." if len(skipped) > 5 else ""
+        say(f"left out {len(skipped)} unreadable files: {', '.join(skipped[:5])}{more}")
     bridge = BridgeSpec(**extra["bridge"]) if "bridge" in extra else None
     model = build_model(spec, train, chosen, bridge)
     about = {

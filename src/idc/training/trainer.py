@@ -8,6 +8,7 @@ import json
 import math
 import signal
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
@@ -114,7 +115,7 @@ class Trainer:
         optimizer = build_optimizer(self.model.unet, recipe, self.device)
         self.schedule = Schedule(optimizer, recipe, math.ceil(self.steps / recipe.accumulation))
         self.network, self.optimizer = self.accelerator.prepare(self.model.unet, optimizer)
-        self.compiled = torch.compile(self.network) if recipe.compile else self.network
+        self.compiled = _compile(self.network) if recipe.compile else self.network
         self.labels = 2 * self.model.labels - 1
         weights = recipe.t_weights or (1.0,) * self.model.config.bridge.timesteps
         self.t_weights = torch.tensor(weights, device=self.device)
@@ -202,13 +203,15 @@ class Trainer:
             while step < self.steps and not self._stopped(signals, step):
                 loss = self._step(step)
                 step += 1
-                if step % _LOG_EVERY == 0 or step == self.steps:
-                    self._log(monitor, step, loss)
+                validate = self._due(step, self.recipe.validate_every) or step == self.steps
+                checkpoint = self._due(step, self.recipe.checkpoint_every) and step < self.steps
+                if step % _LOG_EVERY == 0 or validate or checkpoint:
+                    self._log(monitor, step, loss)  # stops a run that diverged before it is kept
                 monitor.advance(self.local_batch * self.accelerator.num_processes)
                 self.progress["seconds"] = before + time.monotonic() - began
-                if self._due(step, self.recipe.validate_every) or step == self.steps:
+                if validate:
                     self._validate(monitor, step)
-                if self._due(step, self.recipe.checkpoint_every) and step < self.steps:
+                if checkpoint:
                     self._save(step)
             if step > self.start:
                 self._save(step)
@@ -332,6 +335,12 @@ class Trainer:
                 "recipe": asdict(self.recipe),
             },
         )
+
+
+def _compile(network: torch.nn.Module) -> Any:
+    # diffusers calls a cached version check inside its blocks, of which dynamo warns at length and to no effect.
+    warnings.filterwarnings("ignore", message="Dynamo detected a call to a `functools.lru_cache`", category=UserWarning)
+    return torch.compile(network)
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:

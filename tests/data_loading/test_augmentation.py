@@ -1,13 +1,11 @@
 """Augmentation against numpy's flips and padded windows, and against the geometry of a rotated dot."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 
-from idc.augmentation import Augmentation, augment
+from idc.data import Augmentation, augment
 from idc.errors import IDCError
 
 

@@ -63,7 +63,10 @@ def augment(
 
     Args:
         images: uint8 (B, C, H, W).
-        flip, crop, rotation: see `Augmentation`.
+        flip: see `Augmentation`.
+        crop: see `Augmentation`.
+        rotation: see `Augmentation`.
+        generator: of the draws.
 
     Returns: float32 (B, C, H, W) in [0, 1] on the images' device.
 

@@ -1,0 +1,38 @@
+"""What every benchmark writes: its figures with the hardware and versions they were measured on."""
+
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from idc import __version__
+from idc.files import make_folder, write_json
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def cpu_name() -> str:
+    """The processor's name where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def write(name: str, command: str, figures: dict[str, Any]) -> Path:
+    """Write ``benchmarks/results/NAME.json``."""
+    header = {
+        "command": command,
+        "cpu": cpu_name(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "torch": torch.__version__,
+        "idc": __version__,
+    }
+    make_folder(RESULTS)
+    write_json(RESULTS / f"{name}.json", {"hardware": header} | figures)
+    return RESULTS / f"{name}.json"

@@ -1,0 +1,78 @@
+"""One split of labelled images in memory."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from idc.data.splits import balanced
+from idc.errors import IDCError
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImageSet:
+    """One split of a labelled image set.
+
+    Attributes:
+        images: (N, C, H, W) uint8. On the CPU it may be a view of the cache file: do not write into it.
+        labels: (N,) int64 in [0, num_classes).
+        ids: (N,) int64, the index of each image in its source split, whatever the limit, seed or skipped files.
+        class_names: one name per class, in the order of the labels.
+        source: what was asked for. split: "train", "validation" or "test".
+        fingerprint: sha256 over the pixels, labels, ids and class names; the same on every machine.
+        skipped: the names of the unreadable images that were left out.
+    """
+
+    images: Tensor
+    labels: Tensor
+    ids: Tensor
+    class_names: tuple[str, ...]
+    source: str
+    split: str
+    fingerprint: str
+    skipped: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of every image."""
+        channels, height, width = self.images.shape[1:]
+        return channels, height, width
+
+    def to(self, device: torch.device | str) -> "ImageSet":
+        """The same set with its tensors on `device`."""
+        return replace(self, images=self.images.to(device), labels=self.labels.to(device), ids=self.ids.to(device))
+
+    def take(self, which: int | Sequence[int] | Tensor) -> "ImageSet":
+        """A smaller set: a class-balanced subset of `which` images (see `load`'s limit), or the images at indices.
+
+        Raises:
+            IDCError: a number below 1, or an index outside of the set.
+        """
+        if isinstance(which, int):
+            rows = torch.from_numpy(balanced(self.labels.cpu().numpy(), self.ids.cpu().numpy(), which))
+        else:
+            rows = torch.as_tensor(which, dtype=torch.int64).flatten().cpu()
+            if len(rows) and (int(rows.min()) < 0 or int(rows.max()) >= len(self)):
+                raise IDCError(f"index {rows.tolist()[:5]}", f"indices from 0 to {len(self) - 1}", "lower the indices")
+        rows = rows.to(self.images.device)
+        images, labels, ids = self.images[rows], self.labels[rows], self.ids[rows]
+        fingerprint = digest(self.class_names, images, labels, ids)
+        return replace(self, images=images, labels=labels, ids=ids, fingerprint=fingerprint)
+
+
+def digest(names: Sequence[str], *tensors: Tensor) -> str:
+    """sha256 over names and the shapes and bytes of tensors, in hexadecimal."""
+    state = hashlib.sha256(json.dumps([list(names), [list(tensor.shape) for tensor in tensors]]).encode())
+    for tensor in tensors:
+        state.update(tensor.cpu().contiguous().numpy().data)
+    return state.hexdigest()

@@ -1,0 +1,267 @@
+"""The program as a user runs it: what it prints, and one clear line with exit code 2 for every mistake."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import tiny_model
+from PIL import Image
+
+from idc import IDC
+
+
+def idc(*args: object, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "idc.cli", *map(str, args)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=os.environ | env, timeout=120)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model") / "m"
+    tiny_model(3, (3, 16, 16), class_names=("cat", "dog", "[red]eel")).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def picture(tmp_path_factory):
+    file = tmp_path_factory.mktemp("picture") / "a.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)).save(file)
+    return file
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two classes of ten images each."""
+    random = np.random.default_rng(0)
+    for name in ("cat", "dog"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for i in range(10):
+            pixels = random.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "data" / name / f"{i}.png")
+    return tmp_path / "data"
+
+
+def refused(result: subprocess.CompletedProcess[str], *words: str) -> None:
+    assert result.returncode == 2, result
+    assert "Traceback" not in result.stderr
+    lines = [line for line in result.stderr.splitlines() if line.strip()]
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("idc: ")
+    for word in words:
+        assert word in lines[0]
+
+
+def test_help_is_quick_and_imports_nothing_heavy():
+    times = []
+    for _ in range(3):
+        began = time.perf_counter()
+        assert "import-reference" in idc("--help").stdout
+        times.append(time.perf_counter() - began)
+    assert min(times) < 0.5
+    code = "import sys, idc.cli; print([m for m in ('torch', 'numpy', 'diffusers', 'matplotlib') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+def test_every_setting_of_a_recipe_is_a_flag():
+    from dataclasses import fields
+
+    from idc.training.recipe import Recipe
+
+    text = idc("train", "--help", COLUMNS="250", TERM="dumb").stdout
+    assert all(f"--{f.name.replace('_', '-')}" in text for f in fields(Recipe))
+
+
+def test_predict_json_agrees_with_python(model, picture):
+    result = idc("predict", model, picture, "--draws", 4, "--top", 2, "--json")
+    (row,) = json.loads(result.stdout)
+    from idc.data import read_images
+
+    found = IDC.from_pretrained(model).predict(read_images([picture], shape=(3, 16, 16)), draws=4)
+    order = found.distances[0].argsort()[:2].tolist()
+    assert [t["class"] for t in row["top"]] == [("cat", "dog", "[red]eel")[k] for k in order]
+    assert [t["distance"] for t in row["top"]] == pytest.approx(found.distances[0, order].tolist(), abs=1e-6)
+    assert row["agreement"] == pytest.approx(found.agreement.item())
+
+
+def test_predict_prints_class_names_as_they_are(model, picture):
+    text = idc("predict", model, picture, "--top", 3, COLUMNS="200").stdout
+    assert all(name in text for name in ("cat", "dog", "[red]eel"))
+
+
+def test_profile_of_the_published_network():
+    found = json.loads(idc("profile", "paper-cifar10", "--json").stdout)
+    assert found["parameters"] == 9_393_475
+    assert found["flops_per_pass"] / 1e9 == pytest.approx(6.84, abs=0.005)
+    assert (found["passes"], found["visits"]) == (3, [3, 1, 0])
+    assert found["flops_per_answer"] == pytest.approx(3 * found["flops_per_pass"], rel=1e-6)
+    assert found["latency_ms"] > found["latency_one_step_ms"] > 0
+    assert found["peak_memory_bytes"] > 64 * 32 * 32 * 4  # at least one activation of the first level
+
+
+def test_pruning_table_falls_from_bbdm_to_the_paper():
+    rows = {r["network"]: r for r in json.loads(idc("profile", "--json").stdout)}
+    costs = [rows[n]["flops_per_answer"] for n in ("BBDM pixel-space template", "IDC, CIFAR-100", "IDC, CIFAR-10", "nano (ours)")]
+    assert costs == sorted(costs, reverse=True)
+
+
+def test_train_then_predict_then_evaluate(folder, tmp_path):
+    run = tmp_path / "run"
+    network = tmp_path / "n.yaml"
+    network.write_text("base_channels: 8\nmultipliers: [1, 2]\ngroups: 4\nhead_channels: 8\n")
+    result = idc("train", "--data", folder, "--preset", network, "--out", run, "--epochs", 1, "--batch-size", 4,
+                 "--validation-limit", 4)  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert "validation accuracy" in result.stdout
+    answer = json.loads(idc("predict", run, folder / "cat" / "0.png", "--json").stdout)
+    assert answer[0]["class"] in ("cat", "dog")
+    result = idc("evaluate", run, "--data", folder, "--out", tmp_path / "e", "--json")
+    summary = json.loads((tmp_path / "e" / "summary.json").read_text())
+    assert json.loads(result.stdout) == summary
+    assert summary["accuracy"]["one-step"]["n"] == 4
+
+
+def test_import_reference(tmp_path):
+    from test_reference import seeded_checkpoint
+
+    file = tmp_path / "authors.pth"
+    torch.save(seeded_checkpoint(), file)
+    assert idc("import-reference", file, "--preset", "paper-cifar10", "--out", tmp_path / "m").returncode == 0
+    assert IDC.from_pretrained(tmp_path / "m").class_names[0] == "airplane"
+    refused(idc("import-reference", file, "--preset", "paper-cifar100", "--out", tmp_path / "n"), "use --preset paper-cifar10")
+    assert not (tmp_path / "n").exists()
+
+
+# -- mistakes ----------------------------------------------------------------------------------------------------------
+
+
+def test_missing_files(model, picture, tmp_path):
+    refused(idc("predict", model, tmp_path / "no.png"), "no.png")
+    refused(idc("predict", tmp_path / "nothing", picture), "nothing")
+    refused(idc("train", "--data", tmp_path / "nothing", "--out", tmp_path / "r"), "nothing")
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_text_file_named_png(model, folder, tmp_path):
+    for i in range(8):  # so many that some are in the training split
+        fake = folder / "cat" / f"fake-{i}.png"
+        fake.write_text("not a picture")
+    refused(idc("predict", model, fake), "fake-7.png")
+    refused(idc("train", "--data", folder, "--out", tmp_path / "r"), "fake-", "--skip-bad")
+    args = ("train", "--data", folder, "--image-size", 32, "--epochs", 1, "--batch-size", 8, "--out", tmp_path / "r")
+    result = idc(*args, "--skip-bad")
+    assert result.returncode == 0, result.stderr
+    assert "fake-" in result.stderr
+
+
+def test_empty_folder_and_one_class(folder, tmp_path):
+    (tmp_path / "empty").mkdir()
+    refused(idc("train", "--data", tmp_path / "empty", "--out", tmp_path / "r"), "empty")
+    shutil.rmtree(folder / "dog")
+    refused(idc("train", "--data", folder, "--out", tmp_path / "r"), "class")
+
+
+def test_more_classes_than_pixels(tmp_path):
+    refused(idc("profile", "digits", "--num-classes", 2000), "2000 classes", "1024")
+
+
+def test_images_smaller_than_the_stride(folder, tmp_path):
+    refused(idc("train", "--data", folder, "--image-size", 4, "--preset", "nano", "--out", tmp_path / "r"), "4x4", "stride")
+
+
+def test_nan_pixels(model, tmp_path):
+    file = tmp_path / "nan.tiff"
+    Image.fromarray(np.full((16, 16), np.nan, dtype=np.float32)).save(file)
+    refused(idc("predict", model, file), "nan.tiff")
+
+
+def test_a_100_megapixel_image(model, tmp_path):
+    file = tmp_path / "huge.png"
+    Image.new("1", (10_000, 10_000)).save(file)
+    refused(idc("predict", model, file), "huge.png")
+
+
+def test_a_model_with_a_flipped_byte(model, picture, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(model, copy)
+    content = bytearray((copy / "model.safetensors").read_bytes())
+    content[-5] ^= 4
+    (copy / "model.safetensors").write_bytes(content)
+    refused(idc("predict", copy, picture), "SHA-256")
+
+
+def test_unwritable_output(model, folder, tmp_path):
+    (tmp_path / "file").write_text("")
+    refused(idc("train", "--data", folder, "--out", tmp_path / "file"), "file")
+    refused(idc("train", "--data", folder, "--out", "/proc/no/run"), "/proc/no/run")
+    refused(idc("evaluate", model, "--data", "digits", "--out", tmp_path / "file"), "class")
+
+
+def test_a_full_disk(folder, tmp_path):
+    """A real full disk where one may be mounted; else the writer's own error is injected."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", disk], capture_output=True).returncode == 0
+    args = ("train", "--data", folder, "--preset", "nano", "--image-size", 32, "--epochs", 1, "--batch-size", 8)
+    try:
+        if mounted:
+            result = idc(*args, "--out", disk / "run")
+        else:
+            code = (
+                "import sys, torch, idc.cli; "
+                "torch.save = lambda *a, **k: (_ for _ in ()).throw(OSError(28, 'No space left on device')); "
+                "sys.argv[0] = 'idc'; idc.cli.main()"
+            )
+            command = [sys.executable, "-c", code, *map(str, args), "--out", str(disk / "run")]
+            result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        result.stderr = "\n".join(line for line in result.stderr.splitlines() if line.startswith(("idc: ", "Traceback")))
+        refused(result, "room on the disk")
+        left = [p.name for p in (disk / "run").rglob("*")]
+        assert not [n for n in left if n.endswith(".part")]
+    finally:
+        if mounted:
+            subprocess.run(["umount", disk], check=True)
+
+
+def test_wrong_settings(folder, tmp_path):
+    out = tmp_path / "r"
+    for flags, word in (
+        (("--lr", "fast"), "lr"),
+        (("--preset", "huge"), "huge"),
+        (("--recipe", "best"), "best"),
+        (("--optimizer", "sgd"), "sgd"),
+        (("--channels", 2), "channels"),
+        (("--t-weights", "1,2"), "t_weights"),
+    ):
+        refused(idc("train", "--data", folder, "--image-size", 16, "--out", out, *flags), word)
+    assert not out.exists()
+
+
+def test_a_hub_id_without_a_network_fails_within_ten_seconds(picture, tmp_path):
+    for args in (("train", "--data", "someone/some-data", "--out", tmp_path / "r"), ("predict", "someone/some-model", picture)):
+        began = time.monotonic()
+        result = idc(*args, HF_ENDPOINT="http://127.0.0.1:9", HF_HOME=str(tmp_path))
+        refused(result, "hub")
+        assert time.monotonic() - began < 15  # the program's start included
+
+
+def test_what_looks_like_a_path_never_asks_the_network(picture, tmp_path):
+    """The hub's address hangs for ever here (no answer to a connection), so only a local decision can be quick."""
+    import socket
+
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(0)
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        for source in ("./cifar", "data/cifar/train", "cifar.parquet", "~/cifar"):
+            refused(idc("train", "--data", source, "--out", tmp_path / "r", HF_ENDPOINT=address), re.sub("^~", "", source))
+        silent.settimeout(0.1)
+        with pytest.raises(TimeoutError):
+            silent.accept()

@@ -1,0 +1,79 @@
+"""The arrows of the house: who may import whom. A new module must be given its place here."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[1] / "src" / "idc"
+FOUNDATION = {"errors", "types", "noise", "records", "files", "hub"}
+METHOD = {"labels", "bridge", "unet"}
+ALLOWED = {
+    "__init__": {"bridge", "classifier", "errors", "labels", "unet"},
+    "errors": set(),
+    "types": {"errors"},
+    "noise": {"errors"},
+    "files": {"errors"},
+    "hub": {"errors"},
+    "labels": FOUNDATION,
+    "bridge": FOUNDATION,
+    "unet": FOUNDATION,
+    "loss": FOUNDATION | {"bridge", "labels"},
+    "classifier": FOUNDATION | METHOD | {"storage"},
+    "storage": FOUNDATION | METHOD | {"classifier", "__init__"},
+    "reference": FOUNDATION | METHOD | {"classifier"},
+    "data": FOUNDATION,
+    "profiling": FOUNDATION | METHOD | {"classifier"},
+    "training": FOUNDATION | METHOD | {"classifier", "loss", "data"},
+    "attacks": FOUNDATION,
+    "evaluation": FOUNDATION | {"attacks"},
+    "report": FOUNDATION,
+    "use": FOUNDATION | METHOD | {"classifier", "data", "evaluation", "profiling", "training"},
+    "demo": FOUNDATION | METHOD | {"classifier", "data", "evaluation", "profiling", "training", "attacks", "report", "__init__"},
+    "cli": FOUNDATION | {"demo", "use", "training", "reference", "profiling", "evaluation", "report", "__init__"},
+}
+
+
+def room(module: str) -> str:
+    """idc.training.recipe -> training; idc -> __init__."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else "__init__"
+
+
+def imported(file: Path) -> set[str]:
+    """Rooms of idc that a file imports anywhere, inside functions too."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {room(alias.name) for alias in node.names if alias.name.split(".")[0] == "idc"}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: relative import"
+            if node.module == "idc":
+                own = {p.stem for p in SOURCE.iterdir()}
+                found |= {alias.name if alias.name in own else "__init__" for alias in node.names}
+            elif node.module and node.module.startswith("idc."):
+                found.add(room(node.module))
+    return found
+
+
+FILES = sorted(SOURCE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(SOURCE)))
+def test_arrows(file):
+    own = file.relative_to(SOURCE).parts[0].removesuffix(".py")
+    assert own in ALLOWED, f"give {own} its place in the house"
+    assert imported(file) - {own} <= ALLOWED[own]
+
+
+def test_every_rule_is_about_something():
+    rooms = {f.relative_to(SOURCE).parts[0].removesuffix(".py") for f in FILES}
+    assert set(ALLOWED) == rooms
+
+
+def test_attacks_never_know_the_classifier():
+    assert not {"classifier", "data", "training"} & set().union(*(imported(f) for f in (SOURCE / "attacks").glob("*.py")))
+
+
+def test_nothing_needs_torchvision():
+    assert not [f for f in FILES if "torchvision" in f.read_text(encoding="utf-8")]

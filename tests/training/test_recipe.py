@@ -1,0 +1,57 @@
+import pytest
+
+from idc.errors import IDCError
+from idc.training.optim import rate
+from idc.training.recipe import RECIPES, Recipe, load_recipe, override
+
+
+def test_texts_become_values_of_the_fields_types():
+    found = override(
+        Recipe(), {"epochs": "3", "flip": "true", "t_weights": "1,0,2", "dropout": "none", "optimizer": "adam", "seed": "7"}
+    )
+    assert (found.epochs, found.flip, found.t_weights, found.dropout, found.optimizer, found.seed) == (
+        3.0, True, (1.0, 0.0, 2.0), None, "adam", 7,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"epochs": "many"}, {"epochs": -1.0}, {"flip": "maybe"}, {"seed": "1.5"}, {"optimizer": "sgd"}, {"learning": "1"},
+        {"t_weights": "a,b"}, {"t_weights": "0,0"}, {"ema_decay": "1"}, {"batch_size": "0"}, {"schedule": "step"},
+        {"precision": "fp8"}, {"lr": "nan"}, {"lr": [1]},
+    ],
+)  # fmt: skip
+def test_bad_values(changes):
+    with pytest.raises(IDCError):
+        override(Recipe(), changes)
+
+
+def test_yaml(tmp_path):
+    file = tmp_path / "r.yaml"
+    file.write_text("recipe: paper\nepochs: 3\ndata: digits\npreset: nano\n")
+    recipe, extra = load_recipe(str(file))
+    assert recipe == override(RECIPES["paper"], {"epochs": 3})
+    assert extra == {"data": "digits", "preset": "nano"}
+
+
+@pytest.mark.parametrize("text", ["[1]", "recipe: best", "epochz: 3", "a: [", "epochs: soon"])
+def test_bad_yaml(tmp_path, text):
+    file = tmp_path / "r.yaml"
+    file.write_text(text)
+    with pytest.raises(IDCError):
+        load_recipe(str(file))
+
+
+@pytest.mark.parametrize("name", ["fastest", "missing.yaml"])
+def test_unknown_recipes(name):
+    with pytest.raises(IDCError):
+        load_recipe(name)
+
+
+def test_learning_rate_over_time():
+    linear = Recipe(schedule="linear", warmup=0.1)
+    assert [rate(linear, x) for x in (0.05, 0.1, 0.55, 1.0)] == pytest.approx([0.5, 1.0, 0.5, 0.0])
+    cosine = Recipe(schedule="cosine", warmup=0.0)
+    assert [rate(cosine, x) for x in (0.0, 0.25, 0.5, 1.0)] == pytest.approx([1.0, 0.853553, 0.5, 0.0], abs=1e-6)
+    assert rate(Recipe(schedule="constant", warmup=0.0), 0.9) == 1.0

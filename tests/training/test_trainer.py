@@ -1,0 +1,196 @@
+"""Training: an interrupted and resumed run ends bit for bit like one that was not; both learn."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from idc import IDC, IDCError
+from idc.training.checkpoint import load_latest
+from idc.training.recipe import Recipe
+from idc.training.start import start_training
+from idc.training.trainer import read_metrics
+
+SMALL = {
+    "epochs": 2.0, "batch_size": 16, "validate_every": 0.5, "checkpoint_every": 0.25, "validation_limit": 20,
+    "precision": "fp32", "dropout": 0.1, "accumulation": 2,
+}  # fmt: skip
+NETWORK = "base_channels: 8\nmultipliers: [1, 2]\ngroups: 4\nhead_channels: 8\npatch: 4\nresidual: true\n"
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    file = tmp_path_factory.mktemp("network") / "small.yaml"
+    file.write_text(NETWORK)
+    return str(file)
+
+
+def command(out: Path, network: str, *more: str) -> list[str]:
+    flags = [part for k, v in SMALL.items() for part in (f"--{k.replace('_', '-')}", str(v))]
+    return [sys.executable, "-m", "idc.cli", "train", "--out", str(out), "--preset", network, "--limit", "128", *flags, *more]
+
+
+def train(out: Path, network: str, **more):
+    return start_training("digits", out, preset=network, limit=128, changes=SMALL, **more)
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    return load_file(out / "last" / "model.safetensors")
+
+
+def wait_for(out: Path, step: int, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 120
+    while not list(out.glob(f"checkpoints/step-*{step:04d}")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, network):
+    out = tmp_path_factory.mktemp("whole") / "run"
+    result = train(out, network)
+    assert (result.step, result.steps) == (16, 16)
+    return out
+
+
+def test_a_run_leaves_what_it_promises(whole):
+    for name in ("recipe.yaml", "metrics.jsonl", "summary.json", "best/config.json", "last/config.json"):
+        assert (whole / name).is_file()
+    assert list((whole / "tensorboard").iterdir())
+    assert json.loads((whole / "summary.json").read_text())["images_seen"] == 16 * 16
+    assert "validation one_step" in (whole / "best" / "README.md").read_text()
+    steps = [m["step"] for m in read_metrics(whole) if "validation/one_step" in m]
+    assert steps == [4, 8, 12, 16]
+    assert IDC.from_pretrained(whole).class_names == tuple("0123456789")
+
+
+def test_killed_in_the_middle_of_an_epoch_and_resumed_is_bitwise_the_same(whole, network, tmp_path):
+    out = tmp_path / "run"
+    process = subprocess.Popen(command(out, network), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    wait_for(out, 6, process)  # 8 steps an epoch
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert not (out / "summary.json").exists()
+    resumed = subprocess.run(command(out, network, "--resume"), capture_output=True, text=True)
+    assert resumed.returncode == 0, resumed.stderr
+    expected, found = weights(whole), weights(out)
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[k], found[k]) for k in expected)
+    drop = {"seconds"}
+    lines = [[{k: v for k, v in m.items() if k not in drop} for m in read_metrics(run)] for run in (whole, out)]
+    assert lines[0] == lines[1]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_exits_cleanly(network, tmp_path, number):
+    out = tmp_path / "run"
+    long = command(out, network, "--epochs", "400")
+    process = subprocess.Popen(long, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_for(out, 4, process)
+    process.send_signal(number)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert "--resume" in error
+    assert "Traceback" not in error
+    saved = load_latest(out / "checkpoints")
+    assert saved is not None
+    assert f"stopped at step {saved.step} " in error
+    assert IDC.from_pretrained(out / "last").num_classes == 10
+
+
+def test_another_seed_gives_other_weights(whole, network, tmp_path):
+    start_training("digits", tmp_path / "run", preset=network, limit=128, changes=SMALL | {"seed": 1})
+    expected, found = weights(whole), weights(tmp_path / "run")
+    assert any(not torch.equal(expected[k], found[k]) for k in expected)
+
+
+def test_training_leaves_the_global_generator_as_found(network, tmp_path):
+    before = torch.get_rng_state()
+    start_training("digits", tmp_path / "run", preset=network, limit=64, changes=SMALL | {"epochs": 0.5})
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_it_learns(network, tmp_path):
+    """A few seconds on digits must beat chance (10%) by far."""
+    changes = {"epochs": 12, "batch_size": 32, "validate_every": 12, "checkpoint_every": 12, "ema_decay": 0.9}
+    result = start_training("digits", tmp_path / "run", preset=network, recipe="digits", changes=changes)
+    assert result.accuracy is not None
+    assert result.accuracy.one_step > 0.6
+
+
+def test_averaged_weights_are_the_exponential_mean(tmp_path, network):
+    """With decay 0.5 and one step a checkpoint, the average follows avg <- avg/2 + w/2 from the first update on."""
+    out = tmp_path / "run"
+    changes = SMALL | {"ema_decay": 0.5, "accumulation": 1, "epochs": 0.25, "checkpoint_every": 0.125, "validate_every": 1}
+    start_training("digits", out, preset=network, limit=128, changes=changes)
+    first, second = (torch.load(p / "state.pt", weights_only=True) for p in sorted((out / "checkpoints").glob("step-*")))
+    name = "net.conv_in.weight"
+    assert torch.equal(first["average"][f"module.{name}"], first["unet"][name])
+    expected = 0.5 * first["unet"][name] + 0.5 * second["unet"][name]
+    assert torch.allclose(second["average"][f"module.{name}"], expected, atol=1e-7)
+
+
+def test_accumulation_averages_gradients(tmp_path, network):
+    """Two batches of 16 summed into one SGD-like first Adam step move each weight by lr times the sign of their mean
+    gradient; one update is made for two steps."""
+    start_training("digits", tmp_path / "run", preset=network, limit=128, changes=SMALL | {"epochs": 0.25})
+    found = load_latest(tmp_path / "run" / "checkpoints")
+    assert found is not None
+    assert found.step == 2
+    counts = {int(s["step"]) for s in found.tensors["optimizer"]["state"].values()}
+    assert counts == {1}
+
+
+def test_a_folder_in_use_is_refused(whole, network):
+    with pytest.raises(IDCError, match="--resume"):
+        train(whole, network)
+    with pytest.raises(IDCError, match="same settings"):
+        start_training("digits", whole, preset=network, limit=128, changes=SMALL | {"lr": 1.0}, resume=True)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(network, tmp_path):
+    with pytest.raises(IDCError, match="lower --lr"):
+        changes = SMALL | {"lr": 1e30, "clip_norm": 0.0, "epochs": 10.0, "warmup": 0.0, "accumulation": 1}
+        start_training("digits", tmp_path / "run", preset=network, limit=128, changes=changes)
+
+
+def test_timestep_weights_must_fit(network, tmp_path):
+    with pytest.raises(IDCError, match="t_weights"):
+        start_training("digits", tmp_path / "run", preset=network, limit=64, changes={"t_weights": "1,1"})
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(whole, tmp_path):
+    import shutil
+
+    root = tmp_path / "checkpoints"
+    shutil.copytree(whole / "checkpoints", root)
+    newest = sorted(root.iterdir())[-1]
+    (newest / "state.pt").write_bytes(b"cut short")
+    found = load_latest(root)
+    assert found is not None
+    assert found.step < 16
+    for folder in root.iterdir():
+        (folder / "state.pt").write_bytes(b"")
+    with pytest.raises(IDCError, match="damaged"):
+        load_latest(root)
+
+
+def test_paper_recipe_is_that_of_method_md():
+    from idc.training.recipe import RECIPES
+
+    paper = RECIPES["paper"]
+    expected = Recipe(
+        epochs=400, batch_size=256, accumulation=2, optimizer="adam", lr=1e-4, weight_decay=0.0, beta2=0.999,
+        schedule="plateau", plateau_patience=3000, plateau_floor=5e-7, warmup=0.0, clip_norm=0.0, inter_weight=0.2,
+        t_weights=(), init="normal", flip=False, crop=0, rotation=0.0, ema_decay=0.995, ema_every=8, ema_start=30_000,
+    )  # fmt: skip
+    assert paper == expected
+    assert paper.ce_weight == 0

@@ -1,6 +1,6 @@
 """Why do one-step and multi-step answers differ? Accuracy of one model under many visit lists, etas and draws.
 
-    python benchmarks/answers.py MODEL --data D [--split validation] [--limit N] [--name NAME]
+python benchmarks/answers.py MODEL --data D [--split validation] [--limit N] [--name NAME]
 """
 
 import argparse
@@ -62,12 +62,16 @@ def main() -> None:
             mean, single = accuracy(model, data.images, data.labels, data.ids, visits, eta, draws)
             share = wilson(mean, len(data))
             rows.append({"visits": visits, "eta": eta, "draws": draws, "single_draw": single} | share.to_dict())
-            print(f"visits {','.join(map(str, visits)):8s} eta {eta:.1f}: {share} ({draws} draws; one draw {single:.1%})")
+            print(
+                f"visits {','.join(map(str, visits)):8s} eta {eta:.1f}: {share} ({draws} draws; one draw {single:.1%})"
+            )
     steps = accuracy_by_timestep(model, data.images, data.labels)
     for row in steps:
         print(f"from the true x_t at t = {row['t']}: {row['accuracy']:.1%}")
     limit = f" --limit {args.limit}" if args.limit else ""
-    command = f"python benchmarks/answers.py {args.model} --data {args.data} --split {args.split}{limit} --name {args.name}"
+    command = (
+        f"python benchmarks/answers.py {args.model} --data {args.data} --split {args.split}{limit} --name {args.name}"
+    )
     settings = {"data": args.data, "split": args.split, "images": len(data), "fingerprint": data.fingerprint}
     print(write(args.name, command, {"settings": settings, "rows": rows, "true_x_t": steps}))
 

@@ -1,5 +1,6 @@
 """The bridge against closed forms of a Brownian bridge, not against its own output."""
 
+import itertools
 import math
 
 import numpy as np
@@ -41,7 +42,7 @@ def test_default_visits_fall_from_end_to_start(timesteps, steps):
     visits = default_visits(timesteps, steps=steps)
     assert visits[0] == timesteps - 1
     assert visits[-1] == 0
-    assert all(a > b for a, b in zip(visits, visits[1:], strict=False))
+    assert all(a > b for a, b in itertools.pairwise(visits))
     assert len(visits) <= max(3, steps)
 
 

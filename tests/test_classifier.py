@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from conftest import tiny_model
 
+from conftest import tiny_model
 from idc import IDC, IDCConfig, IDCError
 from idc.bridge import BridgeSpec
 from idc.types import Classifier
@@ -179,7 +179,9 @@ def test_any_size_and_channels_that_the_strides_allow(channels, size):
 
 
 def test_patches_concat_residual_and_positions_run():
-    spec = UNetSpec(8, (1, 2), groups=4, head_channels=8, patch=2, condition="concat", residual=True, position_channels=3)
+    spec = UNetSpec(
+        8, (1, 2), groups=4, head_channels=8, patch=2, condition="concat", residual=True, position_channels=3
+    )
     model = IDC(IDCConfig(3, (3, 16, 8), spec, bridge=BridgeSpec(timesteps=6))).eval()
     assert model.config.visits[0] == 5
     assert model.predict(torch.rand(2, 3, 16, 8), draws=2).classes.shape == (2,)

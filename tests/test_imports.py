@@ -29,7 +29,9 @@ ALLOWED = {
     "evaluation": FOUNDATION | {"attacks"},
     "report": FOUNDATION,
     "use": FOUNDATION | METHOD | {"classifier", "data", "evaluation", "profiling", "training"},
-    "demo": FOUNDATION | METHOD | {"classifier", "data", "evaluation", "profiling", "training", "attacks", "report", "__init__"},
+    "demo": FOUNDATION
+    | METHOD
+    | {"classifier", "data", "evaluation", "profiling", "training", "attacks", "report", "__init__"},
     "cli": FOUNDATION | {"demo", "use", "training", "reference", "profiling", "evaluation", "report", "__init__"},
 }
 
@@ -72,7 +74,9 @@ def test_every_rule_is_about_something():
 
 
 def test_attacks_never_know_the_classifier():
-    assert not {"classifier", "data", "training"} & set().union(*(imported(f) for f in (SOURCE / "attacks").glob("*.py")))
+    assert not {"classifier", "data", "training"} & set().union(
+        *(imported(f) for f in (SOURCE / "attacks").glob("*.py"))
+    )
 
 
 def test_nothing_needs_torchvision():

@@ -126,8 +126,14 @@ def test_names_are_a_bijection(name):
         numbers = {int(s.split(".")[1]) for s, _ in pairs if s.startswith(part)}
         assert numbers == set(range(max(numbers) + 1))
     levels = len(spec.multipliers)
-    assert max(int(s.split(".")[1]) for s, _ in pairs if s.startswith("input_blocks")) == levels * (spec.res_blocks + 1) - 1
-    assert max(int(s.split(".")[1]) for s, _ in pairs if s.startswith("output_blocks")) == levels * (spec.res_blocks + 1) - 1
+    assert (
+        max(int(s.split(".")[1]) for s, _ in pairs if s.startswith("input_blocks"))
+        == levels * (spec.res_blocks + 1) - 1
+    )
+    assert (
+        max(int(s.split(".")[1]) for s, _ in pairs if s.startswith("output_blocks"))
+        == levels * (spec.res_blocks + 1) - 1
+    )
 
 
 def test_legacy_attention_order():

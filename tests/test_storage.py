@@ -5,8 +5,8 @@ import shutil
 
 import pytest
 import torch
-from conftest import tiny_model
 
+from conftest import tiny_model
 from idc import IDC, IDCError
 from idc.bridge import BridgeSpec
 from idc.storage import CARD, CONFIG, WEIGHTS, config_from_dict, config_to_dict

@@ -1,4 +1,6 @@
-"""The Brownian bridge between an image label (t = 0) and an image (t = T-1) (BBDM, CVPR 2023; method.md "Brownian bridge").
+"""The Brownian bridge between an image label (t = 0) and an image (t = T-1).
+
+BBDM (Li et al., CVPR 2023); method.md "Brownian bridge".
 
 Everything here works on [-1, 1]: ``y = 2x - 1`` is the image, ``x0`` the label of its class.
 """
@@ -84,12 +86,14 @@ def default_visits(timesteps: int, *, steps: int = 200) -> tuple[int, ...]:
     at most ``steps`` are visited, evenly spaced as in BBDM's linear skip.
     """
     steps = max(3, min(steps, timesteps))
-    body = np.arange(timesteps - 1, 1, -(timesteps - 1) / max(1, steps - 2)).astype(int).tolist() if timesteps > 2 else []
+    body = (
+        np.arange(timesteps - 1, 1, -(timesteps - 1) / max(1, steps - 2)).astype(int).tolist() if timesteps > 2 else []
+    )
     return tuple(dict.fromkeys([timesteps - 1, *body, 1, 0]))
 
 
 class Bridge(nn.Module):
-    """The schedule and both directions of a Brownian bridge. It has no weights; its buffers follow the model's device."""
+    """The schedule and both directions of a Brownian bridge. It has no weights; its buffers follow the device."""
 
     def __init__(self, spec: BridgeSpec | None = None) -> None:
         super().__init__()

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +71,8 @@ class Step:
 class Prediction:
     """The answer for B images.
 
-    ``classes`` (B,) int64; ``distances`` (B, K), mean over draws, on [0, 1]; ``agreement`` (B,), the share of draws whose
-    own answer is ``classes``; ``confidence`` (B, K), softmax of -distances/temperature (a ranking, not calibrated).
+    ``classes`` (B,) int64; ``distances`` (B, K), mean over draws, on [0, 1]; ``agreement`` (B,), the share of draws
+    whose own answer is ``classes``; ``confidence`` (B, K), softmax of -distances/temperature (not calibrated).
     """
 
     classes: Tensor
@@ -119,7 +120,7 @@ class IDC(
         self.config = config
         self.bridge = Bridge(config.bridge)
         self.bridge.check_visits(config.visits)
-        self.unet = BridgeUNet(config.unet, config.image_shape)
+        self.unet: nn.Module = BridgeUNet(config.unet, config.image_shape)
         labels = orthogonal_labels(config.num_classes, config.image_shape, seed=config.label_seed)
         self.labels_sha256 = fingerprint(labels)
         self.labels: Tensor
@@ -157,13 +158,17 @@ class IDC(
         """
         other = self.with_network(self.unet)
         bridge = self.config.bridge if eta is None else replace(self.config.bridge, eta=eta)
-        other.config = replace(self.config, bridge=bridge, visits=self.bridge.check_visits(visits or self.config.visits))
+        other.config = replace(
+            self.config, bridge=bridge, visits=self.bridge.check_visits(visits or self.config.visits)
+        )
         return other
 
     def with_network(self, unet: nn.Module) -> "IDC":
         """This model with another network of the same shape, such as averaged weights. Nothing is copied."""
         other = object.__new__(type(self))
-        other.__dict__ = {k: dict(v) if k in ("_modules", "_buffers", "_parameters") else v for k, v in self.__dict__.items()}
+        other.__dict__ = {
+            k: dict(v) if k in ("_modules", "_buffers", "_parameters") else v for k, v in self.__dict__.items()
+        }
         other.unet = unet
         return other
 
@@ -175,12 +180,19 @@ class IDC(
         return x0_hat.clamp(-1, 1) if clip else x0_hat
 
     def _chain(
-        self, images: Tensor, visits: Sequence[int], eta: float, noise: Noise, *, draws: int = 1, clip: bool | None = None
+        self,
+        images: Tensor,
+        visits: Sequence[int],
+        eta: float,
+        noise: Noise,
+        *,
+        draws: int = 1,
+        clip: bool | None = None,
     ) -> Iterator[Step]:
-        """The reverse process. The first evaluation sees no noise, so all draws share it: (B, ...), then (draws*B, ...)."""
+        """The reverse process. The first evaluation sees no noise, so all draws share it: (B, ...), (draws*B, ...)."""
         clip = self.config.clip if clip is None else clip
         y = 2 * images.to(self.labels.dtype) - 1
-        x = y
+        x = x0_hat = y
         for index, t in enumerate(visits):
             if index:
                 before = visits[index - 1]
@@ -313,7 +325,7 @@ class IDC(
             raise IDCError(f"draws = {draws}", "at least 1", "use 10 or more for a stable answer")
         check_images(images, self.input_shape)
         visits, eta = self._settings(visits, eta)
-        stochastic = eta > 0 and any(self.bridge.posterior_variance(a, b) > 0 for a, b in zip(visits, visits[1:], strict=False))
+        stochastic = eta > 0 and any(self.bridge.posterior_variance(a, b) > 0 for a, b in pairwise(visits))
         n = draws if stochastic else 1
         ids = torch.arange(len(images)) if ids is None else ids
         chunk = max(1, batch_size // n)
@@ -336,8 +348,8 @@ class IDC(
     def surrogates(self) -> Mapping[str, Logits]:
         """The model's own weak spots: functions images -> logits that are easier to differentiate than the answer.
 
-        No clamp anywhere, and in place of the L1 distance an inner product (or L2); of the one-step answer, of the whole
-        chain, and of the mean of its x0_hats. The chain draws fresh noise from the global generator.
+        No clamp anywhere, and in place of the L1 distance an inner product (or L2); of the one-step answer, of the
+        whole chain, and of the mean of its x0_hats. The chain draws fresh noise from the global generator.
         """
         labels = 2 * self.labels.flatten(1) - 1
 
@@ -353,7 +365,7 @@ class IDC(
         def run(visits: tuple[int, ...], read: Logits, *, average: bool = False) -> Logits:
             def logits(images: Tensor) -> Tensor:
                 steps = list(self._chain(images, visits, self.config.bridge.eta, _noise_source(None, None), clip=False))
-                return read(sum(s.x0_hat for s in steps) / len(steps) if average else steps[-1].x0_hat)
+                return read(torch.stack([s.x0_hat for s in steps]).mean(0) if average else steps[-1].x0_hat)
 
             return logits
 
@@ -373,7 +385,11 @@ class IDC(
 
     @classmethod
     def from_pretrained(  # type: ignore[override]  # the mixin's own would look a mistyped local path up on the hub
-        cls, pretrained_model_name_or_path: str | Path, *, revision: str | None = None, device: str | torch.device = "cpu"
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        revision: str | None = None,
+        device: str | torch.device = "cpu",
     ) -> "IDC":
         """Load a saved model, in evaluation mode.
 

@@ -24,6 +24,7 @@ app = typer.Typer(
 out = Console(soft_wrap=True, highlight=False)
 err = Console(stderr=True, soft_wrap=True, highlight=False)
 
+_DATA_HELP = "digits (the default) | image folder by class | parquet file or folder | hub id"
 Data = Annotated[str, typer.Option("--data", help="digits | image folder by class | parquet file or folder | hub id")]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
 ImageSize = Annotated[int | None, typer.Option("--image-size", help="resize to this; default: the data's own")]
@@ -41,7 +42,9 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _root(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version")
+    ] = False,
 ) -> None:
     pass
 
@@ -99,7 +102,9 @@ def _train(
         from idc.evaluation.verdict import wilson
 
         one, many = (wilson(v, result.accuracy.images) for v in (result.accuracy.one_step, result.accuracy.multi_step))
-        out.print(f"validation accuracy: {one} one-step, {many} multi-step ({result.accuracy.draws} draws, n = {one.n})")
+        out.print(
+            f"validation accuracy: {one} one-step, {many} multi-step ({result.accuracy.draws} draws, n = {one.n})"
+        )
     out.print(f"model: {result.best}   (idc predict {result.best} IMAGE...)")
 
 
@@ -111,12 +116,12 @@ def _train_signature() -> Signature:
         return Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, info])
 
     fixed = [
-        option("data", str | None, None, "--data", "digits (the default) | image folder by class | parquet file or folder | hub id"),
+        option("data", str | None, None, "--data", _DATA_HELP),
         option("out_folder", Path, Parameter.empty, "--out", "folder of the run"),
-        option("preset", str, "auto", "--preset", "network: a preset's name (idc profile lists them) or a YAML file of its "
-               "fields; auto: digits for digits, else nano"),
-        option("recipe", str, "auto", "--recipe", "fast | paper | digits | a YAML file (such as the recipe.yaml of a run); auto: "
-               "digits for digits, else fast"),
+        option("preset", str, "auto", "--preset", "network: a preset's name (see idc profile) or a YAML "
+               "file of its fields; auto: digits for digits, else nano"),
+        option("recipe", str, "auto", "--recipe", "fast | paper | digits | a YAML file (such as a run's "
+               "recipe.yaml); auto: digits for digits, else fast"),
         option("resume", bool, False, "--resume", "go on from the newest checkpoint in --out"),
         option("image_size", int | None, None, "--image-size", "resize to this; default: the data's own"),
         option("channels", int | None, None, "--channels", "1, 3 or 4; default: the data's own"),
@@ -124,7 +129,14 @@ def _train_signature() -> Signature:
         option("limit", int | None, None, "--limit", "train on this many images only"),
     ]  # fmt: skip
     own = [
-        option(f.name, str | None, None, f"--{f.name.replace('_', '-')}", str(f.metadata["help"]), "Recipe (each overrides --recipe)")
+        option(
+            f.name,
+            str | None,
+            None,
+            f"--{f.name.replace('_', '-')}",
+            str(f.metadata["help"]),
+            "Recipe (each overrides --recipe)",
+        )
         for f in fields(Recipe)
     ]
     return Signature(fixed + own)
@@ -167,7 +179,12 @@ def predict(
     _table(
         "nearest labels",
         [
-            {"image": r["image"], "class": t["class"], "distance": t["distance"], "agreement": f"{r['agreement']:.0%}" if not i else ""}
+            {
+                "image": r["image"],
+                "class": t["class"],
+                "distance": t["distance"],
+                "agreement": f"{r['agreement']:.0%}" if not i else "",
+            }
             for r in rows
             for i, t in enumerate(r["top"])
         ],
@@ -189,7 +206,9 @@ def evaluate(
     """Measure clean accuracy on a split, one-step and multi-step, with intervals."""
     from idc.use import evaluate_clean
 
-    summary = evaluate_clean(model, data, out_folder, split=split, draws=draws, limit=limit, seed=seed, skip_bad=skip_bad)
+    summary = evaluate_clean(
+        model, data, out_folder, split=split, draws=draws, limit=limit, seed=seed, skip_bad=skip_bad
+    )
     if as_json:
         _print_json(summary)
         return
@@ -218,7 +237,9 @@ def profile(
         rows = pruning_table()
         _print_json(rows) if as_json else _table("From BBDM's U-Net down to ours (FLOPs: 2 per multiply-add)", rows)
         return
-    found = measure(open_model_or_preset(model, num_classes=num_classes, image_size=image_size, channels=channels)).to_dict()
+    found = measure(
+        open_model_or_preset(model, num_classes=num_classes, image_size=image_size, channels=channels)
+    ).to_dict()
     if as_json:
         _print_json(found)
         return

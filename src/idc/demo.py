@@ -26,8 +26,8 @@ from idc.training.trainer import read_metrics
 EPS = (0.05, 0.1, 0.2, 0.3)
 DRAWS = 10
 _WHY_SIZE = (
-    "The digits are 8x8 pixels and are enlarged to 32x32: a label then has D = 1,024 values, over which the noise that the "
-    "reverse process injects averages out. With D = 64 it does not, and the multi-step answer falls far behind."
+    "The digits are 8x8 pixels and are enlarged to 32x32: a label then has D = 1,024 values, over which the noise that "
+    "the reverse process injects averages out. With D = 64 it does not, and the multi-step answer falls far behind."
 )
 
 
@@ -167,7 +167,7 @@ def run_demo(out: Path, *, seed: int = 0, say: Callable[[str], object] = print) 
     if result.stopped:
         raise IDCError(out, "a whole training run (this one was interrupted)", "run idc demo again: it goes on")
     model = IDC.from_pretrained(out / "run" / "best")
-    splits = {name: datasets.load("digits", split=name) for name in ("train", "validation", "test")}  # type: ignore[arg-type]
+    splits = {name: datasets.load("digits", split=name) for name in ("train", "validation", "test")}
     summary = json.loads((out / "run" / "summary.json").read_text(encoding="utf-8"))
     say(f"attacking {len(splits['test'])} test images with PGD-20 at eps {', '.join(map(str, EPS))} ...")
     records = _records(model, out / "run", splits, seed, summary)

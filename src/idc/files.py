@@ -31,7 +31,11 @@ def explained(path: Path) -> Iterator[None]:
         raise _explain(path, error) from error
     except Exception as error:  # safetensors' and torch's Rust and C++ writers report the system's error as text
         text = str(error).lower()
-        for code, words in ((errno.ENOSPC, "no space left"), (errno.EACCES, "permission denied"), (errno.EROFS, "read-only")):
+        for code, words in (
+            (errno.ENOSPC, "no space left"),
+            (errno.EACCES, "permission denied"),
+            (errno.EROFS, "read-only"),
+        ):
             if words in text:
                 raise _explain(path, OSError(code, os.strerror(code))) from error
         raise
@@ -63,7 +67,8 @@ def whole_file(path: Path) -> Iterator[Path]:
             part.chmod(mode)
             os.replace(part, path)
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
 """The authors' checkpoints: their .pth file -> ``IDC`` (method.md "Pruned U-Net").
 
-The file holds ``{"model": state_dict, "ema": {name: tensor}, "epoch", "step"}`` with guided-diffusion's (ADM) names behind
-``denoise_fn.``. The names of our network follow from its spec, so any preset can be imported.
+The file holds ``{"model": state_dict, "ema": {name: tensor}, "epoch", "step"}`` with guided-diffusion's (ADM) names
+behind ``denoise_fn.``. The names of our network follow from its spec, so any preset can be imported.
 """
 
 import zipfile
@@ -72,7 +72,7 @@ def _split_heads(qkv: Tensor, head_channels: int) -> tuple[Tensor, ...]:
 
 
 def translate_names(weights: Mapping[str, Tensor], spec: UNetSpec) -> dict[str, Tensor]:
-    """A diffusers state dict from one with ADM names (without prefix); names that the spec does not have are left out."""
+    """A diffusers state dict from one with ADM names (without prefix); names the spec lacks are left out."""
     found: dict[str, Tensor] = {}
     for source, target, inside in modules(spec):
         for theirs, ours in inside.items():
@@ -83,7 +83,9 @@ def translate_names(weights: Mapping[str, Tensor], spec: UNetSpec) -> dict[str, 
                 if inside is _ATTENTION and tensor.ndim == 3:  # their projections are convolutions of width 1
                     tensor = tensor.squeeze(-1)
                 if ours == "qkv":
-                    for name, part in zip(("to_q", "to_k", "to_v"), _split_heads(tensor, spec.head_channels), strict=True):
+                    for name, part in zip(
+                        ("to_q", "to_k", "to_v"), _split_heads(tensor, spec.head_channels), strict=True
+                    ):
                         found[f"{target}{name}.{kind}"] = part
                 else:
                     found[f"{target}{ours}.{kind}"] = tensor
@@ -97,7 +99,9 @@ def _read(checkpoint: Path) -> dict[str, Any]:
     try:
         content = torch.load(checkpoint, weights_only=True, map_location="cpu")
     except UnpicklingError as error:
-        raise IDCError(checkpoint, expected, "it holds more than tensors, or is no checkpoint; it was not executed") from error
+        raise IDCError(
+            checkpoint, expected, "it holds more than tensors, or is no checkpoint; it was not executed"
+        ) from error
     except (RuntimeError, EOFError, ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
         raise IDCError(checkpoint, expected, "it is damaged or some other file: download it again") from error
     if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
@@ -112,7 +116,9 @@ def _weights(content: dict[str, Any], raw: bool, checkpoint: Path) -> dict[str, 
         raise IDCError(checkpoint, "averaged weights under 'ema'", "import the plain ones with --raw")
     own = {k.removeprefix(_PREFIX): v for k, v in chosen.items() if k.startswith(_PREFIX) and isinstance(v, Tensor)}
     if not own:
-        raise IDCError(checkpoint, f"names that begin with {_PREFIX!r} under {name!r}", "this is another project's file")
+        raise IDCError(
+            checkpoint, f"names that begin with {_PREFIX!r} under {name!r}", "this is another project's file"
+        )
     return {k: v.to(torch.float32) for k, v in own.items()}
 
 
@@ -137,7 +143,9 @@ def _check_schedule(content: dict[str, Any], model: IDC, checkpoint: Path) -> No
     for name, ours in (("m_t", model.bridge.m_t), ("variance_t", model.bridge.var_t)):
         theirs = content["model"].get(name)
         if theirs is not None and (theirs.shape != ours.shape or not torch.allclose(theirs.float(), ours, atol=1e-5)):
-            raise IDCError(checkpoint, f"the paper's schedule {name} of 4 timesteps", "it was trained with another bridge")
+            raise IDCError(
+                checkpoint, f"the paper's schedule {name} of 4 timesteps", "it was trained with another bridge"
+            )
 
 
 def import_reference(
@@ -166,12 +174,13 @@ def import_reference(
     classes = num_classes or _CLASSES.get(preset, 10)
     names = tuple(class_names or (_CIFAR10 if classes == 10 else ()))
     model = IDC(IDCConfig(classes, _SHAPE, spec, class_names=names))
-    if not _fits(weights, spec, model.unet.net.state_dict()):
+    network = model.unet.get_submodule("net")
+    if not _fits(weights, spec, network.state_dict()):
         fitting = _fitting_preset(weights)
         remedy = f"use --preset {fitting}" if fitting else "no preset fits: it may be incomplete or of another network"
-        raise IDCError(checkpoint, f"the {len(model.unet.net.state_dict())} tensors of {preset}", remedy)
+        raise IDCError(checkpoint, f"the {len(network.state_dict())} tensors of {preset}", remedy)
     _check_schedule(content, model, checkpoint)
-    model.unet.net.load_state_dict(translate_names(weights, spec))
+    network.load_state_dict(translate_names(weights, spec))
     kind = "plain" if raw else "averaged (EMA)"
     source = f"{checkpoint.name}, {kind} weights, epoch {content.get('epoch')}, step {content.get('step')}"
     model.card = {"Source": f"the paper's authors: {source}"}

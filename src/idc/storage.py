@@ -7,6 +7,7 @@ edited or mismatching file is an error, never a wrong classifier.
 import dataclasses
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,7 +72,11 @@ def locate(source: str, *, revision: str | None = None) -> Path:
     Raises:
         IDCError: if there is no such model, or no network for a hub id.
     """
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))
+    try:
+        path.exists()
+    except OSError as error:  # a name too long, say
+        raise IDCError(source, "a readable path", f"check it ({error.strerror})") from error
     if path.is_dir():
         run = path / "best"  # the folder of a training run stands for its best model
         return run if not (path / CONFIG).exists() and (run / CONFIG).exists() else path
@@ -87,7 +92,9 @@ def locate(source: str, *, revision: str | None = None) -> Path:
     except LocalEntryNotFoundError as error:
         raise hub.unreachable(source, "model") from error
     except (HfHubHTTPError, OSError) as error:
-        raise IDCError(source, "a model on the hub", f"check its name and your access ({type(error).__name__})") from error
+        raise IDCError(
+            source, "a model on the hub", f"check its name and your access ({type(error).__name__})"
+        ) from error
 
 
 def load(source: str, *, revision: str | None = None) -> "IDC":
@@ -103,7 +110,9 @@ def load(source: str, *, revision: str | None = None) -> "IDC":
     except OSError as error:
         raise IDCError(weights, "a readable weights file", remedy) from error
     if actual != values["weights_sha256"]:
-        raise IDCError(weights, f"the weights named in {CONFIG} (their SHA-256 differs: truncated, edited or mixed up)", remedy)
+        raise IDCError(
+            weights, f"the weights named in {CONFIG} (their SHA-256 differs: truncated, edited or mixed up)", remedy
+        )
     try:
         model = IDC(config_from_dict(values["classifier"]))
         state = load_file(weights)
@@ -112,7 +121,9 @@ def load(source: str, *, revision: str | None = None) -> "IDC":
         reason = str(error).strip().splitlines()[0][:120]
         raise IDCError(folder, f"weights that fit {CONFIG} ({reason})", remedy) from error
     if model.labels_sha256 != values["labels_sha256"]:
-        raise IDCError(folder, "image labels equal to those it was trained with", "report this machine's LAPACK: the QR differs")
+        raise IDCError(
+            folder, "image labels equal to those it was trained with", "report this machine's LAPACK: the QR differs"
+        )
     model.card = values.get("card", {})
     return model.eval()
 
@@ -124,7 +135,9 @@ def read_config(folder: Path) -> dict[str, Any]:
     try:
         values: Any = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
-        raise IDCError(folder, f"a model folder with {CONFIG} and {WEIGHTS}", "check the path, or train one: idc train") from error
+        raise IDCError(
+            folder, f"a model folder with {CONFIG} and {WEIGHTS}", "check the path, or train one: idc train"
+        ) from error
     except ValueError as error:
         raise IDCError(file, "whole JSON", remedy) from error
     if not isinstance(values, dict) or "classifier" not in values:
@@ -141,17 +154,17 @@ def card_text(model: "IDC") -> str:
     """The model card: what it is, its classes, data, recipe and figures, in the hub's layout."""
     config, card = model.config, model.card
     parameters = sum(p.numel() for p in model.parameters())
-    shape = "x".join(map(str, config.image_shape))
+    shape, visits = "x".join(map(str, config.image_shape)), ", ".join(map(str, config.visits))
     lines = [
         "---", "library_name: idc", "license: apache-2.0", "pipeline_tag: image-classification",
         "tags: [image-classification, adversarial-robustness, diffusion]", "---", "",
         f"# Image-to-Image Diffusion Classifier, {config.num_classes} classes, {shape}", "",
-        "Translates an image into one of K orthogonal image labels by a Brownian-bridge diffusion model and answers with the "
-        "nearest (Mei, Dong and Xu, AAAI 2025).", "",
+        "Translates an image into one of K orthogonal image labels by a Brownian-bridge diffusion model and answers "
+        "with the nearest (Mei, Dong and Xu, AAAI 2025).", "",
         "```python", "from idc import IDC", 'model = IDC.from_pretrained("THIS FOLDER OR HUB ID")',
         f"prediction = model.predict(images)  # (B, {', '.join(map(str, config.image_shape))}) in [0, 1]", "```", "",
         f"- Classes: {', '.join(config.class_names[:200])}",
-        f"- Parameters: {parameters:,}; timesteps visited: {', '.join(map(str, config.visits))} of T = {config.bridge.timesteps}; "
+        f"- Parameters: {parameters:,}; timesteps visited: {visits} of T = {config.bridge.timesteps}; "
         f"eta = {config.bridge.eta}",
     ]  # fmt: skip
     lines += [f"- {key}: {value}" for key, value in card.items() if not isinstance(value, dict)]

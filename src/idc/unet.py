@@ -24,8 +24,8 @@ class UNetSpec:
         patch: the image enters as non-overlapping patch x patch blocks (space to depth): 1 in the paper; 2 quarters the
             pixels that every layer works on.
         condition: "none" (the paper: the network sees x_t) or "concat" (BBDM's template: x_t and the image).
-        residual: add x_t to the output, so that the network itself only has to learn -x0. Same functions, much quicker to
-            train: a network without it spends its first epochs learning to copy the image.
+        residual: add x_t to the output, so that the network itself only has to learn -x0. Same functions, much
+            quicker to train: a network without it spends its first epochs learning to copy the image.
         position_channels: learned maps, one value a pixel (or patch), appended to the input: a convolution alone cannot
             tell where it is, but has to draw labels that differ from place to place.
     """
@@ -74,9 +74,7 @@ class UNetSpec:
 PRESETS: dict[str, UNetSpec] = {
     "paper-cifar10": UNetSpec(64, (1, 4), attention_at=(32, 16, 8), head_channels=32, dropout=0.3),
     "paper-cifar100": UNetSpec(64, (1, 4, 8), attention_at=(32, 16, 8), head_channels=64, dropout=0.3),
-    "bbdm": UNetSpec(
-        128, (1, 4, 8), res_blocks=2, attention_at=(32, 16, 8), head_channels=64, condition="concat"
-    ),
+    "bbdm": UNetSpec(128, (1, 4, 8), res_blocks=2, attention_at=(32, 16, 8), head_channels=64, condition="concat"),
     "nano": UNetSpec(32, (1, 1, 2), groups=8, patch=2, residual=True, position_channels=16),
     "digits": UNetSpec(32, (1, 1, 1), groups=8, patch=4, residual=True, position_channels=16),
 }
@@ -92,7 +90,9 @@ def resolve_spec(spec: str | dict[str, Any] | UNetSpec) -> UNetSpec:
         return spec
     if isinstance(spec, str):
         if spec not in PRESETS:
-            raise IDCError(f"preset {spec!r}", f"one of {', '.join(PRESETS)}", "or give a network's fields in a YAML file")
+            raise IDCError(
+                f"preset {spec!r}", f"one of {', '.join(PRESETS)}", "or give a network's fields in a YAML file"
+            )
         return PRESETS[spec]
     known = {f.name for f in fields(UNetSpec)}
     given = dict(spec)
@@ -144,7 +144,7 @@ class BridgeUNet(nn.Module):
             self.position = nn.Parameter(torch.randn(1, spec.position_channels, height, width))
         levels = range(len(spec.multipliers))
         attends = [2**i in spec.attention_at for i in levels]
-        self.net: UNet2DModel = UNet2DModel(
+        net: Any = UNet2DModel(
             sample_size=(height, width),
             in_channels=shape[0] * depth * (2 if spec.condition == "concat" else 1) + spec.position_channels,
             out_channels=shape[0] * depth,
@@ -163,6 +163,7 @@ class BridgeUNet(nn.Module):
             flip_sin_to_cos=True,
             freq_shift=0,
         )
+        self.net: nn.Module = net
 
     def forward(self, x_t: Tensor, t: Tensor, y: Tensor) -> Tensor:
         """``y`` is the image on [-1, 1]; only a "concat" network looks at it."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -27,8 +27,8 @@ def predict_files(
     """Classify image files.
 
     Returns:
-        For each file: ``image``, ``class``, ``agreement`` in [0, 1], ``draws``, and ``top``, the nearest classes with their
-        ``distance`` on [0, 1] and ``confidence``.
+        For each file: ``image``, ``class``, ``agreement`` in [0, 1], ``draws``, and ``top``, the nearest classes with
+        their ``distance`` on [0, 1] and ``confidence``.
 
     Raises:
         IDCError: for a model or file that cannot be used.
@@ -49,7 +49,9 @@ def predict_files(
             for k in order[index].tolist()
         ]
         agreement = found.agreement[index].item()
-        rows.append({"image": str(file), "class": found.names[index], "agreement": agreement, "draws": draws, "top": nearest})
+        rows.append(
+            {"image": str(file), "class": found.names[index], "agreement": agreement, "draws": draws, "top": nearest}
+        )
     return rows
 
 
@@ -73,10 +75,14 @@ def evaluate_clean(
         raise IDCError(f"split {split!r}", "train, validation or test", "correct --split")
     classifier = IDC.from_pretrained(model, device=default_device())
     channels, size, _ = classifier.input_shape
-    images = datasets.load(data, split=split, image_size=size, channels=channels, limit=limit, skip_bad=skip_bad)
+    images = datasets.load(
+        data, split=cast(datasets.Split, split), image_size=size, channels=channels, limit=limit, skip_bad=skip_bad
+    )
     if images.class_names != classifier.class_names:
         given, own = ", ".join(images.class_names[:4]), ", ".join(classifier.class_names[:4])
-        raise IDCError(f"data with the classes {given}, ...", f"the model's: {own}, ...", "evaluate on data of the same classes")
+        raise IDCError(
+            f"data with the classes {given}, ...", f"the model's: {own}, ...", "evaluate on data of the same classes"
+        )
     make_folder(out)
     found, _ = clean_accuracy(classifier, images, draws=draws, seed=seed)
     accuracy = {"one-step": found.one_step, f"multi-step, mean of {draws} draws": found.multi_step}

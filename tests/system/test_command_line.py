@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import tiny_model
 from PIL import Image
 
+from conftest import tiny_model
 from idc import IDC
 
 
@@ -108,7 +108,10 @@ def test_profile_of_the_published_network():
 
 def test_pruning_table_falls_from_bbdm_to_the_paper():
     rows = {r["network"]: r for r in json.loads(idc("profile", "--json").stdout)}
-    costs = [rows[n]["flops_per_answer"] for n in ("BBDM pixel-space template", "IDC, CIFAR-100", "IDC, CIFAR-10", "nano (ours)")]
+    costs = [
+        rows[n]["flops_per_answer"]
+        for n in ("BBDM pixel-space template", "IDC, CIFAR-100", "IDC, CIFAR-10", "nano (ours)")
+    ]
     assert costs == sorted(costs, reverse=True)
 
 
@@ -135,7 +138,10 @@ def test_import_reference(tmp_path):
     torch.save(seeded_checkpoint(), file)
     assert idc("import-reference", file, "--preset", "paper-cifar10", "--out", tmp_path / "m").returncode == 0
     assert IDC.from_pretrained(tmp_path / "m").class_names[0] == "airplane"
-    refused(idc("import-reference", file, "--preset", "paper-cifar100", "--out", tmp_path / "n"), "use --preset paper-cifar10")
+    refused(
+        idc("import-reference", file, "--preset", "paper-cifar100", "--out", tmp_path / "n"),
+        "use --preset paper-cifar10",
+    )
     assert not (tmp_path / "n").exists()
 
 
@@ -173,7 +179,9 @@ def test_more_classes_than_pixels(tmp_path):
 
 
 def test_images_smaller_than_the_stride(folder, tmp_path):
-    refused(idc("train", "--data", folder, "--image-size", 4, "--preset", "nano", "--out", tmp_path / "r"), "4x4", "stride")
+    refused(
+        idc("train", "--data", folder, "--image-size", 4, "--preset", "nano", "--out", tmp_path / "r"), "4x4", "stride"
+    )
 
 
 def test_nan_pixels(model, tmp_path):
@@ -208,7 +216,9 @@ def test_a_full_disk(folder, tmp_path):
     """A real full disk where one may be mounted; else the writer's own error is injected."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", disk], capture_output=True).returncode == 0
+    mounted = (
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", disk], capture_output=True).returncode == 0
+    )
     args = ("train", "--data", folder, "--preset", "nano", "--image-size", 32, "--epochs", 1, "--batch-size", 8)
     try:
         if mounted:
@@ -221,7 +231,9 @@ def test_a_full_disk(folder, tmp_path):
             )
             command = [sys.executable, "-c", code, *map(str, args), "--out", str(disk / "run")]
             result = subprocess.run(command, capture_output=True, text=True, timeout=120)
-        result.stderr = "\n".join(line for line in result.stderr.splitlines() if line.startswith(("idc: ", "Traceback")))
+        result.stderr = "\n".join(
+            line for line in result.stderr.splitlines() if line.startswith(("idc: ", "Traceback"))
+        )
         refused(result, "room on the disk")
         left = [p.name for p in (disk / "run").rglob("*")]
         assert not [n for n in left if n.endswith(".part")]
@@ -245,7 +257,10 @@ def test_wrong_settings(folder, tmp_path):
 
 
 def test_a_hub_id_without_a_network_fails_within_ten_seconds(picture, tmp_path):
-    for args in (("train", "--data", "someone/some-data", "--out", tmp_path / "r"), ("predict", "someone/some-model", picture)):
+    for args in (
+        ("train", "--data", "someone/some-data", "--out", tmp_path / "r"),
+        ("predict", "someone/some-model", picture),
+    ):
         began = time.monotonic()
         result = idc(*args, HF_ENDPOINT="http://127.0.0.1:9", HF_HOME=str(tmp_path))
         refused(result, "hub")
@@ -261,7 +276,9 @@ def test_what_looks_like_a_path_never_asks_the_network(picture, tmp_path):
         silent.listen(0)
         address = f"http://127.0.0.1:{silent.getsockname()[1]}"
         for source in ("./cifar", "data/cifar/train", "cifar.parquet", "~/cifar"):
-            refused(idc("train", "--data", source, "--out", tmp_path / "r", HF_ENDPOINT=address), re.sub("^~", "", source))
+            refused(
+                idc("train", "--data", source, "--out", tmp_path / "r", HF_ENDPOINT=address), re.sub("^~", "", source)
+            )
         silent.settimeout(0.1)
         with pytest.raises(TimeoutError):
             silent.accept()

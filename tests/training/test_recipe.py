@@ -7,7 +7,8 @@ from idc.training.recipe import RECIPES, Recipe, load_recipe, override
 
 def test_texts_become_values_of_the_fields_types():
     found = override(
-        Recipe(), {"epochs": "3", "flip": "true", "t_weights": "1,0,2", "dropout": "none", "optimizer": "adam", "seed": "7"}
+        Recipe(),
+        {"epochs": "3", "flip": "true", "t_weights": "1,0,2", "dropout": "none", "optimizer": "adam", "seed": "7"},
     )
     assert (found.epochs, found.flip, found.t_weights, found.dropout, found.optimizer, found.seed) == (
         3.0, True, (1.0, 0.0, 2.0), None, "adam", 7,
@@ -17,7 +18,8 @@ def test_texts_become_values_of_the_fields_types():
 @pytest.mark.parametrize(
     "changes",
     [
-        {"epochs": "many"}, {"epochs": -1.0}, {"flip": "maybe"}, {"seed": "1.5"}, {"optimizer": "sgd"}, {"learning": "1"},
+        {"epochs": "many"}, {"epochs": -1.0}, {"flip": "maybe"}, {"seed": "1.5"}, {"optimizer": "sgd"},
+        {"learning": "1"},
         {"t_weights": "a,b"}, {"t_weights": "0,0"}, {"ema_decay": "1"}, {"batch_size": "0"}, {"schedule": "step"},
         {"precision": "fp8"}, {"lr": "nan"}, {"lr": [1]},
     ],

@@ -34,7 +34,20 @@ def network(tmp_path_factory):
 
 def command(out: Path, network: str, *more: str) -> list[str]:
     flags = [part for k, v in SMALL.items() for part in (f"--{k.replace('_', '-')}", str(v))]
-    return [sys.executable, "-m", "idc.cli", "train", "--out", str(out), "--preset", network, "--limit", "128", *flags, *more]
+    return [
+        sys.executable,
+        "-m",
+        "idc.cli",
+        "train",
+        "--out",
+        str(out),
+        "--preset",
+        network,
+        "--limit",
+        "128",
+        *flags,
+        *more,
+    ]
 
 
 def train(out: Path, network: str, **more):
@@ -129,9 +142,17 @@ def test_it_learns(network, tmp_path):
 def test_averaged_weights_are_the_exponential_mean(tmp_path, network):
     """With decay 0.5 and one step a checkpoint, the average follows avg <- avg/2 + w/2 from the first update on."""
     out = tmp_path / "run"
-    changes = SMALL | {"ema_decay": 0.5, "accumulation": 1, "epochs": 0.25, "checkpoint_every": 0.125, "validate_every": 1}
+    changes = SMALL | {
+        "ema_decay": 0.5,
+        "accumulation": 1,
+        "epochs": 0.25,
+        "checkpoint_every": 0.125,
+        "validate_every": 1,
+    }
     start_training("digits", out, preset=network, limit=128, changes=changes)
-    first, second = (torch.load(p / "state.pt", weights_only=True) for p in sorted((out / "checkpoints").glob("step-*")))
+    first, second = (
+        torch.load(p / "state.pt", weights_only=True) for p in sorted((out / "checkpoints").glob("step-*"))
+    )
     name = "net.conv_in.weight"
     assert torch.equal(first["average"][f"module.{name}"], first["unet"][name])
     expected = 0.5 * first["unet"][name] + 0.5 * second["unet"][name]
@@ -157,8 +178,8 @@ def test_a_folder_in_use_is_refused(whole, network):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(network, tmp_path):
+    changes = SMALL | {"lr": 1e30, "clip_norm": 0.0, "epochs": 10.0, "warmup": 0.0, "accumulation": 1}
     with pytest.raises(IDCError, match="lower --lr"):
-        changes = SMALL | {"lr": 1e30, "clip_norm": 0.0, "epochs": 10.0, "warmup": 0.0, "accumulation": 1}
         start_training("digits", tmp_path / "run", preset=network, limit=128, changes=changes)
 
 

@@ -8,6 +8,8 @@ from torch import Tensor
 from idc.errors import IDCError
 from idc.types import Bounds, Logits
 
+_UNIT = Bounds()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PGD:
@@ -27,7 +29,7 @@ class PGD:
     step: float | None = None
     steps: int = 20
     random_start: bool = True
-    bounds: Bounds = Bounds()
+    bounds: Bounds = _UNIT
 
     def __post_init__(self) -> None:
         if not self.eps >= 0:

@@ -73,7 +73,9 @@ def read_pixels(
         shown = "; ".join(decoded.problems[int(position)] for position in missing[:5])
         more = "; ..." if len(missing) > 5 else ""
         value = f"{len(missing)} of {len(wanted)} images cannot be used: {shown}{more}"
-        raise IDCError(value, "readable images", "replace or remove them, or leave them out with --skip-bad (skip_bad=True)")
+        raise IDCError(
+            value, "readable images", "replace or remove them, or leave them out with --skip-bad (skip_bad=True)"
+        )
     wanted = np.setdiff1d(wanted, missing)
     if len(wanted) < len(positions):
         images = images[torch.from_numpy(np.searchsorted(positions, wanted))]

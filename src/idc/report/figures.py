@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -70,7 +70,9 @@ def learning_figure(history: list[dict[str, Any]]) -> Figure:
     figure = Figure(figsize=(6.4, 2.8))
     axes = figure.add_subplot()
     for name, colour, label in (("one_step", ORANGE, "one-step"), ("multi_step", BLUE, "multi-step")):
-        axes.plot([h["epoch"] for h in history], [100 * h[name] for h in history], "o-", ms=3, color=colour, label=label)
+        axes.plot(
+            [h["epoch"] for h in history], [100 * h[name] for h in history], "o-", ms=3, color=colour, label=label
+        )
     axes.set(xlabel="epoch", ylabel="validation accuracy, %", ylim=(-2, 102))
     axes.grid(alpha=0.25)
     axes.legend(frameon=False)
@@ -80,7 +82,7 @@ def learning_figure(history: list[dict[str, Any]]) -> Figure:
 def overview(records: dict[str, Any], pictures: dict[str, Array]) -> Figure:
     """The idea at a glance: image -> translations -> nearest label; the labels; accuracy under attack."""
     figure = Figure(figsize=(14, 7.2), layout="constrained")
-    left, right = figure.subfigures(1, 2, width_ratios=(1.55, 1))
+    left, right = cast(Any, figure.subfigures(1, 2, width_ratios=(1.55, 1)))
     rows = 4
     columns = 2 + len(pictures["panel_steps"])
     grid = left.subplots(rows, columns)

@@ -53,7 +53,8 @@ def reading(records: dict[str, Any]) -> str:
     if failed:
         p = failed[0]
         noise = percent(p["noise"]["multi_step"]["mean"])
-        text = f"fails at eps {p['eps']} ({share(p['attacked']['multi_step'])} right; random noise of that size leaves {noise})"
+        right = share(p["attacked"]["multi_step"])
+        text = f"fails at eps {p['eps']} ({right} right; random noise of that size leaves {noise})"
         parts.append(text if withstood else f"It {text}")
     return ", and ".join(parts) + "." if parts else "It neither clearly withstands nor clearly fails at these sizes."
 
@@ -64,7 +65,9 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Array]]:
         records = json.loads((folder / "demo.json").read_text(encoding="utf-8"))
         pictures = load_file(folder / "pictures.safetensors")
     except FileNotFoundError as error:
-        raise IDCError(folder, f"demo.json and pictures.safetensors ({Path(str(error.filename)).name} is missing)", remedy) from error
+        raise IDCError(
+            folder, f"demo.json and pictures.safetensors ({Path(str(error.filename)).name} is missing)", remedy
+        ) from error
     except (OSError, ValueError, SafetensorError) as error:
         raise IDCError(folder, "whole record files", remedy) from error
     missing = [name for name in _PICTURES if name not in pictures]

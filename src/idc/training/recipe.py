@@ -41,7 +41,9 @@ class Recipe:
     flip: bool = _of(False, "augmentation: mirror half of the images")
     crop: int = _of(0, "augmentation: shift by up to so many pixels")
     rotation: float = _of(0.0, "augmentation: rotate by up to so many degrees")
-    ema_decay: float = _of(0.998, "decay of the averaged weights, which are the ones that are validated and kept; 0: none")
+    ema_decay: float = _of(
+        0.998, "decay of the averaged weights, which are the ones that are validated and kept; 0: none"
+    )
     ema_every: int = _of(1, "updates between two averagings")
     ema_start: int = _of(0, "updates before the first averaging")
     precision: Literal["auto", "fp32", "bf16"] = _of("auto", "auto: bf16 where the hardware multiplies it, else fp32")
@@ -54,8 +56,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "t_weights", tuple(float(w) for w in self.t_weights))
-        for name in ("epochs", "batch_size", "accumulation", "lr", "validate_every", "validation_limit", "checkpoint_every",
-                     "ema_every", "ce_temperature"):  # fmt: skip
+        for name in ("epochs", "batch_size", "accumulation", "lr", "validate_every", "validation_limit",
+                     "checkpoint_every", "ema_every", "ce_temperature"):  # fmt: skip
             if not getattr(self, name) > 0:
                 raise IDCError(f"{name} = {getattr(self, name)}", "a number above 0", "correct the recipe")
         for name in ("ema_decay", "warmup"):
@@ -71,7 +73,9 @@ class Recipe:
             choices = typing.get_args(hints[field.name]) if typing.get_origin(hints[field.name]) is Literal else ()
             if choices and getattr(self, field.name) not in choices:
                 wanted = ", ".join(map(str, choices))
-                raise IDCError(f"{field.name} = {getattr(self, field.name)!r}", f"one of {wanted}", "correct the recipe")
+                raise IDCError(
+                    f"{field.name} = {getattr(self, field.name)!r}", f"one of {wanted}", "correct the recipe"
+                )
 
     @property
     def augmentation(self) -> "Augmentation":
@@ -102,8 +106,15 @@ RECIPES: dict[str, Recipe] = {
     # Ours. The default visits are 3, 1, 0: training t = 2 would be wasted, and t = 0 is nearly the answer itself.
     "fast": Recipe(flip=True, crop=4, t_weights=(0.05, 0.35, 0.0, 0.6), ce_weight=0.1, lr=3e-3),
     "digits": Recipe(
-        crop=2, epochs=40, batch_size=64, t_weights=(0.05, 0.35, 0.0, 0.6), ce_weight=0.1, lr=3e-3, ema_decay=0.99,
-        validate_every=5, checkpoint_every=10,
+        crop=2,
+        epochs=40,
+        batch_size=64,
+        t_weights=(0.05, 0.35, 0.0, 0.6),
+        ce_weight=0.1,
+        lr=3e-3,
+        ema_decay=0.99,
+        validate_every=5,
+        checkpoint_every=10,
     ),
 }
 
@@ -126,7 +137,9 @@ def convert(field: dataclasses.Field[Any], text: str) -> Any:
             return tuple(float(part) for part in text.split(",") if part.strip())
         return kind(text) if kind in (int, float) else text
     except (ValueError, KeyError) as error:
-        wanted = {bool: "true or false", int: "a whole number", float: "a number"}.get(kind, "numbers with commas between")
+        wanted = {bool: "true or false", int: "a whole number", float: "a number"}.get(
+            kind, "numbers with commas between"
+        )
         raise IDCError(f"{field.name} = {text!r}", wanted, f"it means: {field.metadata['help']}") from error
 
 
@@ -143,7 +156,9 @@ def override(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
     try:
         return replace(recipe, **{n: convert(known[n], v) if isinstance(v, str) else v for n, v in changes.items()})
     except TypeError as error:
-        raise IDCError(f"recipe {changes}", "values of the fields' types", "compare with the recipe.yaml of a run") from error
+        raise IDCError(
+            f"recipe {changes}", "values of the fields' types", "compare with the recipe.yaml of a run"
+        ) from error
 
 
 def load_recipe(name: str) -> tuple[Recipe, dict[str, Any]]:
@@ -172,5 +187,7 @@ def load_recipe(name: str) -> tuple[Recipe, dict[str, Any]]:
         raise IDCError(f"recipe in {name}", f"one of {', '.join(RECIPES)}", "correct its name")
     extra = {k: v for k, v in values.items() if k not in own}
     if unknown := set(extra) - {"data", "preset", "network", "bridge", "image_size", "channels"}:
-        raise IDCError(f"setting {sorted(unknown)[0]!r} in {name}", f"one of {', '.join(sorted(own))}", "correct its name")
+        raise IDCError(
+            f"setting {sorted(unknown)[0]!r} in {name}", f"one of {', '.join(sorted(own))}", "correct its name"
+        )
     return override(base, {k: v for k, v in values.items() if k in own}), extra

@@ -69,7 +69,8 @@ def start_training(
         data: see ``idc.data.load``.
         out: the run's folder.
         preset: a preset's name, "auto", or a YAML file of a network's fields.
-        recipe: a recipe's name or YAML file, or "auto": "digits" for digits, else "fast"; ``changes`` override its fields.
+        recipe: a recipe's name or YAML file, or "auto": "digits" for digits, else "fast"; ``changes``
+            override its fields.
         resume: go on from the newest checkpoint.
         limit: train on so many images only.
         say: takes a line for the user.
@@ -85,7 +86,12 @@ def start_training(
     name = preset if preset != "auto" else str(extra.get("preset", "digits" if source == "digits" else "nano"))
     spec = resolve_spec(extra["network"]) if preset == "auto" and "network" in extra else load_network(name)
     size = image_size or extra.get("image_size")
-    options = {"image_size": size, "channels": channels or extra.get("channels"), "seed": 0, "skip_bad": skip_bad}
+    options: dict[str, Any] = {
+        "image_size": size,
+        "channels": channels or extra.get("channels"),
+        "seed": 0,
+        "skip_bad": skip_bad,
+    }
     train = datasets.load(source, split="train", limit=limit, **options)
     validation = datasets.load(source, split="validation", **options)
     if skipped := [*train.skipped, *validation.skipped]:

@@ -110,7 +110,7 @@ class Trainer:
         self.steps_per_epoch = len(train) // (self.local_batch * world)
         self.steps = max(1, round(recipe.epochs * self.steps_per_epoch))
         self.model = model.to(self.device)
-        self.model.unet.to(memory_format=torch.channels_last)
+        self.model.unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
         self.average = build_average(self.model.unet, recipe)
         optimizer = build_optimizer(self.model.unet, recipe, self.device)
         self.schedule = Schedule(optimizer, recipe, math.ceil(self.steps / recipe.accumulation))
@@ -140,9 +140,13 @@ class Trainer:
             make_folder(self.out)
             file = self.out / "recipe.yaml"
             if file.exists() and not resume:
-                raise IDCError(self.out, "a new or empty folder", "it holds a run: give --resume to go on, or another --out")
+                raise IDCError(
+                    self.out, "a new or empty folder", "it holds a run: give --resume to go on, or another --out"
+                )
             if file.exists() and file.read_text(encoding="utf-8") != text:
-                raise IDCError(file, "the settings of the run that it holds", "resume with the same settings, or use another --out")
+                raise IDCError(
+                    file, "the settings of the run that it holds", "resume with the same settings, or use another --out"
+                )
             write_text(file, text)
         self.accelerator.wait_for_everyone()
 
@@ -290,13 +294,17 @@ class Trainer:
     def _monitor(self) -> Iterator[Monitor]:
         images = self.local_batch * self.accelerator.num_processes
         main = self.accelerator.is_main_process
-        with Monitor(self.out if main else None, total=self.steps * images, done=self.start * images, step=self.start) as monitor:
+        with Monitor(
+            self.out if main else None, total=self.steps * images, done=self.start * images, step=self.start
+        ) as monitor:
             yield monitor
 
     def _log(self, monitor: Monitor, step: int, loss: Tensor) -> None:
         total, intra, inter = self.accelerator.reduce(loss, reduction="mean").tolist()
         if not math.isfinite(total):
-            raise IDCError(f"loss {total} at step {step}", "a finite number", "lower --lr, or resume from the last checkpoint")
+            raise IDCError(
+                f"loss {total} at step {step}", "a finite number", "lower --lr, or resume from the last checkpoint"
+            )
         lr = self.optimizer.param_groups[0]["lr"]
         monitor.scalars(step, {"loss/total": total, "loss/intra": intra, "loss/inter": inter, "lr": lr})
 

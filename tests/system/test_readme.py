@@ -1,0 +1,59 @@
+"""What the README shows works: its marked blocks are run as they stand, and its figures are those on disk."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def block(kind: str) -> str:
+    found = re.search(rf"<!-- test: {kind} -->\n```\w+\n(.*?)```", README, re.DOTALL)
+    assert found, kind
+    return found.group(1)
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    """A folder where `idc` is on the PATH, after the README's shell commands."""
+    folder = tmp_path_factory.mktemp("readme")
+    (folder / "bin").mkdir()
+    script = folder / "bin" / "idc"
+    script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m idc.cli "$@"\n')
+    script.chmod(0o755)
+    env = os.environ | {"PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}
+    result = subprocess.run(["sh", "-ec", block("shell")], cwd=folder, env=env, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    assert '"parameters": 9393475' in result.stdout
+    return folder
+
+
+def test_shell_then_python(workplace):
+    assert (workplace / "runs" / "digits-test" / "summary.json").is_file()
+    result = subprocess.run([sys.executable, "-c", block("python")], cwd=workplace, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    assert (workplace / "runs" / "copy" / "model.safetensors").is_file()
+
+
+def test_the_two_commands_exist():
+    makefile = (ROOT / "Makefile").read_text()
+    for target in ("demo", "test"):
+        assert f"make {target}" in README
+        assert re.search(rf"^{target}: setup", makefile, re.MULTILINE)
+
+
+def test_figures_are_those_on_disk():
+    script = ROOT / "benchmarks" / "readme.py"
+    result = subprocess.run([sys.executable, str(script), "--check"], capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_links_lead_somewhere():
+    links = re.findall(r"\]\((?!http)([^)#]+)", README)
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []

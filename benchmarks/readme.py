@@ -34,11 +34,18 @@ def read(path: Path) -> dict:
 
 
 def collect() -> None:
-    write("demo", "idc demo --out runs/demo", {k: v for k, v in read(RUNS / "demo" / "demo.json").items() if k != "hardware"})
+    write(
+        "demo",
+        "idc demo --out runs/demo",
+        {k: v for k, v in read(RUNS / "demo" / "demo.json").items() if k != "hardware"},
+    )
     summary, test = read(RUNS / "nano" / "summary.json"), read(RUNS / "nano-test" / "summary.json")
     summary["about"]["data"] = test["settings"]["data"] = CIFAR
     curve = [
-        {k.removeprefix("validation/"): m[k] for k in ("epoch", "seconds", "validation/one_step", "validation/multi_step")}
+        {
+            k.removeprefix("validation/"): m[k]
+            for k in ("epoch", "seconds", "validation/one_step", "validation/multi_step")
+        }
         for m in read_metrics(RUNS / "nano")
         if "validation/one_step" in m
     ]
@@ -60,7 +67,6 @@ def table() -> str:
     memory = read(RESULTS / "loss_memory.json")["rows"][-1]
     one, many = test["accuracy"].values()
     validation = train["summary"]["validation"]
-    attack = {p["eps"]: p["attacked"]["multi_step"] for p in demo["attack"]["curve"]}
     lines = [
         row("what", "data", "one-step", f"multi-step, mean of {demo['draws']} draws", "n"),
         row(*["---"] * 5),
@@ -73,23 +79,19 @@ def table() -> str:
             validation["images"]),
     ]  # fmt: skip
     summary = train["summary"]
-    assert attack
+    hardware = demo["hardware"]
     text = [
         "",
-        f"`digits` took {demo['training']['seconds']:.0f} s to train, `nano` ({demo_parameters(train)}) "
-        f"{summary['seconds'] / 60:.0f} minutes for {summary['images_seen']:,} images ({summary['recipe']['epochs']:g} epochs), "
-        f"on {demo['hardware']['threads']} cores of {article(demo['hardware']['cpu'])} in bf16, shared with other work; one "
-        "seed each. Brackets: 95% Wilson intervals over test images.",
+        f"`digits` took {demo['training']['seconds']:.0f} s to train, `nano` {summary['seconds'] / 60:.0f} minutes "
+        f"({summary['recipe']['epochs']:g} epochs, {summary['images_seen']:,} images), in bf16, "
+        f"on {hardware['threads']} cores of {article(hardware['cpu'])} shared with other work; one seed each. "
+        "Brackets: 95% Wilson intervals over test images.",
         "",
         f"The loss step at K = {memory['classes']:,} classes, B = {memory['batch']}, 3x32x32 allocates "
-        f"{memory['peak_bytes'] / 2**20:.1f} MiB, {memory['ratio']:.0f} times less than stacking (B, K, C, H, W) tensors "
-        "(`python benchmarks/loss_memory.py`).",
+        f"{memory['peak_bytes'] / 2**20:.1f} MiB, {memory['ratio']:.0f} times less than stacking (B, K, C, H, W) "
+        "tensors (`python benchmarks/loss_memory.py`).",
     ]
     return "\n".join(lines + text)
-
-
-def demo_parameters(train: dict) -> str:
-    return f"{train['summary']['parameters']:,} parameters" if "parameters" in train["summary"] else "under 1 M parameters"
 
 
 def article(name: str) -> str:

@@ -12,5 +12,7 @@ with tempfile.TemporaryDirectory() as folder:
     model = IDC.from_pretrained(result.best)
     test = datasets.load("digits", split="test", limit=5)
     prediction = model.predict(test.images.float() / 255)
-    for truth, name, agreement in zip(test.labels.tolist(), prediction.names, prediction.agreement.tolist(), strict=True):
+    for truth, name, agreement in zip(
+        test.labels.tolist(), prediction.names, prediction.agreement.tolist(), strict=True
+    ):
         print(f"digit {truth}: answer {name}, {agreement:.0%} of draws agree")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import tiny_model
 
+from conftest import tiny_model
 from idc.bridge import Bridge
 from idc.labels import orthogonal_labels
 from idc.loss import bridge_loss

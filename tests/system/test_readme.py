@@ -27,7 +27,9 @@ def workplace(tmp_path_factory):
     script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m idc.cli "$@"\n')
     script.chmod(0o755)
     env = os.environ | {"PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}
-    result = subprocess.run(["sh", "-ec", block("shell")], cwd=folder, env=env, capture_output=True, text=True, timeout=300)
+    result = subprocess.run(
+        ["sh", "-ec", block("shell")], cwd=folder, env=env, capture_output=True, text=True, timeout=300
+    )
     assert result.returncode == 0, result.stderr
     assert '"parameters": 9393475' in result.stdout
     return folder
@@ -35,7 +37,9 @@ def workplace(tmp_path_factory):
 
 def test_shell_then_python(workplace):
     assert (workplace / "runs" / "digits-test" / "summary.json").is_file()
-    result = subprocess.run([sys.executable, "-c", block("python")], cwd=workplace, capture_output=True, text=True, timeout=120)
+    result = subprocess.run(
+        [sys.executable, "-c", block("python")], cwd=workplace, capture_output=True, text=True, timeout=120
+    )
     assert result.returncode == 0, result.stderr
     assert (workplace / "runs" / "copy" / "model.safetensors").is_file()
 

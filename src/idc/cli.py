@@ -266,11 +266,12 @@ def import_reference(
 def demo(
     out_folder: Annotated[Path, typer.Option("--out", help="folder of the demo")] = Path("runs/demo"),
     seed: Annotated[int, typer.Option("--seed", help="of everything")] = 0,
+    epochs: Annotated[float | None, typer.Option("--epochs", help="of training; default: as many as pay")] = None,
 ) -> None:
     """Train on scikit-learn's digits, attack the result, and write an HTML page with pictures (minutes on a CPU)."""
     from idc.demo import run_demo
 
-    page = run_demo(out_folder, seed=seed, say=out.print)
+    page = run_demo(out_folder, seed=seed, epochs=epochs, say=out.print)
     out.print(f"open {page}")
 
 

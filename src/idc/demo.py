@@ -19,7 +19,7 @@ from idc.evaluation.verdict import wilson
 from idc.files import whole_file, write_json
 from idc.labels import gram_report
 from idc.profiling import count_flops, count_passes
-from idc.training.recipe import load_recipe
+from idc.training.recipe import RECIPES, override
 from idc.training.start import start_training
 from idc.training.trainer import read_metrics
 
@@ -106,7 +106,7 @@ def _records(model: IDC, run: Path, splits: dict[str, ImageSet], seed: int, summ
             "cores": os.cpu_count(),
             "device": str(model.labels.device),
         },
-        "command": f"idc demo --seed {seed}",
+        "command": f"idc demo --seed {seed} --epochs {summary['recipe']['epochs']:g}",
         "seed": seed,
         "data": {"name": "digits (scikit-learn)", "image_shape": list(test.shape), "why_size": _WHY_SIZE}
         | {name: len(split) for name, split in splits.items()},
@@ -142,12 +142,13 @@ def _records(model: IDC, run: Path, splits: dict[str, ImageSet], seed: int, summ
     }
 
 
-def run_demo(out: Path, *, seed: int = 0, say: Callable[[str], object] = print) -> Path:
+def run_demo(out: Path, *, seed: int = 0, epochs: float | None = None, say: Callable[[str], object] = print) -> Path:
     """Train, attack and report; what ``idc demo`` does. An interrupted demo goes on where it stopped.
 
     Args:
         out: folder for ``run/`` (the training run), ``demo.json``, ``pictures.safetensors`` and ``report.html``.
         seed: of weights, order, noise and attack.
+        epochs: of training; by default the recipe's, which reach full accuracy.
         say: takes a line for the user.
 
     Returns:
@@ -161,9 +162,10 @@ def run_demo(out: Path, *, seed: int = 0, say: Callable[[str], object] = print) 
     from idc.errors import IDCError
     from idc.report.html import write_demo_page
 
-    recipe, _ = load_recipe("digits")
+    changes = {"seed": seed} | ({} if epochs is None else {"epochs": epochs})
+    recipe = override(RECIPES["digits"], changes)
     say(f"training on scikit-learn's digits ({recipe.epochs:g} epochs; TensorBoard: {out / 'run' / 'tensorboard'})")
-    result = start_training("digits", out / "run", recipe="digits", resume=True, changes={"seed": seed})
+    result = start_training("digits", out / "run", recipe="digits", resume=True, changes=changes)
     if result.stopped:
         raise IDCError(out, "a whole training run (this one was interrupted)", "run idc demo again: it goes on")
     model = IDC.from_pretrained(out / "run" / "best")

@@ -1,7 +1,7 @@
 """From names to a run: data, network and recipe put together."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,14 @@ def load_network(preset: str) -> UNetSpec:
     if not isinstance(values, dict):
         raise IDCError(preset, "a mapping of a network's fields", "write for example: preset: nano")
     return resolve_spec(values)
+
+
+def _bridge(values: Any) -> BridgeSpec:
+    try:
+        return BridgeSpec(**(values or {}))
+    except TypeError as error:
+        names = ", ".join(f.name for f in fields(BridgeSpec))
+        raise IDCError(f"bridge {values}", f"a mapping of {names}", "correct the YAML file") from error
 
 
 def build_model(spec: UNetSpec, data: datasets.ImageSet, recipe: Recipe, bridge: BridgeSpec | None = None) -> IDC:
@@ -97,8 +105,7 @@ def start_training(
     if skipped := [*train.skipped, *validation.skipped]:
         more = ", ..." if len(skipped) > 5 else ""
         say(f"left out {len(skipped)} unreadable files: {', '.join(skipped[:5])}{more}")
-    bridge = BridgeSpec(**extra["bridge"]) if "bridge" in extra else None
-    model = build_model(spec, train, chosen, bridge)
+    model = build_model(spec, train, chosen, _bridge(extra.get("bridge")))
     about = {
         "data": source,
         "preset": name if name in PRESETS else "custom",

@@ -1,0 +1,64 @@
+"""What a run records: TensorBoard and metrics.jsonl, read back by their own readers."""
+
+import json
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from conftest import tiny_model
+from idc import data
+from idc.training.monitor import Monitor
+from idc.training.validation import CleanAccuracy
+
+ACCURACY = CleanAccuracy(one_step=0.75, multi_step=0.5, single_draw=0.25, draws=10, images=8)
+
+
+def lines(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_scalars_and_pictures_reach_tensorboard(tmp_path):
+    images = data.load("digits", split="test", limit=8, image_size=8)
+    with Monitor(tmp_path, total=100, done=0, step=0) as monitor:
+        monitor.scalars(10, {"loss/total": 1.5})
+        monitor.accuracy(20, ACCURACY, epoch=1.0, seconds=2.0)
+        monitor.translations(20, tiny_model(10), images)
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    (loss,) = events.Scalars("loss/total")
+    assert (loss.step, loss.value) == (10, 1.5)
+    assert events.Scalars("validation/one_step")[0].value == 0.75
+    (picture,) = events.Images("image, one-step, multi-step, label")
+    assert (picture.width, picture.height) == (8 * 8, 4 * 8)
+    assert [line["step"] for line in lines(tmp_path)] == [10, 20]
+
+
+def test_lines_after_the_checkpoint_and_cut_lines_are_dropped_on_resume(tmp_path):
+    with Monitor(tmp_path, total=100, done=0, step=0) as monitor:
+        for step in (10, 20, 30):
+            monitor.scalars(step, {"loss/total": float(step)})
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 1')
+    with Monitor(tmp_path, total=100, done=20, step=20) as monitor:
+        monitor.scalars(30, {"loss/total": 3.0})
+    assert [(line["step"], line["loss/total"]) for line in lines(tmp_path)] == [(10, 10.0), (20, 20.0), (30, 3.0)]
+
+
+def test_other_processes_write_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with Monitor(None, total=100, done=0, step=0) as monitor:
+        monitor.advance(10)
+        monitor.scalars(1, {"loss/total": 1.0})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_bar_where_there_is_no_terminal(tmp_path, capsys):
+    with Monitor(tmp_path, total=100, done=0, step=0) as monitor:
+        monitor.advance(50)
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("text", ["epoch 1:", "75.0% one-step", "50.0% multi-step", "8 images"])
+def test_a_validation_is_said(tmp_path, capsys, text):
+    with Monitor(tmp_path, total=100, done=0, step=0) as monitor:
+        monitor.accuracy(20, ACCURACY, epoch=1.0, seconds=2.0)
+    assert text in capsys.readouterr().err

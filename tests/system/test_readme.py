@@ -52,7 +52,7 @@ def test_the_two_commands_exist():
 
 
 def test_figures_are_those_on_disk():
-    script = ROOT / "benchmarks" / "readme.py"
+    script = ROOT / "benchmarks" / "pages.py"
     result = subprocess.run([sys.executable, str(script), "--check"], capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
 

@@ -1,0 +1,189 @@
+"""The figures of README.md and docs/, from benchmarks/results/*.json.
+
+    python benchmarks/pages.py --collect   copy the newest records of runs/ into benchmarks/results/
+    python benchmarks/pages.py             write the tables into the pages
+    python benchmarks/pages.py --check     fail if a page differs
+
+The records come from
+
+    idc demo --out runs/demo
+    idc train --data CIFAR --preset nano --recipe fast --epochs 36 --compile true --out runs/nano
+    idc evaluate runs/nano --data CIFAR --out runs/nano-test
+    python benchmarks/answers.py runs/nano --data CIFAR --limit 2000
+    python benchmarks/loss_memory.py
+    idc train --data CIFAR --preset nano --epochs 4 --compile true [see SHORT] --out runs/short-NAME
+
+with CIFAR the CIFAR-10 (JPEG-75) parquet folder.
+"""
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from common import RESULTS, write
+
+from idc.training.trainer import read_metrics
+
+ROOT = Path(__file__).parents[1]
+RUNS = Path("runs")
+CIFAR = "CIFAR-10 (JPEG-75)"
+SHORT = {
+    "paper": ("the paper's loss, t uniform", "--t-weights none --ce-weight 0"),
+    "uniform": ("with the cross-entropy term, t uniform", "--t-weights none"),
+    "fast": ("with the cross-entropy term, t as `fast` draws it", ""),
+}
+
+
+def read(path: Path) -> dict:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+# -- from runs/ to results/ --------------------------------------------------------------------------------------------
+
+
+def collect() -> None:
+    demo = read(RUNS / "demo" / "demo.json")
+    write("demo", "idc demo --out runs/demo", {k: v for k, v in demo.items() if k != "hardware"})
+    summary, test = read(RUNS / "nano" / "summary.json"), read(RUNS / "nano-test" / "summary.json")
+    summary["about"]["data"] = test["settings"]["data"] = CIFAR
+    wanted = ("epoch", "seconds", "validation/one_step", "validation/multi_step")
+    curve = [
+        {name.removeprefix("validation/"): m[name] for name in wanted}
+        for m in read_metrics(RUNS / "nano")
+        if "validation/one_step" in m
+    ]
+    train = "idc train --data CIFAR --preset nano --recipe fast"
+    write(
+        "nano-train", f"{train} --epochs 36 --compile true --out runs/nano", {"summary": summary, "curve": curve}
+    )
+    write("nano-test", "idc evaluate runs/nano --data CIFAR --out runs/nano-test", test)
+    short = {}
+    for name in SHORT:
+        short[name] = read(RUNS / f"short-{name}" / "summary.json")
+        short[name]["about"]["data"] = CIFAR
+    write("nano-short", f"{train} --epochs 4 --compile true ... --out runs/short-NAME", {"runs": short})
+
+
+# -- from results/ to pages --------------------------------------------------------------------------------------------
+
+
+def share(value: dict) -> str:
+    return f"{value['mean']:.1%} [{value['low']:.1%}, {value['high']:.1%}]"
+
+
+def row(*cells: object) -> str:
+    return "| " + " | ".join(map(str, cells)) + " |"
+
+
+def article(name: str) -> str:
+    return ("an " if name[:1] in "AEIOU" else "a ") + name
+
+
+def measured() -> list[str]:
+    """README: what is measured so far."""
+    demo, train, test = (read(RESULTS / f"{name}.json") for name in ("demo", "nano-train", "nano-test"))
+    memory = read(RESULTS / "loss_memory.json")["rows"][-1]
+    one, many = test["accuracy"].values()
+    validation, summary, hardware = train["summary"]["validation"], train["summary"], demo["hardware"]
+    return [
+        row("what", "data", "one-step", f"multi-step, mean of {demo['draws']} draws", "n"),
+        row(*["---"] * 5),
+        row("`digits`, clean", "digits test", share(demo["clean"]["one_step"]), share(demo["clean"]["multi_step"]),
+            demo["data"]["test"]),
+        *(row(f"`digits`, PGD-20, eps {p['eps']}", "digits test", share(p["attacked"]["one_step"]),
+              share(p["attacked"]["multi_step"]), p["attacked"]["multi_step"]["n"]) for p in demo["attack"]["curve"]),
+        row("`nano`, clean", f"{CIFAR} test", share(one), share(many), one["n"]),
+        row("`nano`, clean", f"{CIFAR} validation", f"{validation['one_step']:.1%}", f"{validation['multi_step']:.1%}",
+            validation["images"]),
+        "",
+        f"`digits` took {demo['training']['seconds']:.0f} s to train, `nano` {summary['seconds'] / 60:.0f} minutes "
+        f"({summary['recipe']['epochs']:g} epochs, {summary['images_seen']:,} images), in bf16, on "
+        f"{hardware['threads']} cores of {article(hardware['cpu'])} shared with other work; one seed each. Brackets: "
+        "95% Wilson intervals over test images.",
+        "",
+        f"The loss step at K = {memory['classes']:,} classes, B = {memory['batch']}, 3x32x32 allocates "
+        f"{memory['peak_bytes'] / 2**20:.1f} MiB, {memory['ratio']:.0f} times less than stacking (B, K, C, H, W) "
+        "tensors (`python benchmarks/loss_memory.py`).",
+    ]  # fmt: skip
+
+
+def answers() -> list[str]:
+    """docs/answers.md: accuracy by visit list, eta and draws."""
+    found = read(RESULTS / "answers.json")
+    lines = [row("visits", "passes", "eta", "mean of 10 draws", "one draw"), row(*["---"] * 5)]
+    for r in found["rows"]:
+        stochastic = r["draws"] > 1
+        lines.append(
+            row(
+                ", ".join(map(str, r["visits"])),
+                len(set(r["visits"])),
+                f"{r['eta']:g}" if len(r["visits"]) > 1 else "any",
+                share(r) if stochastic else "the same",
+                f"{r['single_draw']:.1%}" if stochastic else share(r),
+            )
+        )
+    return [*lines, "", f"`nano`, {found['settings']['images']:,} validation images of {CIFAR}, one seed."]
+
+
+def timesteps() -> list[str]:
+    """docs/answers.md: what the network can do from the true x_t."""
+    rows = read(RESULTS / "answers.json")["true_x_t"]
+    return [
+        row("t", *(r["t"] for r in rows)),
+        row(*["---"] * (len(rows) + 1)),
+        row("nearest label right", *(f"{r['accuracy']:.1%}" for r in rows)),
+    ]
+
+
+def learning() -> list[str]:
+    """docs/answers.md: accuracy over images seen."""
+    curve = read(RESULTS / "nano-train.json")["curve"]
+    summary = read(RESULTS / "nano-train.json")["summary"]
+    each = summary["images_seen"] / summary["recipe"]["epochs"]
+    lines = [row("epoch", "images seen", "one-step", "multi-step"), row(*["---"] * 4)]
+    for r in [c for c in curve if c["epoch"] in (1, 2, 4, 8, 12, 16, 20, 24, 28, 32, 36)]:
+        values = (f"{r[k]:.1%}" for k in ("one_step", "multi_step"))
+        lines.append(row(f"{r['epoch']:g}", f"{r['epoch'] * each:,.0f}", *values))
+    return lines
+
+
+def short() -> list[str]:
+    """docs/answers.md: what the loss and the choice of t do in four epochs."""
+    runs = read(RESULTS / "nano-short.json")["runs"]
+    lines = [row("training", "flags", "one-step", "mean of 10 draws"), row(*["---"] * 4)]
+    for name, (what, flags) in SHORT.items():
+        found = runs[name]["validation"]
+        cells = (f"{found[k]:.1%}" for k in ("one_step", "multi_step"))
+        lines.append(row(what, f"`{flags}`" if flags else "", *cells))
+    first = runs["fast"]
+    return [
+        *lines,
+        "",
+        f"`nano`, {first['recipe']['epochs']:g} epochs ({first['images_seen']:,} images), "
+        f"{first['validation']['images']:,} validation images of {CIFAR}, one seed.",
+    ]
+
+
+BLOCKS: dict[str, Callable[[], list[str]]] = {
+    f.__name__: f for f in (measured, answers, timesteps, learning, short)
+}
+PLACE = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- /results -->)", re.DOTALL)
+
+
+def main() -> None:
+    if "--collect" in sys.argv:
+        collect()
+        return
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        text = page.read_text(encoding="utf-8")
+        new = PLACE.sub(lambda m: m[1] + "\n".join(BLOCKS[m[2]]()) + "\n" + m[3], text)
+        if "--check" not in sys.argv:
+            page.write_text(new, encoding="utf-8")
+        elif new != text:
+            sys.exit(f"{page.name} differs from benchmarks/results: run python benchmarks/pages.py")
+
+
+if __name__ == "__main__":
+    main()

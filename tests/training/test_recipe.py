@@ -15,6 +15,10 @@ def test_texts_become_values_of_the_fields_types():
     )  # fmt: skip
 
 
+def test_none_means_uniform_timesteps():
+    assert override(RECIPES["fast"], {"t_weights": "none"}).t_weights == ()
+
+
 @pytest.mark.parametrize(
     "changes",
     [

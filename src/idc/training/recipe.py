@@ -35,7 +35,7 @@ class Recipe:
     inter_weight: float = _of(0.2, "weight of the inter-class loss")
     ce_weight: float = _of(0.0, "weight of a cross-entropy of the label distances (not in the paper)")
     ce_temperature: float = _of(0.02, "temperature of that cross-entropy")
-    t_weights: tuple[float, ...] = _of((), "how often each timestep 0..T-1 is trained on; empty: uniformly")
+    t_weights: tuple[float, ...] = _of((), "how often each timestep 0..T-1 is trained on; none: uniformly")
     init: Literal["default", "normal"] = _of("default", "normal: all weights N(0, 0.02), as the authors start")
     dropout: float | None = _of(None, "dropout of the network; none: as in its preset")
     flip: bool = _of(False, "augmentation: mirror half of the images")
@@ -134,7 +134,7 @@ def convert(field: dataclasses.Field[Any], text: str) -> Any:
         if kind is bool:
             return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}[text.lower()]
         if typing.get_origin(kind) is tuple:
-            return tuple(float(part) for part in text.split(",") if part.strip())
+            return () if text.lower() == "none" else tuple(float(part) for part in text.split(",") if part.strip())
         return kind(text) if kind in (int, float) else text
     except (ValueError, KeyError) as error:
         wanted = {bool: "true or false", int: "a whole number", float: "a number"}.get(

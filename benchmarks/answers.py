@@ -21,7 +21,7 @@ def accuracy(model, images, classes, ids, visits, eta, draws):
     for part, c, i in zip(images.split(500), classes.split(500), ids.split(500), strict=True):
         found = model.predict(part.float() / 255, draws=draws, visits=visits, eta=eta, ids=i)
         right += (found.classes == c).sum().item()
-        single += (found.agreement * (found.classes == c)).sum().item()
+        single += found.votes.gather(1, c[:, None]).sum().item()
     return right / len(classes), single / len(classes)
 
 

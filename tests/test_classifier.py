@@ -91,6 +91,8 @@ def test_predict_is_the_mean_over_draws_and_counts_agreement(model, images):
     each = torch.stack([model.distances(images, noise=torch.stack([s[d] for s in streams])) for d in range(6)])
     assert torch.allclose(found.distances, each.mean(0), atol=1e-5)
     assert torch.equal(found.classes, each.mean(0).argmin(1))
+    votes = torch.stack([(each.argmin(2) == k).float().mean(0) for k in range(4)], dim=1)
+    assert torch.allclose(found.votes, votes)
     assert torch.allclose(found.agreement, (each.argmin(2) == found.classes).float().mean(0))
     assert found.names == [model.class_names[c] for c in found.classes]
 

@@ -71,16 +71,21 @@ class Step:
 class Prediction:
     """The answer for B images.
 
-    ``classes`` (B,) int64; ``distances`` (B, K), mean over draws, on [0, 1]; ``agreement`` (B,), the share of draws
-    whose own answer is ``classes``; ``confidence`` (B, K), softmax of -distances/temperature (not calibrated).
+    ``classes`` (B,) int64; ``distances`` (B, K), mean over draws, on [0, 1]; ``votes`` (B, K), the share of draws
+    whose own answer is each class; ``confidence`` (B, K), softmax of -distances/temperature (not calibrated).
     """
 
     classes: Tensor
     distances: Tensor
-    agreement: Tensor
+    votes: Tensor
     confidence: Tensor
     class_names: tuple[str, ...]
     draws: int
+
+    @property
+    def agreement(self) -> Tensor:
+        """(B,) share of draws whose own answer is ``classes``."""
+        return self.votes.gather(1, self.classes[:, None])[:, 0]
 
     @property
     def names(self) -> list[str]:
@@ -339,9 +344,9 @@ class IDC(
         each = torch.cat(parts, dim=1) if parts else self.labels.new_zeros(n, 0, self.num_classes)
         mean = each.mean(dim=0)
         classes = mean.argmin(dim=1)
-        agreement = (each.argmin(dim=2) == classes).to(mean.dtype).mean(dim=0)
+        votes = torch.nn.functional.one_hot(each.argmin(dim=2), self.num_classes).to(mean.dtype).mean(dim=0)
         confidence = torch.softmax(-mean / self.config.temperature, dim=1)
-        return Prediction(classes, mean, agreement, confidence, self.class_names, draws)
+        return Prediction(classes, mean, votes, confidence, self.class_names, draws)
 
     # -- weak spots ----------------------------------------------------------------------------------------------------
 

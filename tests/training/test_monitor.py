@@ -57,7 +57,7 @@ def test_no_bar_where_there_is_no_terminal(tmp_path, capsys):
     assert capsys.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("text", ["epoch 1:", "75.0% one-step", "50.0% multi-step", "8 images"])
+@pytest.mark.parametrize("text", ["epoch 1:", "75.0% one-step", "50.0% multi-step", "8 images, 10 draws"])
 def test_a_validation_is_said(tmp_path, capsys, text):
     with Monitor(tmp_path, total=100, done=0, step=0) as monitor:
         monitor.accuracy(20, ACCURACY, epoch=1.0, seconds=2.0)

@@ -87,8 +87,10 @@ class Monitor:
         if self.out is not None:
             self.progress.console.print(
                 f"epoch {epoch:g}: validation accuracy {accuracy.one_step:.1%} one-step, "
-                f"{accuracy.multi_step:.1%} multi-step ({accuracy.images} images, {seconds:.0f} s)",
+                f"{accuracy.multi_step:.1%} multi-step ({accuracy.images} images, {accuracy.draws} draw"
+                f"{'s' if accuracy.draws > 1 else ''}, {seconds:.0f} s)",
                 highlight=False,
+                soft_wrap=True,
             )
 
     def translations(self, step: int, model: IDC, data: ImageSet, *, count: int = 8) -> None:

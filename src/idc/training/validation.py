@@ -55,11 +55,9 @@ def clean_accuracy(
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             one = model.predict(images, draws=1, visits=model.one_step_visits)
             many = model.predict(images, draws=draws, ids=ids, seed=seed)
-        right = many.classes == classes
-        # The share of draws that agree with a right answer are right; the others are not counted as right when the
-        # answer is wrong, so single_draw is a lower bound that is exact where the majority is right.
         counts += torch.stack([
-            (one.classes == classes).sum(), right.sum(), (many.agreement * right).sum(), torch.tensor(len(chosen))
+            (one.classes == classes).sum(), (many.classes == classes).sum(),
+            many.votes.gather(1, classes[:, None]).sum(), torch.tensor(len(chosen)),
         ]).to(counts)  # fmt: skip
     return from_counts(counts, draws), counts
 

@@ -61,3 +61,22 @@ def test_learning_rate_over_time():
     cosine = Recipe(schedule="cosine", warmup=0.0)
     assert [rate(cosine, x) for x in (0.0, 0.25, 0.5, 1.0)] == pytest.approx([1.0, 0.853553, 0.5, 0.0], abs=1e-6)
     assert rate(Recipe(schedule="constant", warmup=0.0), 0.9) == 1.0
+
+
+@pytest.mark.parametrize(("start", "late"), [(0, 0.99), (5, 0.99)])
+def test_average_against_its_recursion(start, late):
+    import torch
+
+    from idc.training.optim import build_average
+
+    weight = torch.nn.Linear(1, 1, bias=False)
+    average = build_average(weight, Recipe(ema_decay=late, ema_start=start))
+    values = torch.randn(40, generator=torch.Generator().manual_seed(0)).tolist()
+    expected = values[0]
+    for n, value in enumerate(values):
+        with torch.no_grad():
+            weight.weight.fill_(value)
+        average.update_parameters(weight)
+        decay = late if start else min(late, (1 + n) / (10 + n))
+        expected = expected if n == 0 else decay * expected + (1 - decay) * value
+    assert average.module.weight.item() == pytest.approx(expected, rel=1e-5)

@@ -140,7 +140,7 @@ def test_it_learns(network, tmp_path):
 
 
 def test_averaged_weights_are_the_exponential_mean(tmp_path, network):
-    """With decay 0.5 and one step a checkpoint, the average follows avg <- avg/2 + w/2 from the first update on."""
+    """One step a checkpoint: the average begins as the weights; the second update has decay (1 + 1) / (10 + 1)."""
     out = tmp_path / "run"
     changes = SMALL | {
         "ema_decay": 0.5,
@@ -155,7 +155,7 @@ def test_averaged_weights_are_the_exponential_mean(tmp_path, network):
     )
     name = "net.conv_in.weight"
     assert torch.equal(first["average"][f"module.{name}"], first["unet"][name])
-    expected = 0.5 * first["unet"][name] + 0.5 * second["unet"][name]
+    expected = 2 / 11 * first["unet"][name] + 9 / 11 * second["unet"][name]
     assert torch.allclose(second["average"][f"module.{name}"], expected, atol=1e-7)
 
 

@@ -68,10 +68,21 @@ def rate(recipe: Recipe, done: float) -> float:
 
 
 def build_average(model: nn.Module, recipe: Recipe) -> AveragedModel | None:
-    """The exponential moving average of the weights, or None."""
+    """The exponential moving average of the weights, or None.
+
+    An average that begins with the training itself begins short, decay (1 + n) / (10 + n) until that exceeds the
+    recipe's: a run of few updates would otherwise answer with its first, untrained weights.
+    """
     if recipe.ema_decay == 0:
         return None
-    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema_decay))
+    if recipe.ema_start:
+        return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema_decay))
+
+    def average(averaged: Any, current: Any, count: Any) -> None:
+        n = int(count)
+        get_ema_multi_avg_fn(min(recipe.ema_decay, (1 + n) / (10 + n)))(averaged, current, count)
+
+    return AveragedModel(model, multi_avg_fn=average)
 
 
 def bf16_pays(device: torch.device) -> bool:

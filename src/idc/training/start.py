@@ -104,7 +104,8 @@ def start_training(
     validation = datasets.load(source, split="validation", **options)
     if skipped := [*train.skipped, *validation.skipped]:
         more = ", ..." if len(skipped) > 5 else ""
-        say(f"left out {len(skipped)} unreadable files: {', '.join(skipped[:5])}{more}")
+        files = "file" if len(skipped) == 1 else "files"
+        say(f"left out {len(skipped)} unreadable {files}: {', '.join(skipped[:5])}{more}")
     model = build_model(spec, train, chosen, _bridge(extra.get("bridge")))
     about = {
         "data": source,
@@ -113,5 +114,8 @@ def start_training(
         "image_size": train.shape[1],
         "channels": train.shape[0],
     }
+    updates = chosen.epochs * len(train) / (chosen.batch_size * chosen.accumulation)
+    if updates < 300:
+        say(f"{len(train)} images make only {updates:.0f} updates in {chosen.epochs:g} epochs: raise --epochs")
     trainer = Trainer(model, chosen, train, validation, out, resume=resume, about=about)
     return trainer.run()

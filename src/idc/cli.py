@@ -21,8 +21,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Image-to-Image Diffusion Classifier: train it, attack it, find out what holds.",
 )
-out = Console(soft_wrap=True, highlight=False)
-err = Console(stderr=True, soft_wrap=True, highlight=False)
+_LEADS = os.environ.get("RANK", "0") == "0"  # of several processes (accelerate launch), one speaks
+out = Console(soft_wrap=True, highlight=False, quiet=not _LEADS)
+note = Console(stderr=True, soft_wrap=True, highlight=False, quiet=not _LEADS)
+err = Console(stderr=True, soft_wrap=True, highlight=False)  # mistakes: every process's own
 
 _DATA_HELP = "digits (the default) | image folder by class | parquet file or folder | hub id"
 Data = Annotated[str, typer.Option("--data", help="digits | image folder by class | parquet file or folder | hub id")]
@@ -93,10 +95,10 @@ def _train(
     changes = {name: value for name, value in settings.items() if value is not None}
     result = start_training(
         data, out_folder, preset=preset, recipe=recipe, resume=resume, image_size=image_size, channels=channels,
-        skip_bad=skip_bad, limit=limit, changes=changes, say=err.print,
+        skip_bad=skip_bad, limit=limit, changes=changes, say=note.print,
     )  # fmt: skip
     if result.stopped:
-        err.print(f"stopped at step {result.step} of {result.steps}; the same command with --resume goes on")
+        note.print(f"stopped at step {result.step} of {result.steps}; the same command with --resume goes on")
         raise typer.Exit(128 + result.stopped)
     if result.accuracy:
         from idc.evaluation.verdict import wilson

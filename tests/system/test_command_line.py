@@ -282,3 +282,18 @@ def test_what_looks_like_a_path_never_asks_the_network(picture, tmp_path):
         silent.settimeout(0.1)
         with pytest.raises(TimeoutError):
             silent.accept()
+
+
+def test_two_processes_train_one_model_and_one_speaks(tmp_path):
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29517"]
+    own = ["--data", "digits", "--limit", "256", "--epochs", "1", "--out", str(tmp_path / "run")]
+    env = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    command = [*torchrun, "-m", "idc.cli", "train", *own]
+    result = subprocess.run(command, capture_output=True, text=True, env=env, timeout=300)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("validation accuracy") == 1
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["processes"] == 2
+    assert summary["steps"] == 4
+    assert summary["images_seen"] == 256
+    assert IDC.from_pretrained(tmp_path / "run").num_classes == 10

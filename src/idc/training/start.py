@@ -114,8 +114,8 @@ def start_training(
         "image_size": train.shape[1],
         "channels": train.shape[0],
     }
+    trainer = Trainer(model, chosen, train, validation, out, resume=resume, about=about)
     updates = chosen.epochs * len(train) / (chosen.batch_size * chosen.accumulation)
     if updates < 300:
         say(f"{len(train)} images make only {updates:.0f} updates in {chosen.epochs:g} epochs: raise --epochs")
-    trainer = Trainer(model, chosen, train, validation, out, resume=resume, about=about)
     return trainer.run()

@@ -132,7 +132,7 @@ class Trainer:
         timesteps = model.config.bridge.timesteps
         if self.recipe.t_weights and len(self.recipe.t_weights) != timesteps:
             given = ",".join(map(str, self.recipe.t_weights))
-            raise IDCError(f"t_weights = {given}", f"{timesteps} numbers, one a timestep", "or leave it empty: uniform")
+            raise IDCError(f"t_weights = {given}", f"{timesteps} numbers, one a timestep", "or give none: uniform")
 
     def _claim_folder(self, resume: bool) -> None:
         text = self._recipe_text()

@@ -12,12 +12,15 @@ from torch import Tensor
 
 from idc import __version__
 from idc import data as datasets
-from idc.attacks.gradient import PGD
+from idc.attacks.gradient import pgd
+from idc.attacks.target import Target
+from idc.attacks.threat import Threat
 from idc.classifier import IDC
 from idc.data import ImageSet
 from idc.evaluation.verdict import wilson
 from idc.files import whole_file, write_json
 from idc.labels import gram_report
+from idc.noise import Streams
 from idc.profiling import count_flops, count_passes
 from idc.training.recipe import RECIPES, override
 from idc.training.start import start_training
@@ -41,22 +44,20 @@ def _shares(model: IDC, images: Tensor, classes: Tensor, seed: int) -> dict[str,
 
 def _attack(model: IDC, eps: float, images: Tensor, classes: Tensor, seed: int) -> Tensor:
     """PGD on the smooth one-step surrogate: the answer itself has clamps and signs that hide its gradient."""
-    random = torch.Generator().manual_seed(seed)
-    surrogate = model.surrogates()["one-step-inner"]
-    return PGD(eps=eps, steps=20)(surrogate, images, classes, generator=random)
+    attack = pgd(Threat("linf", eps), surrogate="one-step-inner")
+    return attack(Target.of(model), images, classes, Streams(torch.arange(len(images)), seed))
 
 
 def _curve(model: IDC, images: Tensor, classes: Tensor, seed: int) -> list[dict[str, Any]]:
     points = []
     for eps in EPS:
-        random = torch.Generator().manual_seed(seed + 1)
-        noise = eps * (2 * torch.rand(images.shape, generator=random) - 1)
+        noisy = Threat("linf", eps).random(images, Streams(torch.arange(len(images)), seed + 1))
         attacked = _attack(model, eps, images, classes, seed)
         points.append(
             {
                 "eps": eps,
                 "attacked": _shares(model, attacked, classes, seed + 2),
-                "noise": _shares(model, (images + noise).clamp(0, 1), classes, seed + 2),
+                "noise": _shares(model, noisy, classes, seed + 2),
             }
         )
     return points

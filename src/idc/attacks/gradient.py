@@ -1,60 +1,286 @@
-"""Projected gradient descent in the L-inf ball (Madry et al., ICLR 2018)."""
+"""One gradient engine: FGSM, MI-FGSM, PGD and APGD are its settings; EOT and BPDA wrap the function under attack."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
+from idc.attacks.frequency import low_pass
+from idc.attacks.objective import CrossEntropy, Objective, likely_targets
+from idc.attacks.target import ANSWER, Target
+from idc.attacks.threat import Threat
 from idc.errors import IDCError
-from idc.types import Bounds, Logits
+from idc.noise import Streams
 
-_UNIT = Bounds()
+
+class Attack(Protocol):
+    """A setting that is called on a batch. It judges nothing for good: the caller does, on the real model, with fresh
+    noise."""
+
+    def __call__(self, target: Target, images: Tensor, classes: Tensor, streams: Streams) -> Tensor:
+        """Images (B, C, H, W) in [0, 1], true classes (B,) -> images of the same shape within the threat."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PGD:
-    """Untargeted L-inf PGD on cross-entropy; calling it attacks one batch.
+class GradientAttack:
+    """Ascent of an objective of one function of the model, within a threat.
 
-    It returns the last iterate and judges nothing: whether an image fell is decided on the real model with fresh noise.
+    With ``control="fixed"`` every step has the same size and the last iterate counts (PGD); with "auto" the step starts
+    at 2 eps and halves where the objective stalls, and the best iterate counts (APGD, Croce and Hein, ICML 2020); an
+    image that a deterministic answer already gets wrong leaves the batch. Of several runs (restarts, targets) an
+    image keeps the one that the real model, asked with fresh noise, gets wrong most often.
 
     Args:
-        eps: radius, in units of pixels on [0, 1].
-        step: step size; by default eps / 4.
+        threat: norm, radius, bounds.
+        objective: what rises.
+        surrogate: the function whose gradient is followed; "answer" is the model itself.
         steps: gradient steps.
-        random_start: start from a uniform point of the ball.
-        bounds: of every pixel.
+        step: size of a fixed step; by default eps / 4, or 2.5 eps / steps if that is larger.
+        control: see above.
+        decay: of the gradients' running sum (MI-FGSM; Dong et al., CVPR 2018).
+        random_start: start from a random point of the ball.
+        restarts: independent starts.
+        targets: 0 for untargeted; else runs towards each of so many likeliest wrong classes.
+        eot: draws of the noise averaged in each gradient.
+        fixed_noise: the same draws in every step, instead of fresh ones (a flaw, kept for comparison).
+        low_frequency: share of the frequencies of each side that the gradient keeps; None keeps all (pixels).
+        judge_draws: draws by which runs are compared.
     """
 
-    eps: float
-    step: float | None = None
+    threat: Threat
+    objective: Objective = field(default_factory=CrossEntropy)
+    surrogate: str = ANSWER
     steps: int = 20
+    step: float | None = None
+    control: Literal["fixed", "auto"] = "fixed"
+    decay: float = 0.0
     random_start: bool = True
-    bounds: Bounds = _UNIT
+    restarts: int = 1
+    targets: int = 0
+    eot: int = 1
+    fixed_noise: bool = False
+    low_frequency: float | None = None
+    judge_draws: int = 8
 
     def __post_init__(self) -> None:
-        if not self.eps >= 0:
-            raise IDCError(f"eps = {self.eps}", "0 or more, on [0, 1]", "write 8/255 as 0.0314")
-        if self.steps < 0:
-            raise IDCError(f"steps = {self.steps}", "0 or more", "use 20, as the paper does")
+        for name, least in (("steps", 0), ("restarts", 1), ("targets", 0), ("eot", 1), ("judge_draws", 1)):
+            if getattr(self, name) < least:
+                raise IDCError(f"{name} = {getattr(self, name)}", f"{least} or more", "correct the attack's settings")
 
-    def __call__(
-        self, model: Logits, images: Tensor, classes: Tensor, *, generator: torch.Generator | None = None
-    ) -> Tensor:
-        """Attack ``images`` (B, C, H, W) in [0, 1] of true ``classes`` (B,); returns images of the same shape.
+    @property
+    def step_size(self) -> float:
+        """Of a fixed step."""
+        return max(self.threat.eps / 4, 2.5 * self.threat.eps / max(1, self.steps)) if self.step is None else self.step
 
-        ``model`` is differentiated and should be a surrogate that can be; weights gather no gradient.
-        """
-        low = (images - self.eps).clamp(min=self.bounds.lower)
-        high = (images + self.eps).clamp(max=self.bounds.upper)
-        step = self.eps / 4 if self.step is None else self.step
-        x = images.clone()
-        if self.random_start and self.eps > 0:
-            device = generator.device if generator else images.device
-            shift = torch.rand(images.shape, generator=generator, device=device, dtype=images.dtype).to(images.device)
-            x = torch.clamp(x + self.eps * (2 * shift - 1), low, high)
-        for _ in range(self.steps):
-            x.requires_grad_(True)
-            loss = torch.nn.functional.cross_entropy(model(x), classes, reduction="sum")
-            (gradient,) = torch.autograd.grad(loss, x)
-            x = torch.clamp(x.detach() + step * gradient.sign(), low, high)
-        return x.detach()
+    def __call__(self, target: Target, images: Tensor, classes: Tensor, streams: Streams) -> Tensor:
+        if not len(images) or self.threat.eps == 0:
+            return images.clone()
+        wanted: Sequence[Tensor | None] = [None]
+        if self.targets:
+            logits = target.logits(self.surrogate, images, streams.of("targets"), draws=self.eot).mean(0)
+            wanted = list(likely_targets(logits, classes, self.targets))
+        runs = [(restart, index, goal) for restart in range(self.restarts) for index, goal in enumerate(wanted)]
+        if len(runs) == 1:
+            return self._run(target, images, classes, wanted[0], streams.of(0, 0))
+        best = Best(target, images, classes, streams, self.judge_draws)
+        # As many runs at once as fill a call; between such groups, images whose answer has fallen leave.
+        while runs and len(rows := best.standing()):
+            many = max(1, target.chunk // (4 * self.eot * len(rows)))
+            now, runs = runs[:many], runs[many:]
+            found = self._together(target, images, classes, now, rows, streams)
+            for (restart, index, _), x in zip(now, found, strict=True):
+                best.offer(x, rows, restart, index)
+        return best.x
+
+    def _together(
+        self,
+        target: Target,
+        images: Tensor,
+        classes: Tensor,
+        runs: Sequence[tuple[int, int, Tensor | None]],
+        rows: Tensor,
+        streams: Streams,
+    ) -> list[Tensor]:
+        """Several runs of the images ``rows`` as one batch; each run's random numbers are its own."""
+        many = len(runs)
+        ids = torch.cat([streams.of(restart, index).take(rows).salted() for restart, index, _ in runs])
+        goals = [goal[rows] for _, _, goal in runs if goal is not None]
+        x, true = images[rows].repeat(many, 1, 1, 1), classes[rows].repeat(many)
+        found = self._run(target, x, true, torch.cat(goals) if goals else None, Streams(ids, 0))
+        return list(found.chunk(many))
+
+    def _run(self, target: Target, images: Tensor, classes: Tensor, goals: Tensor | None, streams: Streams) -> Tensor:
+        start = self.threat.random(images, streams.of("start")) if self.random_start else images.clone()
+        state = _State(images, classes, goals, streams, start)
+        return self._fixed(target, state) if self.control == "fixed" else self._auto(target, state)
+
+    def _ascend(self, target: Target, state: "_State", x: Tensor, at: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Objective, direction and mean logits at ``x``."""
+        noise = state.streams.of("noise") if self.fixed_noise else state.streams.of("noise", at)
+        loss, gradient, logits = target.gradient(
+            self.surrogate, x, state.classes, noise, objective=self.objective, targets=state.goals, draws=self.eot
+        )
+        return loss, gradient if self.low_frequency is None else low_pass(gradient, self.low_frequency), logits
+
+    def _fixed(self, target: Target, state: "_State") -> Tensor:
+        x, velocity = state.start, torch.zeros_like(state.start)
+        for at in range(self.steps):
+            _, gradient, _ = self._ascend(target, state, x, at)
+            if self.decay:
+                size = gradient.flatten(1).abs().mean(1).clamp(min=1e-30).view(-1, 1, 1, 1)
+                gradient = velocity = self.decay * velocity + gradient / size
+            x = self.threat.project(x + self.step_size * self.threat.steepest(gradient), state.images)
+        return x
+
+    def _auto(self, target: Target, state: "_State") -> Tensor:
+        result = state.start.clone()
+        rows = torch.arange(len(result), device=result.device)
+        climb = _Climb(self.threat, state.start, self.steps)
+        may_leave = self.surrogate == ANSWER and not target.stochastic
+        for at in range(self.steps + 1):
+            loss, gradient, logits = self._ascend(target, state, climb.x, at)
+            climb.arrive(loss, gradient)
+            if may_leave and (fallen := logits.argmax(1) != state.classes).any():
+                result[rows[fallen]] = climb.x[fallen]
+                keep = (~fallen).nonzero()[:, 0]
+                rows, state, climb = rows[keep], state.take(keep), climb.take(keep)
+                if not len(rows):
+                    return result
+            if at < self.steps:
+                climb.move(state.images, at)
+        result[rows] = climb.best_x
+        return result
+
+
+class Best:
+    """For each image the found point that the real model, asked with fresh noise, gets wrong most often."""
+
+    def __init__(self, target: Target, images: Tensor, classes: Tensor, streams: Streams, draws: int) -> None:
+        self.target, self.classes, self.streams, self.draws = target, classes, streams, draws
+        self.x = images.clone()
+        self.score = torch.full((len(images),), float("inf"), device=images.device)
+
+    def standing(self) -> Tensor:
+        """Rows of the images that may still be improved: all but those whose deterministic answer is wrong."""
+        if self.target.stochastic:
+            return torch.arange(len(self.x), device=self.x.device)
+        return (self.score >= 1).nonzero()[:, 0]
+
+    def offer(self, x: Tensor, rows: Tensor, *keys: object) -> Tensor:
+        """Judge ``x``, points for the images ``rows``, and keep the better ones; returns their scores."""
+        right, margin = self.target.judge(
+            x, self.classes[rows], self.streams.of("judge", *keys).take(rows), draws=self.draws
+        )
+        score = right.sum(0) + torch.sigmoid(margin)  # wrong draws count first, then the margin
+        better = score < self.score[rows]
+        self.x[rows[better]] = x[better]
+        self.score[rows[better]] = score[better]
+        return score
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _State:
+    """What stays the same during a run, one row an image."""
+
+    images: Tensor
+    classes: Tensor
+    goals: Tensor | None
+    streams: Streams
+    start: Tensor
+
+    def take(self, rows: Tensor) -> "_State":
+        goals = None if self.goals is None else self.goals[rows]
+        return _State(self.images[rows], self.classes[rows], goals, self.streams.take(rows), self.start[rows])
+
+
+class _Climb:
+    """The moving part of APGD: per-image steps, halved at checkpoints where the objective stalls."""
+
+    _TENSORS = ("x", "before", "gradient", "best_x", "best_gradient", "best", "last", "step", "rises", "halved",
+                "best_then")  # fmt: skip
+
+    def __init__(self, threat: Threat, start: Tensor, steps: int) -> None:
+        n, device = len(start), start.device
+        self.threat, self.steps = threat, steps
+        self.x = self.before = self.best_x = start
+        self.gradient = self.best_gradient = torch.zeros_like(start)
+        self.best = self.last = self.best_then = torch.full((n,), float("-inf"), device=device)
+        self.step = torch.full((n,), 2 * threat.eps, device=device)
+        self.rises = torch.zeros(n, device=device)
+        self.halved = torch.zeros(n, dtype=torch.bool, device=device)
+        self.checkpoints = _checkpoints(steps)
+        self.since = 0
+
+    def take(self, rows: Tensor) -> "_Climb":
+        """The same climb of some of the images."""
+        other = object.__new__(_Climb)
+        other.__dict__ = self.__dict__ | {name: getattr(self, name)[rows] for name in self._TENSORS}
+        return other
+
+    def arrive(self, loss: Tensor, gradient: Tensor) -> None:
+        """Note the objective and gradient at ``x``."""
+        better = loss > self.best
+        wide = better.view(-1, 1, 1, 1)
+        self.rises = self.rises + (loss > self.last)
+        self.gradient, self.last = gradient, loss
+        self.best_x = torch.where(wide, self.x, self.best_x)
+        self.best_gradient = torch.where(wide, gradient, self.best_gradient)
+        self.best = torch.where(better, loss, self.best)
+
+    def move(self, images: Tensor, at: int) -> None:
+        """Step ``at`` from ``x``: a step of the present size, with momentum from the second on."""
+        if at in self.checkpoints:
+            self._adapt(at)
+        full = self.threat.project(self.x + self.step.view(-1, 1, 1, 1) * self.threat.steepest(self.gradient), images)
+        share = 0.75 if at else 1.0
+        moved = self.threat.project(self.x + share * (full - self.x) + (1 - share) * (self.x - self.before), images)
+        self.before, self.x = self.x, moved
+
+    def _adapt(self, at: int) -> None:
+        interval = at - self.since
+        stalled = (self.rises < 0.75 * interval) | (~self.halved & (self.best <= self.best_then))
+        self.since, self.best_then = at, self.best
+        self.halved, self.rises = stalled, torch.zeros_like(self.rises)
+        self.step = torch.where(stalled, self.step / 2, self.step)
+        wide = stalled.view(-1, 1, 1, 1)
+        self.x = torch.where(wide, self.best_x, self.x)
+        self.gradient = torch.where(wide, self.best_gradient, self.gradient)
+
+
+def _checkpoints(steps: int) -> frozenset[int]:
+    """The steps at which APGD looks back: after 22%, then at intervals that shrink by 3% of the steps to 6%."""
+    first, before, found = 0.22, 0.0, []
+    while first < 1:
+        found.append(round(first * steps))
+        first, before = first + max(first - before - 0.03, 0.06), first
+    return frozenset(found) - {0}
+
+
+# -- names the field uses ----------------------------------------------------------------------------------------------
+
+
+def fgsm(threat: Threat, **settings: object) -> GradientAttack:
+    """One step of size eps from the image itself (Goodfellow et al., ICLR 2015)."""
+    return _with(GradientAttack(threat=threat, steps=1, step=threat.eps, random_start=False), settings)
+
+
+def mi_fgsm(threat: Threat, **settings: object) -> GradientAttack:
+    """Steps along a decaying sum of gradients (Dong et al., CVPR 2018); 5 steps, decay 1, no random start."""
+    return _with(GradientAttack(threat=threat, steps=5, decay=1.0, random_start=False), settings)
+
+
+def pgd(threat: Threat, **settings: object) -> GradientAttack:
+    """Fixed steps from a random start (Madry et al., ICLR 2018); 20 steps of eps / 4."""
+    return _with(GradientAttack(threat=threat), settings)
+
+
+def apgd(threat: Threat, **settings: object) -> GradientAttack:
+    """Steps that halve where the objective stalls (Croce and Hein, ICML 2020); 100 steps."""
+    return _with(GradientAttack(threat=threat, steps=100, control="auto"), settings)
+
+
+def _with(attack: GradientAttack, settings: dict[str, object]) -> GradientAttack:
+    return replace(attack, **settings)  # type: ignore[arg-type]

@@ -1,7 +1,11 @@
-"""Shares with their intervals."""
+"""From draws of a stochastic answer to what may be said: mean, majority vote, worst of n, each with its interval."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,3 +38,49 @@ def wilson(mean: float, n: int, *, z: float = 1.959964) -> Share:
     centre = (mean + z * z / (2 * n)) / (1 + z * z / n)
     half = z * math.sqrt(mean * (1 - mean) / n + z * z / (4 * n * n)) / (1 + z * z / n)
     return Share(mean=mean, low=max(0.0, centre - half), high=min(1.0, centre + half), n=n)
+
+
+def plurality(answers: Tensor, num_classes: int) -> Tensor:
+    """(n, B) answers -> (B,) the class with the most draws, -1 where two or more share the lead."""
+    counts = torch.nn.functional.one_hot(answers, num_classes).sum(0)
+    lead, vote = counts.max(1)
+    return torch.where((counts == lead[:, None]).sum(1) == 1, vote, -1)
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """One image's draws: how many of ``n`` were right, and the class that most of them answered (-1: a tie)."""
+
+    right: int
+    vote: int
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Accuracy over images of a stochastic answer asked n times: of a draw on average, of the majority vote, and of
+    all n draws together (an attacker who may resubmit needs one wrong draw)."""
+
+    mean: Share
+    majority: Share
+    worst_of_n: Share
+    n: int
+
+    def to_dict(self) -> dict[str, object]:
+        """JSON-ready."""
+        shares = {name: getattr(self, name).to_dict() for name in ("mean", "majority", "worst_of_n")}
+        return shares | {"draws": self.n}
+
+
+def verdict(judged: Sequence[Judged], classes: Sequence[int], draws: int) -> Verdict:
+    """The verdict over images of the given true ``classes``, each asked ``draws`` times."""
+    images = len(judged)
+
+    def share(total: float) -> Share:
+        return wilson(total / images if images else 0.0, images)
+
+    return Verdict(
+        mean=share(sum(j.right for j in judged) / draws),
+        majority=share(sum(j.vote == c for j, c in zip(judged, classes, strict=True))),
+        worst_of_n=share(sum(j.right == draws for j in judged)),
+        n=draws,
+    )

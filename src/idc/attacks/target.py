@@ -1,0 +1,149 @@
+"""The model under attack, as an attack sees it: functions images in [0, 1] -> logits, every call of them counted."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from idc.attacks.objective import Margin, Objective
+from idc.errors import IDCError
+from idc.noise import Streams
+from idc.types import Classifier, Logits
+
+ANSWER = "answer"
+
+
+@dataclass(slots=True)
+class Tally:
+    """Images (times draws) that went forward and backward, by function; what third parties' flags said."""
+
+    forward: dict[str, int] = field(default_factory=dict)
+    backward: dict[str, int] = field(default_factory=dict)
+    flags: list[str] = field(default_factory=list)
+
+    def add(self, name: str, images: int, *, backward: bool) -> None:
+        """Count one evaluation of the function ``name``."""
+        self.forward[name] = self.forward.get(name, 0) + images
+        if backward:
+            self.backward[name] = self.backward.get(name, 0) + images
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Target:
+    """The functions of one model that an attack may differentiate or query.
+
+    Args:
+        answer: the real classifier, images -> logits.
+        surrogates: by name, functions that are easier to differentiate.
+        stochastic: whether two calls of ``answer`` may differ.
+        chunk: images times draws in one call at most.
+    """
+
+    answer: Logits
+    surrogates: Mapping[str, Logits] = field(default_factory=dict)
+    stochastic: bool = False
+    chunk: int = 512
+    tally: Tally = field(default_factory=Tally)
+
+    @classmethod
+    def of(cls, classifier: Classifier, *, chunk: int = 512) -> "Target":
+        """All that ``classifier`` offers."""
+        return cls(classifier, classifier.surrogates(), classifier.stochastic, chunk)
+
+    def function(self, name: str) -> Logits:
+        """The function of that name.
+
+        Raises:
+            IDCError: if there is none.
+        """
+        if name == ANSWER:
+            return self.answer
+        if name not in self.surrogates:
+            known = ", ".join([ANSWER, *self.surrogates])
+            raise IDCError(f"surrogate {name!r}", f"one of {known}", "correct the attack's settings")
+        return self.surrogates[name]
+
+    def logits(self, name: str, x: Tensor, streams: Streams, *, draws: int = 1) -> Tensor:
+        """(draws, B, K) logits, without gradient; each image's noise from its own streams."""
+        blocks = []
+        with torch.no_grad():
+            for part, each in self._parts(x, draws):
+                own = streams.take(part)
+                found = [self._call(name, x[part], own, many).view(len(many), len(part), -1) for many in each]
+                blocks.append(torch.cat(found))
+        return torch.cat(blocks, dim=1)
+
+    def _parts(self, x: Tensor, draws: int) -> Iterator[tuple[Tensor, list[range]]]:
+        """Rows of ``x`` and, for each, ranges of draws, so that rows times draws stay within ``chunk``."""
+        for part in torch.arange(len(x), device=x.device).split(self.chunk):
+            at_once = max(1, self.chunk // max(1, len(part)))
+            yield part, [range(i, min(draws, i + at_once)) for i in range(0, draws, at_once)]
+
+    def _call(self, name: str, x: Tensor, streams: Streams, draws: range) -> Tensor:
+        """(len(draws) * B, K): ``x`` (B, ...) once for each draw."""
+        batch = x.repeat(len(draws), *[1] * (x.ndim - 1)) if len(draws) > 1 else x
+        self.tally.add(name, len(batch), backward=False)
+        with streams.feeding(draws):
+            return self.function(name)(batch)
+
+    def gradient(
+        self,
+        name: str,
+        x: Tensor,
+        classes: Tensor,
+        streams: Streams,
+        *,
+        objective: Objective,
+        targets: Tensor | None = None,
+        draws: int = 1,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The objective's mean over draws of the noise, and its gradient: expectation over transformations (Athalye
+        et al., ICML 2018). Draws are batched up to ``chunk`` and summed beyond it.
+
+        Args:
+            x: (B, C, H, W) in [0, 1].
+            classes, targets: (B,).
+            streams: of the noise; the same streams give the same noise.
+
+        Returns:
+            Objective (B,), gradient (B, C, H, W), mean logits (B, K). A function without a gradient has gradient 0.
+        """
+        losses: list[Tensor] = []
+        gradients: list[Tensor] = []
+        means: list[Tensor] = []
+        for part, each_range in self._parts(x, draws):
+            wanted = None if targets is None else targets[part]
+            loss = gradient = mean = torch.zeros((), device=x.device)
+            for many in each_range:
+                piece = x[part].detach().requires_grad_(True)
+                with torch.enable_grad():
+                    logits = self._call(name, piece, streams.take(part), many)
+                    n = len(many)
+                    each = objective(logits, classes[part].repeat(n), None if wanted is None else wanted.repeat(n))
+                self.tally.backward[name] = self.tally.backward.get(name, 0) + len(logits)
+                gradient = gradient + _input_gradient(each.sum(), piece)
+                loss = loss + each.detach().view(n, -1).sum(0)
+                mean = mean + logits.detach().view(n, len(part), -1).sum(0)
+            losses.append(loss / draws)
+            gradients.append(gradient / draws)
+            means.append(mean / draws)
+        return torch.cat(losses), torch.cat(gradients), torch.cat(means)
+
+    def judge(self, x: Tensor, classes: Tensor, streams: Streams, *, draws: int) -> tuple[Tensor, Tensor]:
+        """The real classifier's verdict with the noise of ``streams``; a deterministic one is asked once.
+
+        Returns:
+            (draws or 1, B) bool, right or not; (B,) mean margin of the true class's logit, below 0 if wrong.
+        """
+        logits = self.logits(ANSWER, x, streams, draws=draws if self.stochastic else 1)
+        margin = -Margin()(logits.flatten(0, 1), classes.repeat(len(logits))).view(len(logits), -1)
+        right = logits.argmax(2) == classes
+        return right, torch.nan_to_num(margin, nan=0.0).mean(0)
+
+
+def _input_gradient(value: Tensor, x: Tensor) -> Tensor:
+    if not value.requires_grad:
+        return torch.zeros_like(x)
+    (found,) = torch.autograd.grad(value, x, allow_unused=True)
+    return torch.zeros_like(x) if found is None else found

@@ -1,0 +1,220 @@
+"""Attacks of maintained libraries behind our interface: AutoAttack and Square (pyautoattack), C&W (foolbox).
+
+They draw from the global generator and seed it; all of that stays inside a fork of it, seeded from the batch's streams.
+Their own random numbers belong to a place in the batch, not to an image.
+"""
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from idc.attacks.target import ANSWER, Target
+from idc.attacks.threat import Threat
+from idc.errors import IDCError
+from idc.noise import Streams, derive_seed
+
+
+class _Module(nn.Module):
+    """A function of the target as a module: the mean logits over ``draws`` of its noise.
+
+    ``reseed`` repeats the same noise in every call, as the paper's code does.
+    """
+
+    def __init__(self, target: Target, name: str, *, draws: int = 1, reseed: bool = False) -> None:
+        super().__init__()
+        self.target, self.name, self.draws, self.reseed = target, name, draws, reseed
+        self.eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        pieces = [self._piece(part) for part in images.split(max(1, self.target.chunk // self.draws))]
+        return torch.cat(pieces).clone()  # Square writes into what it is given
+
+    def _piece(self, images: Tensor) -> Tensor:
+        batch = images.repeat(self.draws, 1, 1, 1) if self.draws > 1 else images
+        backward = torch.is_grad_enabled() and images.requires_grad
+        self.target.tally.add(self.name, len(batch), backward=backward)
+        function = self.target.function(self.name)
+        if self.reseed:
+            with torch.random.fork_rng(devices=_devices(images)):
+                torch.manual_seed(0)
+                logits = function(batch)
+        else:
+            logits = function(batch)
+        return logits.view(self.draws, len(images), -1).mean(0)
+
+
+def _devices(images: Tensor) -> list[torch.device]:
+    return [images.device] if images.is_cuda else []
+
+
+def _seed(streams: Streams) -> int:
+    return derive_seed(streams.seed, *streams.ids[:1].tolist()) % 2**31
+
+
+@contextmanager
+def _contained(images: Tensor, seed: int) -> Iterator[list[str]]:
+    """A fork of the global generator, tracing left as it was, AutoAttack's warnings collected instead of printed."""
+    flags: list[str] = []
+
+    class Collect(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            flags.append(record.getMessage())
+
+    logger, handler, trace = logging.getLogger("auto-attack"), Collect(logging.WARNING), sys.gettrace()
+    before = logger.propagate
+    logger.addHandler(handler)
+    logger.propagate = False
+    try:
+        with torch.random.fork_rng(devices=_devices(images)):
+            torch.manual_seed(seed)
+            yield flags
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = before
+        sys.settrace(trace)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AutoAttack:
+    """AutoAttack (Croce and Hein, ICML 2020) as pyautoattack runs it.
+
+    Its flags (randomised, dynamic, probabilities, zero gradients) go to the target's tally. It decides on one forward
+    pass which images it returns changed: judge them again.
+
+    Args:
+        threat: norm and radius; pixels in [0, 1].
+        version: "standard" for deterministic models; "rand" (EOT 20) for stochastic ones; "auto" asks the target.
+        surrogate: the function under attack.
+        steps: of APGD and FAB; 100 is AutoAttack, fewer is not.
+        queries: of Square.
+        reseed: the noise repeats in every call (a flaw, kept for comparison).
+    """
+
+    threat: Threat
+    version: Literal["standard", "rand", "auto"] = "auto"
+    surrogate: str = ANSWER
+    steps: int = 100
+    queries: int = 5000
+    reseed: bool = False
+
+    def __post_init__(self) -> None:
+        if self.threat.bounds.lower != 0 or self.threat.bounds.upper != 1:
+            raise IDCError(f"bounds {self.threat.bounds}", "[0, 1]", "AutoAttack knows no others")
+
+    def __call__(self, target: Target, images: Tensor, classes: Tensor, streams: Streams) -> Tensor:
+        if not len(images) or self.threat.eps == 0:
+            return images.clone()
+        version = ("rand" if target.stochastic else "standard") if self.version == "auto" else self.version
+        model, seed = _Module(target, self.surrogate, reseed=self.reseed), _seed(streams)
+        with _contained(images, seed) as flags:
+            adversary = self._adversary(model, images, seed, version, target)
+            found, _ = adversary.run_standard_evaluation(images, classes, batch_size=len(images))
+        target.tally.flags += [flag for flag in dict.fromkeys(flags) if flag not in target.tally.flags]
+        return self.threat.project(found.detach(), images)
+
+    def _adversary(self, model: _Module, images: Tensor, seed: int, version: str, target: Target) -> Any:
+        from pyautoattack import AutoAttack as Library
+
+        with torch.no_grad():
+            classes = model(images[:1]).shape[1]
+        norm = {"linf": "Linf", "l2": "L2"}[self.threat.norm]
+        found = Library(model, norm=norm, eps=self.threat.eps, seed=seed, version=version, device=images.device)
+        found.verbose = False
+        wanted = min(9, classes - 1)
+        found.apgd_targeted.n_target_classes = found.fab.n_target_classes = wanted
+        found.apgd.n_iter = found.apgd_targeted.n_iter = found.fab.n_iter = self.steps
+        found.square.n_queries = self.queries
+        # DLR needs three logits, its targeted form four; the L2 Square needs five pixels a side.
+        short = {"apgd-dlr": 3, "apgd-t": 4}
+        found.attacks_to_run = [a for a in found.attacks_to_run if classes >= short.get(a, 2)]
+        if self.threat.norm == "l2" and min(images.shape[-2:]) < 5 and "square" in found.attacks_to_run:
+            found.attacks_to_run.remove("square")
+            target.tally.flags.append("Square left out: its L2 form needs images of 5 pixels a side or more")
+        return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Square:
+    """The score-based black-box attack (Andriushchenko et al., ECCV 2020) of pyautoattack, on the mean of draws.
+
+    Args:
+        threat: norm and radius.
+        queries: for each image.
+        draws: of the noise averaged in each query of a stochastic model.
+    """
+
+    threat: Threat
+    queries: int = 5000
+    draws: int = 8
+
+    def __call__(self, target: Target, images: Tensor, classes: Tensor, streams: Streams) -> Tensor:
+        from pyautoattack.square import SquareAttack
+
+        if not len(images) or self.threat.eps == 0:
+            return images.clone()
+        if self.threat.norm == "l2" and min(images.shape[-2:]) < 5:
+            raise IDCError(
+                f"images of {images.shape[-2]}x{images.shape[-1]}",
+                "5 pixels a side or more for Square in L2",
+                "use linf",
+            )
+        model = _Module(target, ANSWER, draws=self.draws if target.stochastic else 1)
+        seed = _seed(streams)
+        with _contained(images, seed):
+            norm = {"linf": "Linf", "l2": "L2"}[self.threat.norm]
+            attack = SquareAttack(
+                model, norm=norm, n_queries=self.queries, eps=self.threat.eps, seed=seed, device=images.device,
+                resc_schedule=False,
+            )  # fmt: skip
+            found = attack.perturb(images, classes)
+        return self.threat.project(found.detach(), images)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CarliniWagner:
+    """The C&W attack in L2 (IEEE S&P 2017) of foolbox: the least change that makes the answer wrong.
+
+    Without ``threat`` its result may lie anywhere; with it, an image whose change exceeds the radius comes back as it
+    was, so that the attack can stand in a protocol.
+
+    Args:
+        threat: the ball that counts, or None.
+        surrogate: the function under attack.
+        steps, step, constant, searches, abort_early: of foolbox.
+        reseed: the noise repeats in every call (a flaw, kept for comparison).
+    """
+
+    threat: Threat | None = None
+    surrogate: str = ANSWER
+    steps: int = 1000
+    step: float = 0.01
+    constant: float = 1e-3
+    searches: int = 9
+    abort_early: bool = True
+    reseed: bool = False
+
+    def __call__(self, target: Target, images: Tensor, classes: Tensor, streams: Streams) -> Tensor:
+        foolbox: Any = import_module("foolbox")
+
+        if not len(images):
+            return images.clone()
+        model = _Module(target, self.surrogate, reseed=self.reseed)
+        attack = foolbox.attacks.L2CarliniWagnerAttack(
+            binary_search_steps=self.searches, steps=self.steps, stepsize=self.step, initial_const=self.constant,
+            abort_early=self.abort_early,
+        )  # fmt: skip
+        with _contained(images, _seed(streams)):
+            wrapped = foolbox.PyTorchModel(model, bounds=(0, 1), device=images.device)
+            found, _, _ = attack(wrapped, images, foolbox.criteria.Misclassification(classes), epsilons=None)
+        found = found.detach()
+        if self.threat is None:
+            return found
+        outside = self.threat.size(found, images) > self.threat.eps * (1 + 1e-6)
+        return torch.where(outside.view(-1, 1, 1, 1), images, found)

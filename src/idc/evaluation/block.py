@@ -1,0 +1,117 @@
+"""A block of images on its way through a protocol: judged clean, under noise and after every attack."""
+
+import time
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from idc.attacks.gradient import Attack
+from idc.attacks.target import ANSWER, Target
+from idc.evaluation.protocol import Protocol
+from idc.evaluation.verdict import Judged, plurality
+from idc.noise import Streams
+
+
+class Block:
+    """Images, their verdicts, and for each the worst point found so far.
+
+    Args:
+        target: the model.
+        images: (B, C, H, W) in [0, 1]; classes: (B,), true.
+        streams: of the images' random numbers.
+        protocol: what is done.
+        num_classes: K.
+    """
+
+    def __init__(
+        self, target: Target, images: Tensor, classes: Tensor, streams: Streams, protocol: Protocol, num_classes: int
+    ) -> None:
+        self.target, self.images, self.classes, self.streams = target, images, classes, streams
+        self.protocol, self.num_classes = protocol, num_classes
+        self.seconds: dict[str, float] = {}
+        began = time.perf_counter()
+        self.clean = self._judge(images, streams.of("clean"))
+        self.noise = self._judge(protocol.threat.random(images, streams.of("random noise")), streams.of("noise"))
+        self.seconds["judge"] = time.perf_counter() - began
+        self.worst, self.right = images.clone(), self._right(self.clean, classes)
+        self.names = [""] * len(images)
+        self.judged: dict[str, list[Judged | None]] = {}
+
+    def attack(self, name: str, attack: Attack) -> None:
+        """Run ``attack``, judge what it returns, keep the worse points.
+
+        One without a threat of its own looks for the smallest change of any size: it is judged, but is no part of the
+        worst within the ball.
+        """
+        began = time.perf_counter()
+        everyone = torch.arange(len(self.images), device=self.images.device)
+        rows = (self.right > 0).nonzero()[:, 0] if self.protocol.gate else everyone
+        self.judged[name] = [None] * len(self.images)
+        if len(rows):
+            images, classes = self.images[rows], self.classes[rows]
+            found = attack(self.target, images, classes, self.streams.of("attack", name).take(rows))
+            answers = self._judge(found, self.streams.of("judge", name).take(rows))
+            for row, one in zip(rows.tolist(), self._each(answers, classes), strict=True):
+                self.judged[name][row] = one
+            if getattr(attack, "threat", None) is not None:
+                self._inside(name, found, images)
+                self._keep(name, rows, found, self._right(answers, classes))
+        self.seconds[name] = time.perf_counter() - began
+
+    def _keep(self, name: str, rows: Tensor, found: Tensor, right: Tensor) -> None:
+        better = right < self.right[rows]
+        self.worst[rows[better]], self.right[rows[better]] = found[better], right[better]
+        for row in rows[better].tolist():
+            self.names[row] = name
+
+    def _inside(self, name: str, found: Tensor, images: Tensor) -> None:
+        threat = self.protocol.threat
+        size = threat.size(found, images).max().item()
+        if not size <= threat.eps * (1 + 1e-5) + 1e-6 or found.min() < 0 or found.max() > 1:
+            raise RuntimeError(f"the attack {name} left its ball: {size} > {threat.eps}")
+
+    def lines(self) -> list[dict[str, Any]]:
+        """One JSON-ready record an image: right draws and majority vote, clean, under noise, after each attack and at
+        the worst point.
+
+        That point was picked by its count of right draws, which flatters the attack; so it is judged again, afresh.
+        """
+        final = self._judge(self.worst, self.streams.of("final"))
+        clean, noise, robust = (self._each(a, self.classes) for a in (self.clean, self.noise, final))
+        sizes = self.protocol.threat.size(self.worst, self.images).tolist()
+        found = []
+        for row, (image, true) in enumerate(zip(self.streams.ids.tolist(), self.classes.tolist(), strict=True)):
+            lowered = bool(self.names[row])  # else no attack did anything: the clean draws stand
+            last = final if lowered else self.clean
+            found.append({
+                "id": image,
+                "class": true,
+                "draws": len(self.clean),
+                "clean": _pair(clean[row]),
+                "noise": _pair(noise[row]),
+                "attacks": {name: _pair(judged[row]) for name, judged in self.judged.items()},
+                "robust": _pair(robust[row] if lowered else clean[row]),
+                "worst": self.names[row],
+                "size": round(sizes[row], 7),
+                # As the paper counts: one draw, right both clean and attacked.
+                "single": bool(self.clean[0, row] == true and last[0, row] == true),
+            })  # fmt: skip
+        return found
+
+    def _judge(self, images: Tensor, streams: Streams) -> Tensor:
+        """(n, B) answers of the real classifier with the noise of ``streams``; n = 1 if it draws none."""
+        draws = self.protocol.draws if self.target.stochastic else 1
+        return self.target.logits(ANSWER, images, streams, draws=draws).argmax(2)
+
+    @staticmethod
+    def _right(answers: Tensor, classes: Tensor) -> Tensor:
+        return (answers == classes).sum(0)
+
+    def _each(self, answers: Tensor, classes: Tensor) -> list[Judged]:
+        votes = plurality(answers, self.num_classes).tolist()
+        return [Judged(r, v) for r, v in zip(self._right(answers, classes).tolist(), votes, strict=True)]
+
+
+def _pair(judged: Judged | None) -> list[int] | None:
+    return None if judged is None else [judged.right, judged.vote]

@@ -1,0 +1,94 @@
+"""What an answer and an evaluation cost, counted: FLOPs, forward and backward passes, and the floor of the time."""
+
+import time
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from idc.attacks.target import ANSWER, Target
+from idc.types import Classifier, Logits
+
+
+def _flops(work: Any) -> int:
+    counter = FlopCounterMode(display=False)
+    with torch.random.fork_rng(devices=[]), sdpa_kernel(SDPBackend.MATH), counter:
+        work()
+    return int(counter.get_total_flops())
+
+
+def forward_flops(function: Logits, image: Tensor) -> int:
+    """FLOPs (2 per multiply-add) of one call on one image (1, C, H, W)."""
+    with torch.no_grad():
+        return _flops(lambda: function(image))
+
+
+def gradient_flops(function: Logits, image: Tensor) -> int:
+    """FLOPs of one call and the gradient of its sum by the image; that of the call where there is no gradient."""
+
+    def work() -> None:
+        x = image.clone().requires_grad_(True)
+        value = function(x).sum()
+        if value.requires_grad:
+            torch.autograd.grad(value, x, allow_unused=True)
+
+    with torch.enable_grad():
+        return _flops(work)
+
+
+def answer_cost(classifier: Classifier, device: torch.device) -> dict[str, Any]:
+    """Parameters, and the FLOPs of one answer to one image."""
+    image = torch.full((1, *classifier.input_shape), 0.5, device=device)
+    parameters = sum(p.numel() for p in classifier.parameters()) if isinstance(classifier, nn.Module) else None
+    return {"parameters": parameters, "flops": forward_flops(classifier, image), "stochastic": classifier.stochastic}
+
+
+def peak_rate(device: torch.device, *, size: int = 2048, seconds: float = 0.5) -> float:
+    """The best float32 matrix product rate measured here and now, FLOP/s."""
+    a = torch.randn(size, size, device=device, generator=torch.Generator(device).manual_seed(0))
+    best, end = 0.0, time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        began = time.perf_counter()
+        a @ a
+        if a.is_cuda:
+            torch.cuda.synchronize()
+        best = max(best, 2 * size**3 / (time.perf_counter() - began))
+    return best
+
+
+def evaluation_cost(
+    target: Target, image: Tensor, forward: dict[str, int], backward: dict[str, int], images: int, seconds: float
+) -> dict[str, Any]:
+    """Counts of an evaluation turned into FLOPs and compared with the floor.
+
+    Args:
+        target: whose functions were called.
+        image: (1, C, H, W), for counting.
+        forward, backward: images times draws, by function.
+        images: evaluated.
+        seconds: they took in all.
+
+    Returns:
+        Per image: ``forward``, ``backward``, ``flops``, ``seconds``; and ``floor_seconds``, the FLOPs at the best
+        matrix product rate measured here, with ``ratio``, seconds over floor.
+    """
+    flops = 0
+    for name, calls in forward.items():
+        function = target.function(name)
+        back = backward.get(name, 0)
+        flops += (calls - back) * forward_flops(function, image)
+        flops += back * gradient_flops(function, image) if back else 0
+    rate, per = peak_rate(image.device), max(1, images)
+    floor = flops / rate / per
+    return {
+        "forward": {k: v / per for k, v in forward.items()},
+        "backward": {k: v / per for k, v in backward.items()},
+        "flops": flops / per,
+        "answers": forward.get(ANSWER, 0) / per,
+        "seconds": seconds / per,
+        "peak_flops_per_second": rate,
+        "floor_seconds": floor,
+        "ratio": seconds / per / floor if floor else None,
+    }

@@ -1,0 +1,155 @@
+"""Evaluation protocols: small declarations, saved with the result."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from typing import Any, cast
+
+from idc.attacks.adaptive import AdaptiveAttack
+from idc.attacks.gradient import Attack, GradientAttack, apgd, fgsm, mi_fgsm, pgd
+from idc.attacks.objective import Margin
+from idc.attacks.third_party import AutoAttack, CarliniWagner, Square
+from idc.attacks.threat import Threat
+from idc.errors import IDCError
+from idc.evaluation.published import PUBLISHED
+
+
+@dataclass(frozen=True, slots=True)
+class Protocol:
+    """What is done to each image, and how it is judged.
+
+    Args:
+        name: of the protocol.
+        threat: of its attacks.
+        attacks: by name, in the order in which they run.
+        draws: of the noise by which a stochastic model is judged on each point; a deterministic one is asked once.
+        adaptive: whether the attacks are made for the model; otherwise the result is marked as an upper bound.
+        gate: an image with no right draw left is not attacked further: nothing can get worse for it.
+        sanity: images on which the sanity checks run; 0 for none.
+    """
+
+    name: str
+    threat: Threat
+    attacks: tuple[tuple[str, Attack], ...] = ()
+    draws: int = 20
+    adaptive: bool = False
+    gate: bool = False
+    sanity: int = 0
+
+    def __post_init__(self) -> None:
+        if self.draws < 1:
+            raise IDCError(f"draws = {self.draws}", "1 or more", "use 20 for a stochastic model")
+
+    @property
+    def needs_published(self) -> bool:
+        """Whether an attack wants the function that the published ones see."""
+        return any(getattr(attack, "surrogate", None) == PUBLISHED for _, attack in self.attacks)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready, with the kind of every attack and objective."""
+        found = {f.name: getattr(self, f.name) for f in fields(self)}
+        return found | {"threat": asdict(self.threat), "attacks": {name: _describe(a) for name, a in self.attacks}}
+
+
+def _describe(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return {"kind": type(value).__name__} | {f.name: _describe(getattr(value, f.name)) for f in fields(value)}
+    return [_describe(v) for v in value] if isinstance(value, tuple) else value
+
+
+def _clean(threat: Threat) -> Protocol:
+    return Protocol("clean", replace(threat, eps=0.0))
+
+
+def _paper(threat: Threat) -> Protocol:
+    """The published evaluation; C&W needs foolbox. Its 150-draw check of each of 51 iterates is one of the last."""
+    if threat.norm != "linf":
+        raise IDCError(f"norm {threat.norm}", "linf for the paper's protocol", "leave --norm out")
+    same: dict[str, Any] = {"surrogate": PUBLISHED, "fixed_noise": True}
+    step = threat.eps / 4
+    return Protocol(
+        "paper",
+        threat,
+        (
+            ("fgsm", fgsm(threat, **same)),
+            ("mi-fgsm", mi_fgsm(threat, step=step, **same)),
+            ("pgd-20", pgd(threat, step=step, **same)),
+            ("eot-pgd-50", pgd(threat, steps=50, step=step, random_start=False, eot=15, **same)),
+            ("autoattack-10", AutoAttack(threat=threat, version="standard", surrogate=PUBLISHED, steps=10,
+                                         reseed=True)),
+            ("cw-l2", CarliniWagner(surrogate=PUBLISHED, constant=1e-4, searches=1, reseed=True)),
+        ),
+    )  # fmt: skip
+
+
+def _adaptive(threat: Threat) -> Protocol:
+    return Protocol(
+        "adaptive",
+        threat,
+        (
+            ("adaptive", AdaptiveAttack(threat=threat)),
+            ("autoattack", AutoAttack(threat=threat)),
+            ("square", Square(threat=threat, queries=1000)),
+        ),
+        adaptive=True,
+        gate=True,
+        sanity=64,
+    )
+
+
+def _quick(threat: Threat) -> Protocol:
+    attack = AdaptiveAttack(threat=threat, objectives=(Margin(),), trial_steps=5, steps=20, targets=3, eot=2,
+                            low_frequency=None, judge_draws=4)  # fmt: skip
+    return Protocol("quick", threat, (("adaptive", attack),), draws=10, adaptive=True, gate=True)
+
+
+def _pgd(threat: Threat) -> Protocol:
+    return Protocol("pgd", threat, (("pgd-20", pgd(threat)),))
+
+
+def _apgd(threat: Threat) -> Protocol:
+    return Protocol("apgd", threat, (("apgd-100", apgd(threat)),))
+
+
+PROTOCOLS: dict[str, Callable[[Threat], Protocol]] = {
+    "clean": _clean, "paper": _paper, "adaptive": _adaptive, "quick": _quick, "pgd": _pgd, "apgd": _apgd,
+}  # fmt: skip
+
+
+def build_protocol(name: str, threat: Threat, *, draws: int | None = None, **knobs: Any) -> Protocol:
+    """A protocol by name.
+
+    Args:
+        draws: instead of the protocol's own.
+        knobs: settings of its gradient attacks to change, such as ``steps``, ``eot``, ``restarts`` or ``surrogate``;
+            None leaves one alone.
+
+    Raises:
+        IDCError: for an unknown protocol, or a knob that none of its attacks has.
+    """
+    if name not in PROTOCOLS:
+        raise IDCError(f"protocol {name!r}", f"one of {', '.join(PROTOCOLS)}", "correct --protocol")
+    protocol = PROTOCOLS[name](threat)
+    changes = {k: v for k, v in knobs.items() if v is not None}
+    if changes:
+        if name == "paper":
+            raise IDCError(", ".join(changes), "the paper's own settings", "use --protocol pgd to vary them")
+        protocol = replace(protocol, attacks=tuple((_rename(n, a, changes), _turn(a, changes))
+                                                   for n, a in protocol.attacks))  # fmt: skip
+        known = {f.name for _, a in protocol.attacks for f in fields(cast(Any, a))}
+        if unknown := [k for k in changes if k not in known]:
+            have = "no attack" if not protocol.attacks else f"attacks without {unknown[0]}"
+            raise IDCError(f"--{unknown[0]}", f"a protocol that has it ({name} has {have})", "use --protocol pgd")
+    return protocol if draws is None else replace(protocol, draws=draws)
+
+
+def _turn(attack: Any, changes: dict[str, Any]) -> Attack:
+    if not isinstance(attack, GradientAttack | AdaptiveAttack):
+        return attack
+    own = {f.name for f in fields(attack)}
+    return replace(attack, **{k: v for k, v in changes.items() if k in own})
+
+
+def _rename(name: str, attack: Any, changes: dict[str, Any]) -> str:
+    if isinstance(attack, GradientAttack) and "steps" in changes:
+        return f"{name.rsplit('-', 1)[0]}-{changes['steps']}"
+    return name

@@ -1,0 +1,166 @@
+"""Runs a protocol over images: in blocks shared out over processes, a line an image, resumable after a kill.
+
+An image's result follows from the seed, its id and, for third parties' attacks, the block that it is in. Blocks do not
+depend on the number of processes nor on the batch size, so neither does the result; a block that a kill interrupted is
+computed again as a whole.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from idc import records
+from idc.attacks.target import Target
+from idc.errors import IDCError
+from idc.evaluation.block import Block
+from idc.evaluation.protocol import Protocol
+from idc.evaluation.published import published
+from idc.files import make_folder, whole_file, write_json
+from idc.noise import Streams, derive_seed
+from idc.types import Classifier
+
+BLOCK = 64
+PICTURES = 8  # images of the first block that are kept for the report
+LINES, COSTS, KEPT = "images", "costs", "adversarial"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Problem:
+    """The images of an evaluation.
+
+    Args:
+        images: (N, C, H, W), uint8 or float in [0, 1].
+        classes: (N,) int64, true.
+        ids: (N,) int64, each its own.
+        about: what they are, for the record.
+    """
+
+    images: Tensor
+    classes: Tensor
+    ids: Tensor
+    about: dict[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def block(self, index: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+        """Images as float in [0, 1], classes and ids of block ``index``."""
+        part = slice(index * BLOCK, (index + 1) * BLOCK)
+        images = self.images[part].to(device)
+        images = images.to(torch.float32).div(255) if images.dtype == torch.uint8 else images.to(torch.float32)
+        return images, self.classes[part].to(device), self.ids[part].to(device)
+
+
+def model_fingerprint(classifier: Classifier) -> str:
+    """A digest of a module's weights and buffers, so that no result is continued with another model."""
+    state = hashlib.sha256(type(classifier).__qualname__.encode())
+    if isinstance(classifier, nn.Module):
+        for name, tensor in sorted(classifier.state_dict().items()):
+            state.update(name.encode())
+            state.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
+                         if tensor.ndim else repr(tensor.item()).encode())  # fmt: skip
+    return state.hexdigest()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Runner:
+    """One evaluation of one classifier.
+
+    Args:
+        classifier: in evaluation mode, on its device.
+        problem: the images.
+        protocol: what is done.
+        out: folder of the result.
+        seed: of all random numbers.
+        chunk: images times draws in one call of the model; memory, not results, depends on it.
+        keep: keep every image's worst adversarial image in ``out/adversarial``.
+        rank, world: this process and how many there are.
+    """
+
+    classifier: Classifier
+    problem: Problem
+    protocol: Protocol
+    out: Path
+    seed: int = 0
+    chunk: int = 512
+    keep: bool = False
+    rank: int = 0
+    world: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    def settings(self) -> dict[str, Any]:
+        """All that the result depends on."""
+        return {
+            "protocol": self.protocol.to_dict(),
+            "data": self.problem.about | {"images": len(self.problem)},
+            "seed": self.seed,
+            "block": BLOCK,
+            "classifier": {"kind": type(self.classifier).__name__, "fingerprint": model_fingerprint(self.classifier)},
+        }
+
+    def prepare(self) -> None:
+        """Create the folder and note the settings, or check them against those of the run that it holds.
+
+        Raises:
+            IDCError: if the folder holds a result of other settings or cannot be written.
+        """
+        make_folder(self.out)
+        file, own = self.out / "settings.json", json.loads(json.dumps(self.settings()))
+        if file.exists():
+            held = records.read_json(file, "remove the folder or choose another --out")
+            if held != own:
+                names = [k for k in own if held.get(k) != own[k]]
+                raise IDCError(
+                    self.out, f"a result of the same {', '.join(names)}", "choose another --out, or remove this one"
+                )
+        else:
+            write_json(file, own)
+
+    def target(self) -> Target:
+        """The classifier as the protocol's attacks see it."""
+        target = Target.of(self.classifier, chunk=self.chunk)
+        return published(target) if self.protocol.needs_published else target
+
+    def run(self, advance: Callable[[int], object] = lambda images: None) -> None:
+        """Evaluate this process's share of what is not yet done; ``advance`` is told of images as they finish."""
+        done = records.read_all(self.out, f"{LINES}-*.jsonl", "id")
+        blocks = (len(self.problem) + BLOCK - 1) // BLOCK
+        ids = self.problem.ids.tolist()
+        for index in range(blocks):
+            own = ids[index * BLOCK : (index + 1) * BLOCK]
+            missing = [i for i in own if i not in done]
+            if index % self.world == self.rank:
+                if missing:
+                    self._block(index, set(missing))
+                advance(len(own))
+
+    def _block(self, index: int, missing: set[int]) -> None:
+        images, classes, ids = self.problem.block(index, self.device)
+        target = self.target()
+        block = Block(target, images, classes, Streams(ids, derive_seed(self.seed, "evaluation")), self.protocol,
+                      self.classifier.num_classes)  # fmt: skip
+        for name, attack in self.protocol.attacks:
+            block.attack(name, attack)
+        lines = [line for line in block.lines() if line["id"] in missing]
+        if self.keep:
+            folder = make_folder(self.out / KEPT)
+            self._save(folder / f"block-{index:06d}.safetensors", {"images": block.worst, "ids": ids})
+        if index == 0:
+            pictures = {"images": images[:PICTURES], "worst": block.worst[:PICTURES], "ids": ids[:PICTURES]}
+            self._save(self.out / "first.safetensors", pictures)
+        cost = {"block": index, "images": len(ids), "seconds": block.seconds, "forward": target.tally.forward,
+                "backward": target.tally.backward, "flags": target.tally.flags}  # fmt: skip
+        records.append(self.out / f"{COSTS}-{self.rank}.jsonl", [cost])
+        records.append(self.out / f"{LINES}-{self.rank}.jsonl", lines)
+
+    @staticmethod
+    def _save(file: Path, tensors: dict[str, Tensor]) -> None:
+        with whole_file(file) as part:
+            save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, part)

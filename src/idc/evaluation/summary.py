@@ -1,0 +1,85 @@
+"""From an evaluation's lines to its summary: verdicts with intervals, confusion, cost."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from idc import records
+from idc.errors import IDCError
+from idc.evaluation.runner import COSTS, LINES
+from idc.evaluation.verdict import Judged, verdict, wilson
+
+Line = dict[str, Any]
+
+
+def read_lines(folder: Path) -> list[Line]:
+    """The finished images of an evaluation, by id.
+
+    Raises:
+        IDCError: if there is none.
+    """
+    lines = list(records.read_all(folder, f"{LINES}-*.jsonl", "id").values())
+    if not lines:
+        raise IDCError(folder, "a result of idc evaluate", "check the path, or run idc evaluate first")
+    return lines
+
+
+def summarise_lines(lines: Sequence[Line], class_names: Sequence[str]) -> dict[str, Any]:
+    """Verdicts over images.
+
+    Returns:
+        ``clean``, ``noise`` (random noise of the attacks' size) and ``robust`` (the worst point that any attack found
+        for each image, judged afresh), each with ``mean``, ``majority``, ``worst_of_n``; ``attacks``, the same for each
+        one; ``single_draw``, robust as the paper counts it; ``confusion``, rows true, columns the vote under attack.
+    """
+    classes, draws = [line["class"] for line in lines], lines[0]["draws"]
+
+    def of(pairs: Sequence[Sequence[int] | None]) -> dict[str, Any]:
+        judged = [Judged(0, -1) if pair is None else Judged(*pair) for pair in pairs]
+        return verdict(judged, classes, draws).to_dict()
+
+    names = list(lines[0]["attacks"])
+    attacks = {}
+    for name in names:
+        pairs = [line["attacks"][name] for line in lines]
+        # Under a gate an image that had fallen before was not attacked again: it stays fallen.
+        attacks[name] = of(pairs) | {"attacked": sum(p is not None for p in pairs)}
+    single = sum(line["single"] for line in lines) / len(lines)
+    return {
+        "clean": of([line["clean"] for line in lines]),
+        "noise": of([line["noise"] for line in lines]),
+        "robust": of([line["robust"] for line in lines]),
+        "attacks": attacks,
+        "worst": {name: sum(line["worst"] == name for line in lines) for name in ["", *names]},
+        "single_draw": wilson(single, len(lines)).to_dict(),
+        "right_draws": {
+            kind: [sum(line[kind][0] == k for line in lines) for k in range(draws + 1)] for kind in ("clean", "robust")
+        },
+        "confusion": _confusion(lines, len(class_names)),
+        "class_names": list(class_names),
+        "images": len(lines),
+        "draws": draws,
+    }
+
+
+def _confusion(lines: Sequence[Line], classes: int) -> dict[str, list[list[int]]]:
+    """Counts by true class and majority vote; the last column holds ties."""
+    found = {}
+    for kind in ("clean", "robust"):
+        table = [[0] * (classes + 1) for _ in range(classes)]
+        for line in lines:
+            table[line["class"]][line[kind][1]] += 1
+        found[kind] = table
+    return found
+
+
+def read_costs(folder: Path) -> dict[str, Any]:
+    """Sums over blocks: ``seconds`` by attack, ``forward`` and ``backward`` by function, ``flags``, ``images``."""
+    total: dict[str, Any] = {"seconds": {}, "forward": {}, "backward": {}, "flags": [], "images": 0}
+    for row in records.read_all(folder, f"{COSTS}-*.jsonl", "block").values():
+        for kind in ("seconds", "forward", "backward"):
+            for name, value in row[kind].items():
+                total[kind][name] = total[kind].get(name, 0) + value
+        total["flags"] += [flag for flag in row["flags"] if flag not in total["flags"]]
+        total["images"] += row["images"]
+    return total

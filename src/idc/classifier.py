@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from idc import noise as streams
 from idc.bridge import Bridge, BridgeSpec, check_eta, default_visits
@@ -130,6 +131,7 @@ class IDC(
         self.labels_sha256 = fingerprint(labels)
         self.labels: Tensor
         self.register_buffer("labels", labels, persistent=False)
+        self.checkpointing = False  # recompute each evaluation in the backward pass: the memory of one, not of all
         self.card: dict[str, Any] = {}  # what a model card says beyond the config: data, recipe, figures
 
     @property
@@ -181,7 +183,12 @@ class IDC(
 
     def _x0_hat(self, x_t: Tensor, t: int, y: Tensor, clip: bool) -> Tensor:
         # A 0-d timestep, filled on the device: no host copy, and the network broadcasts it.
-        x0_hat = x_t - self.unet(x_t, torch.full((), t, dtype=torch.int64, device=x_t.device), y)
+        t_now = torch.full((), t, dtype=torch.int64, device=x_t.device)
+        if self.checkpointing and torch.is_grad_enabled():
+            moved = checkpoint(self.unet, x_t, t_now, y, use_reentrant=False, preserve_rng_state=self.training)
+        else:
+            moved = self.unet(x_t, t_now, y)
+        x0_hat = x_t - moved
         return x0_hat.clamp(-1, 1) if clip else x0_hat
 
     def _chain(

@@ -29,7 +29,8 @@ class AdaptiveAttack:
         trial_steps: of each trial.
         steps: of the long runs.
         restarts: long untargeted runs for each image.
-        targets: long targeted runs for each image.
+        targets: long targeted runs for each image, along a function without noise.
+        noisy_targets: the same, along a function with noise, where each costs ``eot`` times as much.
         eot: draws of the noise in each gradient of a function of a stochastic model.
         low_frequency: share of the frequencies of each side in the trials that keep only the lowest; None for no such.
         judge_draws: draws of the real model by which runs are compared.
@@ -41,6 +42,7 @@ class AdaptiveAttack:
     steps: int = 100
     restarts: int = 1
     targets: int = 9
+    noisy_targets: int = 3
     eot: int = 4
     low_frequency: float | None = 0.5
     judge_draws: int = 8
@@ -75,7 +77,7 @@ class AdaptiveAttack:
             scores[index, rows] = best.offer(found, rows, "trial", index)
         chosen = scores.argmin(0)
         for index, trial in enumerate(trials):
-            for long in self._long(trial):
+            for long in self._long(trial, target.noisy(trial.surrogate, images)):
                 rows = best.standing()
                 rows = rows[chosen[rows] == index]
                 if len(rows):
@@ -83,8 +85,8 @@ class AdaptiveAttack:
                     best.offer(long(target, images[rows], classes[rows], own), rows, "long", index, long.targets)
         return best.x
 
-    def _long(self, trial: GradientAttack) -> list[GradientAttack]:
+    def _long(self, trial: GradientAttack, noisy: bool) -> list[GradientAttack]:
         long = [replace(trial, steps=self.steps, restarts=self.restarts)]
-        if self.targets:
-            long.append(replace(trial, steps=self.steps, objective=DLR(), targets=self.targets))
+        if targets := self.noisy_targets if noisy else self.targets:
+            long.append(replace(trial, steps=self.steps, objective=DLR(), targets=targets))
         return long

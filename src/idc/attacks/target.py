@@ -45,6 +45,7 @@ class Target:
     stochastic: bool = False
     chunk: int = 512
     tally: Tally = field(default_factory=Tally)
+    _noisy: dict[str, bool] = field(default_factory=dict)
 
     @classmethod
     def of(cls, classifier: Classifier, *, chunk: int = 512) -> "Target":
@@ -63,6 +64,18 @@ class Target:
             known = ", ".join([ANSWER, *self.surrogates])
             raise IDCError(f"surrogate {name!r}", f"one of {known}", "correct the attack's settings")
         return self.surrogates[name]
+
+    def noisy(self, name: str, x: Tensor) -> bool:
+        """Whether the function draws noise: asked twice, once, on the first image of ``x``. One that does not needs no
+        more than one draw."""
+        if name not in self._noisy:
+            if name == ANSWER:
+                self._noisy[name] = self.stochastic
+            else:
+                anyone = Streams(torch.zeros(1, dtype=torch.int64, device=x.device), 0)
+                first, second = self.logits(name, x[:1], anyone, draws=2)
+                self._noisy[name] = bool((first - second).abs().max() > 1e-4 * first.abs().max())
+        return self._noisy[name]
 
     def logits(self, name: str, x: Tensor, streams: Streams, *, draws: int = 1) -> Tensor:
         """(draws, B, K) logits, without gradient; each image's noise from its own streams."""
@@ -98,8 +111,10 @@ class Target:
         targets: Tensor | None = None,
         draws: int = 1,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The objective's mean over draws of the noise, and its gradient: expectation over transformations (Athalye
-        et al., ICML 2018). Draws are batched up to ``chunk`` and summed beyond it.
+        """The objective's mean over draws of the noise, and its gradient: expectation over transformations.
+
+        Athalye et al., ICML 2018. Draws are batched up to ``chunk`` and summed beyond it; a function
+        that draws no noise is asked once.
 
         Args:
             x: (B, C, H, W) in [0, 1].
@@ -109,6 +124,7 @@ class Target:
         Returns:
             Objective (B,), gradient (B, C, H, W), mean logits (B, K). A function without a gradient has gradient 0.
         """
+        draws = draws if draws == 1 or self.noisy(name, x) else 1
         losses: list[Tensor] = []
         gradients: list[Tensor] = []
         means: list[Tensor] = []

@@ -30,7 +30,7 @@ def gradient_flops(function: Logits, image: Tensor) -> int:
 
     def work() -> None:
         x = image.clone().requires_grad_(True)
-        value = function(x).sum()
+        value = function(x.clone()).sum()  # the counter's hooks cannot stand a leaf
         if value.requires_grad:
             torch.autograd.grad(value, x, allow_unused=True)
 

@@ -1,17 +1,15 @@
 """What one can watch while a run goes on: progress bar, metrics.jsonl, TensorBoard."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any, Self
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from idc.classifier import IDC
 from idc.data import ImageSet
 from idc.files import explained, write_text
+from idc.progress import Bar
 from idc.training.validation import CleanAccuracy
 
 
@@ -28,12 +26,7 @@ class Monitor:
         self.out, self.total, self.done, self.step = out, total, done, step
 
     def __enter__(self) -> Self:
-        terminal = self.out is not None and sys.stderr.isatty()
-        self.progress = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
-            TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True), disable=not terminal,
-        )  # fmt: skip
-        self.task = self.progress.add_task("images", total=self.total, completed=self.done, rate="")
+        self.bar = Bar("images", total=self.total, done=self.done, quiet=self.out is None)
         self.writer: Any = None
         if self.out is not None:
             with explained(self.out):
@@ -42,11 +35,11 @@ class Monitor:
 
                 self.file = (self.out / "metrics.jsonl").open("a", encoding="utf-8")
                 self.writer = SummaryWriter(str(self.out / "tensorboard"), purge_step=self.step)
-        self.progress.start()
+        self.bar.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.progress.stop()
+        self.bar.__exit__()
         if self.writer is not None:
             self.writer.close()
             self.file.close()
@@ -65,10 +58,7 @@ class Monitor:
 
     def advance(self, images: int) -> None:
         """``images`` more are done."""
-        if self.progress.disable:
-            return
-        speed = self.progress.tasks[0].speed
-        self.progress.update(self.task, advance=images, rate=f"{speed:.0f}/s" if speed else "")
+        self.bar.advance(images)
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         """One JSON line and a TensorBoard point for each value."""
@@ -85,7 +75,7 @@ class Monitor:
         values = {f"validation/{k}": v for k, v in accuracy.to_dict().items()}
         self.scalars(step, values | {"epoch": epoch, "seconds": seconds})
         if self.out is not None:
-            self.progress.console.print(
+            self.bar.console.print(
                 f"epoch {epoch:g}: validation accuracy {accuracy.one_step:.1%} one-step, "
                 f"{accuracy.multi_step:.1%} multi-step ({accuracy.images} images, {accuracy.draws} draw"
                 f"{'s' if accuracy.draws > 1 else ''}, {seconds:.0f} s)",

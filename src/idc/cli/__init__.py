@@ -1,0 +1,53 @@
+"""The command line: it parses, calls one library function and prints. Heavy imports wait until a command runs."""
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from idc import __version__
+from idc.cli import evaluate, train, use
+from idc.cli.common import err, out
+from idc.errors import IDCError
+
+app = typer.Typer(
+    name="idc",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Image-to-Image Diffusion Classifier: train it, attack it, find out what holds.",
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        out.print(f"idc {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version")
+    ] = False,
+) -> None:
+    pass
+
+
+for part in (train, use, evaluate):
+    part.register(app)
+
+
+def main() -> None:
+    """Entry point of the ``idc`` program: a mistake of the user is one line and exit code 2."""
+    try:
+        app()
+    except IDCError as error:
+        err.print(f"idc: {error}", markup=False)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        err.print("idc: interrupted")
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of our output went away, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)

@@ -1,0 +1,47 @@
+"""What the commands share: where they print, and flags that several have."""
+
+import json
+import os
+import sys
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+_LEADS = os.environ.get("RANK", "0") == "0"  # of several processes (accelerate launch), one speaks
+out = Console(soft_wrap=True, highlight=False, quiet=not _LEADS)
+note = Console(stderr=True, soft_wrap=True, highlight=False, quiet=not _LEADS)
+err = Console(stderr=True, soft_wrap=True, highlight=False)  # mistakes: every process's own
+
+DATA_HELP = "digits (the default) | image folder by class | parquet file or folder | hub id"
+MODEL_HELP = "a model's folder, a run's folder, a hub id, or package.module:factory for your own nn.Module"
+Data = Annotated[str, typer.Option("--data", help="digits | image folder by class | parquet file or folder | hub id")]
+AsJson = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
+ImageSize = Annotated[int | None, typer.Option("--image-size", help="resize to this; default: the data's own")]
+Channels = Annotated[int | None, typer.Option("--channels", help="1, 3 or 4; default: the data's own")]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="leave unreadable files out instead of stopping")]
+OneStep = Annotated[bool, typer.Option("--one-step", help="answer after one network pass, without noise")]
+
+
+def print_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if not isinstance(value, int) or value < 1e6:
+        return f"{value:,}" if isinstance(value, int) else str(value)
+    return f"{value / 1e9:,.2f} G" if value >= 1e9 else f"{value / 1e6:,.2f} M"
+
+
+def table(title: str, rows: list[dict[str, Any]]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    found = Table(title=title, title_justify="left")
+    for name in rows[0] if rows else ():
+        found.add_column(name.replace("_", " "), justify="right" if isinstance(rows[0][name], int | float) else "left")
+    for row in rows:
+        found.add_row(*(Text(cell(v)) for v in row.values()))  # plain text: a class may be called [red]
+    out.print(found)

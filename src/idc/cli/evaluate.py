@@ -1,0 +1,190 @@
+"""``idc evaluate``, ``rejudge``, ``sweep`` and ``report``."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from idc.cli.common import MODEL_HELP, AsJson, Data, OneStep, SkipBad, note, out, print_json, table
+from idc.errors import IDCError
+
+Model = Annotated[str, typer.Argument(help=MODEL_HELP)]
+Out = Annotated[Path, typer.Option("--out", help="folder of the result; what it already holds is not done again")]
+Protocol = Annotated[str, typer.Option("--protocol", help="clean | quick | adaptive | paper | pgd | apgd")]
+Split = Annotated[str, typer.Option("--split", help="test, validation or train")]
+Norm = Annotated[str, typer.Option("--norm", help="linf or l2")]
+Eps = Annotated[str | None, typer.Option("--eps", help="radius on [0, 1], such as 8/255; default by norm and colour")]
+Limit = Annotated[int | None, typer.Option("--limit", help="use this many images only, balanced by class")]
+Seed = Annotated[int, typer.Option("--seed", help="of all random numbers")]
+Draws = Annotated[int | None, typer.Option("--draws", min=1, help="noise draws by which each image is judged")]
+Steps = Annotated[
+    int | None, typer.Option("--steps", min=1, help="of the gradient attacks (pgd, apgd, quick, adaptive)")
+]
+Eot = Annotated[int | None, typer.Option("--eot", min=1, help="noise draws averaged in each gradient")]
+Restarts = Annotated[int | None, typer.Option("--restarts", min=1, help="of the gradient attacks")]
+Surrogate = Annotated[str | None, typer.Option("--surrogate", help="the function that pgd or apgd follows")]
+Visits = Annotated[str | None, typer.Option("--visits", help="timesteps of IDC's answer, such as 3,0")]
+Eta = Annotated[float | None, typer.Option("--eta", help="share of the noise in IDC's answer, 0 to 1")]
+Chunk = Annotated[int, typer.Option("--batch-size", min=1, help="images times draws at once: memory, not results")]
+Checkpointing = Annotated[bool, typer.Option("--checkpointing", help="less memory, a third more time (IDC)")]
+Keep = Annotated[bool, typer.Option("--keep", help="keep the adversarial images, for idc rejudge")]
+DataName = Annotated[str | None, typer.Option("--data-name", help="what the record calls the data")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to ``app``."""
+    for command in (evaluate, rejudge, sweep, report):
+        app.command()(command)
+
+
+def _request(
+    *, eps: str | None, visits: str | None, knobs: dict[str, Any], **given: Any
+) -> Any:  # a Request; its module is heavy and loads late
+    from idc.opening import Request, parse_eps
+
+    chosen = None
+    if visits is not None:
+        try:
+            chosen = tuple(int(v) for v in visits.split(","))
+        except ValueError as error:
+            raise IDCError(f"visits {visits!r}", "timesteps such as 3,1,0", "correct --visits") from error
+    return Request(
+        eps=None if eps is None else parse_eps(eps),
+        visits=chosen,
+        knobs=tuple((k, v) for k, v in knobs.items() if v is not None),
+        **given,
+    )
+
+
+def evaluate(
+    model: Model, data: Data, out_folder: Out, protocol: Protocol = "clean",
+    norm: Norm = "linf", eps: Eps = None, split: Split = "test", limit: Limit = None, draws: Draws = None,
+    steps: Steps = None, eot: Eot = None, restarts: Restarts = None, surrogate: Surrogate = None,
+    one_step: OneStep = False, visits: Visits = None, eta: Eta = None, seed: Seed = 0, chunk: Chunk = 512,
+    checkpointing: Checkpointing = False, keep: Keep = False, skip_bad: SkipBad = False, data_name: DataName = None,
+    as_json: AsJson = False,
+) -> None:  # fmt: skip
+    """Measure accuracy, clean and under attack, with intervals; an interrupted evaluation goes on.
+
+    clean: no attack. quick: a short adaptive attack, minutes on a CPU. adaptive: the one to quote: search for the
+    model's weak spots, AutoAttack, Square, sanity checks. paper: the published evaluation with its flaws, for
+    comparison. pgd, apgd: one attack, for sweeps.
+    """
+    from idc.evaluating import evaluate as run
+
+    knobs = {"steps": steps, "eot": eot, "restarts": restarts, "surrogate": surrogate}
+    request = _request(
+        model=model, data=data, protocol=protocol, norm=norm, eps=eps, split=split, limit=limit, draws=draws,
+        seed=seed, one_step=one_step, visits=visits, eta=eta, chunk=chunk, checkpointing=checkpointing, keep=keep,
+        skip_bad=skip_bad, data_name=data_name, knobs=knobs,
+    )  # fmt: skip
+    summary = run(request, out_folder, say=note.print)
+    if not summary:
+        return
+    if as_json:
+        print_json(summary)
+        return
+    _print_summary(summary)
+    out.print(f"written: {out_folder / 'summary.json'}   (a page: idc report {out_folder} --out report.html)")
+
+
+def _row(name: str, verdict: dict[str, Any]) -> dict[str, str]:
+    def text(share: dict[str, float]) -> str:
+        return f"{share['mean']:.1%} [{share['low']:.1%}, {share['high']:.1%}]"
+
+    row = {"images": name, "mean of draws": text(verdict["mean"])}
+    if verdict["draws"] > 1:
+        row |= {"majority": text(verdict["majority"]), f"worst of {verdict['draws']}": text(verdict["worst_of_n"])}
+    return row
+
+
+def _print_summary(summary: dict[str, Any]) -> None:
+    settings, threat = summary["settings"], summary["settings"]["protocol"]["threat"]
+    attacked = bool(summary["attacks"])
+    rows = [_row("clean", summary["clean"])]
+    if attacked:
+        rows += [_row("random noise", summary["noise"])]
+        rows += [_row(f"after {name}", verdict) for name, verdict in summary["attacks"].items()]
+        rows += [_row("robust: the worst of each", summary["robust"])]
+    where = f"{settings['data']['source']} {settings['data']['split']}, n = {summary['images']}"
+    ball = f", {threat['norm']} eps {threat['eps']:.4g}" if attacked else ""
+    table(f"{summary['protocol']}: {where}{ball}; 95% intervals", rows)
+    for name, share in summary.get("accuracy", {}).items():
+        out.print(f"{name}: {share['mean']:.2%} [{share['low']:.2%}, {share['high']:.2%}]")
+    if summary["sanity"]:
+        table("sanity checks", [{"check": f["name"], "": "ok" if f["passed"] else "FAILED", "figure": f["figure"]}
+                                for f in summary["sanity"]])  # fmt: skip
+        for finding in summary["sanity"]:
+            if not finding["passed"]:
+                out.print(f"UNRELIABLE: {finding['name']}: {finding['remedy']}", markup=False)
+    if attacked and not summary["adaptive"]:
+        out.print("Not adaptive: an upper bound, which a stronger attack can only lower (--protocol adaptive).")
+    for flag in summary["flags"]:
+        out.print(f"AutoAttack says: {flag}", markup=False)
+    cost = summary["cost"]
+    passes = sum(cost["forward"].values())
+    out.print(
+        f"per image: {passes:,.0f} forward and {sum(cost['backward'].values()):,.0f} backward, "
+        f"{cost['flops'] / 1e9:,.2f} GFLOPs, {cost['seconds']:.3g} s"
+    )
+
+
+def rejudge(
+    result: Annotated[Path, typer.Argument(help="a result of idc evaluate --keep")],
+    draws: Annotated[int, typer.Option("--draws", min=1, help="noise draws for each image")] = 100,
+    seed: Annotated[int, typer.Option("--seed", help="of the noise")] = 1,
+    model: Annotated[str | None, typer.Option("--model", help="another model; default: the one attacked")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Judge kept adversarial images again, with fresh noise, more draws or another model."""
+    from idc.evaluating import rejudge as run
+
+    found = run(result, draws=draws, seed=seed, model=model)
+    if as_json:
+        print_json(found)
+        return
+    table(f"kept images of {result}, judged again (seed {seed})", [_row("adversarial", found["robust"])])
+    out.print(f"written: {result / 'rejudged.json'}")
+
+
+def sweep(
+    model: Model, data: Data, out_folder: Out,
+    over: Annotated[str, typer.Option("--over", help="steps=5,10,20 | eps=2/255,4/255 | eot=1,4 | restarts= | draws= | "
+                                      "visits='3;3,0;3,1,0' | eta=0,0.5,1")],
+    protocol: Protocol = "pgd", norm: Norm = "linf", eps: Eps = None, split: Split = "test",
+    limit: Limit = None, draws: Draws = None, steps: Steps = None, eot: Eot = None, restarts: Restarts = None, surrogate: Surrogate = None,
+    one_step: OneStep = False, visits: Visits = None, eta: Eta = None, seed: Seed = 0, chunk: Chunk = 512,
+    data_name: DataName = None, as_json: AsJson = False,
+) -> None:  # fmt: skip
+    """Evaluate once for each value of one setting; a folder each, resumable, and one table and figure of all."""
+    from idc.evaluating import run_sweep
+
+    request = _request(
+        model=model, data=data, protocol=protocol, norm=norm, eps=eps, split=split, limit=limit, draws=draws,
+        seed=seed, one_step=one_step, visits=visits, eta=eta, chunk=chunk, data_name=data_name,
+        knobs={"steps": steps, "eot": eot, "restarts": restarts, "surrogate": surrogate},
+    )  # fmt: skip
+    found = run_sweep(request, over, out_folder, say=note.print)
+    if not found["rows"]:
+        return
+    if as_json:
+        print_json(found)
+        return
+    table(
+        f"{found['protocol']} over {found['setting']}",
+        [{found["setting"]: r["text"], "clean": f"{r['clean']['mean']['mean']:.1%}",
+          **{k: v for k, v in _row("", r["robust"]).items() if k != "images"},
+          "GFLOPs an image": f"{r['cost']['flops'] / 1e9:,.2f}"} for r in found["rows"]],
+    )  # fmt: skip
+    out.print(f"written: {out_folder / 'sweep.json'}   (a page: idc report {out_folder} --out report.html)")
+
+
+def report(
+    results: Annotated[list[Path], typer.Argument(help="folders of idc evaluate or idc sweep")],
+    page: Annotated[Path, typer.Option("--out", help="the HTML page; PNG, SVG and CSV go beside it")],
+) -> None:
+    """One self-contained page from results: tables, figures, settings, sanity checks."""
+    from idc.report.results_page import write_report
+
+    written = write_report(results, page)
+    out.print(f"written: {', '.join(str(p) for p in written)}")

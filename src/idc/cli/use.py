@@ -1,0 +1,100 @@
+"""``idc predict``, ``profile``, ``import-reference`` and ``demo``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from idc.cli.common import AsJson, Channels, ImageSize, OneStep, cell, out, print_json, table
+
+Draws = Annotated[int, typer.Option("--draws", min=1, help="noise draws averaged in one answer")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to ``app``."""
+    app.command()(predict)
+    app.command()(profile)
+    app.command("import-reference")(import_reference)
+    app.command()(demo)
+
+
+def predict(
+    model: Annotated[str, typer.Argument(help="a model's folder, a run's folder, or a hub id")],
+    images: Annotated[list[Path], typer.Argument(help="image files")],
+    draws: Draws = 10,
+    top: Annotated[int, typer.Option("--top", min=1, help="classes to show for each image")] = 1,
+    seed: Annotated[int, typer.Option("--seed", help="of the noise")] = 0,
+    one_step: OneStep = False,
+    as_json: AsJson = False,
+) -> None:
+    """Classify image files."""
+    from idc.use import predict_files
+
+    rows = predict_files(model, images, draws=draws, top=top, seed=seed, one_step=one_step)
+    if as_json:
+        print_json(rows)
+        return
+    table(
+        "nearest labels",
+        [
+            {
+                "image": r["image"],
+                "class": t["class"],
+                "distance": t["distance"],
+                "agreement": f"{r['agreement']:.0%}" if not i else "",
+            }
+            for r in rows
+            for i, t in enumerate(r["top"])
+        ],
+    )
+
+
+def profile(
+    model: Annotated[str | None, typer.Argument(help="a preset's name or a model; none: the pruning table")] = None,
+    num_classes: Annotated[int | None, typer.Option("--num-classes", help="of a preset")] = None,
+    image_size: ImageSize = None,
+    channels: Channels = None,
+    as_json: AsJson = False,
+) -> None:
+    """Parameters, counted FLOPs, passes, memory and latency of a preset or model; without one, the pruning table."""
+    from idc.profiling import profile as measure
+    from idc.use import open_model_or_preset
+
+    if model is None:
+        rows = pruning_table()
+        print_json(rows) if as_json else table("From BBDM's U-Net down to ours (FLOPs: 2 per multiply-add)", rows)
+        return
+    found = measure(
+        open_model_or_preset(model, num_classes=num_classes, image_size=image_size, channels=channels)
+    ).to_dict()
+    if as_json:
+        print_json(found)
+        return
+    table(model, [{"figure": k.replace("_", " "), "value": cell(v)} for k, v in found.items()])
+
+
+def import_reference(
+    checkpoint: Annotated[Path, typer.Argument(help="the authors' .pth file")],
+    out_folder: Annotated[Path, typer.Option("--out", help="folder of the model")],
+    preset: Annotated[str, typer.Option("--preset", help="the network that the file holds")] = "paper-cifar10",
+    raw: Annotated[bool, typer.Option("--raw", help="the plain weights instead of the averaged (EMA) ones")] = False,
+) -> None:
+    """Turn a checkpoint of the paper's authors into a model folder."""
+    from idc.files import make_folder
+    from idc.reference import import_reference as convert
+
+    model = convert(checkpoint, preset=preset, raw=raw)
+    model.save_pretrained(make_folder(out_folder))
+    out.print(f"model: {out_folder}")
+
+
+def demo(
+    out_folder: Annotated[Path, typer.Option("--out", help="folder of the demo")] = Path("runs/demo"),
+    seed: Annotated[int, typer.Option("--seed", help="of everything")] = 0,
+    epochs: Annotated[float | None, typer.Option("--epochs", help="of training; default: as many as pay")] = None,
+) -> None:
+    """Train on scikit-learn's digits, attack the result, and write an HTML page with pictures (minutes on a CPU)."""
+    from idc.demo import run_demo
+
+    page = run_demo(out_folder, seed=seed, epochs=epochs, say=out.print)
+    out.print(f"open {page}")

@@ -1,0 +1,251 @@
+"""What ``idc evaluate``, ``rejudge`` and ``sweep`` do: a model, data and a protocol put together."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from idc import __version__, records
+from idc import data as datasets
+from idc.attacks.target import ANSWER, Target
+from idc.attacks.threat import Norm, Threat
+from idc.classifier import IDC
+from idc.errors import IDCError
+from idc.evaluation.bench import Bench, Finding
+from idc.evaluation.cost import answer_cost, evaluation_cost
+from idc.evaluation.panel import write_panel
+from idc.evaluation.protocol import Protocol, build_protocol
+from idc.evaluation.runner import KEPT, Problem, Runner
+from idc.evaluation.sanity import lines_checks, run_checks
+from idc.evaluation.summary import read_costs, read_lines, summarise_lines
+from idc.evaluation.verdict import Judged, plurality, verdict, wilson
+from idc.files import make_folder, write_json
+from idc.noise import Streams, derive_seed
+from idc.opening import Request, default_eps, open_both, parse_eps
+from idc.progress import Bar
+from idc.training.validation import clean_accuracy
+
+Say = Callable[[str], object]
+_LIBRARIES = ("torch", "diffusers", "pyautoattack", "foolbox", "accelerate")
+
+
+# -- evaluate ----------------------------------------------------------------------------------------------------------
+
+
+def build(request: Request, images: datasets.ImageSet) -> Protocol:
+    """The protocol that a request asks for."""
+    channels, size, _ = images.shape
+    eps = default_eps(request.norm, size, channels) if request.eps is None else request.eps
+    threat = Threat(cast(Norm, request.norm), eps)
+    return build_protocol(request.protocol, threat, draws=request.draws, **dict(request.knobs))
+
+
+def evaluate(request: Request, out: Path, *, say: Say = print) -> dict[str, Any]:
+    """Run a protocol; what is already done in ``out`` is not done again. Under ``accelerate launch`` the images are
+    shared out over the processes.
+
+    Returns:
+        The summary, as in ``out/summary.json``.
+
+    Raises:
+        IDCError: if model, data and settings do not fit, or ``out`` cannot be written or holds another result.
+    """
+    from accelerate import PartialState
+
+    state = PartialState(cpu=not torch.cuda.is_available())
+    device = state.device if torch.cuda.is_available() else torch.device("cpu")
+    classifier, images = open_both(request, device)
+    protocol = build(request, images)
+    if protocol.name == "paper" and not classifier.stochastic:
+        say("note: the paper's protocol is made for IDC's stochastic answer; here it is basic attacks on probabilities")
+    about = {"source": request.data_name or request.data, "split": images.split, "fingerprint": images.fingerprint}
+    problem = Problem(images.images, images.labels, images.ids, about)
+    runner = Runner(
+        classifier, problem, protocol, out, seed=request.seed, chunk=request.chunk, keep=request.keep,
+        rank=state.process_index, world=state.num_processes, device=device,
+    )  # fmt: skip
+    if state.is_main_process:
+        runner.prepare()
+        write_json(out / "request.json", asdict(request))
+    state.wait_for_everyone()
+    with Bar("images", total=len(problem), quiet=not state.is_main_process) as bar:
+        runner.run(bar.advance)
+    state.wait_for_everyone()
+    summary = _summarise(request, runner, images, say) if state.is_main_process else {}
+    state.wait_for_everyone()
+    return summary
+
+
+def _summarise(request: Request, runner: Runner, images: datasets.ImageSet, say: Say) -> dict[str, Any]:
+    lines = read_lines(runner.out)
+    summary = summarise_lines(lines, images.class_names)
+    costs = read_costs(runner.out)
+    target = runner.target()
+    one, _, _ = runner.problem.block(0, runner.device)
+    seconds = sum(costs["seconds"].values())
+    cost = evaluation_cost(target, one[:1], costs["forward"], costs["backward"], costs["images"], seconds)
+    cost["seconds_by_attack"] = {k: v / max(1, costs["images"]) for k, v in costs["seconds"].items()}
+    sanity = [f.to_dict() for f in _sanity(runner, lines, say)]
+    summary |= {
+        "protocol": runner.protocol.name,
+        "adaptive": runner.protocol.adaptive,
+        "reliable": all(f["passed"] for f in sanity),
+        "sanity": sanity,
+        "cost": cost,
+        "answer": answer_cost(runner.classifier, runner.device),
+        "flags": costs["flags"],
+        "settings": _settings(request, runner),
+    }
+    if runner.protocol.name == "clean" and isinstance(runner.classifier, IDC):
+        summary["accuracy"] = _both_answers(runner.classifier, images, runner.protocol.draws, request.seed)
+    write_panel(runner, runner.out)
+    write_json(runner.out / "summary.json", summary)
+    return summary
+
+
+def _both_answers(model: IDC, images: datasets.ImageSet, draws: int, seed: int) -> dict[str, Any]:
+    found, _ = clean_accuracy(model, images, draws=draws, seed=seed)
+    values = {"one-step": found.one_step, f"multi-step, mean of {draws} draws": found.multi_step}
+    return {name: wilson(value, found.images).to_dict() for name, value in values.items()}
+
+
+def _settings(request: Request, runner: Runner) -> dict[str, Any]:
+    model = runner.classifier
+    answer = {"visits": list(model.config.visits), "eta": model.config.bridge.eta} if isinstance(model, IDC) else {}
+    return runner.settings() | answer | {
+        "model": request.model,
+        "device": str(runner.device),
+        "threads": torch.get_num_threads(),
+        "processes": runner.world,
+        "versions": {"idc": __version__} | {name: version(name) for name in _LIBRARIES},
+    }  # fmt: skip
+
+
+def _sanity(runner: Runner, lines: Sequence[dict[str, Any]], say: Say) -> list[Finding]:
+    count = min(runner.protocol.sanity, len(runner.problem))
+    if not count:
+        return []
+    say(f"sanity checks on {count} images ...")
+    images, classes, ids = runner.problem.block(0, runner.device)
+    bench = Bench(
+        runner.classifier, images[:count], classes[:count],
+        Streams(ids[:count], derive_seed(runner.seed, "sanity")), runner.protocol.threat,
+        robust={line["id"]: line["robust"][0] / line["draws"] for line in lines}, chunk=runner.chunk,
+    )  # fmt: skip
+    return [*run_checks(bench), *lines_checks(lines)]
+
+
+# -- rejudge -----------------------------------------------------------------------------------------------------------
+
+
+def rejudge(folder: Path, *, draws: int = 100, seed: int = 1, model: str | None = None) -> dict[str, Any]:
+    """Ask a model again about the adversarial images that an evaluation kept, with other noise.
+
+    Args:
+        folder: a result of ``evaluate`` with ``keep``.
+        draws: of the noise for each image.
+        seed: of the noise.
+        model: another model, to see whether the images transfer to it; by default the one they were made for.
+
+    Returns:
+        ``robust`` as in a summary, ``draws``, ``seed``, ``model``; also written to ``folder/rejudged.json``.
+
+    Raises:
+        IDCError: if the folder holds no kept images.
+    """
+    held = records.read_json(folder / "request.json", "give the folder of a result of idc evaluate")
+    request = _request(held)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    classifier, images = open_both(request if model is None else replace(request, model=model), device)
+    true = dict(zip(images.ids.tolist(), images.labels.tolist(), strict=True))
+    judged: list[Judged] = []
+    classes: list[int] = []
+    n = draws if classifier.stochastic else 1
+    for x, ids in _kept(folder):
+        streams = Streams(ids.to(device), derive_seed(seed, "rejudge"))
+        target = Target.of(classifier, chunk=request.chunk)
+        answers = target.logits(ANSWER, x.to(device), streams, draws=n).argmax(2).cpu()
+        own = torch.tensor([true[i] for i in ids.tolist()])
+        votes = plurality(answers, classifier.num_classes).tolist()
+        judged += [Judged(r, v) for r, v in zip((answers == own).sum(0).tolist(), votes, strict=True)]
+        classes += own.tolist()
+    found = {"robust": verdict(judged, classes, n).to_dict(), "draws": n, "seed": seed, "model": model or request.model}
+    write_json(folder / "rejudged.json", found)
+    return found
+
+
+def _request(held: dict[str, Any]) -> Request:
+    held = held | {"knobs": tuple(tuple(k) for k in held["knobs"])}
+    return Request(**held | {"visits": None if held["visits"] is None else tuple(held["visits"])})
+
+
+def _kept(folder: Path) -> Iterator[tuple[Tensor, Tensor]]:
+    files = sorted((folder / KEPT).glob("block-*.safetensors"))
+    if not files:
+        raise IDCError(folder, "kept adversarial images", "run idc evaluate with --keep")
+    for file in files:
+        try:
+            held = load_file(file)
+        except (SafetensorError, OSError) as error:
+            raise IDCError(file, "a whole safetensors file", "run idc evaluate --keep again") from error
+        yield held["images"], held["ids"]
+
+
+# -- sweep -------------------------------------------------------------------------------------------------------------
+
+SWEEPS = ("eps", "steps", "eot", "restarts", "draws", "visits", "eta")
+
+
+def parse_sweep(text: str) -> tuple[str, list[Any]]:
+    """``steps=5,10,20`` or ``visits=3;3,0;3,1,0`` -> the setting and its values.
+
+    Raises:
+        IDCError: for another setting or values that are none.
+    """
+    name, _, values = text.partition("=")
+    remedy = "write for example steps=5,10,20 or visits='3;3,0;3,1,0'"
+    if name not in SWEEPS or not values:
+        raise IDCError(f"sweep {text!r}", f"one of {', '.join(SWEEPS)} with values", remedy)
+    try:
+        if name == "visits":
+            return name, [tuple(int(v) for v in part.split(",")) for part in values.split(";")]
+        kind: Callable[[str], Any] = parse_eps if name == "eps" else float if name == "eta" else int
+        return name, [kind(v) for v in values.split(",")]
+    except ValueError as error:
+        raise IDCError(f"sweep {text!r}", "numbers", remedy) from error
+
+
+def run_sweep(request: Request, over: str, out: Path, *, say: Say = print) -> dict[str, Any]:
+    """Evaluate once for each value of one setting, each in a folder of its own below ``out``; resumable.
+
+    Returns:
+        ``setting`` and ``rows`` (``value``, ``clean``, ``noise``, ``robust``, ``cost``), as in ``out/sweep.json``.
+
+    Raises:
+        IDCError: see ``parse_sweep`` and ``evaluate``.
+    """
+    name, values = parse_sweep(over)
+    rows = []
+    for value in values:
+        text = "-".join(map(str, value)) if isinstance(value, tuple) else f"{value:g}"
+        say(f"{name} = {text}")
+        summary = evaluate(_changed(request, name, value), make_folder(out) / f"{name}-{text}", say=say)
+        if summary:
+            kinds = ("clean", "noise", "robust", "cost", "answer")
+            rows.append({"value": value, "text": text} | {kind: summary[kind] for kind in kinds})
+    found = {"setting": name, "protocol": request.protocol, "model": request.model, "rows": rows}
+    if rows:
+        write_json(out / "sweep.json", found)
+    return found
+
+
+def _changed(request: Request, name: str, value: Any) -> Request:
+    if name in ("eps", "draws", "visits", "eta"):
+        return replace(request, **{name: value})
+    return replace(request, knobs=(*[k for k in request.knobs if k[0] != name], (name, value)))

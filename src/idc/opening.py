@@ -1,0 +1,141 @@
+"""What a user asks to be evaluated, and how its model and data are opened."""
+
+import importlib
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from idc import data as datasets
+from idc.classifier import IDC
+from idc.errors import IDCError
+from idc.evaluation.wrapped import as_classifier
+from idc.types import Classifier
+
+
+def parse_eps(text: str | float) -> float:
+    """A radius as people write it: 0.1, or 8/255.
+
+    Raises:
+        IDCError: for anything else.
+    """
+    found = re.fullmatch(r"\s*([0-9.eE+-]+)\s*(?:/\s*([0-9.eE+-]+))?\s*", str(text))
+    try:
+        if found:
+            return float(found[1]) / float(found[2] or 1)
+    except (ValueError, ZeroDivisionError):
+        pass
+    raise IDCError(f"eps {text!r}", "a number such as 0.1 or 8/255", "correct --eps")
+
+
+def default_eps(norm: str, size: int, channels: int) -> float:
+    """8/255 (L-inf) or 0.5 (L2) for colour images; 0.1 or 1.0 for grey ones, whose strokes are coarse."""
+    if norm == "linf":
+        return 8 / 255 if channels > 1 else 0.1
+    return 0.5 if channels > 1 else 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What a user asks to be evaluated; the fields are the flags of ``idc evaluate``.
+
+    Args:
+        model: a saved IDC, a run, a hub id, or ``package.module:factory`` for any ``nn.Module``.
+        data: see ``idc.data.load``.
+        protocol: a name in ``idc.evaluation.protocol.PROTOCOLS``.
+        eps: radius; None stands for ``default_eps``.
+        knobs: see ``build_protocol``.
+    """
+
+    model: str
+    data: str
+    protocol: str = "clean"
+    split: str = "test"
+    norm: str = "linf"
+    eps: float | None = None
+    limit: int | None = None
+    draws: int | None = None
+    seed: int = 0
+    one_step: bool = False
+    visits: tuple[int, ...] | None = None
+    eta: float | None = None
+    checkpointing: bool = False
+    chunk: int = 512
+    keep: bool = False
+    skip_bad: bool = False
+    data_name: str | None = None
+    knobs: tuple[tuple[str, Any], ...] = ()
+
+
+def open_factory(name: str) -> nn.Module:
+    """Import ``package.module:factory`` (from the working folder too) and call the factory.
+
+    Raises:
+        IDCError: if there is no such module or factory, or it fails.
+    """
+    module, _, factory = name.partition(":")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        made = getattr(importlib.import_module(module), factory)()
+    except (ImportError, AttributeError) as error:
+        raise IDCError(name, f"package.module:factory that can be imported ({error})", "correct the name") from error
+    except Exception as error:
+        raise IDCError(name, f"a factory that works ({type(error).__name__}: {error})", "mend the factory") from error
+    finally:
+        sys.path.remove(str(Path.cwd()))
+    if not isinstance(made, nn.Module):
+        raise IDCError(name, f"a factory that returns an nn.Module (not {type(made).__name__})", "mend the factory")
+    return made.eval()
+
+
+def _is_factory(name: str) -> bool:
+    return re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", name) is not None
+
+
+def open_both(request: Request, device: torch.device) -> tuple[Classifier, datasets.ImageSet]:
+    """The model on ``device``, and its data in the shape that it takes.
+
+    Raises:
+        IDCError: if they do not fit.
+    """
+    if request.split not in ("train", "validation", "test"):
+        raise IDCError(f"split {request.split!r}", "train, validation or test", "correct --split")
+    own = open_factory(request.model) if _is_factory(request.model) else IDC.from_pretrained(request.model)
+    shape = getattr(own, "input_shape", None)
+    images = datasets.load(
+        request.data, split=cast(datasets.Split, request.split), limit=request.limit, skip_bad=request.skip_bad,
+        image_size=shape[1] if shape else None, channels=shape[0] if shape else None,
+    )  # fmt: skip
+    if isinstance(own, IDC):
+        own = _as_asked(own, request)
+    elif request.one_step or request.visits or request.eta is not None:
+        raise IDCError(request.model, "an IDC for --one-step, --visits or --eta", "leave the flag out")
+    own = own.to(device).requires_grad_(False)
+    classifier = as_classifier(own, input_shape=images.shape, name=request.model)
+    _check_classes(classifier, images)
+    return classifier, images
+
+
+def _as_asked(model: IDC, request: Request) -> IDC:
+    visits = model.one_step_visits if request.one_step else request.visits
+    if visits is not None or request.eta is not None:
+        model = model.with_answer(visits=visits, eta=request.eta)
+    model.checkpointing = request.checkpointing
+    return model
+
+
+def _check_classes(classifier: Classifier, images: datasets.ImageSet) -> None:
+    own = getattr(classifier, "class_names", None)
+    if own is not None and tuple(own) != images.class_names:
+        given, names = ", ".join(images.class_names[:4]), ", ".join(own[:4])
+        raise IDCError(f"data with the classes {given}, ...", f"the model's: {names}, ...", "use data of those classes")
+    if classifier.num_classes != images.num_classes:
+        raise IDCError(
+            f"data of {images.num_classes} classes",
+            f"the model's {classifier.num_classes}",
+            "use data of those classes",
+        )

@@ -161,7 +161,7 @@ def run_demo(out: Path, *, seed: int = 0, epochs: float | None = None, say: Call
     import json
 
     from idc.errors import IDCError
-    from idc.report.html import write_demo_page
+    from idc.report.demo_page import write_demo_page
 
     changes = {"seed": seed} | ({} if epochs is None else {"epochs": epochs})
     recipe = override(RECIPES["digits"], changes)

@@ -152,7 +152,8 @@ def sweep(
     over: Annotated[str, typer.Option("--over", help="steps=5,10,20 | eps=2/255,4/255 | eot=1,4 | restarts= | draws= | "
                                       "visits='3;3,0;3,1,0' | eta=0,0.5,1")],
     protocol: Protocol = "pgd", norm: Norm = "linf", eps: Eps = None, split: Split = "test",
-    limit: Limit = None, draws: Draws = None, steps: Steps = None, eot: Eot = None, restarts: Restarts = None, surrogate: Surrogate = None,
+    limit: Limit = None, draws: Draws = None, steps: Steps = None, eot: Eot = None, restarts: Restarts = None,
+    surrogate: Surrogate = None,
     one_step: OneStep = False, visits: Visits = None, eta: Eta = None, seed: Seed = 0, chunk: Chunk = 512,
     data_name: DataName = None, as_json: AsJson = False,
 ) -> None:  # fmt: skip

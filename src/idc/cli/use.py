@@ -58,6 +58,7 @@ def profile(
 ) -> None:
     """Parameters, counted FLOPs, passes, memory and latency of a preset or model; without one, the pruning table."""
     from idc.profiling import profile as measure
+    from idc.profiling import pruning_table
     from idc.use import open_model_or_preset
 
     if model is None:

@@ -26,7 +26,7 @@ from idc.files import make_folder, whole_file, write_json
 from idc.noise import Streams, derive_seed
 from idc.types import Classifier
 
-BLOCK = 64
+BLOCK = 128  # large, so that the adaptive attack's groups of like images fill a call
 PICTURES = 8  # images of the first block that are kept for the report
 LINES, COSTS, KEPT = "images", "costs", "adversarial"
 

@@ -13,7 +13,8 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from idc.errors import IDCError
-from idc.report.html import data_uri, reading, write_demo_page
+from idc.report.demo_page import reading, write_demo_page
+from idc.report.html import data_uri
 
 
 def share(mean: float, n: int = 100) -> dict[str, float]:

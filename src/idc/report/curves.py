@@ -1,0 +1,119 @@
+"""Figures of evaluations: accuracy over eps, over inference FLOPs, over a swept setting; confusion."""
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from idc.report.results import Result, eps_text
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#767676")
+KINDS = (("mean", "o-", "mean of draws"), ("majority", "s--", "majority"), ("worst_of_n", "v:", "worst of n"))
+
+
+def _line(
+    axes: Axes, x: Sequence[Any], shares: Sequence[dict[str, float]], style: str, colour: str, label: str
+) -> None:
+    axes.plot(x, [100 * s["mean"] for s in shares], style, color=colour, label=label, ms=5)
+    axes.fill_between(x, [100 * s["low"] for s in shares], [100 * s["high"] for s in shares],
+                      color=colour, alpha=0.15, linewidth=0)  # fmt: skip
+
+
+def _finish(axes: Axes, xlabel: str) -> None:
+    axes.set(xlabel=xlabel, ylabel="accuracy, %", ylim=(-2, 102))
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False, fontsize=8)
+
+
+def over_eps(results: Sequence[Result]) -> Figure | None:
+    """Robust accuracy (mean of draws) over eps, a line for each model and protocol; None below two sizes."""
+    attacked = [r for r in results if r.summary["attacks"]]
+    if len({r.eps for r in attacked}) < 2:
+        return None
+    figure = Figure(figsize=(6.6, 3.8))
+    axes = figure.add_subplot()
+
+    def key(r: Result) -> tuple[str, str]:
+        return (r.name, r.protocol)
+
+    for index, ((name, protocol), group) in enumerate(groupby(sorted(attacked, key=lambda r: (*key(r), r.eps)), key)):
+        own = list(group)
+        clean = own[0].summary["clean"]["mean"]
+        shares = [clean, *(r.summary["robust"]["mean"] for r in own)]
+        colour = COLOURS[index % len(COLOURS)]
+        _line(axes, [0.0, *(r.eps for r in own)], shares, "o-", colour, f"{name}, {protocol}")
+        noise = [clean, *(r.summary["noise"]["mean"] for r in own)]
+        axes.plot([0.0, *(r.eps for r in own)], [100 * s["mean"] for s in noise], ":", color=colour, alpha=0.6)
+    _finish(axes, f"eps ({attacked[0].threat['norm']}; dotted: random noise of that size)")
+    return figure
+
+
+def over_flops(results: Sequence[Result]) -> Figure | None:
+    """Robust accuracy over the FLOPs of one answer, circles as large as these; None without attacks."""
+    points = [r for r in results if r.summary["attacks"] and r.summary["answer"]["flops"]]
+    if not points:
+        return None
+    figure = Figure(figsize=(6.6, 3.8))
+    axes = figure.add_subplot()
+    largest = max(r.summary["answer"]["flops"] for r in points)
+    for index, (protocol, group) in enumerate(groupby(sorted(points, key=lambda r: r.protocol), lambda r: r.protocol)):
+        own = list(group)
+        x = [r.summary["answer"]["flops"] / 1e9 for r in own]
+        y = [r.summary["robust"]["mean"] for r in own]
+        mean = [100 * s["mean"] for s in y]
+        bars = [[100 * max(0.0, s["mean"] - s["low"]) for s in y], [100 * max(0.0, s["high"] - s["mean"]) for s in y]]
+        colour = COLOURS[index % len(COLOURS)]
+        axes.errorbar(x, mean, yerr=bars, fmt="none", ecolor=colour, alpha=0.5)
+        sizes = [40 + 400 * r.summary["answer"]["flops"] / largest for r in own]
+        axes.scatter(x, mean, s=sizes, color=colour, alpha=0.5, label=protocol, edgecolors=colour)
+        for r, a, b in zip(own, x, mean, strict=True):
+            axes.annotate(eps_text(r.eps), (a, b), textcoords="offset points", xytext=(9, -3), fontsize=7)
+    axes.set_xscale("log")
+    _finish(axes, "GFLOPs of one answer (circle area); labels: eps")
+    return figure
+
+
+def over_setting(sweep: dict[str, Any]) -> Figure:
+    """Robust accuracy over the swept setting, as mean, majority and worst of n; clean and noise beside it."""
+    figure = Figure(figsize=(6.6, 3.8))
+    axes = figure.add_subplot()
+    rows = sweep["rows"]
+    numeric = all(isinstance(r["value"], int | float) for r in rows)
+    x: list[Any] = [r["value"] for r in rows] if numeric else list(range(len(rows)))
+    for (kind, style, label), colour in zip(KINDS, COLOURS, strict=False):
+        if kind != "mean" and all(r["robust"]["draws"] == 1 for r in rows):
+            continue
+        _line(axes, x, [r["robust"][kind] for r in rows], style, colour, f"robust, {label}")
+    axes.plot(x, [100 * r["clean"]["mean"]["mean"] for r in rows], "-", color="#222222", label="clean, mean of draws")
+    axes.plot(x, [100 * r["noise"]["mean"]["mean"] for r in rows], ":", color="#767676", label="random noise")
+    if not numeric:
+        axes.set_xticks(x, [r["text"] for r in rows])
+    elif min(x) > 0 and max(x) / min(x) > 8:
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(x, [r["text"] for r in rows])
+    _finish(axes, sweep["setting"])
+    return figure
+
+
+def confusion(result: Result) -> Figure:
+    """Majority votes at the worst points: rows true classes, columns answers."""
+    names = result.summary["class_names"]
+    table = np.asarray(result.summary["confusion"]["robust"], dtype=float)[:, : len(names)]
+    shares = table / np.maximum(table.sum(1, keepdims=True), 1)
+    side = min(7.0, 2.2 + 0.32 * len(names))
+    figure = Figure(figsize=(side, side))
+    axes = figure.add_subplot()
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    if len(names) <= 20:
+        axes.set_xticks(range(len(names)), names, rotation=90, fontsize=8)
+        axes.set_yticks(range(len(names)), names, fontsize=8)
+    if len(names) <= 12:
+        for (row, column), value in np.ndenumerate(shares):
+            if value:
+                axes.text(column, row, f"{100 * value:.0f}", ha="center", va="center", fontsize=7,
+                          color="white" if value > 0.5 else "black")  # fmt: skip
+    axes.set(xlabel="answer under attack, % of the true class", ylabel="true class")
+    return figure

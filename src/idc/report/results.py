@@ -1,0 +1,93 @@
+"""Results of evaluations and sweeps, read from disk."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from idc.errors import IDCError
+from idc.records import read_json
+from idc.report.figures import Array
+
+_NEEDED = ("clean", "noise", "robust", "attacks", "sanity", "cost", "answer", "settings", "protocol", "confusion")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Result:
+    """One evaluation: its summary, and its pictures where there are any."""
+
+    folder: Path
+    summary: dict[str, Any]
+    pictures: dict[str, Array]
+    panel: list[dict[str, Any]]
+
+    @property
+    def model(self) -> str:
+        return str(self.summary["settings"]["model"])
+
+    @property
+    def protocol(self) -> str:
+        return str(self.summary["protocol"])
+
+    @property
+    def threat(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.summary["settings"]["protocol"]["threat"]
+        return found
+
+    @property
+    def eps(self) -> float:
+        return float(self.threat["eps"])
+
+    @property
+    def answer(self) -> str:
+        """How the model answers, such as "3, 1, 0"; empty for one that has no choice."""
+        visits = self.summary["settings"].get("visits")
+        return ", ".join(map(str, visits)) if visits else ""
+
+    @property
+    def name(self) -> str:
+        """Model, and the way it answers if it is not the only one of its kind."""
+        return f"{self.model} ({self.answer})" if self.answer else self.model
+
+
+def eps_text(eps: float) -> str:
+    """8/255 where it is a whole number of 255ths, else the number."""
+    steps = eps * 255
+    return f"{round(steps)}/255" if eps and abs(steps - round(steps)) < 1e-6 * max(1, steps) else f"{eps:g}"
+
+
+def read_result(folder: Path) -> Result:
+    """A finished evaluation.
+
+    Raises:
+        IDCError: if its summary is missing, damaged or of another kind.
+    """
+    remedy = "give folders of finished runs of idc evaluate or idc sweep"
+    summary = read_json(folder / "summary.json", remedy)
+    missing = [k for k in _NEEDED if not isinstance(summary, dict) or k not in summary]
+    if missing:
+        raise IDCError(folder / "summary.json", f"a summary of idc evaluate ({missing[0]} is missing)", remedy)
+    try:
+        pictures = load_file(folder / "panel.safetensors") if (folder / "panel.safetensors").exists() else {}
+        panel = json.loads((folder / "panel.json").read_text(encoding="utf-8")) if pictures else []
+    except (OSError, ValueError, SafetensorError) as error:
+        raise IDCError(folder, "whole pictures", "remove panel.safetensors, or evaluate again") from error
+    return Result(folder, summary, pictures, panel)
+
+
+def read_results(folders: Sequence[Path]) -> tuple[list[Result], list[dict[str, Any]]]:
+    """Evaluations, and sweeps with the evaluations they are made of, from folders of either."""
+    results: list[Result] = []
+    sweeps: list[dict[str, Any]] = []
+    for folder in folders:
+        if (folder / "sweep.json").exists():
+            sweep = read_json(folder / "sweep.json", "run idc sweep again")
+            sweeps.append(sweep)
+            results += [read_result(folder / f"{sweep['setting']}-{row['text']}") for row in sweep["rows"]]
+        else:
+            results.append(read_result(folder))
+    return results, sweeps

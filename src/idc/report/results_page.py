@@ -1,0 +1,144 @@
+"""One self-contained HTML page from results of evaluations, with its figures as PNG and SVG and its table as CSV."""
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from idc.errors import IDCError
+from idc.files import make_folder, whole_file, write_text
+from idc.report import curves, figures
+from idc.report.html import data_uri, difference, environment, share
+from idc.report.results import Result, eps_text, read_results
+
+
+def readings(results: Sequence[Result]) -> list[str]:
+    """What the figures say, in sentences that follow from them."""
+    found = []
+    for r in results:
+        if not r.summary["reliable"]:
+            failed = ", ".join(f["name"] for f in r.summary["sanity"] if not f["passed"])
+            found.append(f"UNRELIABLE: {r.name}, {r.protocol}, eps {eps_text(r.eps)}: failed {failed}.")
+    for paper in (r for r in results if r.protocol == "paper"):
+        for own in results:
+            same = (own.model, own.answer, own.eps, own.threat["norm"]) == (
+                paper.model, paper.answer, paper.eps, paper.threat["norm"])  # fmt: skip
+            if same and own.protocol == "adaptive":
+                # As published: one attack after the other, never the worst of them together.
+                single = {n: v["mean"]["mean"] for n, v in paper.summary["attacks"].items() if n != "cw-l2"}
+                high = max(single, key=lambda n: single[n])
+                low = min(single, key=lambda n: single[n])
+                robust = own.summary["robust"]["mean"]
+                found.append(
+                    f"{own.name} at eps {eps_text(own.eps)}: the adaptive protocol leaves {share(robust)}; the paper's "
+                    f"attacks, each alone, leave from {100 * single[low]:.1f}% ({low}) to {100 * single[high]:.1f}% "
+                    f"({high}): they overstate robustness by {100 * (single[low] - robust['mean']):.1f} to "
+                    f"{100 * (single[high] - robust['mean']):.1f} points."
+                )
+    return found
+
+
+def _rows(results: Sequence[Result]) -> list[dict[str, Any]]:
+    rows = []
+    for r in results:
+        s = r.summary
+        rows.append({
+            "model": r.name, "protocol": r.protocol, "adaptive": s["adaptive"], "reliable": s["reliable"],
+            "data": f"{s['settings']['data']['source']} {s['settings']['data']['split']}", "norm": r.threat["norm"],
+            "eps": r.eps, "eps_text": eps_text(r.eps), "n": s["images"], "draws": s["draws"], "clean": s["clean"],
+            "noise": s["noise"], "robust": s["robust"], "gflops": s["answer"]["flops"] / 1e9,
+            "passes": sum(s["cost"]["forward"].values()) + sum(s["cost"]["backward"].values()),
+            "gflops_image": s["cost"]["flops"] / 1e9, "seconds": s["cost"]["seconds"], "ratio": s["cost"]["ratio"],
+            "folder": str(r.folder),
+        })  # fmt: skip
+    return rows
+
+
+def _csv(results: Sequence[Result]) -> str:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["folder", "model", "protocol", "norm", "eps", "n", "draws", "points", "verdict", "accuracy", "low",
+                     "high"])  # fmt: skip
+    for r in results:
+        s = r.summary
+        points = {"clean": s["clean"], "noise": s["noise"], "robust": s["robust"]}
+        points |= {f"attack {name}": v for name, v in s["attacks"].items()}
+        for name, verdict in points.items():
+            for kind in ("mean", "majority", "worst_of_n"):
+                v = verdict[kind]
+                writer.writerow([r.folder, r.name, r.protocol, r.threat["norm"], r.eps, s["images"], s["draws"], name,
+                                 kind, v["mean"], v["low"], v["high"]])  # fmt: skip
+    return buffer.getvalue()
+
+
+def _panel(r: Result) -> dict[str, Any]:
+    names, p = r.summary["class_names"], r.pictures
+    rows = []
+    for i, row in enumerate(r.panel):
+        cells = {k: data_uri(v[i]) for k, v in p.items()}
+        rows.append(cells | {
+            "difference": difference(p["clean"][i], p["adversarial"][i]), "truth": names[row["class"]],
+            "answer": names[row["clean"]], "attacked": names[row["adversarial"]],
+        })  # fmt: skip
+    return {"rows": rows, "translations": "adversarial_translation" in p}
+
+
+def _figures(results: Sequence[Result], sweeps: Sequence[dict[str, Any]]) -> dict[str, tuple[str, Figure]]:
+    found: dict[str, tuple[str, Figure]] = {}
+    for name, title, figure in (
+        ("eps", "Accuracy over the size of the attack", curves.over_eps(results)),
+        ("flops", "Robust accuracy over the cost of an answer", curves.over_flops(results)),
+    ):
+        if figure is not None:
+            found[name] = (title, figure)
+    for index, sweep in enumerate(sweeps):
+        name = f"sweep-{sweep['setting']}" + (f"-{index}" if f"sweep-{sweep['setting']}" in found else "")
+        found[name] = (f"{sweep['model']}, {sweep['protocol']}: over {sweep['setting']}", curves.over_setting(sweep))
+    return found
+
+
+def write_report(folders: Sequence[Path], page: Path) -> list[Path]:
+    """Write ``page``, and beside it ``NAME.csv`` and each figure as ``NAME-figure.png`` and ``.svg``.
+
+    Args:
+        folders: of ``idc evaluate`` or ``idc sweep``.
+        page: the HTML file.
+
+    Returns:
+        The files written.
+
+    Raises:
+        IDCError: if a result is missing or malformed, or the page cannot be written.
+    """
+    results, sweeps = read_results(folders)
+    try:
+        drawn = _figures(results, sweeps)
+        confusions = [curves.confusion(r) if r.summary["attacks"] else None for r in results]
+        html = environment().get_template("results.html").render(
+            rows=_rows(results),
+            readings=readings(results),
+            figures=[(title, Markup(figures.svg(figure))) for title, figure in drawn.values()],
+            results=[
+                {"r": r, "s": r.summary, "eps": eps_text(r.eps), "panel": _panel(r) if r.panel else None,
+                 "confusion": None if c is None else Markup(figures.svg(c))}
+                for r, c in zip(results, confusions, strict=True)
+            ],
+        )  # fmt: skip
+        table = _csv(results)
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise IDCError(page, f"whole results (at {error!r})", "evaluate again with this version of idc") from error
+    make_folder(page.parent)
+    written = [page, page.with_suffix(".csv")]
+    write_text(page.with_suffix(".csv"), table)
+    for name, (_, figure) in drawn.items():
+        files = [page.with_name(f"{page.stem}-{name}.{kind}") for kind in ("png", "svg")]
+        with whole_file(files[0]) as part:
+            part.write_bytes(figures.png(figure, dpi=150))
+        write_text(files[1], figures.svg(figure))
+        written += files
+    write_text(page, html)
+    return written

@@ -1,0 +1,73 @@
+"""The ball and its steepest directions, held to their definitions."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from idc.attacks.frequency import low_pass
+from idc.attacks.threat import Threat
+from idc.errors import IDCError
+from idc.noise import Streams
+
+IDS = torch.arange(16)
+
+
+def images(seed: int = 0) -> torch.Tensor:
+    return torch.rand(16, 3, 5, 5, generator=torch.Generator().manual_seed(seed))
+
+
+@given(st.sampled_from(["linf", "l2"]), st.floats(0, 1), st.integers(0, 99))
+def test_projection_lies_in_the_ball_and_keeps_what_does(norm, eps, seed):
+    threat, x = Threat(norm, eps), images(seed)
+    far = x + torch.randn(x.shape, generator=torch.Generator().manual_seed(seed))
+    found = threat.project(far, x)
+    assert threat.size(found, x).max() <= eps + 1e-5
+    assert 0 <= found.min()
+    assert found.max() <= 1
+    torch.testing.assert_close(threat.project(found, x), found, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_steepest_direction_beats_every_other_of_its_length(norm):
+    threat = Threat(norm, 0.5)
+    gradient = torch.randn(16, 3, 5, 5, generator=torch.Generator().manual_seed(3))
+    best = (threat.steepest(gradient) * gradient).flatten(1).sum(1)
+    for seed in range(50):
+        other = torch.randn(gradient.shape, generator=torch.Generator().manual_seed(seed))
+        other = other / (other.abs().amax((1, 2, 3), keepdim=True) if norm == "linf" else other.flatten(1).norm(dim=1)
+                         .view(-1, 1, 1, 1))  # fmt: skip
+        assert ((other * gradient).flatten(1).sum(1) <= best + 1e-4).all()
+    assert torch.equal(threat.steepest(torch.full_like(gradient, float("nan"))), torch.zeros_like(gradient))
+
+
+def test_tiny_gradients_keep_their_direction():
+    gradient = torch.randn(4, 1, 3, 3, generator=torch.Generator().manual_seed(0)) * 1e-25
+    assert Threat("l2", 1.0).steepest(gradient).flatten(1).norm(dim=1).tolist() == pytest.approx([1] * 4, rel=1e-4)
+
+
+@pytest.mark.parametrize(("norm", "eps"), [("linf", 0.03), ("l2", 0.5)])
+def test_random_points_fill_the_ball(norm, eps):
+    middle = torch.full((512, 3, 8, 8), 0.5)
+    threat = Threat(norm, eps)
+    size = threat.size(threat.random(middle, Streams(torch.arange(512), 0)), middle)
+    assert size.max() <= eps * (1 + 1e-5)
+    assert size.mean() > (0.95 if norm == "linf" else 0.45) * eps  # the largest of 192 pixels; a uniform length
+
+
+@pytest.mark.parametrize("wrong", [("linf", -0.1), ("linf", float("nan")), ("linf", 8), ("l3", 0.1), ("l2", float("inf"))])
+def test_refuses_threats_that_make_no_sense(wrong):
+    with pytest.raises(IDCError):
+        Threat(*wrong)
+
+
+def test_low_pass_is_the_projection_that_scipy_gives():
+    from scipy.fft import dctn, idctn
+
+    x = images()
+    spectrum = dctn(x.numpy(), axes=(2, 3), norm="ortho")
+    spectrum[:, :, 3:, :] = 0
+    spectrum[:, :, :, 3:] = 0
+    expected = torch.from_numpy(idctn(spectrum, axes=(2, 3), norm="ortho"))
+    torch.testing.assert_close(low_pass(x, 0.5), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(low_pass(x, 1.0), x, rtol=1e-4, atol=1e-5)

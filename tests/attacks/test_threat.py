@@ -23,7 +23,7 @@ def test_projection_lies_in_the_ball_and_keeps_what_does(norm, eps, seed):
     far = x + torch.randn(x.shape, generator=torch.Generator().manual_seed(seed))
     found = threat.project(far, x)
     assert threat.size(found, x).max() <= eps + 1e-5
-    assert 0 <= found.min()
+    assert found.min() >= 0
     assert found.max() <= 1
     torch.testing.assert_close(threat.project(found, x), found, rtol=1e-5, atol=1e-6)
 
@@ -55,7 +55,9 @@ def test_random_points_fill_the_ball(norm, eps):
     assert size.mean() > (0.95 if norm == "linf" else 0.45) * eps  # the largest of 192 pixels; a uniform length
 
 
-@pytest.mark.parametrize("wrong", [("linf", -0.1), ("linf", float("nan")), ("linf", 8), ("l3", 0.1), ("l2", float("inf"))])
+@pytest.mark.parametrize(
+    "wrong", [("linf", -0.1), ("linf", float("nan")), ("linf", 8), ("l3", 0.1), ("l2", float("inf"))]
+)
 def test_refuses_threats_that_make_no_sense(wrong):
     with pytest.raises(IDCError):
         Threat(*wrong)

@@ -1,11 +1,12 @@
 """Intervals against scipy's."""
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from idc.evaluation.verdict import wilson
+from idc.evaluation.verdict import Judged, plurality, verdict, wilson
 
 
 @given(st.integers(1, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
@@ -23,3 +24,17 @@ def test_no_images_say_nothing():
 
 def test_text_gives_the_interval():
     assert str(wilson(0.5, 100)) == "50.0% [40.4%, 59.6%]"
+
+
+def test_verdict_by_hand():
+    judged = [Judged(4, 1), Judged(3, 0), Judged(1, 2), Judged(0, 1)]
+    found = verdict(judged, [1, 0, 0, 0], draws=4)
+    assert found.mean.mean == (4 + 3 + 1) / 16
+    assert found.majority.mean == 2 / 4
+    assert found.worst_of_n.mean == 1 / 4
+    assert found.mean.n == 4
+
+
+def test_plurality_is_the_mode_and_a_tie_is_nobodys():
+    answers = torch.tensor([[0, 1, 2], [0, 1, 1], [1, 2, 0], [0, 2, 1]])
+    assert plurality(answers, 3).tolist() == [0, -1, 1]

@@ -75,15 +75,14 @@ class Block:
         """One JSON-ready record an image: right draws and majority vote, clean, under noise, after each attack and at
         the worst point.
 
-        That point was picked by its count of right draws, which flatters the attack; so it is judged again, afresh.
+        That point was picked by its count of right draws, which flatters the attack; so every image is judged once more,
+        afresh, also where no attack lowered it: keeping only its lucky draws would be as unfair.
         """
         final = self._judge(self.worst, self.streams.of("final"))
         clean, noise, robust = (self._each(a, self.classes) for a in (self.clean, self.noise, final))
         sizes = self.protocol.threat.size(self.worst, self.images).tolist()
         found = []
         for row, (image, true) in enumerate(zip(self.streams.ids.tolist(), self.classes.tolist(), strict=True)):
-            lowered = bool(self.names[row])  # else no attack did anything: the clean draws stand
-            last = final if lowered else self.clean
             found.append({
                 "id": image,
                 "class": true,
@@ -91,11 +90,11 @@ class Block:
                 "clean": _pair(clean[row]),
                 "noise": _pair(noise[row]),
                 "attacks": {name: _pair(judged[row]) for name, judged in self.judged.items()},
-                "robust": _pair(robust[row] if lowered else clean[row]),
+                "robust": _pair(robust[row]),
                 "worst": self.names[row],
                 "size": round(sizes[row], 7),
                 # As the paper counts: one draw, right both clean and attacked.
-                "single": bool(self.clean[0, row] == true and last[0, row] == true),
+                "single": bool(self.clean[0, row] == true and final[0, row] == true),
             })  # fmt: skip
         return found
 

@@ -53,7 +53,9 @@ class Protocol:
 def _describe(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         return {"kind": type(value).__name__} | {f.name: _describe(getattr(value, f.name)) for f in fields(value)}
-    return [_describe(v) for v in value] if isinstance(value, tuple) else value
+    if isinstance(value, tuple):
+        return [_describe(v) for v in value]
+    return value if value is None or isinstance(value, bool | int | float | str) else {"kind": type(value).__name__}
 
 
 def _clean(threat: Threat) -> Protocol:

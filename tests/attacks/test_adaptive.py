@@ -1,0 +1,74 @@
+"""The budgeted search finds the function that works, and says nothing works where nothing can."""
+
+import torch
+
+from idc.attacks.adaptive import AdaptiveAttack
+from idc.attacks.gradient import pgd
+from idc.attacks.target import ANSWER, Target
+from idc.attacks.threat import Threat
+from idc.noise import Streams
+from noise_models import Linear, Noisy, easy_images
+
+SHORT = {"trial_steps": 4, "steps": 20, "targets": 3, "judge_draws": 4}
+
+
+def test_finds_the_one_surrogate_that_has_a_gradient():
+    """The answer is quantised, one surrogate misleads, one is honest: where plain PGD fails, the search succeeds."""
+    linear = Linear()
+    images, classes = easy_images(linear, 48)
+
+    def quantised(x):
+        return linear((x * 6).round() / 6)
+
+    classes = quantised(images).argmax(1)
+    surrogates = {"opposite": lambda x: -linear(x), "honest": linear}
+    target, threat = Target(quantised, surrogates), Threat("linf", 0.15)
+    streams = Streams(torch.arange(48), 0)
+    left = {
+        name: (quantised(attack(target, images, classes, streams)).argmax(1) == classes).float().mean().item()
+        for name, attack in {
+            "plain": pgd(threat, random_start=False), "opposite": pgd(threat, surrogate="opposite", random_start=False),
+            "adaptive": AdaptiveAttack(threat=threat, **SHORT),
+        }.items()
+    }  # fmt: skip
+    assert left["plain"] == 1
+    assert left["opposite"] > 0.9
+    assert left["adaptive"] < 0.1
+
+
+def test_reaches_the_closed_form_on_a_noisy_linear_classifier():
+    """With noise in the input, the margin's mean is that of the linear model, and so is the best attack."""
+    model = Noisy(sigma=0.02, num_classes=2)
+    images, classes = easy_images(model, 96)
+    eps = 0.03
+    gain = eps * (model.weights[0] - model.weights[1]).abs().sum()
+    logits = Linear.forward(model, images)
+    margin = (logits.gather(1, classes[:, None]) - logits.gather(1, 1 - classes[:, None]))[:, 0]
+    expected = (margin > gain).float().mean().item()
+    streams = Streams(torch.arange(96), 0)
+    target = Target.of(model)
+    found = AdaptiveAttack(threat=Threat("linf", eps), **SHORT)(target, images, classes, streams)
+    right = target.judge(found, classes, streams.of("fresh"), draws=50)[0].float().mean().item()
+    assert 0.1 < expected < 0.9
+    assert abs(right - expected) < 0.06
+
+
+def test_does_not_depend_on_batch_or_chunk():
+    model = Noisy()
+    images, classes = easy_images(model, 6)
+    attack = AdaptiveAttack(threat=Threat("linf", 0.05), trial_steps=2, steps=4, targets=2, judge_draws=2)
+    ids = torch.tensor([3, 14, 15, 92, 65, 35])
+    whole = attack(Target.of(model), images, classes, Streams(ids, 0))
+    parts = (slice(0, 3), slice(3, 6))
+    target = Target.of(model, chunk=3)
+    halves = torch.cat([attack(target, images[part], classes[part], Streams(ids[part], 0)) for part in parts])
+    torch.testing.assert_close(whole, halves, rtol=0, atol=1e-6)
+
+
+def test_a_deterministic_function_is_drawn_once():
+    model = Linear()
+    target = Target.of(model)
+    assert not target.noisy(ANSWER, easy_images(model, 2)[0])
+    mixed = Target(Noisy(), {"quiet": model}, stochastic=True)
+    assert mixed.noisy(ANSWER, easy_images(model, 2)[0])
+    assert not mixed.noisy("quiet", easy_images(model, 2)[0])

@@ -1,0 +1,117 @@
+"""Libraries' attacks behind our interface: as strong as they should be, contained, and with their flags shown."""
+
+import sys
+
+import pytest
+import torch
+
+from idc.attacks.target import Target
+from idc.attacks.third_party import AutoAttack, CarliniWagner, Square
+from idc.attacks.threat import Threat
+from idc.errors import IDCError
+from idc.noise import Streams
+from noise_models import Linear, Noisy, easy_images
+
+
+def streams(count: int) -> Streams:
+    return Streams(torch.arange(count), 0)
+
+
+@pytest.fixture
+def binary():
+    """Two classes, 6x6: the smallest L-inf and L2 changes are known."""
+    model = Linear(num_classes=2, shape=(1, 6, 6))
+    images, classes = easy_images(model, 32)
+    return model, images, classes, (model(images)[:, 0] - model(images)[:, 1]).abs()
+
+
+@pytest.mark.parametrize(("norm", "eps"), [("linf", 0.02), ("l2", 0.08)])
+def test_autoattack_reaches_the_closed_form(binary, norm, eps):
+    model, images, classes, margin = binary
+    gain = eps * torch.linalg.vector_norm(model.weights[0] - model.weights[1], ord={"linf": 1, "l2": 2}[norm])
+    found = AutoAttack(threat=Threat(norm, eps), steps=20, queries=50)(Target.of(model), images, classes, streams(32))
+    fell = model(found).argmax(1) != classes
+    assert 0.2 < (margin < gain).float().mean() < 0.9
+    assert (fell != (margin < gain)).sum() <= 1
+
+
+def test_carlini_wagner_finds_the_smallest_change(binary):
+    model, images, classes, margin = binary
+    least = margin / (model.weights[0] - model.weights[1]).norm()
+    found = CarliniWagner(steps=200, searches=6)(Target.of(model), images, classes, streams(32))
+    size = (found - images).flatten(1).norm(dim=1)
+    assert (model(found).argmax(1) != classes).all()
+    assert (size >= least - 1e-4).all()
+    assert size.mean() < 1.1 * least.mean()
+    inside = CarliniWagner(threat=Threat("l2", 0.1), steps=50, searches=4)(
+        Target.of(model), images, classes, streams(32)
+    )
+    changed = (inside - images).flatten(1).norm(dim=1)
+    assert changed.max() <= 0.1 + 1e-5
+    assert (changed == 0).any()
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_square_lowers_accuracy_from_answers_alone(binary, norm):
+    model, images, classes, _ = binary
+
+    def no_gradient(x):
+        assert not x.requires_grad
+        return model(x)
+
+    eps = {"linf": 0.1, "l2": 0.5}[norm]
+    found = Square(threat=Threat(norm, eps), queries=150)(Target(no_gradient), images, classes, streams(32))
+    assert (model(found).argmax(1) == classes).float().mean() < 0.5
+    assert Threat(norm, eps).size(found, images).max() <= eps * (1 + 1e-5)
+
+
+def test_square_averages_the_draws_of_a_stochastic_model():
+    model = Noisy(shape=(1, 6, 6))
+    images, classes = easy_images(model, 4)
+    target = Target.of(model)
+    Square(threat=Threat("linf", 0.01), queries=3, draws=5)(target, images, classes, streams(4))
+    assert target.tally.forward["answer"] % 5 == 0
+    assert not target.tally.backward
+
+
+def test_square_in_l2_refuses_images_that_it_cannot_handle():
+    model = Linear(shape=(1, 4, 4))
+    images, classes = easy_images(model, 2)
+    with pytest.raises(IDCError, match="5 pixels"):
+        Square(threat=Threat("l2", 0.1))(Target.of(model), images, classes, streams(2))
+    target = Target.of(model)
+    AutoAttack(threat=Threat("l2", 0.1), steps=2)(target, images, classes, streams(2))
+    assert any("Square left out" in flag for flag in target.tally.flags)
+
+
+def test_flags_are_shown():
+    model = Linear(shape=(1, 6, 6))
+    images, classes = easy_images(model, 8)
+    target = Target(lambda x: model(x).softmax(1))
+    AutoAttack(threat=Threat("linf", 0.01), steps=2, queries=2)(target, images, classes, streams(8))
+    assert any("probability distribution" in flag for flag in target.tally.flags)
+    random = Target.of(Noisy(shape=(1, 6, 6)))
+    AutoAttack(threat=Threat("linf", 0.01), version="standard", steps=2, queries=2)(random, images, classes, streams(8))
+    assert any("randomized" in flag for flag in random.tally.flags)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 4])
+def test_autoattack_runs_with_few_classes(classes):
+    model = Linear(num_classes=classes, shape=(1, 6, 6))
+    images, true = easy_images(model, 4)
+    for version in ("standard", "rand"):
+        attack = AutoAttack(threat=Threat("linf", 0.3), version=version, steps=3, queries=3)
+        assert attack(Target.of(model), images, true, streams(4)).shape == images.shape
+
+
+def test_global_state_is_left_as_found(binary):
+    model, images, classes, _ = binary
+    state, trace = torch.get_rng_state(), sys.gettrace()
+    attacks = (AutoAttack(threat=Threat("linf", 0.02), steps=2, queries=2), CarliniWagner(steps=2, searches=1),
+               Square(threat=Threat("linf", 0.02), queries=2))  # fmt: skip
+    for attack in attacks:
+        first = attack(Target.of(model), images, classes, streams(32))
+        assert torch.equal(attack(Target.of(model), images, classes, streams(32)), first)
+        assert torch.equal(torch.get_rng_state(), state)
+    assert sys.gettrace() is trace
+    assert all(p.grad is None for p in model.parameters())

@@ -1,0 +1,238 @@
+"""An evaluation from images to summary: right, resumable, the same however it is cut up."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from idc import records
+from idc.attacks.gradient import pgd
+from idc.attacks.objective import Margin
+from idc.attacks.third_party import CarliniWagner
+from idc.attacks.threat import Threat
+from idc.errors import IDCError
+from idc.evaluation import runner as module
+from idc.evaluation.protocol import Protocol, build_protocol
+from idc.evaluation.runner import Problem, Runner
+from idc.evaluation.summary import read_costs, read_lines, summarise_lines
+from noise_models import Linear, Noisy, easy_images
+
+
+def problem(model: Linear, count: int = 24) -> Problem:
+    images, classes = easy_images(model, count, spread=0.4)
+    return Problem(images, classes, torch.arange(count) * 3 + 1)
+
+
+def protocol(eps: float = 0.05, **settings) -> Protocol:
+    threat = Threat("linf", eps)
+    attacks = (("fgsm", pgd(threat, steps=1, random_start=False, objective=Margin())),
+               ("pgd", pgd(threat, steps=4, eot=2, objective=Margin())))  # fmt: skip
+    return Protocol("toy", threat, attacks, **{"draws": 6} | settings)
+
+
+@pytest.fixture(autouse=True)
+def _small_blocks(monkeypatch):
+    monkeypatch.setattr(module, "BLOCK", 5)
+
+
+def run(out, model=None, which=None, **settings):
+    model = model or Noisy()
+    own = Runner(model, which or problem(model), settings.pop("protocol", protocol()), out, **settings)
+    own.prepare()
+    own.run()
+    return own
+
+
+def test_robust_accuracy_of_a_linear_model_is_the_closed_form(tmp_path):
+    model = Linear(num_classes=2)
+    images, classes = easy_images(model, 24, spread=0.4)
+    logits = model(images)
+    margin = (logits[:, 0] - logits[:, 1]).abs()
+    gain = 0.05 * (model.weights[0] - model.weights[1]).abs().sum()
+    run(tmp_path, model, Problem(images, classes, torch.arange(24)))
+    summary = summarise_lines(read_lines(tmp_path), ("a", "b"))
+    assert summary["draws"] == 1
+    assert summary["clean"]["mean"]["mean"] == 1
+    assert summary["robust"]["mean"]["mean"] == pytest.approx((margin > gain).float().mean().item())
+    assert 0 < summary["robust"]["mean"]["mean"] < 1
+    assert summary["robust"]["mean"] == summary["robust"]["majority"] == summary["robust"]["worst_of_n"]
+
+
+def test_result_does_not_depend_on_chunk_or_processes(tmp_path):
+    run(tmp_path / "one")
+    run(tmp_path / "small", chunk=3)
+    for rank in range(3):
+        run(tmp_path / "three", rank=rank, world=3)
+    expected = read_lines(tmp_path / "one")
+    assert len(expected) == 24
+    assert [line["id"] for line in expected] == [3 * i + 1 for i in range(24)]
+    assert {line["draws"] for line in expected} == {6}
+    for other in ("small", "three"):
+        found = read_lines(tmp_path / other)
+        assert [{**a, "size": 0} for a in found] == [{**a, "size": 0} for a in expected]
+    assert len(list((tmp_path / "three").glob("images-*.jsonl"))) == 3
+    assert read_costs(tmp_path / "three")["forward"] == read_costs(tmp_path / "one")["forward"]
+
+
+@pytest.mark.parametrize("cut", [0, 1, 700, 1500, 2200])
+def test_a_kill_at_any_point_changes_nothing(tmp_path, cut):
+    run(tmp_path / "whole", keep=True)
+    run(tmp_path / "killed", keep=True)
+    file = tmp_path / "killed" / "images-0.jsonl"
+    file.write_bytes(file.read_bytes()[:cut])
+    run(tmp_path / "killed", keep=True)
+    assert read_lines(tmp_path / "killed") == read_lines(tmp_path / "whole")
+    for kept in (tmp_path / "whole" / "adversarial").iterdir():
+        assert torch.equal(
+            load_file(kept)["images"], load_file(tmp_path / "killed" / "adversarial" / kept.name)["images"]
+        )
+    assert read_costs(tmp_path / "killed")["images"] == 24
+
+
+def test_what_is_done_is_not_done_again(tmp_path):
+    run(tmp_path)
+
+    class Broken(Noisy):
+        def forward(self, images):
+            raise AssertionError("asked again")
+
+    broken = Broken()
+    own = Runner(broken, problem(broken), protocol(), tmp_path)
+    own.run()
+    assert len(read_lines(tmp_path)) == 24
+
+
+def test_another_setting_or_model_is_refused(tmp_path):
+    run(tmp_path)
+    for change in ({"seed": 1}, {"protocol": protocol(0.06)}, {"model": Noisy(seed=4)}):
+        with pytest.raises(IDCError, match="same"):
+            run(tmp_path, **change)
+
+
+def test_right_draws_votes_and_worst_points_are_consistent(tmp_path):
+    run(tmp_path, Noisy(sigma=0.4), keep=True)
+    lines = read_lines(tmp_path)
+    for line in lines:
+        for right, vote in (line["clean"], line["robust"], *line["attacks"].values()):
+            assert 0 <= right <= 6
+            assert vote != line["class"] or right >= 2
+            assert right <= 3 or vote == line["class"]
+        assert line["size"] <= 0.05 + 1e-6
+        assert (line["size"] > 0) == bool(line["worst"])
+        if line["worst"]:
+            assert line["attacks"][line["worst"]][0] < line["clean"][0]
+    summary = summarise_lines(lines, tuple("abcd"))
+    assert summary["robust"]["mean"]["mean"] == pytest.approx(sum(x["robust"][0] for x in lines) / 24 / 6)
+    assert sum(map(sum, summary["confusion"]["robust"])) == 24
+    assert sum(summary["right_draws"]["clean"]) == 24
+    assert summary["robust"]["worst_of_n"]["mean"] <= summary["robust"]["mean"]["mean"]
+
+
+def test_noise_alone_is_not_an_attack():
+    """A model with much noise and an attack that does nothing: what the worst of n loses, clean images lose too."""
+    import tempfile
+    from pathlib import Path
+
+    class Nothing:
+        threat = Threat("linf", 0.05)
+
+        def __call__(self, target, images, classes, streams):
+            return images.clone()
+
+    model = Noisy(sigma=0.5)
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder)
+        images, classes = easy_images(model, 200, spread=0.4)
+        idle = Protocol("idle", Threat("linf", 0.05), (("nothing", Nothing()),) * 1, draws=6)
+        own = Runner(model, Problem(images, classes, torch.arange(200)), idle, out)
+        own.run()
+        summary = summarise_lines(read_lines(out), tuple("abcd"))
+    assert summary["clean"]["mean"]["mean"] < 0.9
+    assert summary["robust"]["mean"]["mean"] == pytest.approx(summary["clean"]["mean"]["mean"], abs=0.03)
+
+
+def test_a_gate_spares_fallen_images_and_keeps_them_fallen(tmp_path):
+    model = Linear(num_classes=2)
+    run(tmp_path, model, problem(model), protocol=protocol(0.2, gate=True))
+    lines = read_lines(tmp_path)
+    spared = [line for line in lines if line["attacks"]["pgd"] is None]
+    assert spared
+    assert all(line["robust"][0] == 0 for line in spared)
+    summary = summarise_lines(lines, ("a", "b"))
+    assert summary["attacks"]["pgd"]["attacked"] == 24 - len(spared)
+    assert summary["attacks"]["pgd"]["mean"]["mean"] <= summary["attacks"]["fgsm"]["mean"]["mean"]
+
+
+def test_an_attack_that_cheats_is_found_out(tmp_path):
+    class Cheat:
+        threat = Threat("linf", 0.05)
+
+        def __call__(self, target, images, classes, streams):
+            return images + 0.06
+
+    with pytest.raises(RuntimeError, match="left its ball"):
+        run(tmp_path, protocol=Protocol("cheat", Threat("linf", 0.05), (("cheat", Cheat()),)))
+
+
+def test_an_attack_without_a_radius_is_judged_but_not_part_of_the_worst(tmp_path):
+    model = Linear(num_classes=2)
+    threat = Threat("linf", 1e-4)
+    own = Protocol("cw", threat, (("cw", CarliniWagner(steps=50, searches=4)),))
+    run(tmp_path, model, problem(model), protocol=own)
+    summary = summarise_lines(read_lines(tmp_path), ("a", "b"))
+    assert summary["attacks"]["cw"]["mean"]["mean"] < 0.1
+    assert summary["robust"]["mean"]["mean"] == 1
+
+
+def test_protocols_say_all_and_knobs_turn_what_they_name():
+    for name in ("clean", "quick", "adaptive", "paper", "pgd", "apgd"):
+        text = json.dumps(build_protocol(name, Threat("linf", 0.1)).to_dict())
+        assert json.loads(text)["threat"]["eps"] == (0.0 if name == "clean" else 0.1)
+    turned = build_protocol("pgd", Threat("linf", 0.1), draws=3, steps=7, eot=2, restarts=None)
+    ((label, attack),) = turned.attacks
+    assert (label, attack.steps, attack.eot, attack.restarts, turned.draws) == ("pgd-7", 7, 2, 1, 3)
+    assert dict(build_protocol("quick", Threat(), steps=9).attacks)["adaptive"].steps == 9
+    for wrong in (("clean", {"steps": 3}), ("paper", {"steps": 3}), ("best", {}), ("quick", {"surrogate": "x"})):
+        with pytest.raises(IDCError):
+            build_protocol(wrong[0], Threat(), **wrong[1])
+
+
+def test_the_papers_settings_are_those_of_its_code():
+    paper = build_protocol("paper", Threat("linf", 8 / 255))
+    attacks = dict(paper.attacks)
+    assert not paper.adaptive
+    steps = {name: (a.steps, pytest.approx(a.step * 255), a.eot, a.random_start, a.decay)
+             for name, a in attacks.items() if name in ("fgsm", "mi-fgsm", "pgd-20", "eot-pgd-50")}  # fmt: skip
+    assert steps == {"fgsm": (1, 8, 1, False, 0), "mi-fgsm": (5, 2, 1, False, 1), "pgd-20": (20, 2, 1, True, 0),
+                     "eot-pgd-50": (50, 2, 15, False, 0)}  # fmt: skip
+    assert all(attacks[n].fixed_noise and attacks[n].surrogate == "published" for n in steps)
+    auto, cw = attacks["autoattack-10"], attacks["cw-l2"]
+    assert (auto.steps, auto.queries, auto.version, auto.reseed) == (10, 5000, "standard", True)
+    assert (cw.constant, cw.steps, cw.step, cw.searches, cw.reseed) == (1e-4, 1000, 0.01, 1, True)
+
+
+def test_killed_for_real(tmp_path):
+    """A process that is killed while it works, then the same command again: the result of one that was not."""
+    code = (
+        "import sys, torch; sys.path.insert(0, {tests!r});"
+        "from evaluation import test_runner as t; from pathlib import Path;"
+        "t.module.BLOCK = 5; t.run(Path({out!r}))"
+    )
+
+    def start(out):
+        text = code.format(tests=str(module.Path(__file__).parents[1]), out=str(out))
+        return subprocess.Popen([sys.executable, "-c", text])
+
+    process = start(tmp_path / "killed")
+    file = tmp_path / "killed" / "images-0.jsonl"
+    while process.poll() is None and not file.exists():
+        pass
+    process.kill()
+    process.wait()
+    assert start(tmp_path / "killed").wait() == 0
+    run(tmp_path / "whole")
+    assert read_lines(tmp_path / "killed") == read_lines(tmp_path / "whole")
+    assert len(records.read(file)) == 24

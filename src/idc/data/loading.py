@@ -32,8 +32,8 @@ def load(
     train/, test/ and validation/ folders; a parquet file, or a folder of them, in the Hugging Face hub's layout; a hub
     id such as "uoft-cs/cifar10". What looks like a path is never looked up on the hub.
 
-    Splits are stratified by class. Without a test split in the source, 20% of each class are held out as test, always
-    the same ones. Without a validation split, `validation_fraction` of each class of what remains is validation,
+    Splits are stratified by class. Without a test split in the source, 20% of each class (30% of the digits) are held
+    out as test, always the same ones. Without a validation split, `validation_fraction` of each class of what remains is validation,
     chosen by `seed`. The three never overlap.
 
     Args:

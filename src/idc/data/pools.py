@@ -29,9 +29,13 @@ class Pool:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The splits that a source has of its own, and its class names in the order of the labels."""
+    """The splits that a source has of its own, and its class names in the order of the labels.
+
+    ``test_fraction`` of each class is held out as test where the source has no test split.
+    """
 
     name: str
     pools: Mapping[Split, Pool]
     class_names: tuple[str, ...]
     default_size: int | None = None
+    test_fraction: float = 0.2

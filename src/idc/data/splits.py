@@ -8,8 +8,6 @@ from numpy.typing import NDArray
 from idc.data.pools import Pool, Positions, Source, Split
 from idc.errors import IDCError
 
-TEST_FRACTION = 0.2
-"""Share of each class that is held out as test where the source has no test split."""
 SPLIT_NAMES: dict[str, Split] = {
     "train": "train",
     "training": "train",
@@ -50,7 +48,7 @@ def choose(source: Source, split: Split, validation_fraction: float, seed: int) 
     splits_validation = "validation" not in source.pools and validation_fraction > 0 and split != "test"
     _check_counts(pool, source, 1 + splits_test + splits_validation)
     if splits_test:
-        held_out = _hold_out(pool.labels, positions, TEST_FRACTION, _FIXED_SEED)
+        held_out = _hold_out(pool.labels, positions, source.test_fraction, _FIXED_SEED)
         if split == "test":
             return pool, positions[held_out]
         positions = positions[~held_out]

@@ -75,8 +75,8 @@ class Block:
         """One JSON-ready record an image: right draws and majority vote, clean, under noise, after each attack and at
         the worst point.
 
-        That point was picked by its count of right draws, which flatters the attack; so every image is judged once more,
-        afresh, also where no attack lowered it: keeping only its lucky draws would be as unfair.
+        That point was picked by its count of right draws, which flatters the attack; so every image is judged once
+        more, afresh, also where no attack lowered it: keeping only its lucky draws would be as unfair.
         """
         final = self._judge(self.worst, self.streams.of("final"))
         clean, noise, robust = (self._each(a, self.classes) for a in (self.clean, self.noise, final))

@@ -90,7 +90,7 @@ def _adaptive(threat: Threat) -> Protocol:
         (
             ("adaptive", AdaptiveAttack(threat=threat)),
             ("autoattack", AutoAttack(threat=threat)),
-            ("square", Square(threat=threat, queries=1000)),
+            ("square", Square(threat=threat, queries=1000, draws=4)),
         ),
         adaptive=True,
         gate=True,

@@ -19,6 +19,7 @@ class Linear(nn.Module):
         size = shape[0] * shape[1] * shape[2]
         random = torch.Generator().manual_seed(seed)
         self.register_buffer("weights", torch.randn(num_classes, size, generator=random))
+        self.eval()
 
     def surrogates(self) -> Mapping[str, Logits]:
         return {}

@@ -19,6 +19,25 @@ from idc.attacks.target import ANSWER, Target
 from idc.attacks.threat import Threat
 from idc.errors import IDCError
 from idc.noise import Streams, derive_seed
+from idc.types import Logits
+
+
+class _ToImages(torch.autograd.Function):
+    """A function of images whose backward pass ends at the images: no library's ``backward()`` reaches the weights."""
+
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, function: Logits) -> Tensor:
+        with torch.enable_grad():
+            ctx.images = images.detach().requires_grad_(True)
+            ctx.logits = function(ctx.images)
+        return ctx.logits.detach()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, None]:
+        if not ctx.logits.requires_grad:
+            return torch.zeros_like(ctx.images), None
+        (found,) = torch.autograd.grad(ctx.logits, ctx.images, gradients[0])
+        return found, None
 
 
 class _Module(nn.Module):
@@ -44,10 +63,17 @@ class _Module(nn.Module):
         if self.reseed:
             with torch.random.fork_rng(devices=_devices(images)):
                 torch.manual_seed(0)
-                logits = function(batch)
+                logits = self._call(function, batch, backward)
         else:
-            logits = function(batch)
+            logits = self._call(function, batch, backward)
         return logits.view(self.draws, len(images), -1).mean(0)
+
+    @staticmethod
+    def _call(function: Logits, batch: Tensor, backward: bool) -> Tensor:
+        if backward:
+            return _ToImages.apply(batch, function)  # type: ignore[no-untyped-call]
+        with torch.no_grad():
+            return function(batch)
 
 
 def _devices(images: Tensor) -> list[torch.device]:

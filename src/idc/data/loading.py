@@ -33,8 +33,8 @@ def load(
     id such as "uoft-cs/cifar10". What looks like a path is never looked up on the hub.
 
     Splits are stratified by class. Without a test split in the source, 20% of each class (30% of the digits) are held
-    out as test, always the same ones. Without a validation split, `validation_fraction` of each class of what remains is validation,
-    chosen by `seed`. The three never overlap.
+    out as test, always the same ones. Without a validation split, `validation_fraction` of each class of what remains
+    is validation, chosen by `seed`. The three never overlap.
 
     Args:
         source: see above.

@@ -1,0 +1,81 @@
+"""What every attack must do: stay in its ball and its box, touch nothing else, take any batch."""
+
+import pytest
+import torch
+
+from conftest import tiny_model
+from idc.attacks.adaptive import AdaptiveAttack
+from idc.attacks.gradient import apgd, fgsm, mi_fgsm, pgd
+from idc.attacks.objective import DLR, Margin
+from idc.attacks.target import Target
+from idc.attacks.third_party import AutoAttack, CarliniWagner, Square
+from idc.attacks.threat import Threat
+from idc.noise import Streams
+from noise_models import Linear, Noisy
+
+MODELS = {"linear": Linear(shape=(1, 8, 8)), "noisy": Noisy(shape=(1, 8, 8)), "idc": tiny_model()}
+ATTACKS = {
+    "fgsm": fgsm,
+    "mi-fgsm": mi_fgsm,
+    "pgd": lambda t: pgd(t, steps=2, restarts=2, eot=2),
+    "apgd": lambda t: apgd(t, steps=4, objective=Margin()),
+    "apgd-targeted": lambda t: apgd(t, steps=2, objective=DLR(), targets=2),
+    "low-frequency": lambda t: pgd(t, steps=2, low_frequency=0.5),
+    "adaptive": lambda t: AdaptiveAttack(threat=t, trial_steps=1, steps=2, targets=1, noisy_targets=1, judge_draws=2),
+    "autoattack": lambda t: AutoAttack(threat=t, steps=2, queries=3),
+    "square": lambda t: Square(threat=t, queries=3, draws=2),
+    "cw": lambda t: CarliniWagner(threat=t, steps=2, searches=1),
+}
+
+
+def batch(count: int) -> tuple[torch.Tensor, torch.Tensor, Streams]:
+    images = torch.rand(count, 1, 8, 8, generator=torch.Generator().manual_seed(count))
+    images[:, :, 0, 0], images[:, :, 1, 1] = 0.0, 1.0  # at the ends of the box too
+    return images, torch.arange(count) % 4, Streams(torch.arange(count), 0)
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("kind", MODELS)
+def test_stays_inside_and_leaves_the_rest_alone(name, norm, kind):
+    threat, model = Threat(norm, 0.1), MODELS[kind]
+    images, classes, streams = batch(3)
+    before, state = images.clone(), torch.get_rng_state()
+    weights = [v.clone() for v in model.state_dict().values()]
+    found = ATTACKS[name](threat)(Target.of(model), images, classes, streams)
+    assert found.shape == images.shape
+    assert found.dtype == images.dtype
+    assert not found.requires_grad
+    assert threat.size(found, images).max() <= 0.1 * (1 + 1e-5)
+    assert found.min() >= 0
+    assert found.max() <= 1
+    assert torch.equal(images, before)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(a, b) for a, b in zip(weights, model.state_dict().values(), strict=True))
+    assert not any(m.training for m in model.modules())
+    assert all(p.grad is None for p in model.parameters())
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize("count", [0, 1])
+def test_takes_one_image_and_none(name, count):
+    images, classes, streams = batch(count)
+    found = ATTACKS[name](Threat("linf", 0.1))(Target.of(MODELS["linear"]), images, classes, streams)
+    assert found.shape == images.shape
+
+
+@pytest.mark.parametrize("name", [n for n in ATTACKS if n != "cw"])
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_eps_zero_changes_nothing(name, norm):
+    images, classes, streams = batch(2)
+    found = ATTACKS[name](Threat(norm, 0.0))(Target.of(MODELS["linear"]), images, classes, streams)
+    torch.testing.assert_close(found, images, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_the_same_streams_give_the_same_attack(name):
+    images, classes, streams = batch(2)
+    first, again = (
+        ATTACKS[name](Threat("linf", 0.1))(Target.of(MODELS["noisy"]), images, classes, streams) for _ in range(2)
+    )
+    assert torch.equal(first, again)

@@ -1,0 +1,106 @@
+"""What an evaluation relies on in every classifier: IDC in each of its answers, and a user's wrapped module."""
+
+import pytest
+import torch
+from torch import nn
+
+from conftest import tiny_model
+from idc.attacks.target import ANSWER, Target
+from idc.errors import IDCError
+from idc.evaluation.wrapped import Wrapped, as_classifier
+from idc.noise import Streams
+from idc.types import Classifier
+from noise_models import Linear, Noisy
+
+SHAPE = (1, 8, 8)
+
+
+def plain() -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 4))
+
+
+class RandomInput(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = plain()
+
+    def forward(self, images):
+        return self.net(images + 0.3 * torch.randn_like(images))
+
+
+CLASSIFIERS = {
+    "idc": tiny_model(),
+    "idc, one step": tiny_model().with_answer(visits=(3,)),
+    "idc, eta 0": tiny_model().with_answer(eta=0.0),
+    "linear": Linear(shape=SHAPE),
+    "noisy": Noisy(shape=SHAPE),
+    "wrapped": Wrapped(plain(), input_shape=SHAPE),
+    "wrapped, random": Wrapped(RandomInput(), input_shape=SHAPE),
+}
+IMAGES = torch.rand(3, *SHAPE, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_offers_what_the_protocol_names(name):
+    model = CLASSIFIERS[name]
+    assert isinstance(model, Classifier)
+    assert (model.num_classes, tuple(model.input_shape)) == (4, SHAPE)
+    for function in [model, *model.surrogates().values()]:
+        x = IMAGES.clone().requires_grad_()
+        logits = function(x)
+        assert logits.shape == (3, 4)
+        (gradient,) = torch.autograd.grad(logits.square().sum(), x)
+        assert torch.isfinite(gradient).all()
+        assert (gradient.flatten(1).abs().amax(1) > 0).all()
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_says_truly_whether_it_is_stochastic(name):
+    model = CLASSIFIERS[name]
+    with torch.no_grad():
+        assert torch.equal(model(IMAGES), model(IMAGES)) is not model.stochastic
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_an_images_logits_do_not_depend_on_its_batch(name):
+    target, streams = Target.of(CLASSIFIERS[name]), Streams(torch.tensor([5, 6, 7]), 0)
+    together = target.logits(ANSWER, IMAGES, streams, draws=2)
+    alone = target.logits(ANSWER, IMAGES[1:2], streams.take(torch.tensor([1])), draws=2)
+    torch.testing.assert_close(alone[:, 0], together[:, 1], rtol=1e-4, atol=1e-5)
+
+
+def test_judging_is_what_predict_does():
+    model, ids = tiny_model(), torch.tensor([5, 6, 7])
+    expected = model.predict(IMAGES, draws=7, ids=ids, seed=3)
+    logits = Target.of(model).logits(ANSWER, IMAGES, Streams(ids, 3), draws=7)
+    votes = nn.functional.one_hot(logits.argmax(2), 4).float().mean(0)
+    torch.testing.assert_close(votes, expected.votes)
+    torch.testing.assert_close(-logits.mean(0) * model.config.temperature, expected.distances, rtol=1e-4, atol=1e-6)
+
+
+def test_checkpointing_changes_memory_and_nothing_else():
+    from idc.profiling import peak_cpu_bytes
+
+    def gradient(model):
+        x = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(0)).requires_grad_()
+        noise = torch.randn(2, 4, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+        (found,) = torch.autograd.grad(model(x, noise=noise).square().sum(), x)
+        return found
+
+    plain_model, saving = tiny_model(), tiny_model()
+    saving.checkpointing = True
+    torch.testing.assert_close(gradient(saving), gradient(plain_model))
+    assert peak_cpu_bytes(lambda: gradient(saving)) < 0.7 * peak_cpu_bytes(lambda: gradient(plain_model))
+
+
+def test_a_classifier_is_taken_as_it_is_and_others_are_refused():
+    model = Linear(shape=SHAPE)
+    assert as_classifier(model, input_shape=SHAPE) is model
+    with pytest.raises(IDCError, match=r"torch\.nn\.Module"):
+        as_classifier(lambda x: x, input_shape=SHAPE)
+    with pytest.raises(IDCError, match="takes images"):
+        Wrapped(nn.Linear(3, 4), input_shape=SHAPE)
+    with pytest.raises(IDCError, match="returns logits"):
+        Wrapped(nn.Identity(), input_shape=SHAPE)

@@ -2,7 +2,7 @@
 
     python benchmarks/robustness.py MODEL --name NAME --data D --eps 0.05 0.1 [--limit 512]
 
-Each evaluation is resumable and lies in runs/robustness/NAME/PROTOCOL-EPS; the figures go to
+Under `torchrun --nproc_per_node 4` (one thread each) the images are shared out. Each evaluation is resumable and lies in runs/robustness/NAME/PROTOCOL-EPS; the figures go to
 benchmarks/results/robustness-NAME.json.
 """
 
@@ -41,6 +41,8 @@ def main() -> None:
                 limit=given.limit, keep=True,
             )  # fmt: skip
             summary = evaluate(request, out)
+            if not summary:  # a process other than the first
+                continue
             robust = {k: f"{summary['robust'][k]['mean']:.1%}" for k in ("mean", "majority", "worst_of_n")}
             print({k: f"{v['mean']['mean']:.1%}" for k, v in summary["attacks"].items()}, robust, flush=True)
             rows.append({"protocol": protocol, "eps": value, "eps_text": text} | {k: summary[k] for k in KEPT})

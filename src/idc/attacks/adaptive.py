@@ -30,8 +30,9 @@ class AdaptiveAttack:
         steps: of the long runs.
         restarts: long untargeted runs for each image.
         targets: long targeted runs for each image, along a function without noise.
-        noisy_targets: the same, along a function with noise, where each costs ``eot`` times as much.
-        eot: draws of the noise in each gradient of a function of a stochastic model.
+        noisy_targets: the same, along a function with noise, whose every evaluation costs more.
+        eot: draws of the noise in each gradient of the long untargeted runs along a function with noise; the targeted
+            ones take half as many, trials one, fresh in every step.
         low_frequency: share of the frequencies of each side in the trials that keep only the lowest; None for no such.
         judge_draws: draws of the real model by which runs are compared.
     """
@@ -55,13 +56,10 @@ class AdaptiveAttack:
         return [
             GradientAttack(
                 threat=self.threat, objective=o, surrogate=f, steps=self.trial_steps, control="auto",
-                eot=self._eot(target), low_frequency=share, judge_draws=self.judge_draws,
+                low_frequency=share, judge_draws=self.judge_draws,
             )
             for f, o, share in [*both, *low]
         ]  # fmt: skip
-
-    def _eot(self, target: Target) -> int:
-        return self.eot if target.stochastic else 1
 
     def __call__(self, target: Target, images: Tensor, classes: Tensor, streams: Streams) -> Tensor:
         if not len(images) or self.threat.eps == 0:
@@ -86,7 +84,8 @@ class AdaptiveAttack:
         return best.x
 
     def _long(self, trial: GradientAttack, noisy: bool) -> list[GradientAttack]:
-        long = [replace(trial, steps=self.steps, restarts=self.restarts)]
+        long = [replace(trial, steps=self.steps, restarts=self.restarts, eot=self.eot)]
         if targets := self.noisy_targets if noisy else self.targets:
-            long.append(replace(trial, steps=self.steps, objective=DLR(), targets=targets))
+            eot = max(1, self.eot // 2)
+            long.append(replace(trial, steps=self.steps, objective=DLR(), targets=targets, eot=eot))
         return long

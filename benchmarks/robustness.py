@@ -2,8 +2,8 @@
 
     python benchmarks/robustness.py MODEL --name NAME --data D --eps 0.05 0.1 [--limit 512]
 
-Under `torchrun --nproc_per_node 4` (one thread each) the images are shared out. Each evaluation is resumable and lies in runs/robustness/NAME/PROTOCOL-EPS; the figures go to
-benchmarks/results/robustness-NAME.json.
+Under `torchrun --nproc_per_node 4` (one thread each) the images are shared out. Each evaluation is resumable and lies
+in runs/robustness/NAME/PROTOCOL-EPS; the figures go to benchmarks/results/robustness-NAME.json.
 """
 
 import argparse

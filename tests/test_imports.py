@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "idc"
-FOUNDATION = {"errors", "types", "noise", "records", "files", "hub"}
+FOUNDATION = {"errors", "types", "noise", "records", "files", "hub", "progress"}
 METHOD = {"labels", "bridge", "unet"}
 ALLOWED = {
     "__init__": {"bridge", "classifier", "errors", "labels", "unet"},
@@ -15,6 +15,8 @@ ALLOWED = {
     "noise": {"errors"},
     "files": {"errors"},
     "hub": {"errors"},
+    "records": {"errors", "files"},
+    "progress": set(),
     "labels": FOUNDATION,
     "bridge": FOUNDATION,
     "unet": FOUNDATION,
@@ -28,11 +30,16 @@ ALLOWED = {
     "attacks": FOUNDATION,
     "evaluation": FOUNDATION | {"attacks"},
     "report": FOUNDATION,
-    "use": FOUNDATION | METHOD | {"classifier", "data", "evaluation", "profiling", "training"},
+    "use": FOUNDATION | METHOD | {"classifier", "data", "profiling"},
+    "opening": FOUNDATION | {"classifier", "data", "evaluation"},
+    "evaluating": FOUNDATION | {"attacks", "classifier", "data", "evaluation", "opening", "training", "__init__"},
     "demo": FOUNDATION
     | METHOD
-    | {"classifier", "data", "evaluation", "profiling", "training", "attacks", "report", "__init__"},
-    "cli": FOUNDATION | {"demo", "use", "training", "reference", "profiling", "evaluation", "report", "__init__"},
+    | {"classifier", "data", "evaluation", "profiling", "training", "attacks", "report", "__init__"}
+    | {"evaluating", "opening"},
+    "cli": FOUNDATION
+    | {"demo", "use", "training", "reference", "profiling", "evaluation", "report", "evaluating", "opening"}
+    | {"__init__"},
 }
 
 

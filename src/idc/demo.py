@@ -17,17 +17,22 @@ from idc.attacks.target import Target
 from idc.attacks.threat import Threat
 from idc.classifier import IDC
 from idc.data import ImageSet
+from idc.evaluating import evaluate
 from idc.evaluation.verdict import wilson
 from idc.files import whole_file, write_json
 from idc.labels import gram_report
 from idc.noise import Streams
+from idc.opening import Request
 from idc.profiling import count_flops, count_passes
+from idc.report.demo_page import write_demo_page
+from idc.report.results_page import write_report
 from idc.training.recipe import RECIPES, override
 from idc.training.start import start_training
 from idc.training.trainer import read_metrics
 
 EPS = (0.05, 0.1, 0.2, 0.3)
 DRAWS = 10
+QUICK_EPS, QUICK_IMAGES = 0.1, 100
 _WHY_SIZE = (
     "The digits are 8x8 pixels and are enlarged to 32x32: a label then has D = 1,024 values, over which the noise that "
     "the reverse process injects averages out. With D = 64 it does not, and the multi-step answer falls far behind."
@@ -161,7 +166,6 @@ def run_demo(out: Path, *, seed: int = 0, epochs: float | None = None, say: Call
     import json
 
     from idc.errors import IDCError
-    from idc.report.demo_page import write_demo_page
 
     changes = {"seed": seed} | ({} if epochs is None else {"epochs": epochs})
     recipe = override(RECIPES["digits"], changes)
@@ -181,7 +185,24 @@ def run_demo(out: Path, *, seed: int = 0, epochs: float | None = None, say: Call
     write_json(out / "demo.json", records)
     for line in _lines(records):
         say(line)
+    _quick(out, seed, say)
     return write_demo_page(out)
+
+
+def _quick(out: Path, seed: int, say: Callable[[str], object]) -> None:
+    """The quick protocol on the demo's model, and its report beside the demo's page."""
+    say(f"the quick protocol (a short adaptive attack) on {QUICK_IMAGES} test images at eps {QUICK_EPS} ...")
+    request = Request(model=str(out / "run" / "best"), data="digits", protocol="quick", eps=QUICK_EPS,
+                      limit=QUICK_IMAGES, seed=seed)  # fmt: skip
+    summary = evaluate(request, out / "quick", say=say)
+    robust, clean = summary["robust"], summary["clean"]
+    say(
+        f"quick: {robust['mean']['mean']:.1%} of draws right, {robust['majority']['mean']:.1%} by majority, "
+        f"{robust['worst_of_n']['mean']:.1%} in all {robust['draws']} draws (clean: {clean['mean']['mean']:.1%}, "
+        f"{clean['majority']['mean']:.1%}, {clean['worst_of_n']['mean']:.1%})"
+    )
+    page, *_ = write_report([out / "quick"], out / "quick.html")
+    say(f"its report: {page}")
 
 
 def _lines(records: dict[str, Any]) -> list[str]:

@@ -1,18 +1,14 @@
-"""What the command line's short verbs do: classify files, measure a model on a split, open a model or preset."""
+"""What the command line's short verbs do: classify files, open a model or preset."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 
 from idc import data as datasets
 from idc.classifier import IDC
-from idc.errors import IDCError
-from idc.evaluation.verdict import wilson
-from idc.files import make_folder, write_json
 from idc.profiling import preset_model
-from idc.training.validation import clean_accuracy
 from idc.unet import PRESETS
 
 
@@ -53,56 +49,6 @@ def predict_files(
             {"image": str(file), "class": found.names[index], "agreement": agreement, "draws": draws, "top": nearest}
         )
     return rows
-
-
-def evaluate_clean(
-    model: str,
-    data: str,
-    out: Path,
-    *,
-    split: str = "test",
-    draws: int = 10,
-    limit: int | None = None,
-    seed: int = 0,
-    skip_bad: bool = False,
-) -> dict[str, Any]:
-    """Clean accuracy of a saved model on a split, written to ``out/summary.json``.
-
-    Raises:
-        IDCError: if model and data do not fit, or ``out`` cannot be written.
-    """
-    if split not in ("train", "validation", "test"):
-        raise IDCError(f"split {split!r}", "train, validation or test", "correct --split")
-    classifier = IDC.from_pretrained(model, device=default_device())
-    channels, size, _ = classifier.input_shape
-    images = datasets.load(
-        data, split=cast(datasets.Split, split), image_size=size, channels=channels, limit=limit, skip_bad=skip_bad
-    )
-    if images.class_names != classifier.class_names:
-        given, own = ", ".join(images.class_names[:4]), ", ".join(classifier.class_names[:4])
-        raise IDCError(
-            f"data with the classes {given}, ...", f"the model's: {own}, ...", "evaluate on data of the same classes"
-        )
-    make_folder(out)
-    found, _ = clean_accuracy(classifier, images, draws=draws, seed=seed)
-    accuracy = {"one-step": found.one_step, f"multi-step, mean of {draws} draws": found.multi_step}
-    summary = {
-        "accuracy": {name: wilson(value, found.images).to_dict() for name, value in accuracy.items()},
-        "settings": {
-            "model": model,
-            "data": data,
-            "split": split,
-            "images": found.images,
-            "draws": draws,
-            "seed": seed,
-            "visits": list(classifier.config.visits),
-            "eta": classifier.config.bridge.eta,
-            "fingerprint": images.fingerprint,
-            "torch": torch.__version__,
-        },
-    }
-    write_json(out / "summary.json", summary)
-    return summary
 
 
 def open_model_or_preset(

@@ -1,0 +1,143 @@
+"""From a user's request to a result: models by name and by factory, radii, refusals, rejudging, sweeps."""
+
+import json
+
+import pytest
+import torch
+
+from conftest import TINY
+from idc import IDC, IDCConfig, data
+from idc.errors import IDCError
+from idc.evaluating import evaluate, parse_sweep, rejudge, run_sweep
+from idc.evaluation.summary import read_lines
+from idc.opening import Request, open_both, parse_eps
+
+FACTORY = """
+import torch
+from torch import nn
+
+def plain():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear({size}, 10))
+
+def broken():
+    raise ValueError("no weights here")
+
+def number():
+    return 3
+"""
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """An untrained IDC for the digits, which answers nearly at random and in milliseconds."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = IDC(IDCConfig(10, (1, 8, 8), TINY, class_names=tuple("0123456789")))
+        torch.nn.init.normal_(model.unet.net.conv_out.weight, 0, 0.2)
+    folder = tmp_path_factory.mktemp("model") / "m"
+    model.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def factory(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(FACTORY.format(size=32 * 32))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(__import__("sys").modules, "mine", raising=False)
+    return "mine:plain"
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("8/255", 8 / 255), ("0.1", 0.1), (0.1, 0.1), (" 1 / 255 ", 1 / 255), ("1e-3", 1e-3)]
+)
+def test_eps_is_read_as_people_write_it(text, value):
+    assert parse_eps(text) == pytest.approx(value)
+
+
+@pytest.mark.parametrize("text", ["", "8/", "eight", "1/0", "8/255/2", "--1"])
+def test_other_radii_are_refused(text):
+    with pytest.raises(IDCError, match="8/255"):
+        parse_eps(text)
+
+
+def test_a_users_module_is_evaluated_by_name(factory, tmp_path):
+    summary = evaluate(Request(model=factory, data="digits", protocol="quick", limit=12), tmp_path / "r")
+    lines = read_lines(tmp_path / "r")
+    test = data.load("digits", split="test", limit=12)
+    model, _ = open_both(Request(model=factory, data="digits", limit=12), torch.device("cpu"))
+    right = model(test.images.float() / 255).argmax(1) == test.labels
+    assert summary["clean"]["mean"]["mean"] == pytest.approx(right.float().mean().item())
+    assert [line["clean"][0] for line in lines] == right.int().tolist()
+    assert summary["settings"]["protocol"]["threat"]["eps"] == 0.1  # the default for grey images
+    assert summary["draws"] == 1
+    assert summary["answer"]["flops"] == 2 * 1024 * 10
+    assert summary == json.loads((tmp_path / "r" / "summary.json").read_text())
+    assert (tmp_path / "r" / "panel.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "word"), [("mine:none", "mine:none"), ("nowhere:f", "nowhere"), ("mine:broken", "no weights here"),
+                       ("mine:number", "int")],
+)  # fmt: skip
+def test_factories_that_fail_are_explained(factory, name, word, tmp_path):
+    with pytest.raises(IDCError, match=word):
+        evaluate(Request(model=name, data="digits", limit=4), tmp_path / "r")
+    assert not (tmp_path / "r").exists()
+
+
+def test_models_and_data_that_do_not_fit_are_refused(saved, factory, tmp_path):
+    (tmp_path / "mine.py").write_text(FACTORY.format(size=7))
+    with pytest.raises(IDCError, match="takes images"):
+        evaluate(Request(model=factory, data="digits", limit=4), tmp_path / "r")
+    for wrong in ({"split": "final"}, {"norm": "l9"}, {"protocol": "best"}, {"eps": -1.0}, {"visits": (0, 3)}):
+        with pytest.raises(IDCError):
+            evaluate(Request(model=saved, data="digits", limit=4, **wrong), tmp_path / "r")
+    (tmp_path / "mine.py").write_text(FACTORY.format(size=1024))
+    with pytest.raises(IDCError, match="an IDC for --one-step"):
+        evaluate(Request(model=factory, data="digits", limit=4, one_step=True), tmp_path / "r")
+    assert not (tmp_path / "r").exists()
+
+
+def test_one_step_is_deterministic_and_cheaper(saved, tmp_path):
+    request = Request(model=saved, data="digits", limit=20, draws=3)
+    many = evaluate(request, tmp_path / "many")
+    one = evaluate(Request(model=saved, data="digits", limit=20, one_step=True), tmp_path / "one")
+    assert (many["draws"], one["draws"]) == (3, 1)
+    assert many["answer"]["flops"] == pytest.approx(3 * one["answer"]["flops"], rel=0.01)
+    assert one["settings"]["visits"] == [3]
+    first = next(iter(many["accuracy"].values()))
+    assert one["clean"]["mean"]["mean"] == pytest.approx(first["mean"])
+
+
+def test_kept_images_are_judged_again(saved, tmp_path):
+    request = Request(model=saved, data="digits", protocol="pgd", eps=0.05, limit=20, draws=5, keep=True,
+                      knobs=(("steps", 2),))  # fmt: skip
+    summary = evaluate(request, tmp_path / "r")
+    again = rejudge(tmp_path / "r", draws=40, seed=9)
+    assert again["robust"]["draws"] == 40
+    assert again["robust"]["mean"]["mean"] == pytest.approx(summary["robust"]["mean"]["mean"], abs=0.15)
+    assert rejudge(tmp_path / "r", draws=40, seed=9) == again
+    assert rejudge(tmp_path / "r", draws=40, seed=10) != again
+    evaluate(Request(model=saved, data="digits", limit=4), tmp_path / "bare")
+    for folder in (tmp_path / "bare", tmp_path / "none"):
+        with pytest.raises(IDCError):
+            rejudge(folder)
+
+
+def test_a_sweep_is_its_evaluations(saved, tmp_path):
+    request = Request(model=saved, data="digits", protocol="pgd", eps=0.05, limit=6, draws=2)
+    found = run_sweep(request, "steps=1,3", tmp_path / "s", say=lambda _: None)
+    for row, steps in zip(found["rows"], (1, 3), strict=True):
+        own = json.loads((tmp_path / "s" / f"steps-{steps}" / "summary.json").read_text())
+        assert row["robust"] == own["robust"]
+        assert own["settings"]["protocol"]["attacks"][f"pgd-{steps}"]["steps"] == steps
+    assert json.loads((tmp_path / "s" / "sweep.json").read_text())["setting"] == "steps"
+    visits = run_sweep(request, "visits=3;3,0", tmp_path / "v", say=lambda _: None)
+    assert [row["robust"]["draws"] for row in visits["rows"]] == [1, 2]
+
+
+@pytest.mark.parametrize("text", ["steps", "steps=", "colour=1,2", "steps=a", "visits=3;x", "eps=1/0"])
+def test_sweeps_that_make_no_sense_are_refused(text):
+    with pytest.raises(IDCError):
+        parse_sweep(text)

@@ -3,7 +3,7 @@
 import torch
 
 from idc.attacks.adaptive import AdaptiveAttack
-from idc.attacks.gradient import pgd
+from idc.attacks.gradient import Best, pgd
 from idc.attacks.target import ANSWER, Target
 from idc.attacks.threat import Threat
 from idc.noise import Streams
@@ -72,3 +72,29 @@ def test_a_deterministic_function_is_drawn_once():
     mixed = Target(Noisy(), {"quiet": model}, stochastic=True)
     assert mixed.noisy(ANSWER, easy_images(model, 2)[0])
     assert not mixed.noisy("quiet", easy_images(model, 2)[0])
+
+
+def test_an_image_leaves_only_when_many_fresh_draws_are_wrong():
+    """Eight of eight wrong draws are not enough: a point that is right in one draw of twenty stays in the batch."""
+    images, _ = easy_images(Linear(), 40)
+
+    def answer(share: float):
+        def logits(x):
+            right = (torch.rand(len(x), 1)[:, 0] < share).float()
+            return torch.stack([right, 1 - right], 1)
+
+        return logits
+
+    truth = torch.zeros(40, dtype=torch.int64)
+    left = {}
+    for share in (0.0, 0.05, 0.5):
+        target = Target(answer(share), stochastic=True)
+        best = Best(target, images, truth, Streams(torch.arange(40), 0), 8)
+        best.offer(images, torch.arange(40), "x")
+        left[share] = len(best.standing())
+        calls = target.tally.forward[ANSWER]
+        assert len(best.standing()) == left[share]
+        assert target.tally.forward[ANSWER] == calls  # nothing new was found: nothing is asked again
+    assert left[0.0] == 0
+    assert left[0.05] >= 36
+    assert left[0.5] == 40

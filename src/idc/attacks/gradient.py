@@ -92,7 +92,9 @@ class GradientAttack:
             now, runs = runs[:many], runs[many:]
             found = self._together(target, images, classes, now, rows, streams)
             for (restart, index, _), x in zip(now, found, strict=True):
-                best.offer(x, rows, restart, index)
+                # One after the other all the same: an image that is done after one keeps it, however many ran at once.
+                still = torch.isin(rows, best.standing())
+                best.offer(x[still], rows[still], restart, index)
         return best.x
 
     def _together(
@@ -155,6 +157,9 @@ class GradientAttack:
         return result
 
 
+CONFIRM = 64
+
+
 class Best:
     """For each image the found point that the real model, asked with fresh noise, gets wrong most often."""
 
@@ -162,15 +167,32 @@ class Best:
         self.target, self.classes, self.streams, self.draws = target, classes, streams, draws
         self.x = images.clone()
         self.score = torch.full((len(images),), float("inf"), device=images.device)
+        self.done = torch.zeros(len(images), dtype=torch.bool, device=images.device)
+        self.unconfirmed = self.done.clone()  # found since the last confirmation
+        self.rounds = torch.zeros(len(images), dtype=torch.int64, device=images.device)
 
     def standing(self) -> Tensor:
-        """Rows of the images that may still be improved: all but those whose deterministic answer is wrong."""
-        if self.target.stochastic:
-            return torch.arange(len(self.x), device=self.x.device)
-        return (self.score >= 1).nonzero()[:, 0]
+        """Rows of the images that may still be improved: not those whose answer is wrong, if it is deterministic, or
+        wrong in every one of CONFIRM more draws."""
+        wrong = (self.score < 1) & self.unconfirmed & ~self.done
+        self.unconfirmed &= ~wrong
+        if not self.target.stochastic:
+            self.done |= wrong
+        else:
+            # Each image counts its own confirmations: their noise must not depend on the rest of the batch.
+            for round_ in self.rounds[wrong].unique().tolist():
+                rows = (wrong & (self.rounds == round_)).nonzero()[:, 0]
+                streams = self.streams.of("confirm", round_).take(rows)
+                right, _ = self.target.judge(self.x[rows], self.classes[rows], streams, draws=CONFIRM)
+                self.done[rows] = ~right.any(0)
+                self.rounds[rows] += 1
+                self.score[rows] = torch.maximum(self.score[rows], right.float().sum(0) * self.draws / CONFIRM)
+        return (~self.done).nonzero()[:, 0]
 
     def offer(self, x: Tensor, rows: Tensor, *keys: object) -> Tensor:
         """Judge ``x``, points for the images ``rows``, and keep the better ones; returns their scores."""
+        if not len(rows):
+            return self.score[rows]
         right, margin = self.target.judge(
             x, self.classes[rows], self.streams.of("judge", *keys).take(rows), draws=self.draws
         )
@@ -178,6 +200,7 @@ class Best:
         better = score < self.score[rows]
         self.x[rows[better]] = x[better]
         self.score[rows[better]] = score[better]
+        self.unconfirmed[rows[better]] = True
         return score
 
 

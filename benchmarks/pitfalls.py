@@ -1,0 +1,68 @@
+"""Which flaw of the published evaluation accounts for what: PGD-20 as published, its flaws removed one at a time, alone
+and on top of each other.
+
+    python benchmarks/pitfalls.py MODEL --name NAME --data D --eps 0.1 [--limit 512]
+
+Resumable; figures go to benchmarks/results/pitfalls-NAME.json.
+"""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+from common import write
+from custom import run
+
+from idc.attacks.adaptive import AdaptiveAttack
+from idc.attacks.gradient import Attack, apgd, pgd
+from idc.attacks.objective import Margin
+from idc.attacks.target import ANSWER
+from idc.attacks.threat import Threat
+from idc.evaluation.published import PUBLISHED
+from idc.opening import Request, parse_eps
+from idc.report.results import eps_text
+
+
+def variants(threat: Threat) -> tuple[tuple[str, Attack], ...]:
+    """Name -> attack: as published, each flaw removed alone, then all removed one after the other."""
+    base = pgd(threat, step=threat.eps / 4, surrogate=PUBLISHED, fixed_noise=True)
+    long = apgd(threat, surrogate="chain-inner", objective=Margin(), eot=4)
+    return (
+        ("as published", base),
+        ("alone: logits", replace(base, surrogate=ANSWER)),
+        ("alone: fresh noise in each step", replace(base, fixed_noise=False)),
+        ("alone: mean of 4 draws", replace(base, fixed_noise=False, eot=4)),
+        ("alone: no clamp, inner product (fixed noise)", replace(base, surrogate="chain-inner")),
+        ("alone: one-step answer, inner product", replace(base, surrogate="one-step-inner")),
+        ("then: logits", replace(base, surrogate=ANSWER)),
+        ("then: and fresh noise, mean of 4 draws", replace(base, surrogate=ANSWER, fixed_noise=False, eot=4)),
+        ("then: and no clamp, inner product", replace(base, surrogate="chain-inner", fixed_noise=False, eot=4)),
+        ("then: and 100 adaptive steps on the margin", long),
+        ("then: and the search over all of these", AdaptiveAttack(threat=threat)),
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("--name", required=True)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--data-name")
+    parser.add_argument("--eps", required=True)
+    parser.add_argument("--limit", type=int, default=512)
+    given = parser.parse_args()
+    threat = Threat("linf", parse_eps(given.eps))
+    request = Request(model=given.model, data=given.data, data_name=given.data_name, limit=given.limit)
+    out = Path("runs/pitfalls") / f"{given.name}-{given.eps.replace('/', '-')}"
+    found = run(request, "pitfalls", threat, variants(threat), out)
+    if found is not None:
+        for name, verdict in found["attacks"].items():
+            print(f"{name:50} {verdict['mean']['mean']:.1%} {verdict['worst_of_n']['mean']:.1%}", flush=True)
+        data = given.data_name or given.data
+        command = f"python benchmarks/pitfalls.py {given.model} --name {given.name} --data {data}"
+        kept = {k: found[k] for k in ("clean", "noise", "attacks", "images", "draws", "single_draw", "settings")}
+        write(f"pitfalls-{given.name}", f"{command} --eps {given.eps}", {"eps_text": eps_text(threat.eps)} | kept)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""Evaluating as a user does: by protocol, killed and gone on with, in several processes, swept, judged again."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from conftest import TINY
+from idc import IDC, IDCConfig
+from idc.evaluation.summary import read_lines
+from program import idc, refused
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        own = IDC(IDCConfig(10, (1, 8, 8), TINY, class_names=tuple("0123456789")))
+        torch.nn.init.normal_(own.unet.net.conv_out.weight, 0, 0.2)
+    folder = tmp_path_factory.mktemp("model") / "m"
+    own.save_pretrained(folder)
+    return folder
+
+
+PGD = ("--data", "digits", "--protocol", "pgd", "--steps", 3, "--eps", "0.05", "--draws", 4)
+
+
+def test_evaluate_rejudge_report(model, tmp_path):
+    out = tmp_path / "r"
+    result = idc("evaluate", model, *PGD, "--limit", 20, "--keep", "--out", out, COLUMNS="160")
+    assert result.returncode == 0, result.stderr
+    assert "Not adaptive" in result.stdout
+    assert "pgd-3" in result.stdout
+    summary = json.loads((out / "summary.json").read_text())
+    for kind in ("clean", "robust"):
+        for verdict in ("mean", "majority", "worst_of_n"):
+            assert summary[kind][verdict]["low"] <= summary[kind][verdict]["mean"] <= summary[kind][verdict]["high"]
+    assert {"attacks", "sanity", "cost", "settings"} <= summary.keys()
+    again = json.loads(idc("rejudge", out, "--draws", 9, "--json").stdout)
+    assert again["robust"]["draws"] == 9
+    result = idc("report", out, "--out", tmp_path / "page.html")
+    assert result.returncode == 0, result.stderr
+    assert f"{100 * summary['robust']['mean']['mean']:.1f}%" in (tmp_path / "page.html").read_text()
+
+
+def test_the_adaptive_protocol_with_its_sanity_checks(model, tmp_path):
+    args = ("--data", "digits", "--protocol", "adaptive", "--steps", 2, "--limit", 10, "--draws", 3, "--one-step")
+    result = idc("evaluate", model, *args, "--eps", "0.3", "--out", tmp_path / "r", COLUMNS="200")
+    assert result.returncode == 0, result.stderr
+    summary = json.loads((tmp_path / "r" / "summary.json").read_text())
+    assert len(summary["sanity"]) == 18
+    assert all({"name", "passed", "figure", "remedy"} == f.keys() for f in summary["sanity"])
+    assert summary["reliable"] == all(f["passed"] for f in summary["sanity"])
+    assert ("UNRELIABLE" in result.stdout) == (not summary["reliable"])
+
+
+def test_killed_and_started_again(model, tmp_path):
+    """Ten times the blocks of a usual run would take too long: one block done, the next cut, is what is tested."""
+    args = ["evaluate", str(model), *map(str, PGD), "--limit", "260", "--out"]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    command = [sys.executable, "-m", "idc.cli", *args]
+    process = subprocess.Popen([*command, str(killed)], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    end = time.monotonic() + 120
+    while not (killed / "images-0.jsonl").exists() and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    before = len(read_lines(killed))
+    for out in (killed, whole):
+        assert subprocess.run([*command, str(out)], capture_output=True, timeout=200).returncode == 0
+    assert 0 < before < 260
+    assert read_lines(killed) == read_lines(whole)
+    one, other = (json.loads((f / "summary.json").read_text()) for f in (whole, killed))
+    assert {k: one[k] for k in ("clean", "robust", "attacks")} == {k: other[k] for k in ("clean", "robust", "attacks")}
+
+
+def test_two_processes_find_what_one_does(model, tmp_path):
+    args = ["evaluate", str(model), *map(str, PGD), "--limit", "200", "--out"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29518"]
+    env = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    command = [*launch, "-m", "idc.cli", *args, str(tmp_path / "two")]
+    result = subprocess.run(command, capture_output=True, text=True, env=env, timeout=300)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("written:") == 1
+    assert idc(*args, tmp_path / "one", OMP_NUM_THREADS="1").returncode == 0
+    assert read_lines(tmp_path / "two") == read_lines(tmp_path / "one")
+    assert (tmp_path / "two" / "images-1.jsonl").exists()
+    assert json.loads((tmp_path / "two" / "summary.json").read_text())["settings"]["processes"] == 2
+
+
+def test_sweep(model, tmp_path):
+    result = idc("sweep", model, *PGD, "--limit", 6, "--over", "eps=2/255,0.1", "--out", tmp_path / "s", COLUMNS="160")
+    assert result.returncode == 0, result.stderr
+    rows = json.loads((tmp_path / "s" / "sweep.json").read_text())["rows"]
+    assert [round(r["value"], 6) for r in rows] == [round(2 / 255, 6), 0.1]
+    assert idc("report", tmp_path / "s", "--out", tmp_path / "p.html").returncode == 0
+    assert (tmp_path / "p-sweep-eps.png").stat().st_size > 1000
+
+
+def test_mistakes(model, tmp_path):
+    out = tmp_path / "r"
+    for args, word in (
+        (("evaluate", model, "--data", "digits", "--protocol", "best", "--out", out), "best"),
+        (("evaluate", model, "--data", "digits", "--protocol", "pgd", "--eps", "8", "--out", out), "8/255"),
+        (("evaluate", model, "--data", "digits", "--protocol", "pgd", "--norm", "l0", "--out", out), "l0"),
+        (("evaluate", model, "--data", "digits", "--visits", "a", "--out", out), "--visits"),
+        (("evaluate", "nowhere:model", "--data", "digits", "--out", out), "nowhere"),
+        (("evaluate", model, "--data", "digits", "--steps", 3, "--out", out), "--steps"),
+        (("sweep", model, "--data", "digits", "--over", "steps", "--out", out), "steps"),
+        (("rejudge", tmp_path / "none"), "none"),
+        (("report", tmp_path / "none", "--out", tmp_path / "p.html"), "none"),
+    ):
+        refused(idc(*args), word)
+    assert list(tmp_path.iterdir()) == []
+    assert idc("evaluate", model, "--data", "digits", "--limit", 4, "--out", out).returncode == 0
+    refused(idc("evaluate", model, "--data", "digits", "--limit", 4, "--seed", 1, "--out", out), "seed")

@@ -75,7 +75,7 @@ def evaluate(request: Request, out: Path, *, say: Say = print) -> dict[str, Any]
         write_json(out / "request.json", asdict(request))
     state.wait_for_everyone()
     with Bar("images", total=len(problem), quiet=not state.is_main_process) as bar:
-        runner.run(bar.advance)
+        runner.run(bar.advance, bar.describe)
     state.wait_for_everyone()
     summary = _summarise(request, runner, images, say) if state.is_main_process else {}
     state.wait_for_everyone()

@@ -32,6 +32,10 @@ class Bar:
     def __exit__(self, *_: object) -> None:
         self.progress.stop()
 
+    def describe(self, text: str) -> None:
+        """What is being done now."""
+        self.progress.update(self.task, description=text)
+
     def advance(self, count: int) -> None:
         """``count`` more are done."""
         if self.progress.disable:

@@ -128,8 +128,17 @@ class Runner:
         target = Target.of(self.classifier, chunk=self.chunk)
         return published(target) if self.protocol.needs_published else target
 
-    def run(self, advance: Callable[[int], object] = lambda images: None) -> None:
-        """Evaluate this process's share of what is not yet done; ``advance`` is told of images as they finish."""
+    def run(
+        self,
+        advance: Callable[[int], object] = lambda images: None,
+        describe: Callable[[str], object] = lambda text: None,
+    ) -> None:
+        """Evaluate this process's share of what is not yet done.
+
+        Args:
+            advance: is told how many images have finished.
+            describe: is told what is being done.
+        """
         done = records.read_all(self.out, f"{LINES}-*.jsonl", "id")
         blocks = (len(self.problem) + BLOCK - 1) // BLOCK
         ids = self.problem.ids.tolist()
@@ -138,15 +147,16 @@ class Runner:
             missing = [i for i in own if i not in done]
             if index % self.world == self.rank:
                 if missing:
-                    self._block(index, set(missing))
+                    self._block(index, set(missing), describe)
                 advance(len(own))
 
-    def _block(self, index: int, missing: set[int]) -> None:
+    def _block(self, index: int, missing: set[int], describe: Callable[[str], object]) -> None:
         images, classes, ids = self.problem.block(index, self.device)
         target = self.target()
         block = Block(target, images, classes, Streams(ids, derive_seed(self.seed, "evaluation")), self.protocol,
                       self.classifier.num_classes)  # fmt: skip
         for name, attack in self.protocol.attacks:
+            describe(f"images ({name})")
             block.attack(name, attack)
         lines = [line for line in block.lines() if line["id"] in missing]
         if self.keep:

@@ -25,7 +25,7 @@ def _line(
 def _finish(axes: Axes, xlabel: str) -> None:
     axes.set(xlabel=xlabel, ylabel="accuracy, %", ylim=(-2, 102))
     axes.grid(alpha=0.25)
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend(frameon=False, fontsize=8, markerscale=0.5)
 
 
 def over_eps(results: Sequence[Result]) -> Figure | None:
@@ -52,9 +52,9 @@ def over_eps(results: Sequence[Result]) -> Figure | None:
 
 
 def over_flops(results: Sequence[Result]) -> Figure | None:
-    """Robust accuracy over the FLOPs of one answer, circles as large as these; None without attacks."""
+    """Robust accuracy over the FLOPs of one answer, circles as large as these; None below two results."""
     points = [r for r in results if r.summary["attacks"] and r.summary["answer"]["flops"]]
-    if not points:
+    if len(points) < 2:
         return None
     figure = Figure(figsize=(6.6, 3.8))
     axes = figure.add_subplot()

@@ -1,6 +1,7 @@
 """Runs attacks that are no protocol of their own over a model, resumably, as benchmarks need."""
 
 import os
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,12 @@ def run(
     """
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     if world > 1 and not torch.distributed.is_initialized():
-        torch.distributed.init_process_group("gloo")
+        torch.distributed.init_process_group("gloo", timeout=timedelta(days=1))
     classifier, images = open_both(request, torch.device("cpu"))
     about = {"source": request.data_name or request.data, "split": images.split, "fingerprint": images.fingerprint}
     problem = Problem(images.images, images.labels, images.ids, about)
     protocol = Protocol(name, threat, attacks, draws=request.draws or 20)
-    runner = Runner(classifier, problem, protocol, out, rank=rank, world=world)
+    runner = Runner(classifier, problem, protocol, out, request.model, rank=rank, world=world)
     if rank == 0:
         runner.prepare()
     if world > 1:

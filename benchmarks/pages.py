@@ -311,7 +311,7 @@ def main() -> None:
         return
     for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
         text = page.read_text(encoding="utf-8")
-        new = PLACE.sub(lambda m: m[1] + "\n".join(BLOCKS[m[2]]()) + "\n" + m[3], text)
+        new = PLACE.sub(lambda m: m[1] + "\n".join(BLOCKS[m[2]]()).rstrip() + "\n" + m[3], text)
         if "--check" not in sys.argv:
             page.write_text(new, encoding="utf-8")
         elif new != text:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
+from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
@@ -21,8 +22,8 @@ from idc.evaluation.bench import Bench, Finding
 from idc.evaluation.cost import answer_cost, evaluation_cost
 from idc.evaluation.panel import write_panel
 from idc.evaluation.protocol import Protocol, build_protocol
-from idc.evaluation.runner import KEPT, Problem, Runner
-from idc.evaluation.sanity import lines_checks, run_checks
+from idc.evaluation.runner import KEPT, Problem, Runner, model_fingerprint
+from idc.evaluation.sanity import flags_check, lines_checks, run_checks
 from idc.evaluation.summary import read_costs, read_lines, summarise_lines
 from idc.evaluation.verdict import Judged, plurality, verdict, wilson
 from idc.files import make_folder, write_json
@@ -30,6 +31,7 @@ from idc.noise import Streams, derive_seed
 from idc.opening import Request, default_eps, open_both, parse_eps
 from idc.progress import Bar
 from idc.training.validation import clean_accuracy
+from idc.types import Classifier
 
 Say = Callable[[str], object]
 _LIBRARIES = ("torch", "diffusers", "pyautoattack", "foolbox", "accelerate")
@@ -58,28 +60,41 @@ def evaluate(request: Request, out: Path, *, say: Say = print) -> dict[str, Any]
     """
     from accelerate import PartialState
 
-    state = PartialState(cpu=not torch.cuda.is_available())
+    # One process may be busy for hours while others wait.
+    state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=7))
     device = state.device if torch.cuda.is_available() else torch.device("cpu")
     classifier, images = open_both(request, device)
     protocol = build(request, images)
     if protocol.name == "paper" and not classifier.stochastic:
         say("note: the paper's protocol is made for IDC's stochastic answer; here it is basic attacks on probabilities")
     about = {"source": request.data_name or request.data, "split": images.split, "fingerprint": images.fingerprint}
-    problem = Problem(images.images, images.labels, images.ids, about)
+    order = interleaved(images.labels)
+    problem = Problem(images.images[order], images.labels[order], images.ids[order], about)
     runner = Runner(
-        classifier, problem, protocol, out, seed=request.seed, chunk=request.chunk, keep=request.keep,
+        classifier, problem, protocol, out, request.model, seed=request.seed, chunk=request.chunk, keep=request.keep,
         rank=state.process_index, world=state.num_processes, device=device,
     )  # fmt: skip
     if state.is_main_process:
         runner.prepare()
         write_json(out / "request.json", asdict(request))
     state.wait_for_everyone()
-    with Bar("images", total=len(problem), quiet=not state.is_main_process) as bar:
-        runner.run(bar.advance, bar.describe)
-    state.wait_for_everyone()
-    summary = _summarise(request, runner, images, say) if state.is_main_process else {}
-    state.wait_for_everyone()
-    return summary
+    # TF32 would move points that lie at a decision's edge from one batch to another.
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        with Bar("images", total=len(problem), quiet=not state.is_main_process) as bar:
+            runner.run(bar.advance, bar.describe)
+        state.wait_for_everyone()
+        return _summarise(request, runner, images, say) if state.is_main_process else {}
+
+
+def interleaved(classes: Tensor) -> Tensor:
+    """(N,) true classes -> an order in which every class comes first once, then every class a second time, and so on:
+    the first images of a folder sorted by class are then no single class."""
+    order = torch.argsort(classes, stable=True)
+    counts = torch.bincount(classes)
+    first = torch.cumsum(counts, 0) - counts
+    rank = torch.empty_like(classes)
+    rank[order] = torch.arange(len(classes)) - first[classes[order]]
+    return torch.argsort(rank * (int(classes.max()) + 1) + classes, stable=True)
 
 
 def _summarise(request: Request, runner: Runner, images: datasets.ImageSet, say: Say) -> dict[str, Any]:
@@ -91,7 +106,7 @@ def _summarise(request: Request, runner: Runner, images: datasets.ImageSet, say:
     seconds = sum(costs["seconds"].values())
     cost = evaluation_cost(target, one[:1], costs["forward"], costs["backward"], costs["images"], seconds)
     cost["seconds_by_attack"] = {k: v / max(1, costs["images"]) for k, v in costs["seconds"].items()}
-    sanity = [f.to_dict() for f in _sanity(runner, lines, say)]
+    sanity = [f.to_dict() for f in _sanity(runner, lines, costs["flags"], say)]
     summary |= {
         "protocol": runner.protocol.name,
         "adaptive": runner.protocol.adaptive,
@@ -111,7 +126,9 @@ def _summarise(request: Request, runner: Runner, images: datasets.ImageSet, say:
 
 def _both_answers(model: IDC, images: datasets.ImageSet, draws: int, seed: int) -> dict[str, Any]:
     found, _ = clean_accuracy(model, images, draws=draws, seed=seed)
-    values = {"one-step": found.one_step, f"multi-step, mean of {draws} draws": found.multi_step}
+    values = {"one-step": found.one_step}
+    if model.config.visits != model.one_step_visits:
+        values[f"multi-step, mean of {draws} draws"] = found.multi_step
     return {name: wilson(value, found.images).to_dict() for name, value in values.items()}
 
 
@@ -127,7 +144,7 @@ def _settings(request: Request, runner: Runner) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _sanity(runner: Runner, lines: Sequence[dict[str, Any]], say: Say) -> list[Finding]:
+def _sanity(runner: Runner, lines: Sequence[dict[str, Any]], flags: Sequence[str], say: Say) -> list[Finding]:
     count = min(runner.protocol.sanity, len(runner.problem))
     if not count:
         return []
@@ -138,7 +155,7 @@ def _sanity(runner: Runner, lines: Sequence[dict[str, Any]], say: Say) -> list[F
         Streams(ids[:count], derive_seed(runner.seed, "sanity")), runner.protocol.threat,
         robust={line["id"]: line["robust"][0] / line["draws"] for line in lines}, chunk=runner.chunk,
     )  # fmt: skip
-    return [*run_checks(bench), *lines_checks(lines)]
+    return [*run_checks(bench), *lines_checks(lines), flags_check(flags)]
 
 
 # -- rejudge -----------------------------------------------------------------------------------------------------------
@@ -160,9 +177,13 @@ def rejudge(folder: Path, *, draws: int = 100, seed: int = 1, model: str | None 
         IDCError: if the folder holds no kept images.
     """
     held = records.read_json(folder / "request.json", "give the folder of a result of idc evaluate")
-    request = _request(held)
+    try:
+        request = _request(held)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise IDCError(folder / "request.json", "a request of idc evaluate", "evaluate again") from error
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     classifier, images = open_both(request if model is None else replace(request, model=model), device)
+    _same_as_then(folder, request, classifier if model is None else None, images)
     true = dict(zip(images.ids.tolist(), images.labels.tolist(), strict=True))
     judged: list[Judged] = []
     classes: list[int] = []
@@ -178,6 +199,20 @@ def rejudge(folder: Path, *, draws: int = 100, seed: int = 1, model: str | None 
     found = {"robust": verdict(judged, classes, n).to_dict(), "draws": n, "seed": seed, "model": model or request.model}
     write_json(folder / "rejudged.json", found)
     return found
+
+
+def _same_as_then(folder: Path, request: Request, model: Classifier | None, images: datasets.ImageSet) -> None:
+    """Refuse data, or a model of the same name, that are not those of the evaluation; and images that were not kept."""
+    then = records.read_json(folder / "settings.json", "evaluate again")
+    if then["data"]["fingerprint"] != images.fingerprint:
+        raise IDCError(request.data, "the images that were attacked", "give the same data, or evaluate again")
+    if model is not None and then["classifier"]["fingerprint"] != model_fingerprint(model):
+        raise IDCError(request.model, "the weights that were attacked", "name a model with --model, or evaluate again")
+    kept = {i for _, ids in _kept(folder) for i in ids.tolist()}
+    if missing := {line["id"] for line in read_lines(folder)} - kept:
+        raise IDCError(
+            f"{len(missing)} images", "kept adversarial images of all", "run the same idc evaluate with --keep"
+        )
 
 
 def _request(held: dict[str, Any]) -> Request:

@@ -154,7 +154,8 @@ class PerImage(TorchFunctionMode):
             if kind == "dropout":
                 return self._dropout(func, like, args, kwargs)
             if kind == "bernoulli":
-                return (self._rows(shape, device, _uniform) < like).to(like.dtype)  # type: ignore[operator, union-attr]
+                p = kwargs.get("p", args[1] if len(args) > 1 else like)
+                return (self._rows(shape, device, _uniform) < p).to(like.dtype)  # type: ignore[operator, union-attr]
             values = self._rows(shape, device, _gaussian if "normal" in kind or "randn" in kind else _uniform)
             if kind in ("normal_", "uniform_"):
                 first, second = _two(args, kwargs, kind)

@@ -114,7 +114,9 @@ def open_both(request: Request, device: torch.device) -> tuple[Classifier, datas
         own = _as_asked(own, request)
     elif request.one_step or request.visits or request.eta is not None:
         raise IDCError(request.model, "an IDC for --one-step, --visits or --eta", "leave the flag out")
-    own = own.to(device).requires_grad_(False)
+    own = own.to(device)
+    for parameter in own.parameters():  # a ScriptModule has no requires_grad_
+        parameter.requires_grad_(False)
     classifier = as_classifier(own, input_shape=images.shape, name=request.model)
     _check_classes(classifier, images)
     return classifier, images

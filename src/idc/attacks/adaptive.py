@@ -66,7 +66,7 @@ class AdaptiveAttack:
             return images.clone()
         best = Best(target, images, classes, streams, self.judge_draws)
         trials = self.trials(target)
-        scores = torch.full((len(trials), len(images)), float("inf"), device=images.device)
+        scores = torch.full((len(trials), len(images)), float("inf"), device=images.device, dtype=torch.float64)
         for index, trial in enumerate(trials):
             rows = best.standing()
             if not len(rows):

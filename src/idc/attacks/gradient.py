@@ -47,6 +47,7 @@ class GradientAttack:
         eot: draws of the noise averaged in each gradient.
         fixed_noise: the same draws in every step, instead of fresh ones (a flaw, kept for comparison).
         low_frequency: share of the frequencies of each side that the gradient keeps; None keeps all (pixels).
+        mean_of: what is averaged over draws: the objective ("loss"), or the function's outputs before it ("outputs").
         judge_draws: draws by which runs are compared.
     """
 
@@ -63,6 +64,7 @@ class GradientAttack:
     eot: int = 1
     fixed_noise: bool = False
     low_frequency: float | None = None
+    mean_of: Literal["loss", "outputs"] = "loss"
     judge_draws: int = 8
 
     def __post_init__(self) -> None:
@@ -76,7 +78,7 @@ class GradientAttack:
         return max(self.threat.eps / 4, 2.5 * self.threat.eps / max(1, self.steps)) if self.step is None else self.step
 
     def __call__(self, target: Target, images: Tensor, classes: Tensor, streams: Streams) -> Tensor:
-        if not len(images) or self.threat.eps == 0:
+        if not len(images):
             return images.clone()
         wanted: Sequence[Tensor | None] = [None]
         if self.targets:
@@ -123,8 +125,9 @@ class GradientAttack:
         """Objective, direction and mean logits at ``x``."""
         noise = state.streams.of("noise") if self.fixed_noise else state.streams.of("noise", at)
         loss, gradient, logits = target.gradient(
-            self.surrogate, x, state.classes, noise, objective=self.objective, targets=state.goals, draws=self.eot
-        )
+            self.surrogate, x, state.classes, noise, objective=self.objective, targets=state.goals, draws=self.eot,
+            mean_of=self.mean_of,
+        )  # fmt: skip
         return loss, gradient if self.low_frequency is None else low_pass(gradient, self.low_frequency), logits
 
     def _fixed(self, target: Target, state: "_State") -> Tensor:
@@ -166,7 +169,7 @@ class Best:
     def __init__(self, target: Target, images: Tensor, classes: Tensor, streams: Streams, draws: int) -> None:
         self.target, self.classes, self.streams, self.draws = target, classes, streams, draws
         self.x = images.clone()
-        self.score = torch.full((len(images),), float("inf"), device=images.device)
+        self.score = torch.full((len(images),), float("inf"), device=images.device, dtype=torch.float64)
         self.done = torch.zeros(len(images), dtype=torch.bool, device=images.device)
         self.unconfirmed = self.done.clone()  # found since the last confirmation
         self.rounds = torch.zeros(len(images), dtype=torch.int64, device=images.device)
@@ -180,13 +183,14 @@ class Best:
             self.done |= wrong
         else:
             # Each image counts its own confirmations: their noise must not depend on the rest of the batch.
-            for round_ in self.rounds[wrong].unique().tolist():
-                rows = (wrong & (self.rounds == round_)).nonzero()[:, 0]
+            rounds = self.rounds.clone()
+            for round_ in rounds[wrong].unique().tolist():
+                rows = (wrong & (rounds == round_)).nonzero()[:, 0]
                 streams = self.streams.of("confirm", round_).take(rows)
                 right, _ = self.target.judge(self.x[rows], self.classes[rows], streams, draws=CONFIRM)
                 self.done[rows] = ~right.any(0)
                 self.rounds[rows] += 1
-                self.score[rows] = torch.maximum(self.score[rows], right.float().sum(0) * self.draws / CONFIRM)
+                self.score[rows] = torch.maximum(self.score[rows], right.double().sum(0) * self.draws / CONFIRM)
         return (~self.done).nonzero()[:, 0]
 
     def offer(self, x: Tensor, rows: Tensor, *keys: object) -> Tensor:
@@ -196,7 +200,8 @@ class Best:
         right, margin = self.target.judge(
             x, self.classes[rows], self.streams.of("judge", *keys).take(rows), draws=self.draws
         )
-        score = right.sum(0) + torch.sigmoid(margin)  # wrong draws count first, then the margin
+        # Wrong draws count first, then the margin, squeezed into (0, 1) without saturating at large logits.
+        score = right.sum(0).double() + 0.5 + 0.5 * margin.double() / (1 + margin.double().abs())
         better = score < self.score[rows]
         self.x[rows[better]] = x[better]
         self.score[rows[better]] = score[better]
@@ -247,7 +252,7 @@ class _Climb:
         """Note the objective and gradient at ``x``."""
         better = loss > self.best
         wide = better.view(-1, 1, 1, 1)
-        self.rises = self.rises + (loss > self.last)
+        self.rises = self.rises + ((loss > self.last) & torch.isfinite(self.last))
         self.gradient, self.last = gradient, loss
         self.best_x = torch.where(wide, self.x, self.best_x)
         self.best_gradient = torch.where(wide, gradient, self.best_gradient)
@@ -264,7 +269,7 @@ class _Climb:
 
     def _adapt(self, at: int) -> None:
         interval = at - self.since
-        stalled = (self.rises < 0.75 * interval) | (~self.halved & (self.best <= self.best_then))
+        stalled = (self.rises <= 0.75 * interval) | (~self.halved & (self.best <= self.best_then))
         self.since, self.best_then = at, self.best
         self.halved, self.rises = stalled, torch.zeros_like(self.rises)
         self.step = torch.where(stalled, self.step / 2, self.step)

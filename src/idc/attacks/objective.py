@@ -47,14 +47,14 @@ class DLR:
     """The margin over the spread of the largest logits, unchanged by shift and scale (Croce and Hein, ICML 2020).
 
     The spread is z1 - z3, or z1 - (z3 + z4)/2 if targeted. With fewer classes than that takes, the least of what there
-    is; with two classes, the margin's own size, so that the gradient is that of the margin.
+    is; with two classes, which have no spread but the margin itself, the margin.
     """
 
     def __call__(self, logits: Tensor, classes: Tensor, targets: Tensor | None = None) -> Tensor:
         top = logits.topk(min(4, logits.shape[1]), dim=1).values
         if top.shape[1] == 2:
-            spread = (top[:, 0] - top[:, 1]).detach()
-        elif targets is None or top.shape[1] == 3:
+            return Margin()(logits, classes, targets)
+        if targets is None or top.shape[1] == 3:
             spread = top[:, 0] - top[:, 2]
         else:
             spread = top[:, 0] - (top[:, 2] + top[:, 3]) / 2

@@ -110,6 +110,7 @@ class Target:
         objective: Objective,
         targets: Tensor | None = None,
         draws: int = 1,
+        mean_of: str = "loss",
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The objective's mean over draws of the noise, and its gradient: expectation over transformations.
 
@@ -120,11 +121,14 @@ class Target:
             x: (B, C, H, W) in [0, 1].
             classes, targets: (B,).
             streams: of the noise; the same streams give the same noise.
+            mean_of: "loss", the objective of each draw is averaged; "outputs", the objective of the mean output.
 
         Returns:
             Objective (B,), gradient (B, C, H, W), mean logits (B, K). A function without a gradient has gradient 0.
         """
         draws = draws if draws == 1 or self.noisy(name, x) else 1
+        if mean_of == "outputs" and draws > 1:
+            return self._gradient_of_mean(name, x, classes, streams, objective, targets, draws)
         losses: list[Tensor] = []
         gradients: list[Tensor] = []
         means: list[Tensor] = []
@@ -144,6 +148,23 @@ class Target:
             losses.append(loss / draws)
             gradients.append(gradient / draws)
             means.append(mean / draws)
+        return torch.cat(losses), torch.cat(gradients), torch.cat(means)
+
+    def _gradient_of_mean(
+        self, name: str, x: Tensor, classes: Tensor, streams: Streams, objective: Objective, targets: Tensor | None,
+        draws: int,
+    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+        """``gradient`` of the objective of the mean output: all draws of an image have to be in one graph."""
+        parts: list[tuple[Tensor, Tensor, Tensor]] = []
+        for part in torch.arange(len(x), device=x.device).split(max(1, self.chunk // draws)):
+            piece = x[part].detach().requires_grad_(True)
+            with torch.enable_grad():
+                each = self._call(name, piece, streams.take(part), range(draws)).view(draws, len(part), -1)
+                mean = each.mean(0)
+                loss = objective(mean, classes[part], None if targets is None else targets[part])
+            self.tally.backward[name] = self.tally.backward.get(name, 0) + draws * len(part)
+            parts.append((loss.detach(), _input_gradient(loss.sum(), piece), mean.detach()))
+        losses, gradients, means = zip(*parts, strict=True)
         return torch.cat(losses), torch.cat(gradients), torch.cat(means)
 
     def judge(self, x: Tensor, classes: Tensor, streams: Streams, *, draws: int) -> tuple[Tensor, Tensor]:

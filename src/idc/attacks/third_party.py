@@ -15,6 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from idc.attacks.gradient import Best
 from idc.attacks.target import ANSWER, Target
 from idc.attacks.threat import Threat
 from idc.errors import IDCError
@@ -111,8 +112,8 @@ def _contained(images: Tensor, seed: int) -> Iterator[list[str]]:
 class AutoAttack:
     """AutoAttack (Croce and Hein, ICML 2020) as pyautoattack runs it.
 
-    Its flags (randomised, dynamic, probabilities, zero gradients) go to the target's tally. It decides on one forward
-    pass which images it returns changed: judge them again.
+    Its flags (randomised, dynamic, probabilities, zero gradients) go to the target's tally. The standard version
+    decides on one pass which images it returns changed; the rand version attacks every image. Judge them again.
 
     Args:
         threat: norm and radius; pixels in [0, 1].
@@ -141,9 +142,26 @@ class AutoAttack:
         model, seed = _Module(target, self.surrogate, reseed=self.reseed), _seed(streams)
         with _contained(images, seed) as flags:
             adversary = self._adversary(model, images, seed, version, target)
-            found, _ = adversary.run_standard_evaluation(images, classes, batch_size=len(images))
+            if version == "rand":
+                found = self._rand(adversary, target, images, classes, streams)
+            else:
+                found, _ = adversary.run_standard_evaluation(images, classes, batch_size=len(images))
         target.tally.flags += [flag for flag in dict.fromkeys(flags) if flag not in target.tally.flags]
         return self.threat.project(found.detach(), images)
+
+    def _rand(self, adversary: Any, target: Target, images: Tensor, classes: Tensor, streams: Streams) -> Tensor:
+        """Both attacks of the rand version on every image, the better point kept by many draws.
+
+        The library's own loop drops an image as fallen when one noisy draw is wrong, even of the clean image, and a
+        point that one more draw gets right.
+        """
+        best = Best(target, images, classes, streams.of("rand"), draws=16)
+        for name in adversary.attacks_to_run:
+            adversary.apgd.loss = name.removeprefix("apgd-")
+            adversary.apgd.seed = adversary.get_seed()
+            found = adversary.apgd.perturb(images, classes, best_loss=True)
+            best.offer(found.detach(), torch.arange(len(images), device=images.device), name)
+        return best.x
 
     def _adversary(self, model: _Module, images: Tensor, seed: int, version: str, target: Target) -> Any:
         from pyautoattack import AutoAttack as Library
@@ -155,7 +173,10 @@ class AutoAttack:
         found.verbose = False
         wanted = min(9, classes - 1)
         found.apgd_targeted.n_target_classes = found.fab.n_target_classes = wanted
-        found.apgd.n_iter = found.apgd_targeted.n_iter = found.fab.n_iter = self.steps
+        found.fab.n_iter = self.steps
+        for part in (found.apgd, found.apgd_targeted):  # what its constructor derives from the number of steps
+            part.n_iter, part.n_iter_2 = self.steps, max(int(0.22 * self.steps), 1)
+            part.n_iter_min, part.size_decr = max(int(0.06 * self.steps), 1), max(int(0.03 * self.steps), 1)
         found.square.n_queries = self.queries
         # DLR needs three logits, its targeted form four; the L2 Square needs five pixels a side.
         short = {"apgd-dlr": 3, "apgd-t": 4}
@@ -238,8 +259,8 @@ class CarliniWagner:
         )  # fmt: skip
         with _contained(images, _seed(streams)):
             wrapped = foolbox.PyTorchModel(model, bounds=(0, 1), device=images.device)
-            found, _, _ = attack(wrapped, images, foolbox.criteria.Misclassification(classes), epsilons=None)
-        found = found.detach()
+            found, _, succeeded = attack(wrapped, images, foolbox.criteria.Misclassification(classes), epsilons=None)
+        found = torch.where(succeeded.view(-1, 1, 1, 1), found.detach(), images)  # foolbox's failures are black images
         if self.threat is None:
             return found
         outside = self.threat.size(found, images) > self.threat.eps * (1 + 1e-6)

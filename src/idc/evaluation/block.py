@@ -51,6 +51,7 @@ class Block:
         if len(rows):
             images, classes = self.images[rows], self.classes[rows]
             found = attack(self.target, images, classes, self.streams.of("attack", name).take(rows))
+            found = torch.where(torch.isfinite(found).flatten(1).all(1).view(-1, 1, 1, 1), found, images)
             answers = self._judge(found, self.streams.of("judge", name).take(rows))
             for row, one in zip(rows.tolist(), self._each(answers, classes), strict=True):
                 self.judged[name][row] = one
@@ -78,7 +79,9 @@ class Block:
         That point was picked by its count of right draws, which flatters the attack; so every image is judged once
         more, afresh, also where no attack lowered it: keeping only its lucky draws would be as unfair.
         """
+        began = time.perf_counter()
         final = self._judge(self.worst, self.streams.of("final"))
+        self.seconds["judge"] += time.perf_counter() - began
         clean, noise, robust = (self._each(a, self.classes) for a in (self.clean, self.noise, final))
         sizes = self.protocol.threat.size(self.worst, self.images).tolist()
         found = []

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
-from typing import Any, cast
+from typing import Any
 
 from idc.attacks.adaptive import AdaptiveAttack
 from idc.attacks.gradient import Attack, GradientAttack, apgd, fgsm, mi_fgsm, pgd
@@ -75,7 +75,7 @@ def _paper(threat: Threat) -> Protocol:
             ("fgsm", fgsm(threat, **same)),
             ("mi-fgsm", mi_fgsm(threat, step=step, **same)),
             ("pgd-20", pgd(threat, step=step, **same)),
-            ("eot-pgd-50", pgd(threat, steps=50, step=step, random_start=False, eot=15, **same)),
+            ("eot-pgd-50", pgd(threat, steps=50, step=step, random_start=False, eot=15, mean_of="outputs", **same)),
             ("autoattack-10", AutoAttack(threat=threat, version="standard", surrogate=PUBLISHED, steps=10,
                                          reseed=True)),
             ("cw-l2", CarliniWagner(surrogate=PUBLISHED, constant=1e-4, searches=1, reseed=True)),
@@ -137,7 +137,8 @@ def build_protocol(name: str, threat: Threat, *, draws: int | None = None, **kno
             raise IDCError(", ".join(changes), "the paper's own settings", "use --protocol pgd to vary them")
         protocol = replace(protocol, attacks=tuple((_rename(n, a, changes), _turn(a, changes))
                                                    for n, a in protocol.attacks))  # fmt: skip
-        known = {f.name for _, a in protocol.attacks for f in fields(cast(Any, a))}
+        turned = [a for _, a in protocol.attacks if isinstance(a, GradientAttack | AdaptiveAttack)]
+        known = {f.name for a in turned for f in fields(a)}
         if unknown := [k for k in changes if k not in known]:
             have = "no attack" if not protocol.attacks else f"attacks without {unknown[0]}"
             raise IDCError(f"--{unknown[0]}", f"a protocol that has it ({name} has {have})", "use --protocol pgd")

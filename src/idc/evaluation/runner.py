@@ -8,7 +8,7 @@ computed again as a whole.
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,19 @@ def model_fingerprint(classifier: Classifier) -> str:
     return state.hexdigest()
 
 
+def describe_model(classifier: Classifier, name: str) -> dict[str, Any]:
+    """What tells a classifier from others: its name, its weights, and the configuration that they do not show."""
+    config = getattr(classifier, "config", None)
+    return {
+        "name": name,
+        "kind": type(classifier).__name__,
+        "fingerprint": model_fingerprint(classifier),
+        "stochastic": classifier.stochastic,
+        "num_classes": classifier.num_classes,
+        "config": asdict(config) if is_dataclass(config) and not isinstance(config, type) else None,
+    }
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Runner:
     """One evaluation of one classifier.
@@ -78,6 +91,7 @@ class Runner:
         problem: the images.
         protocol: what is done.
         out: folder of the result.
+        name: of the classifier, as the user knows it.
         seed: of all random numbers.
         chunk: images times draws in one call of the model; memory, not results, depends on it.
         keep: keep every image's worst adversarial image in ``out/adversarial``.
@@ -88,6 +102,7 @@ class Runner:
     problem: Problem
     protocol: Protocol
     out: Path
+    name: str = ""
     seed: int = 0
     chunk: int = 512
     keep: bool = False
@@ -102,7 +117,7 @@ class Runner:
             "data": self.problem.about | {"images": len(self.problem)},
             "seed": self.seed,
             "block": BLOCK,
-            "classifier": {"kind": type(self.classifier).__name__, "fingerprint": model_fingerprint(self.classifier)},
+            "classifier": describe_model(self.classifier, self.name),
         }
 
     def prepare(self) -> None:
@@ -144,7 +159,8 @@ class Runner:
         ids = self.problem.ids.tolist()
         for index in range(blocks):
             own = ids[index * BLOCK : (index + 1) * BLOCK]
-            missing = [i for i in own if i not in done]
+            lost = self.keep and not self._kept(index).exists()
+            missing = own if lost else [i for i in own if i not in done]
             if index % self.world == self.rank:
                 if missing:
                     self._block(index, set(missing), describe)
@@ -160,8 +176,8 @@ class Runner:
             block.attack(name, attack)
         lines = [line for line in block.lines() if line["id"] in missing]
         if self.keep:
-            folder = make_folder(self.out / KEPT)
-            self._save(folder / f"block-{index:06d}.safetensors", {"images": block.worst, "ids": ids})
+            make_folder(self.out / KEPT)
+            self._save(self._kept(index), {"images": block.worst, "ids": ids})
         if index == 0:
             pictures = {"images": images[:PICTURES], "worst": block.worst[:PICTURES], "ids": ids[:PICTURES]}
             self._save(self.out / "first.safetensors", pictures)
@@ -169,6 +185,9 @@ class Runner:
                 "backward": target.tally.backward, "flags": target.tally.flags}  # fmt: skip
         records.append(self.out / f"{COSTS}-{self.rank}.jsonl", [cost])
         records.append(self.out / f"{LINES}-{self.rank}.jsonl", lines)
+
+    def _kept(self, index: int) -> Path:
+        return self.out / KEPT / f"block-{index:06d}.safetensors"
 
     @staticmethod
     def _save(file: Path, tensors: dict[str, Tensor]) -> None:

@@ -182,7 +182,7 @@ def answer_follows_gradient(bench: Bench) -> Finding:
 
 def zero_radius_changes_nothing(bench: Bench) -> Finding:
     nothing = replace(bench.threat, eps=0.0)
-    found = apgd(nothing, steps=5)(bench.target, bench.images, bench.classes, bench.streams.of("zero"))
+    found = pgd(nothing, steps=5, eot=bench.eot)(bench.target, bench.images, bench.classes, bench.streams.of("zero"))
     changed = (found - bench.images).abs().max().item()
     return Finding(
         "eps 0 changes nothing", changed == 0, f"largest change {changed:g}", "report this as a defect of idc"
@@ -297,10 +297,21 @@ def lines_checks(lines: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
     broken = sum(line["worst"] == "square" and _majority_fell(line) for line in lines)
     figure = broken / len(lines)
     yield Finding(
-        "black-box no stronger than white-box", figure <= 0.002,
+        "black-box no stronger than white-box", figure <= max(0.002, 1 / len(lines)),
         f"Square broke {share(figure)} more of {len(lines)} images",
         "the white-box attacks are lost in masked gradients: give a surrogate",
     )  # fmt: skip
+
+
+_ALARMS = ("zero gradient", "Square Attack has decreased", "randomized defense", "dynamic defense", "probability")
+
+
+def flags_check(flags: Sequence[str]) -> Finding:
+    """What AutoAttack itself says of the model."""
+    raised = [flag for flag in flags if any(word in flag for word in _ALARMS)]
+    text = "; ".join(flag.split(".")[0] for flag in raised) or "no flag"
+    remedy = "see what it says: gradients that vanish or mislead need a surrogate"
+    return Finding("AutoAttack raises no flag", not raised, text, remedy)
 
 
 def _majority_fell(line: Mapping[str, Any]) -> bool:

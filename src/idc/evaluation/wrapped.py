@@ -1,6 +1,7 @@
 """A user's own module as a classifier."""
 
 from collections.abc import Mapping
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -51,6 +52,9 @@ class Wrapped(nn.Module):
             ) from error
         if not isinstance(found[0], Tensor) or found[0].ndim != 2 or len(found[0]) != 2:
             raise IDCError(name, "a module that returns logits (B, K)", "return one row of logits an image")
+        declared = getattr(self.module, "num_classes", None)
+        if declared is not None and declared != found[0].shape[1]:
+            raise IDCError(name, f"{declared} logits, as its num_classes says (not {found[0].shape[1]})", "correct it")
         return found
 
     def surrogates(self) -> Mapping[str, Logits]:
@@ -68,8 +72,9 @@ def as_classifier(model: object, *, input_shape: tuple[int, int, int], name: str
     Raises:
         IDCError: if it is no module.
     """
-    if isinstance(model, Classifier):
-        return model
+    if isinstance(model, Classifier) and isinstance(model, nn.Module):
+        Wrapped(model, input_shape=input_shape, name=name)  # asked once, so that its mistakes are told clearly
+        return cast(Classifier, model)
     if not isinstance(model, nn.Module):
         raise IDCError(name, f"a torch.nn.Module (it is a {type(model).__name__})", "return the module itself")
     return Wrapped(model, input_shape=input_shape, name=name)

@@ -36,18 +36,20 @@ def over_eps(results: Sequence[Result]) -> Figure | None:
     figure = Figure(figsize=(6.6, 3.8))
     axes = figure.add_subplot()
 
-    def key(r: Result) -> tuple[str, str]:
-        return (r.name, r.protocol)
+    def key(r: Result) -> tuple[str, str, str]:
+        return (r.name, r.protocol, r.threat["norm"])
 
-    for index, ((name, protocol), group) in enumerate(groupby(sorted(attacked, key=lambda r: (*key(r), r.eps)), key)):
+    for index, ((name, protocol, norm), group) in enumerate(
+        groupby(sorted(attacked, key=lambda r: (*key(r), r.eps)), key)
+    ):
         own = list(group)
         clean = own[0].summary["clean"]["mean"]
         shares = [clean, *(r.summary["robust"]["mean"] for r in own)]
         colour = COLOURS[index % len(COLOURS)]
-        _line(axes, [0.0, *(r.eps for r in own)], shares, "o-", colour, f"{name}, {protocol}")
+        _line(axes, [0.0, *(r.eps for r in own)], shares, "o-", colour, f"{name}, {protocol}, {norm}")
         noise = [clean, *(r.summary["noise"]["mean"] for r in own)]
         axes.plot([0.0, *(r.eps for r in own)], [100 * s["mean"] for s in noise], ":", color=colour, alpha=0.6)
-    _finish(axes, f"eps ({attacked[0].threat['norm']}; dotted: random noise of that size)")
+    _finish(axes, "eps (dotted: random noise of that size)")
     return figure
 
 

@@ -49,6 +49,13 @@ class Result:
         return ", ".join(map(str, visits)) if visits else ""
 
     @property
+    def case(self) -> tuple[Any, ...]:
+        """What two results must share to be compared: the model and its answer, the images, the threat."""
+        data = self.summary["settings"]["data"]
+        about = (data["source"], data["split"], data.get("fingerprint"), self.summary["images"])
+        return (self.model, self.answer, *about, self.threat["norm"], self.eps)
+
+    @property
     def name(self) -> str:
         """Model, and the way it answers if it is not the only one of its kind."""
         return f"{self.model} ({self.answer})" if self.answer else self.model

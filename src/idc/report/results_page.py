@@ -25,19 +25,18 @@ def readings(results: Sequence[Result]) -> list[str]:
             found.append(f"UNRELIABLE: {r.name}, {r.protocol}, eps {eps_text(r.eps)}: failed {failed}.")
     for paper in (r for r in results if r.protocol == "paper"):
         for own in results:
-            same = (own.model, own.answer, own.eps, own.threat["norm"]) == (
-                paper.model, paper.answer, paper.eps, paper.threat["norm"])  # fmt: skip
-            if same and own.protocol == "adaptive":
+            if own.case == paper.case and own.protocol == "adaptive":
                 # As published: one attack after the other, never the worst of them together.
                 single = {n: v["mean"]["mean"] for n, v in paper.summary["attacks"].items() if n != "cw-l2"}
                 high = max(single, key=lambda n: single[n])
                 low = min(single, key=lambda n: single[n])
                 robust = own.summary["robust"]["mean"]
+                over = [100 * (single[n] - robust["mean"]) for n in (low, high)]
                 found.append(
                     f"{own.name} at eps {eps_text(own.eps)}: the adaptive protocol leaves {share(robust)}; the paper's "
                     f"attacks, each alone, leave from {100 * single[low]:.1f}% ({low}) to {100 * single[high]:.1f}% "
-                    f"({high}): they overstate robustness by {100 * (single[low] - robust['mean']):.1f} to "
-                    f"{100 * (single[high] - robust['mean']):.1f} points."
+                    f"({high})"
+                    + (f": they overstate robustness by {over[0]:.1f} to {over[1]:.1f} points." if over[0] > 0 else ".")
                 )
     return found
 
@@ -114,8 +113,8 @@ def write_report(folders: Sequence[Path], page: Path) -> list[Path]:
     Raises:
         IDCError: if a result is missing or malformed, or the page cannot be written.
     """
-    results, sweeps = read_results(folders)
     try:
+        results, sweeps = read_results(folders)
         drawn = _figures(results, sweeps)
         confusions = [curves.confusion(r) if r.summary["attacks"] else None for r in results]
         html = environment().get_template("results.html").render(

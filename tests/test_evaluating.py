@@ -1,6 +1,9 @@
 """From a user's request to a result: models by name and by factory, radii, refusals, rejudging, sweeps."""
 
 import json
+import re
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,7 +11,7 @@ import torch
 from conftest import TINY
 from idc import IDC, IDCConfig, data
 from idc.errors import IDCError
-from idc.evaluating import evaluate, parse_sweep, rejudge, run_sweep
+from idc.evaluating import evaluate, interleaved, parse_sweep, rejudge, run_sweep
 from idc.evaluation.summary import read_lines
 from idc.opening import Request, open_both, parse_eps
 
@@ -120,9 +123,52 @@ def test_kept_images_are_judged_again(saved, tmp_path):
     assert rejudge(tmp_path / "r", draws=40, seed=9) == again
     assert rejudge(tmp_path / "r", draws=40, seed=10) != again
     evaluate(Request(model=saved, data="digits", limit=4), tmp_path / "bare")
+    evaluate(Request(model=saved, data="digits", limit=4, keep=True), tmp_path / "bare2")
+    settings = json.loads((tmp_path / "bare2" / "settings.json").read_text())
+    settings["classifier"]["fingerprint"] = "other"
+    (tmp_path / "bare2" / "settings.json").write_text(json.dumps(settings))
+    with pytest.raises(IDCError, match="weights"):
+        rejudge(tmp_path / "bare2")
     for folder in (tmp_path / "bare", tmp_path / "none"):
         with pytest.raises(IDCError):
             rejudge(folder)
+
+
+def test_keeping_later_keeps_all(saved, tmp_path):
+    request = Request(model=saved, data="digits", protocol="pgd", eps=0.05, limit=6, draws=2, knobs=(("steps", 1),))
+    first = evaluate(request, tmp_path / "r")
+    second = evaluate(replace(request, keep=True), tmp_path / "r")
+    assert first["robust"] == second["robust"]
+    assert rejudge(tmp_path / "r", draws=2)["robust"]["mean"]["n"] == 6
+
+
+def test_a_folder_is_never_continued_for_another_answer(saved, tmp_path):
+    evaluate(Request(model=saved, data="digits", limit=4, draws=2), tmp_path / "r")
+    for other in ({"one_step": True}, {"eta": 0.5}, {"visits": (3, 0)}):
+        with pytest.raises(IDCError, match="same classifier"):
+            evaluate(Request(model=saved, data="digits", limit=4, draws=2, **other), tmp_path / "r")
+
+
+def test_the_first_images_are_of_every_class():
+    classes = torch.tensor([0, 0, 0, 0, 1, 1, 2, 2, 2])
+    order = interleaved(classes)
+    assert sorted(order.tolist()) == list(range(9))
+    assert classes[order].tolist() == [0, 1, 2, 0, 1, 2, 0, 2, 0]
+
+
+def test_the_readmes_factory_works(tmp_path, monkeypatch):
+    """The README's mine.py as it stands, with a network and weights beside it."""
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```python\n# mine\.py\n(.*?)```", readme, re.DOTALL)
+    (tmp_path / "readme_mine.py").write_text(block)
+    lines = ("from torch import nn", "def Network():", "    return nn.Sequential(nn.Flatten(), nn.Linear(1024, 10))")
+    (tmp_path / "my_project.py").write_text("\n".join(lines))
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    torch.save(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(1024, 10)).state_dict(), "weights.pt")
+    request = Request(model="readme_mine:model", data="digits", protocol="pgd", eps=0.1, limit=10)
+    found = evaluate(request, tmp_path / "r")
+    assert found["robust"]["mean"]["mean"] <= found["clean"]["mean"]["mean"]
 
 
 def test_a_sweep_is_its_evaluations(saved, tmp_path):

@@ -68,6 +68,8 @@ def test_a_models_noise_is_that_of_its_images():
         (lambda n: torch.empty(n, 5000).normal_(3, 2), 3, 2),
         (lambda n: torch.empty(n, 5000).uniform_(-1, 1), 0, 3**-0.5),
         (lambda n: torch.bernoulli(torch.full((n, 5000), 0.3)), 0.3, 0.21**0.5),
+        (lambda n: torch.bernoulli(torch.zeros(n, 5000), 0.3), 0.3, 0.21**0.5),
+        (lambda n: torch.ones(n, 5000).bernoulli(0.3), 0.3, 0.21**0.5),
         (lambda n: torch.nn.functional.dropout(torch.ones(n, 5000), 0.25), 1, 3**-0.5),
         (lambda n: torch.nn.Dropout(0.25)(torch.ones(n, 5000)), 1, 3**-0.5),
     ],

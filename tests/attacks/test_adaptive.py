@@ -98,3 +98,50 @@ def test_an_image_leaves_only_when_many_fresh_draws_are_wrong():
     assert left[0.0] == 0
     assert left[0.05] >= 36
     assert left[0.5] == 40
+
+
+def test_large_logits_do_not_hide_the_better_surrogate():
+    """At logits of thousands the trials still differ: the junk surrogate that comes first does not win every image."""
+    linear = Linear()
+    images, classes = easy_images(linear, 32)
+    junk = torch.randn(4, 16, generator=torch.Generator().manual_seed(9))
+    left = {}
+    for scale in (1.0, 1e4):
+
+        def answer(x, scale=scale):
+            return scale * linear(x)
+
+        target = Target(answer, {"junk": lambda x: x.flatten(1) @ junk.T, "honest": linear})
+        attack = AdaptiveAttack(threat=Threat("linf", 0.02), trial_steps=1, steps=30, targets=3)
+        found = attack(target, images, classes, Streams(torch.arange(32), 0))
+        left[scale] = (linear(found).argmax(1) == classes).float().mean().item()
+    assert left[1e4] == left[1.0]
+
+
+def test_confirmation_does_not_depend_on_the_rest_of_the_batch():
+    """A point that is right in 1% of draws is confirmed with its own noise, beside images confirmed before or not."""
+    images, _ = easy_images(Linear(), 60)
+    truth = torch.zeros(60, dtype=torch.int64)
+
+    def logits(x):
+        right = (torch.rand(len(x), 1)[:, 0] < 0.01).float()
+        return torch.stack([right, 1 - right], 1)
+
+    def confirm(rows, before):
+        best = Best(Target(logits, stochastic=True), images[rows], truth[rows], Streams(rows, 0), 8)
+        best.score[:] = 0.5
+        best.unconfirmed[before] = True
+        best.standing()  # some images are a round ahead of the others
+        best.unconfirmed[:] = True
+        best.score[:] = 0.5
+        best.done[:] = False
+        best.standing()
+        return best.done
+
+    rows = torch.arange(60)
+    ahead = rows < 30
+    together = confirm(rows, ahead)
+    parts = torch.cat([confirm(rows[:30], torch.ones(30, dtype=torch.bool)),
+                       confirm(rows[30:], torch.zeros(30, dtype=torch.bool))])  # fmt: skip
+    assert torch.equal(together, parts)
+    assert 0.2 < together.float().mean() < 0.9

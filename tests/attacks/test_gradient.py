@@ -12,7 +12,7 @@ from idc.attacks.objective import DLR, CrossEntropy, Margin
 from idc.attacks.target import ANSWER, Target
 from idc.attacks.threat import Threat
 from idc.errors import IDCError
-from idc.noise import Streams
+from idc.noise import Streams, normal
 from noise_models import Linear, Noisy, easy_images
 
 EPS = {"linf": 0.05, "l2": 0.2}
@@ -88,6 +88,25 @@ def test_chunks_do_not_change_the_gradient(chunk):
 
     for found, expected in zip(run(chunk), run(20), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("chunk", [1, 6, 100])
+def test_mean_of_outputs_is_the_objective_of_the_mean(chunk):
+    """The gradient of the cross-entropy of the mean of four softmax outputs, written out."""
+    model = Noisy(sigma=0.3)
+    images, classes = easy_images(model, 3)
+    target = Target(model, {"p": lambda x: model(x).softmax(1)}, stochastic=True, chunk=chunk)
+    loss, gradient, mean = target.gradient(
+        "p", images, classes, streams(3), objective=CrossEntropy(), draws=4, mean_of="outputs"
+    )
+    x = images.clone().requires_grad_()
+    noise = 0.3 * normal(torch.arange(3), (1, 4, 4), seed=0, draws=4)
+    expected = torch.stack([Linear.forward(model, x + n).softmax(1) for n in noise]).mean(0)
+    value = torch.nn.functional.cross_entropy(expected, classes, reduction="none")
+    (by_hand,) = torch.autograd.grad(value.sum(), x)
+    torch.testing.assert_close(mean, expected.detach())
+    torch.testing.assert_close(loss, value.detach())
+    torch.testing.assert_close(gradient, by_hand)
 
 
 def test_each_image_has_its_own_random_numbers():

@@ -27,6 +27,11 @@ def test_dlr_is_unchanged_by_scale_and_shift():
         torch.testing.assert_close(DLR()(1e4 * LOGITS - 7, CLASSES, targets), value)
 
 
+def test_two_classes_have_the_margin_for_dlr():
+    logits = LOGITS[:, :2]
+    assert torch.equal(DLR()(logits, CLASSES), Margin()(logits, CLASSES))
+
+
 @pytest.mark.parametrize("classes", [2, 3])
 def test_few_classes_still_have_a_gradient(classes):
     logits = LOGITS[:, :classes].clone().requires_grad_()

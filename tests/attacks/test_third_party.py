@@ -115,3 +115,28 @@ def test_global_state_is_left_as_found(binary):
         assert torch.equal(torch.get_rng_state(), state)
     assert sys.gettrace() is trace
     assert all(p.grad is None for p in model.parameters())
+
+
+def test_an_image_that_carlini_wagner_cannot_change_comes_back_as_it_was(binary):
+    """The paper's constant of 1e-4 makes the class hardly count: most images fail, and foolbox gives black ones."""
+    model, images, classes, _ = binary
+    target = Target(lambda x: model(x).softmax(1))
+    found = CarliniWagner(steps=20, searches=1, constant=1e-4)(target, images, classes, streams(32))
+    changed = (found != images).flatten(1).any(1)
+    assert 0.1 < changed.float().mean() < 0.9
+    assert (model(found).argmax(1) != classes)[changed].all()
+    assert (found.flatten(1).abs().amax(1) > 0).all()
+
+
+def test_rand_attacks_images_that_a_single_draw_gets_wrong():
+    """Many clean draws are wrong: the library alone would leave those images out; here all are attacked."""
+    model = Noisy(sigma=0.2, num_classes=3, shape=(1, 6, 6))
+    images, classes = easy_images(model, 32)
+    target = Target.of(model)
+    attack = AutoAttack(threat=Threat("linf", 0.1), version="rand", steps=10)
+    found = attack(target, images, classes, streams(32))
+    clean, after = (target.judge(x, classes, streams(32).of("j"), draws=100)[0].float().mean().item()
+                    for x in (images, found))  # fmt: skip
+    assert clean > 0.5
+    assert after < clean - 0.2
+    assert (found != images).flatten(1).any(1).float().mean() > 0.95

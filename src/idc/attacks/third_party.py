@@ -259,8 +259,10 @@ class CarliniWagner:
         )  # fmt: skip
         with _contained(images, _seed(streams)):
             wrapped = foolbox.PyTorchModel(model, bounds=(0, 1), device=images.device)
-            found, _, succeeded = attack(wrapped, images, foolbox.criteria.Misclassification(classes), epsilons=None)
-        found = torch.where(succeeded.view(-1, 1, 1, 1), found.detach(), images)  # foolbox's failures are black images
+            found, _, _ = attack(wrapped, images, foolbox.criteria.Misclassification(classes), epsilons=None)
+        # Where foolbox finds nothing it returns a black image, and calls that a success if black is misclassified.
+        failed = (found == 0).flatten(1).all(1).view(-1, 1, 1, 1)
+        found = torch.where(failed, images, found.detach())
         if self.threat is None:
             return found
         outside = self.threat.size(found, images) > self.threat.eps * (1 + 1e-6)

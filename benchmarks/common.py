@@ -1,5 +1,6 @@
 """What every benchmark writes: its figures with the hardware and versions they were measured on."""
 
+import argparse
 import os
 import platform
 from pathlib import Path
@@ -36,3 +37,15 @@ def write(name: str, command: str, figures: dict[str, Any]) -> Path:
     make_folder(RESULTS)
     write_json(RESULTS / f"{name}.json", {"hardware": header} | figures)
     return RESULTS / f"{name}.json"
+
+
+def model_arguments(doc: str | None) -> argparse.ArgumentParser:
+    """The arguments of a benchmark of one model on some data, described by ``doc``."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("--name", required=True, help="of the result")
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--data-name", help="what the record calls the data")
+    parser.add_argument("--eps", nargs="+", required=True)
+    parser.add_argument("--limit", type=int, default=512)
+    return parser

@@ -6,11 +6,10 @@ and on top of each other.
 Resumable; figures go to benchmarks/results/pitfalls-NAME.json.
 """
 
-import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from common import write
+from common import model_arguments, write
 from custom import run
 
 from idc.attacks.adaptive import AdaptiveAttack
@@ -43,17 +42,12 @@ def variants(threat: Threat) -> tuple[tuple[str, Attack], ...]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model")
-    parser.add_argument("--name", required=True)
-    parser.add_argument("--data", required=True)
-    parser.add_argument("--data-name")
-    parser.add_argument("--eps", required=True)
-    parser.add_argument("--limit", type=int, default=512)
+    parser = model_arguments(__doc__)
     given = parser.parse_args()
-    threat = Threat("linf", parse_eps(given.eps))
+    (eps,) = given.eps
+    threat = Threat("linf", parse_eps(eps))
     request = Request(model=given.model, data=given.data, data_name=given.data_name, limit=given.limit)
-    out = Path("runs/pitfalls") / f"{given.name}-{given.eps.replace('/', '-')}"
+    out = Path("runs/pitfalls") / f"{given.name}-{eps.replace('/', '-')}"
     found = run(request, "pitfalls", threat, variants(threat), out)
     if found is not None:
         for name, verdict in found["attacks"].items():
@@ -61,7 +55,7 @@ def main() -> None:
         data = given.data_name or given.data
         command = f"python benchmarks/pitfalls.py {given.model} --name {given.name} --data {data}"
         kept = {k: found[k] for k in ("clean", "noise", "attacks", "images", "draws", "single_draw", "settings")}
-        write(f"pitfalls-{given.name}", f"{command} --eps {given.eps}", {"eps_text": eps_text(threat.eps)} | kept)
+        write(f"pitfalls-{given.name}", f"{command} --eps {eps}", {"eps_text": eps_text(threat.eps)} | kept)
 
 
 if __name__ == "__main__":

@@ -6,10 +6,9 @@ Under `torchrun --nproc_per_node 4` (one thread each) the images are shared out.
 in runs/robustness/NAME/PROTOCOL-EPS; the figures go to benchmarks/results/robustness-NAME.json.
 """
 
-import argparse
 from pathlib import Path
 
-from common import write
+from common import model_arguments, write
 
 from idc.evaluating import evaluate
 from idc.opening import Request, parse_eps
@@ -20,13 +19,7 @@ KEPT = ("clean", "noise", "robust", "attacks", "single_draw", "images", "draws",
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model")
-    parser.add_argument("--name", required=True)
-    parser.add_argument("--data", required=True)
-    parser.add_argument("--data-name")
-    parser.add_argument("--eps", nargs="+", required=True)
-    parser.add_argument("--limit", type=int, default=512)
+    parser = model_arguments(__doc__)
     parser.add_argument("--protocols", nargs="+", default=["adaptive", "paper"])
     given = parser.parse_args()
     rows = []

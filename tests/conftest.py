@@ -1,5 +1,7 @@
 """Small models shared by the tests."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -17,6 +19,12 @@ def tiny_model(num_classes: int = 4, shape: tuple[int, int, int] = (1, 8, 8), se
         for parameter in model.unet.net.conv_out.parameters():
             torch.nn.init.normal_(parameter, 0, 0.2)
     return model
+
+
+def save_digits_model(folder: Path) -> Path:
+    """An untrained classifier of 8x8 digits, saved: it answers nearly at random and in milliseconds."""
+    tiny_model(10, class_names=tuple("0123456789")).save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture

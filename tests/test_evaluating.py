@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from conftest import TINY
-from idc import IDC, IDCConfig, data
+from conftest import save_digits_model
+from idc import data
 from idc.errors import IDCError
 from idc.evaluating import evaluate, interleaved, parse_sweep, rejudge, run_sweep
 from idc.evaluation.summary import read_lines
@@ -33,14 +33,7 @@ def number():
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """An untrained IDC for the digits, which answers nearly at random and in milliseconds."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = IDC(IDCConfig(10, (1, 8, 8), TINY, class_names=tuple("0123456789")))
-        torch.nn.init.normal_(model.unet.net.conv_out.weight, 0, 0.2)
-    folder = tmp_path_factory.mktemp("model") / "m"
-    model.save_pretrained(folder)
-    return str(folder)
+    return str(save_digits_model(tmp_path_factory.mktemp("model") / "m"))
 
 
 @pytest.fixture

@@ -8,23 +8,15 @@ import sys
 import time
 
 import pytest
-import torch
 
-from conftest import TINY
-from idc import IDC, IDCConfig
+from conftest import save_digits_model
 from idc.evaluation.summary import read_lines
 from program import idc, refused
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        own = IDC(IDCConfig(10, (1, 8, 8), TINY, class_names=tuple("0123456789")))
-        torch.nn.init.normal_(own.unet.net.conv_out.weight, 0, 0.2)
-    folder = tmp_path_factory.mktemp("model") / "m"
-    own.save_pretrained(folder)
-    return folder
+    return save_digits_model(tmp_path_factory.mktemp("model") / "m")
 
 
 PGD = ("--data", "digits", "--protocol", "pgd", "--steps", 3, "--eps", "0.05", "--draws", 4)

@@ -104,7 +104,7 @@ def _print_summary(summary: dict[str, Any]) -> None:
     rows = [_row("clean", summary["clean"])]
     if attacked:
         rows += [_row("random noise", summary["noise"])]
-        rows += [_row(f"after {name}", verdict) for name, verdict in summary["attacks"].items()]
+        rows += [_row(f"attack: {name}", verdict) for name, verdict in summary["attacks"].items()]
         rows += [_row("robust: the worst of each", summary["robust"])]
     where = f"{settings['data']['source']} {settings['data']['split']}, n = {summary['images']}"
     ball = f", {threat['norm']} eps {threat['eps']:.4g}" if attacked else ""

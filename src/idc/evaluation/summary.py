@@ -42,7 +42,7 @@ def summarise_lines(lines: Sequence[Line], class_names: Sequence[str]) -> dict[s
     attacks = {}
     for name in names:
         pairs = [line["attacks"][name] for line in lines]
-        # Under a gate an image that had fallen before was not attacked again: it stays fallen.
+        # Each attack alone; under a gate, an image that had fallen before was not attacked again and stays fallen.
         attacks[name] = of(pairs) | {"attacked": sum(p is not None for p in pairs)}
     single = sum(line["single"] for line in lines) / len(lines)
     return {

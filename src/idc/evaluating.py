@@ -22,7 +22,7 @@ from idc.evaluation.bench import Bench, Finding
 from idc.evaluation.cost import answer_cost, evaluation_cost
 from idc.evaluation.panel import write_panel
 from idc.evaluation.protocol import Protocol, build_protocol
-from idc.evaluation.runner import KEPT, Problem, Runner, model_fingerprint
+from idc.evaluation.runner import KEPT, LINES, Problem, Runner, model_fingerprint
 from idc.evaluation.sanity import flags_check, lines_checks, run_checks
 from idc.evaluation.summary import read_costs, read_lines, summarise_lines
 from idc.evaluation.verdict import Judged, plurality, verdict, wilson
@@ -77,6 +77,8 @@ def evaluate(request: Request, out: Path, *, say: Say = print) -> dict[str, Any]
     if state.is_main_process:
         runner.prepare()
         write_json(out / "request.json", asdict(request))
+        if done := len(records.read_all(out, f"{LINES}-*.jsonl", "id")):
+            say(f"{done} of {len(problem)} images are already done")
     state.wait_for_everyone()
     # TF32 would move points that lie at a decision's edge from one batch to another.
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):

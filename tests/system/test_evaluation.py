@@ -58,7 +58,8 @@ def test_killed_and_started_again(model, tmp_path):
     command = [sys.executable, "-m", "idc.cli", *args]
     process = subprocess.Popen([*command, str(killed)], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     end = time.monotonic() + 120
-    while not (killed / "images-0.jsonl").exists() and process.poll() is None and time.monotonic() < end:
+    lines = killed / "images-0.jsonl"
+    while not (lines.exists() and lines.stat().st_size) and process.poll() is None and time.monotonic() < end:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()

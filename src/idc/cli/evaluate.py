@@ -78,7 +78,11 @@ def evaluate(
         seed=seed, one_step=one_step, visits=visits, eta=eta, chunk=chunk, checkpointing=checkpointing, keep=keep,
         skip_bad=skip_bad, data_name=data_name, knobs=knobs,
     )  # fmt: skip
-    summary = run(request, out_folder, say=note.print)
+    try:
+        summary = run(request, out_folder, say=note.print)
+    except KeyboardInterrupt:
+        note.print("interrupted; the same command goes on where this one was")
+        raise typer.Exit(130) from None
     if not summary:
         return
     if as_json:
@@ -117,6 +121,8 @@ def _print_summary(summary: dict[str, Any]) -> None:
         for finding in summary["sanity"]:
             if not finding["passed"]:
                 out.print(f"UNRELIABLE: {finding['name']}: {finding['remedy']}", markup=False)
+    if attacked:
+        out.print("Robust: the worst point found for each image, judged afresh; so it may exceed an attack's own line.")
     if attacked and not summary["adaptive"]:
         out.print("Not adaptive: an upper bound, which a stronger attack can only lower (--protocol adaptive).")
     for flag in summary["flags"]:
@@ -165,7 +171,11 @@ def sweep(
         seed=seed, one_step=one_step, visits=visits, eta=eta, chunk=chunk, data_name=data_name,
         knobs={"steps": steps, "eot": eot, "restarts": restarts, "surrogate": surrogate},
     )  # fmt: skip
-    found = run_sweep(request, over, out_folder, say=note.print)
+    try:
+        found = run_sweep(request, over, out_folder, say=note.print)
+    except KeyboardInterrupt:
+        note.print("interrupted; the same command goes on where this one was")
+        raise typer.Exit(130) from None
     if not found["rows"]:
         return
     if as_json:

@@ -61,7 +61,10 @@ class Block:
         self.seconds[name] = time.perf_counter() - began
 
     def _keep(self, name: str, rows: Tensor, found: Tensor, right: Tensor) -> None:
-        better = right < self.right[rows]
+        # Of equal points the attacked one is kept, so that what survives is judged where it was attacked.
+        untouched = torch.tensor([not self.names[row] for row in rows.tolist()], device=rows.device)
+        moved = (found != self.images[rows]).flatten(1).any(1)
+        better = (right < self.right[rows]) | ((right == self.right[rows]) & untouched & moved)
         self.worst[rows[better]], self.right[rows[better]] = found[better], right[better]
         for row in rows[better].tolist():
             self.names[row] = name

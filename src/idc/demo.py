@@ -26,7 +26,8 @@ from idc.opening import Request
 from idc.profiling import count_flops, count_passes
 from idc.report.demo_page import write_demo_page
 from idc.report.results_page import write_report
-from idc.training.recipe import RECIPES, override
+from idc.training.recipe import RECIPES
+from idc.training.settings import override
 from idc.training.start import start_training
 from idc.training.trainer import read_metrics
 

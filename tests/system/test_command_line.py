@@ -233,7 +233,7 @@ def test_wrong_settings(folder, tmp_path):
         (("--lr", "fast"), "lr"),
         (("--preset", "huge"), "huge"),
         (("--recipe", "best"), "best"),
-        (("--optimizer", "sgd"), "sgd"),
+        (("--optimizer", "lion"), "sgd"),
         (("--channels", 2), "channels"),
         (("--t-weights", "1,2"), "t_weights"),
     ):

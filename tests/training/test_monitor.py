@@ -8,6 +8,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from conftest import tiny_model
 from idc import data
 from idc.training.monitor import Monitor
+from idc.training.objective import Bridging
+from idc.training.recipe import Recipe
 from idc.training.validation import CleanAccuracy
 
 ACCURACY = CleanAccuracy(one_step=0.75, multi_step=0.5, single_draw=0.25, draws=10, images=8)
@@ -21,8 +23,9 @@ def test_scalars_and_pictures_reach_tensorboard(tmp_path):
     images = data.load("digits", split="test", limit=8, image_size=8)
     with Monitor(tmp_path, total=100, done=0, step=0) as monitor:
         monitor.scalars(10, {"loss/total": 1.5})
-        monitor.accuracy(20, ACCURACY, epoch=1.0, seconds=2.0)
-        monitor.translations(20, tiny_model(10), images)
+        monitor.validation(20, ACCURACY, epoch=1.0, seconds=2.0)
+        objective = Bridging(tiny_model(10), Recipe())
+        monitor.picture(20, *objective.pictures(objective.network, images))
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     (loss,) = events.Scalars("loss/total")
     assert (loss.step, loss.value) == (10, 1.5)
@@ -60,5 +63,5 @@ def test_no_bar_where_there_is_no_terminal(tmp_path, capsys):
 @pytest.mark.parametrize("text", ["epoch 1:", "75.0% one-step", "50.0% multi-step", "8 images, 10 draws"])
 def test_a_validation_is_said(tmp_path, capsys, text):
     with Monitor(tmp_path, total=100, done=0, step=0) as monitor:
-        monitor.accuracy(20, ACCURACY, epoch=1.0, seconds=2.0)
+        monitor.validation(20, ACCURACY, epoch=1.0, seconds=2.0)
     assert text in capsys.readouterr().err

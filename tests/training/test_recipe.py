@@ -2,7 +2,8 @@ import pytest
 
 from idc.errors import IDCError
 from idc.training.optim import rate
-from idc.training.recipe import RECIPES, Recipe, load_recipe, override
+from idc.training.recipe import RECIPES, Recipe, load_recipe
+from idc.training.settings import override
 
 
 def test_texts_become_values_of_the_fields_types():
@@ -22,7 +23,7 @@ def test_none_means_uniform_timesteps():
 @pytest.mark.parametrize(
     "changes",
     [
-        {"epochs": "many"}, {"epochs": -1.0}, {"flip": "maybe"}, {"seed": "1.5"}, {"optimizer": "sgd"},
+        {"epochs": "many"}, {"epochs": -1.0}, {"flip": "maybe"}, {"seed": "1.5"}, {"optimizer": "lion"},
         {"learning": "1"},
         {"t_weights": "a,b"}, {"t_weights": "0,0"}, {"ema_decay": "1"}, {"batch_size": "0"}, {"schedule": "step"},
         {"precision": "fp8"}, {"lr": "nan"}, {"lr": [1]},
@@ -61,6 +62,13 @@ def test_learning_rate_over_time():
     cosine = Recipe(schedule="cosine", warmup=0.0)
     assert [rate(cosine, x) for x in (0.0, 0.25, 0.5, 1.0)] == pytest.approx([1.0, 0.853553, 0.5, 0.0], abs=1e-6)
     assert rate(Recipe(schedule="constant", warmup=0.0), 0.9) == 1.0
+
+
+def test_piecewise_rate_and_fractions():
+    """A tenth at one half and again at three quarters, as TRADES' and Rice et al.'s schedules at 100 and 150 of 200."""
+    recipe = override(Recipe(schedule="piecewise", warmup=0.0), {"lr": "1/4"})
+    assert recipe.lr == 0.25
+    assert [rate(recipe, share) for share in (0.0, 0.49, 0.5, 0.74, 0.75, 0.99)] == [1.0, 1.0, 0.1, 0.1, 0.01, 0.01]
 
 
 @pytest.mark.parametrize(("start", "late"), [(0, 0.99), (5, 0.99)])

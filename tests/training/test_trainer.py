@@ -154,8 +154,8 @@ def test_averaged_weights_are_the_exponential_mean(tmp_path, network):
         torch.load(p / "state.pt", weights_only=True) for p in sorted((out / "checkpoints").glob("step-*"))
     )
     name = "net.conv_in.weight"
-    assert torch.equal(first["average"][f"module.{name}"], first["unet"][name])
-    expected = 2 / 11 * first["unet"][name] + 9 / 11 * second["unet"][name]
+    assert torch.equal(first["average"][f"module.{name}"], first["network"][name])
+    expected = 2 / 11 * first["network"][name] + 9 / 11 * second["network"][name]
     assert torch.allclose(second["average"][f"module.{name}"], expected, atol=1e-7)
 
 

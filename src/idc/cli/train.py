@@ -36,10 +36,9 @@ def _train(
     if result.accuracy:
         from idc.evaluation.verdict import wilson
 
-        one, many = (wilson(v, result.accuracy.images) for v in (result.accuracy.one_step, result.accuracy.multi_step))
-        out.print(
-            f"validation accuracy: {one} one-step, {many} multi-step ({result.accuracy.draws} draws, n = {one.n})"
-        )
+        n = result.accuracy.images
+        shares = ", ".join(f"{wilson(value, n)} {name}" for name, value in result.accuracy.shares().items())
+        out.print(f"validation accuracy: {shares} (n = {n})")
     out.print(f"model: {result.best}   (idc predict {result.best} IMAGE...)")
 
 

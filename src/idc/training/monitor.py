@@ -4,13 +4,11 @@ import json
 from pathlib import Path
 from typing import Any, Self
 
-import torch
+from torch import Tensor
 
-from idc.classifier import IDC
-from idc.data import ImageSet
 from idc.files import explained, write_text
 from idc.progress import Bar
-from idc.training.validation import CleanAccuracy
+from idc.training.objective import Validation
 
 
 class Monitor:
@@ -70,28 +68,15 @@ class Monitor:
             self.file.write(json.dumps({"step": step} | values) + "\n")
             self.file.flush()
 
-    def accuracy(self, step: int, accuracy: CleanAccuracy, *, epoch: float, seconds: float) -> None:
+    def validation(self, step: int, found: Validation, *, epoch: float, seconds: float) -> None:
         """A validation: recorded, and said above the progress bar."""
-        values = {f"validation/{k}": v for k, v in accuracy.to_dict().items()}
+        values = {f"validation/{k}": v for k, v in found.to_dict().items()}
         self.scalars(step, values | {"epoch": epoch, "seconds": seconds})
         if self.out is not None:
-            self.bar.console.print(
-                f"epoch {epoch:g}: validation accuracy {accuracy.one_step:.1%} one-step, "
-                f"{accuracy.multi_step:.1%} multi-step ({accuracy.images} images, {accuracy.draws} draw"
-                f"{'s' if accuracy.draws > 1 else ''}, {seconds:.0f} s)",
-                highlight=False,
-                soft_wrap=True,
-            )
+            text = f"epoch {epoch:g}: validation {found.text()}, {seconds:.0f} s"
+            self.bar.console.print(text, highlight=False, soft_wrap=True)
 
-    def translations(self, step: int, model: IDC, data: ImageSet, *, count: int = 8) -> None:
-        """A grid in TensorBoard: images, their one-step and multi-step translations, their true labels."""
-        if self.writer is None:
-            return
-        images = data.images[:count].float().div(255)
-        random = torch.Generator().manual_seed(0)
-        with torch.no_grad():
-            one = model.translate(images, visits=model.one_step_visits)
-            many = model.translate(images, generator=random)
-        rows = [images, one, many, model.labels[data.labels[:count]]]
-        grid = torch.cat([torch.cat(list(row), dim=2) for row in rows], dim=1)
-        self.writer.add_image("image, one-step, multi-step, label", grid.clamp(0, 1).float().cpu(), step)
+    def picture(self, step: int, name: str, picture: Tensor) -> None:
+        """A (C, H, W) picture in [0, 1] for TensorBoard."""
+        if self.writer is not None:
+            self.writer.add_image(name, picture, step)

@@ -8,11 +8,11 @@ from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from idc.errors import IDCError
-from idc.training.recipe import Recipe
+from idc.training.settings import Settings
 
 
-def build_optimizer(model: nn.Module, recipe: Recipe, device: torch.device) -> torch.optim.Optimizer:
-    """Adam or AdamW; biases, norms and position maps are not decayed."""
+def build_optimizer(model: nn.Module, recipe: Settings, device: torch.device) -> torch.optim.Optimizer:
+    """Adam, AdamW or SGD; biases, norms and position maps are not decayed."""
     fused = device.type in ("cpu", "cuda")
     betas = (0.9, recipe.beta2)
     if recipe.optimizer == "adam":
@@ -21,13 +21,15 @@ def build_optimizer(model: nn.Module, recipe: Recipe, device: torch.device) -> t
     decayed = [p for n, p in named if p.ndim > 1 and not n.endswith("position")]
     free = [p for n, p in named if p.ndim <= 1 or n.endswith("position")]
     groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": free, "weight_decay": 0.0}]
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=recipe.lr, momentum=0.9, nesterov=True, fused=fused)
     return torch.optim.AdamW(groups, lr=recipe.lr, betas=betas, fused=fused)
 
 
 class Schedule:
     """The learning rate after each update, by share of all updates or, for "plateau", by the loss."""
 
-    def __init__(self, optimizer: torch.optim.Optimizer, recipe: Recipe, updates: int) -> None:
+    def __init__(self, optimizer: torch.optim.Optimizer, recipe: Settings, updates: int) -> None:
         self.plateau = recipe.schedule == "plateau"
         self.inner: LambdaLR | ReduceLROnPlateau
         if self.plateau:
@@ -55,7 +57,7 @@ class Schedule:
         self.inner.load_state_dict(state)
 
 
-def rate(recipe: Recipe, done: float) -> float:
+def rate(recipe: Settings, done: float) -> float:
     """Learning rate as a share of its peak, after the share ``done`` in [0, 1] of all updates."""
     if done < recipe.warmup:
         return max(done, 1e-3) / recipe.warmup
@@ -64,10 +66,12 @@ def rate(recipe: Recipe, done: float) -> float:
         return max(left, 0.0)
     if recipe.schedule == "cosine":
         return 0.5 - 0.5 * torch.cos(torch.tensor(torch.pi * max(left, 0.0))).item()
+    if recipe.schedule == "piecewise":
+        return 1.0 if done < 0.5 else 0.1 if done < 0.75 else 0.01
     return 1.0
 
 
-def build_average(model: nn.Module, recipe: Recipe) -> AveragedModel | None:
+def build_average(model: nn.Module, recipe: Settings) -> AveragedModel | None:
     """The exponential moving average of the weights, or None.
 
     An average that begins with the training itself begins short, decay (1 + n) / (10 + n) until that exceeds the
@@ -76,13 +80,13 @@ def build_average(model: nn.Module, recipe: Recipe) -> AveragedModel | None:
     if recipe.ema_decay == 0:
         return None
     if recipe.ema_start:
-        return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema_decay))
+        return AveragedModel(model, use_buffers=True, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema_decay))
 
     def average(averaged: Any, current: Any, count: Any) -> None:
         n = int(count)
         get_ema_multi_avg_fn(min(recipe.ema_decay, (1 + n) / (10 + n)))(averaged, current, count)
 
-    return AveragedModel(model, multi_avg_fn=average)
+    return AveragedModel(model, use_buffers=True, multi_avg_fn=average)
 
 
 def bf16_pays(device: torch.device) -> bool:
@@ -92,7 +96,7 @@ def bf16_pays(device: torch.device) -> bool:
     return device.type == "cpu" and bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
 
 
-def resolve_precision(recipe: Recipe, device: torch.device) -> str:
+def resolve_precision(recipe: Settings, device: torch.device) -> str:
     """ "no" or "bf16", as accelerate names them.
 
     Raises:

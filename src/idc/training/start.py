@@ -12,7 +12,9 @@ from idc.bridge import BridgeSpec
 from idc.classifier import IDC, IDCConfig
 from idc.errors import IDCError
 from idc.noise import derive_seed
-from idc.training.recipe import Recipe, load_recipe, override
+from idc.training.objective import Bridging
+from idc.training.recipe import Recipe, load_recipe
+from idc.training.settings import override
 from idc.training.trainer import Trainer, TrainResult
 from idc.unet import PRESETS, UNetSpec, init_normal_, resolve_spec, spec_to_dict
 
@@ -114,7 +116,7 @@ def start_training(
         "image_size": train.shape[1],
         "channels": train.shape[0],
     }
-    trainer = Trainer(model, chosen, train, validation, out, resume=resume, about=about)
+    trainer = Trainer(Bridging(model, chosen), chosen, train, validation, out, resume=resume, about=about)
     updates = chosen.epochs * len(train) / (chosen.batch_size * chosen.accumulation)
     if updates < 300:
         say(f"{len(train)} images make only {updates:.0f} updates in {chosen.epochs:g} epochs: raise --epochs")

@@ -18,19 +18,18 @@ from typing import Any, Self
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor
+from torch import Tensor, nn
 
-from idc.classifier import IDC
+from idc.classifier import evaluation_mode
 from idc.data import ImageSet
 from idc.errors import IDCError
 from idc.files import make_folder, whole_folder, write_json, write_text
-from idc.loss import bridge_loss, label_cross_entropy
 from idc.noise import derive_seed
 from idc.training import checkpoint as checkpoints
 from idc.training.monitor import Monitor
+from idc.training.objective import Objective, Validation
 from idc.training.optim import Schedule, build_average, build_optimizer, resolve_precision
-from idc.training.recipe import Recipe
-from idc.training.validation import CleanAccuracy, clean_accuracy, from_counts
+from idc.training.settings import Settings
 
 _LOG_EVERY = 20
 
@@ -42,7 +41,7 @@ class TrainResult:
     step: int
     steps: int
     seconds: float
-    accuracy: CleanAccuracy | None
+    accuracy: Validation | None
     best: Path
     stopped: int = 0
 
@@ -73,10 +72,10 @@ class _Signals:
 
 
 class Trainer:
-    """Trains ``model`` in place.
+    """Trains the network of an objective in place.
 
     Args:
-        model: a fresh classifier.
+        objective: the network, its loss, validation and file.
         recipe: all settings.
         train, validation: of the same classes and shape.
         out: the run's folder: recipe.yaml, metrics.jsonl, tensorboard/, checkpoints/, best/, last/, summary.json.
@@ -89,8 +88,8 @@ class Trainer:
 
     def __init__(
         self,
-        model: IDC,
-        recipe: Recipe,
+        objective: Objective,
+        recipe: Settings,
         train: ImageSet,
         validation: ImageSet,
         out: Path,
@@ -102,37 +101,25 @@ class Trainer:
         self.recipe, self.out, self.about = recipe, out, about or {}
         self.device = self.accelerator.device
         self.bf16 = resolve_precision(recipe, self.device) == "bf16"
-        self._check(model, train)
+        objective.check(train)
         self._claim_folder(resume)
         self.train, self.validation = train.to(self.device), validation.to(self.device)
         world = self.accelerator.num_processes
         self.local_batch = max(1, min(recipe.batch_size, len(train)) // world)
         self.steps_per_epoch = len(train) // (self.local_batch * world)
         self.steps = max(1, round(recipe.epochs * self.steps_per_epoch))
-        self.model = model.to(self.device)
-        self.model.unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
-        self.average = build_average(self.model.unet, recipe)
-        optimizer = build_optimizer(self.model.unet, recipe, self.device)
+        objective.to(self.device)
+        self.objective, self.raw = objective, objective.network
+        self.raw.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
+        self.average = build_average(self.raw, recipe)
+        optimizer = build_optimizer(self.raw, recipe, self.device)
         self.schedule = Schedule(optimizer, recipe, math.ceil(self.steps / recipe.accumulation))
-        self.network, self.optimizer = self.accelerator.prepare(self.model.unet, optimizer)
+        self.network, self.optimizer = self.accelerator.prepare(self.raw, optimizer)
         self.compiled = _compile(self.network) if recipe.compile else self.network
-        self.labels = 2 * self.model.labels - 1
-        weights = recipe.t_weights or (1.0,) * self.model.config.bridge.timesteps
-        self.t_weights = torch.tensor(weights, device=self.device)
         self.random = torch.Generator(self.device)
         self.progress: dict[str, Any] = {"seconds": 0.0, "best": -1.0, "accuracy": None}
         self.order: tuple[int, Tensor] = (-1, torch.empty(0))
         self.start = self._restore() if resume else 0
-
-    def _check(self, model: IDC, train: ImageSet) -> None:
-        if train.shape != model.input_shape or train.num_classes != model.num_classes:
-            found = f"{train.num_classes} classes of shape {train.shape}"
-            wanted = f"{model.num_classes} of {model.input_shape}, as the model"
-            raise IDCError(found, wanted, "train a fresh model on this data, or give it the data it was made for")
-        timesteps = model.config.bridge.timesteps
-        if self.recipe.t_weights and len(self.recipe.t_weights) != timesteps:
-            given = ",".join(map(str, self.recipe.t_weights))
-            raise IDCError(f"t_weights = {given}", f"{timesteps} numbers, one a timestep", "or give none: uniform")
 
     def _claim_folder(self, resume: bool) -> None:
         text = self._recipe_text()
@@ -143,7 +130,7 @@ class Trainer:
                 raise IDCError(
                     self.out, "a new or empty folder", "it holds a run: give --resume to go on, or another --out"
                 )
-            if file.exists() and file.read_text(encoding="utf-8") != text:
+            if file.exists() and not _same_yaml(file, text):
                 raise IDCError(
                     file, "the settings of the run that it holds", "resume with the same settings, or use another --out"
                 )
@@ -162,7 +149,7 @@ class Trainer:
         if not self.accelerator.is_main_process:
             return
         tensors = {
-            "unet": self.model.unet.state_dict(),
+            "network": self.raw.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "average": self.average.state_dict() if self.average else {},
@@ -171,18 +158,20 @@ class Trainer:
         self._save_model("last")
 
     def _save_model(self, name: str) -> None:
-        model = self.averaged()
-        model.card = {"Data": self.about.get("data", "?")} | {"recipe": asdict(self.recipe)}
+        card: dict[str, Any] = {"Data": self.about.get("data", "?"), "recipe": asdict(self.recipe)}
+        card["Training"] = (
+            f"{self.progress['seconds']:.0f} s on {self.accelerator.num_processes} x {_device_name(self.device)}"
+        )
         if self.progress["accuracy"]:
-            model.card["figures"] = {f"validation {k}": v for k, v in self.progress["accuracy"].items()}
+            card["figures"] = {f"validation {k}": v for k, v in self.progress["accuracy"].items()}
         with whole_folder(self.out / name) as part:
-            model.save_pretrained(part)
+            self.objective.save(self.averaged(), part, card)
 
     def _restore(self) -> int:
         found = checkpoints.load_latest(self.out / "checkpoints")
         if found is None:
             return 0
-        self.model.unet.load_state_dict(found.tensors["unet"])
+        self.raw.load_state_dict(found.tensors["network"])
         self.optimizer.load_state_dict(found.tensors["optimizer"])
         self.schedule.load_state_dict(found.tensors["schedule"])
         if self.average:
@@ -190,11 +179,11 @@ class Trainer:
         self.progress = found.progress
         return found.step
 
-    def averaged(self) -> IDC:
-        """The model with the averaged weights (the plain ones before the first averaging); weights are shared."""
+    def averaged(self) -> nn.Module:
+        """The network with the averaged weights (the plain ones before the first averaging)."""
         if self.average is None or self.average.n_averaged.item() == 0:
-            return self.model.with_network(self.model.unet)
-        return self.model.with_network(self.average.module)
+            return self.raw
+        return self.average.module
 
     # -- the loop ------------------------------------------------------------------------------------------------------
 
@@ -219,7 +208,7 @@ class Trainer:
                     self._save(step)
             if step > self.start:
                 self._save(step)
-        accuracy = CleanAccuracy(**self.progress["accuracy"]) if self.progress["accuracy"] else None
+        accuracy = self.objective.restored(self.progress["accuracy"]) if self.progress["accuracy"] else None
         result = TrainResult(step, self.steps, self.progress["seconds"], accuracy, self.out / "best", signals.received)
         if step == self.steps and self.accelerator.is_main_process:
             self._summarise(result)
@@ -247,33 +236,26 @@ class Trainer:
         first = (index * world + rank) * self.local_batch
         return self.order[1][first : first + self.local_batch]
 
-    def _step(self, step: int) -> Tensor:
-        """One batch, forward and backward, and an update when enough are summed. Returns (loss, intra, inter) means."""
+    def _step(self, step: int) -> dict[str, Tensor]:
+        """One batch, forward and backward, and an update when enough are summed. Returns the loss and its parts."""
         seed = derive_seed(self.recipe.seed, "step", step, self.accelerator.process_index)
         self.random.manual_seed(seed)
         torch.manual_seed(seed + 1)  # dropout draws from the global generator, forked in run()
         chosen = self._batch(step)
         classes = self.train.labels[chosen]
         images = self.recipe.augmentation(self.train.images[chosen], self.random)
-        y = (2 * images - 1).contiguous(memory_format=torch.channels_last)
-        t = torch.multinomial(self.t_weights, len(chosen), replacement=True, generator=self.random)
-        eps = torch.randn(y.shape, generator=self.random, device=self.device)
-        sample = self.model.bridge.sample(self.labels[classes], y, t, eps)
         last = (step + 1) % self.recipe.accumulation == 0 or step + 1 == self.steps
         self.network.train()
         with nullcontext() if last else self.accelerator.no_sync(self.network):
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-                output = self.compiled(sample.x_t, t, y)
-            terms = bridge_loss(sample, output, self.labels, classes, inter_weight=self.recipe.inter_weight)
-            loss = terms.total.mean()
-            if self.recipe.ce_weight > 0:
-                heat = self.recipe.ce_temperature
-                entropy = label_cross_entropy(sample, output, self.labels, classes, temperature=heat)
-                loss = loss + self.recipe.ce_weight * entropy.mean()
-            self.accelerator.backward(loss / self.recipe.accumulation)
+            terms = self.objective.loss(self._call, images, classes, self.random)
+            self.accelerator.backward(terms["total"] / self.recipe.accumulation)
         if last:
-            self._update(loss, step)
-        return torch.stack([loss.detach(), terms.intra.detach().mean(), terms.inter.detach().mean()])
+            self._update(terms["total"], step)
+        return {name: value.detach() for name, value in terms.items()}
+
+    def _call(self, *args: Any) -> Any:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            return self.compiled(*args)
 
     def _update(self, loss: Tensor, step: int) -> None:
         if self.recipe.clip_norm > 0:
@@ -286,7 +268,7 @@ class Trainer:
         update = (step + 1) // self.recipe.accumulation
         past = update - self.recipe.ema_start
         if self.average is not None and past >= 0 and past % self.recipe.ema_every == 0:
-            self.average.update_parameters(self.model.unet)
+            self.average.update_parameters(self.raw)
 
     # -- watching ------------------------------------------------------------------------------------------------------
 
@@ -299,30 +281,35 @@ class Trainer:
         ) as monitor:
             yield monitor
 
-    def _log(self, monitor: Monitor, step: int, loss: Tensor) -> None:
-        total, intra, inter = self.accelerator.reduce(loss, reduction="mean").tolist()
-        if not math.isfinite(total):
+    def _log(self, monitor: Monitor, step: int, loss: dict[str, Tensor]) -> None:
+        means = self.accelerator.reduce(torch.stack(list(loss.values())), reduction="mean")
+        values = dict(zip(loss, means.tolist(), strict=True))
+        if not math.isfinite(values["total"]):
             raise IDCError(
-                f"loss {total} at step {step}", "a finite number", "lower --lr, or resume from the last checkpoint"
+                f"loss {values['total']} at step {step}",
+                "a finite number",
+                "lower --lr, or resume from the last checkpoint",
             )
         lr = self.optimizer.param_groups[0]["lr"]
-        monitor.scalars(step, {"loss/total": total, "loss/intra": intra, "loss/inter": inter, "lr": lr})
+        monitor.scalars(step, {f"loss/{k}": v for k, v in values.items()} | {"lr": lr})
 
     def _validate(self, monitor: Monitor, step: int) -> None:
         final = step == self.steps
         data = self.validation if final else self.validation.take(self.recipe.validation_limit)
         shard = (self.accelerator.process_index, self.accelerator.num_processes)
-        model, draws = self.averaged(), 10 if final else 1
-        _, counts = clean_accuracy(model, data, draws=draws, bf16=self.bf16, shard=shard)
-        accuracy = from_counts(self.accelerator.reduce(counts, reduction="sum"), draws)
-        self.progress["accuracy"] = accuracy.to_dict()
-        monitor.accuracy(step, accuracy, epoch=step / self.steps_per_epoch, seconds=self.progress["seconds"])
+        network = self.averaged()
+        with evaluation_mode(network):
+            counts = self.objective.validate(network, data, final=final, bf16=self.bf16, shard=shard)
+            picture = self.objective.pictures(network, data) if self.accelerator.is_main_process else None
+        found = self.objective.judged(self.accelerator.reduce(counts, reduction="sum"), final=final)
+        self.progress["accuracy"] = found.to_dict()
+        monitor.validation(step, found, epoch=step / self.steps_per_epoch, seconds=self.progress["seconds"])
         if not self.accelerator.is_main_process:
             return
-        monitor.translations(step, model, data)
-        score = (accuracy.one_step + accuracy.multi_step) / 2
-        if score >= self.progress["best"]:
-            self.progress["best"] = score
+        if picture:
+            monitor.picture(step, *picture)
+        if found.score >= self.progress["best"]:
+            self.progress["best"] = found.score
             self._save_model("best")
 
     def _summarise(self, result: TrainResult) -> None:
@@ -343,6 +330,19 @@ class Trainer:
                 "recipe": asdict(self.recipe),
             },
         )
+
+
+def _same_yaml(file: Path, text: str) -> bool:
+    import yaml
+
+    try:
+        return bool(yaml.safe_load(file.read_text(encoding="utf-8")) == yaml.safe_load(text))
+    except (OSError, yaml.YAMLError):
+        return False
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
 
 
 def _compile(network: torch.nn.Module) -> Any:

@@ -19,9 +19,26 @@ class CleanAccuracy:
     draws: int
     images: int
 
+    @property
+    def score(self) -> float:
+        """Mean of the two answers' accuracy."""
+        return (self.one_step + self.multi_step) / 2
+
     def to_dict(self) -> dict[str, float]:
         """The fields, JSON-ready."""
         return asdict(self)
+
+    def shares(self) -> dict[str, float]:
+        """Both answers by name."""
+        return {"one-step": self.one_step, "multi-step": self.multi_step}
+
+    def text(self) -> str:
+        """Both answers, for people."""
+        plural = "s" if self.draws > 1 else ""
+        return (
+            f"accuracy {self.one_step:.1%} one-step, {self.multi_step:.1%} multi-step "
+            f"({self.images} images, {self.draws} draw{plural})"
+        )
 
 
 def clean_accuracy(

@@ -9,7 +9,8 @@ import torch
 from conftest import tiny_model
 from idc import IDC, IDCError
 from idc.bridge import BridgeSpec
-from idc.storage import CARD, CONFIG, WEIGHTS, config_from_dict, config_to_dict
+from idc.saved import CARD, CONFIG, WEIGHTS
+from idc.storage import config_from_dict, config_to_dict
 
 
 @pytest.fixture
@@ -66,13 +67,13 @@ def flip_byte(file, where):
 
 
 def edit_config(folder, change, rehash=False):
-    from idc.storage import _digest
+    from idc.saved import digest
 
     values = json.loads((folder / CONFIG).read_text())
     change(values)
     if rehash:
         values.pop("config_sha256")
-        values["config_sha256"] = _digest(values)
+        values["config_sha256"] = digest(values)
     (folder / CONFIG).write_text(json.dumps(values))
 
 
@@ -154,7 +155,7 @@ def test_failed_save_leaves_no_model(tmp_path, model, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("idc.storage.save_file", full)
+    monkeypatch.setattr("idc.saved.save_file", full)
     with pytest.raises(IDCError, match="room on the disk"):
         model.save_pretrained(tmp_path / "m")
     assert list((tmp_path / "m").iterdir()) == []

@@ -1,0 +1,146 @@
+"""A model's folder: ``config.json`` + ``model.safetensors`` + a card, checked on the way back in.
+
+The config holds hashes of the weights and of itself. A truncated, edited or mismatching file is an error, never a wrong
+model. What the config says beyond that is the business of the model's own room.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from idc import hub
+from idc.errors import IDCError
+from idc.files import sha256, whole_file, write_json, write_text
+
+CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+FORMAT = 1
+_REMEDY = "copy or download the model again, or save it anew"
+
+
+def digest(values: dict[str, Any]) -> str:
+    """SHA-256 of JSON-ready values."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def write(folder: Path, state: Mapping[str, Tensor], values: dict[str, Any], card: str) -> None:
+    """Write the three files; each appears whole or not at all, the config last.
+
+    Args:
+        state: the weights.
+        values: JSON-ready, what the config says.
+        card: text of the model card.
+    """
+    (folder / CONFIG).unlink(missing_ok=True)  # until the new one is there, the folder is no model
+    with whole_file(folder / WEIGHTS) as part:
+        save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, part, metadata={"format": "pt"})
+    values = {"format": FORMAT} | values | {"weights_sha256": sha256(folder / WEIGHTS)}
+    write_text(folder / CARD, card)
+    write_json(folder / CONFIG, values | {"config_sha256": digest(values)})
+
+
+def locate(source: str, *, revision: str | None = None) -> Path:
+    """The folder of a model: a local one as it is, a hub id after its download.
+
+    Raises:
+        IDCError: if there is no such model, or no network for a hub id.
+    """
+    path = Path(os.path.expanduser(source))
+    try:
+        path.exists()
+    except OSError as error:  # a name too long, say
+        raise IDCError(source, "a readable path", f"check it ({error.strerror})") from error
+    if path.is_dir():
+        run = path / "best"  # the folder of a training run stands for its best model
+        return run if not (path / CONFIG).exists() and (run / CONFIG).exists() else path
+    if path.exists() or hub.looks_like_path(source):
+        raise IDCError(source, f"a model folder with {CONFIG} and {WEIGHTS}", "check the path, or train one: idc train")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        offline = not hub.reachable()
+        patterns = [CONFIG, WEIGHTS]
+        return Path(snapshot_download(source, revision=revision, allow_patterns=patterns, local_files_only=offline))
+    except LocalEntryNotFoundError as error:
+        raise hub.unreachable(source, "model") from error
+    except (HfHubHTTPError, OSError) as error:
+        raise IDCError(
+            source, "a model on the hub", f"check its name and your access ({type(error).__name__})"
+        ) from error
+
+
+def read_config(folder: Path, key: str) -> dict[str, Any]:
+    """The content of config.json, checked against its own hash; ``key`` names what it must hold.
+
+    Raises:
+        IDCError: if it is missing, damaged or of another kind of model.
+    """
+    file = folder / CONFIG
+    try:
+        values: Any = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise IDCError(
+            folder, f"a model folder with {CONFIG} and {WEIGHTS}", "check the path, or train one: idc train"
+        ) from error
+    except ValueError as error:
+        raise IDCError(file, "whole JSON", _REMEDY) from error
+    if not isinstance(values, dict) or key not in values:
+        raise IDCError(file, f"the config of an idc model ({key})", "this folder holds some other model")
+    if values.get("format") != FORMAT:
+        raise IDCError(file, f"format {FORMAT}, found {values.get('format')}", "update idc: pip install -U idc")
+    own = values.pop("config_sha256", None)
+    if own != digest(values):
+        raise IDCError(file, "its own SHA-256 (it was edited or damaged)", _REMEDY)
+    return values
+
+
+def holds(folder: Path, key: str) -> bool:
+    """Whether the folder's config is of that kind of model, as far as can be told without checking it."""
+    try:
+        return key in json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError):
+        return False
+
+
+def load_weights(module: nn.Module, folder: Path, values: dict[str, Any]) -> None:
+    """Give ``module`` the weights that ``read_config`` promised.
+
+    Raises:
+        IDCError: if they are missing, are others, or do not fit.
+    """
+    weights = folder / WEIGHTS
+    try:
+        actual = sha256(weights)
+    except OSError as error:
+        raise IDCError(weights, "a readable weights file", _REMEDY) from error
+    if actual != values["weights_sha256"]:
+        raise IDCError(
+            weights, f"the weights named in {CONFIG} (their SHA-256 differs: truncated, edited or mixed up)", _REMEDY
+        )
+    try:
+        module.load_state_dict(load_file(weights))
+    except (SafetensorError, RuntimeError, ValueError) as error:
+        raise misfit(folder, error) from error
+
+
+def misfit(folder: Path, error: Exception) -> IDCError:
+    """The error for weights and config that do not belong together."""
+    reason = (str(error).strip().splitlines() or [""])[0][:120]
+    return IDCError(folder, f"weights that fit {CONFIG} ({reason})", _REMEDY)
+
+
+def card_lines(card: dict[str, Any]) -> list[str]:
+    """The end of a model card: facts, then tables."""
+    lines = [f"- {key}: {value}" for key, value in card.items() if not isinstance(value, dict)]
+    for key, table in card.items():
+        if isinstance(table, dict):
+            lines += ["", f"## {key.capitalize()}", "", "| | |", "| --- | --- |"]
+            lines += [f"| {name} | {value} |" for name, value in table.items()]
+    return [*lines, "", "Adversarial robustness is not implied: measure it before you rely on it.", ""]

@@ -27,12 +27,13 @@ ALLOWED = {
     "reference": FOUNDATION | METHOD | {"classifier"},
     "data": FOUNDATION,
     "profiling": FOUNDATION | METHOD | {"classifier"},
-    "training": FOUNDATION | METHOD | {"classifier", "loss", "data"},
+    "training": FOUNDATION | METHOD | {"attacks", "classifier", "loss", "data", "peers"},
+    "peers": FOUNDATION,
     "attacks": FOUNDATION,
     "evaluation": FOUNDATION | {"attacks"},
     "report": FOUNDATION,
     "use": FOUNDATION | METHOD | {"classifier", "data", "profiling"},
-    "opening": FOUNDATION | {"classifier", "data", "evaluation"},
+    "opening": FOUNDATION | {"classifier", "data", "evaluation", "peers"},
     "evaluating": FOUNDATION | {"attacks", "classifier", "data", "evaluation", "opening", "training", "__init__"},
     "demo": FOUNDATION
     | METHOD

@@ -3,6 +3,7 @@
 import importlib
 import re
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -11,10 +12,14 @@ import torch
 from torch import nn
 
 from idc import data as datasets
+from idc import saved
 from idc.classifier import IDC
 from idc.errors import IDCError
 from idc.evaluation.wrapped import as_classifier
+from idc.peers.cnn import CNN, PackagedResNet18
 from idc.types import Classifier
+
+PEERS: dict[str, Callable[[], nn.Module]] = {"pyautoattack-resnet18": PackagedResNet18}
 
 
 def parse_eps(text: str | float) -> float:
@@ -44,7 +49,7 @@ class Request:
     """What a user asks to be evaluated; the fields are the flags of ``idc evaluate``.
 
     Args:
-        model: a saved IDC, a run, a hub id, or ``package.module:factory`` for any ``nn.Module``.
+        model: see ``open_model``.
         data: see ``idc.data.load``.
         protocol: a name in ``idc.evaluation.protocol.PROTOCOLS``.
         eps: radius; None stands for ``default_eps``.
@@ -96,6 +101,19 @@ def _is_factory(name: str) -> bool:
     return re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", name) is not None
 
 
+def open_model(name: str) -> nn.Module:
+    """A saved IDC or CNN (a folder, a run, a hub id), a peer by name, or a user's own module by its factory.
+
+    Raises:
+        IDCError: if there is no such model.
+    """
+    if name in PEERS:
+        return PEERS[name]()
+    if _is_factory(name):
+        return open_factory(name)
+    return CNN.from_pretrained(name) if saved.holds(saved.locate(name), "cnn") else IDC.from_pretrained(name)
+
+
 def open_both(request: Request, device: torch.device) -> tuple[Classifier, datasets.ImageSet]:
     """The model on ``device``, and its data in the shape that it takes.
 
@@ -104,7 +122,7 @@ def open_both(request: Request, device: torch.device) -> tuple[Classifier, datas
     """
     if request.split not in ("train", "validation", "test"):
         raise IDCError(f"split {request.split!r}", "train, validation or test", "correct --split")
-    own = open_factory(request.model) if _is_factory(request.model) else IDC.from_pretrained(request.model)
+    own = open_model(request.model)
     shape = getattr(own, "input_shape", None)
     images = datasets.load(
         request.data, split=cast(datasets.Split, request.split), limit=request.limit, skip_bad=request.skip_bad,

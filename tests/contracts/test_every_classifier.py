@@ -9,6 +9,7 @@ from idc.attacks.target import ANSWER, Target
 from idc.errors import IDCError
 from idc.evaluation.wrapped import Wrapped, as_classifier
 from idc.noise import Streams
+from idc.peers.cnn import CNN, CNNConfig
 from idc.types import Classifier
 from noise_models import Linear, Noisy
 
@@ -30,12 +31,19 @@ class RandomInput(nn.Module):
         return self.net(images + 0.3 * torch.randn_like(images))
 
 
+def small_cnn(arch: str = "preact-resnet18") -> CNN:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return CNN(CNNConfig(arch, 4, SHAPE, width=2)).eval()
+
+
 CLASSIFIERS = {
     "idc": tiny_model(),
     "idc, one step": tiny_model().with_answer(visits=(3,)),
     "idc, eta 0": tiny_model().with_answer(eta=0.0),
     "linear": Linear(shape=SHAPE),
     "noisy": Noisy(shape=SHAPE),
+    "cnn": small_cnn(),
     "wrapped": Wrapped(plain(), input_shape=SHAPE),
     "wrapped, random": Wrapped(RandomInput(), input_shape=SHAPE),
 }

@@ -1,5 +1,6 @@
-"""``idc train``: a flag for every field of a recipe."""
+"""``idc train`` and ``idc train-peer``: a flag for every field of a recipe."""
 
+from collections.abc import Callable
 from dataclasses import fields
 from inspect import Parameter, Signature
 from pathlib import Path
@@ -8,28 +9,17 @@ from typing import Annotated, Any
 import typer
 
 from idc.cli.common import DATA_HELP, note, out
+from idc.training.peer_recipes import CNNRecipe
 from idc.training.recipe import Recipe
+from idc.training.settings import Settings
 
 
-def _train(
-    data: str | None,
-    out_folder: Path,
-    preset: str,
-    recipe: str,
-    resume: bool,
-    image_size: int | None,
-    channels: int | None,
-    skip_bad: bool,
-    limit: int | None,
-    **settings: str | None,
-) -> None:
-    from idc.training.start import start_training
-
-    changes = {name: value for name, value in settings.items() if value is not None}
-    result = start_training(
-        data, out_folder, preset=preset, recipe=recipe, resume=resume, image_size=image_size, channels=channels,
-        skip_bad=skip_bad, limit=limit, changes=changes, say=note.print,
-    )  # fmt: skip
+def _run(start: Callable[..., Any], kind: type[Settings], given: dict[str, Any], then: str) -> None:
+    """Train with the flags that were given, and say how it ended."""
+    names = {f.name for f in fields(kind)}
+    changes = {k: v for k, v in given.items() if k in names and v is not None}
+    rest = {k: v for k, v in given.items() if k not in names}
+    result = start(rest.pop("data"), rest.pop("out_folder"), changes=changes, say=note.print, **rest)
     if result.stopped:
         note.print(f"stopped at step {result.step} of {result.steps}; the same command with --resume goes on")
         raise typer.Exit(128 + result.stopped)
@@ -39,51 +29,69 @@ def _train(
         n = result.accuracy.images
         shares = ", ".join(f"{wilson(value, n)} {name}" for name, value in result.accuracy.shares().items())
         out.print(f"validation accuracy: {shares} (n = {n})")
-    out.print(f"model: {result.best}   (idc predict {result.best} IMAGE...)")
+    out.print(f"model: {result.best}   ({then.format(model=result.best)})")
+
+
+def _option(name: str, kind: Any, default: Any, text: str, panel: str | None = None, flag: str = "") -> Parameter:
+    info = typer.Option(flag or f"--{name.replace('_', '-')}", help=text, rich_help_panel=panel)
+    return Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, info])
+
+
+def _signature(own: list[Parameter], kind: type[Settings], data: Any, recipe: str) -> Signature:
+    """The flags of every training, those of this one, then one for each field of its recipe."""
+    fixed = [
+        _option("data", type(data) if data else str | None, data, DATA_HELP),
+        _option("out_folder", Path, Parameter.empty, "folder of the run", flag="--out"),
+        *own,
+        _option("recipe", str, "auto", recipe),
+        _option("resume", bool, False, "go on from the newest checkpoint in --out", flag="--resume"),
+        _option("image_size", int | None, None, "resize to this; default: the data's own"),
+        _option("channels", int | None, None, "1, 3 or 4; default: the data's own"),
+        _option("skip_bad", bool, False, "leave unreadable files out instead of stopping", flag="--skip-bad"),
+        _option("limit", int | None, None, "train on this many images only"),
+    ]
+    panel = "Recipe (each overrides --recipe)"
+    return Signature(fixed + [_option(f.name, str | None, None, str(f.metadata["help"]), panel) for f in fields(kind)])
+
+
+def _with_flags(command: Callable[..., None], signature: Signature) -> Callable[..., None]:
+    command.__signature__ = signature  # type: ignore[attr-defined]
+    command.__annotations__ = {name: p.annotation for name, p in signature.parameters.items()}
+    return command
 
 
 def _train_signature() -> Signature:
-    """The fixed flags of ``train``, then one flag for each field of a recipe."""
+    preset = (
+        "network: a preset's name (see idc profile) or a YAML file of its fields; auto: digits for digits, else nano"
+    )
+    recipe = "fast | paper | digits | a YAML file (such as a run's recipe.yaml); auto: digits for digits, else fast"
+    return _signature([_option("preset", str, "auto", preset)], Recipe, None, recipe)
 
-    def option(name: str, kind: Any, default: Any, flag: str, text: str, panel: str | None = None) -> Parameter:
-        info = typer.Option(flag, help=text, rich_help_panel=panel)
-        return Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, info])
 
-    fixed = [
-        option("data", str | None, None, "--data", DATA_HELP),
-        option("out_folder", Path, Parameter.empty, "--out", "folder of the run"),
-        option("preset", str, "auto", "--preset", "network: a preset's name (see idc profile) or a YAML "
-               "file of its fields; auto: digits for digits, else nano"),
-        option("recipe", str, "auto", "--recipe", "fast | paper | digits | a YAML file (such as a run's "
-               "recipe.yaml); auto: digits for digits, else fast"),
-        option("resume", bool, False, "--resume", "go on from the newest checkpoint in --out"),
-        option("image_size", int | None, None, "--image-size", "resize to this; default: the data's own"),
-        option("channels", int | None, None, "--channels", "1, 3 or 4; default: the data's own"),
-        option("skip_bad", bool, False, "--skip-bad", "leave unreadable files out instead of stopping"),
-        option("limit", int | None, None, "--limit", "train on this many images only"),
-    ]  # fmt: skip
+def _cnn_signature() -> Signature:
     own = [
-        option(
-            f.name,
-            str | None,
-            None,
-            f"--{f.name.replace('_', '-')}",
-            str(f.metadata["help"]),
-            "Recipe (each overrides --recipe)",
-        )
-        for f in fields(Recipe)
+        _option("arch", str, "preact-resnet18", "preact-resnet18 | wrn-28-10 (any wrn-DEPTH-WIDEN)"),
+        _option("width", int, 0, "channels of the first stage; 0: as published (64, or 16 for a wrn)"),
     ]
-    return Signature(fixed + own)
+    return _signature(own, CNNRecipe, "digits", "published | fast | digits; auto: digits for digits, else fast")
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command to ``app``."""
+    """Add the commands to ``app``."""
 
     def train(**given: Any) -> None:
         """Train a classifier; the run's folder holds best/, last/, recipe.yaml, metrics.jsonl, tensorboard/."""
-        _train(**given)
+        from idc.training.start import start_training
 
-    signature = _train_signature()
-    train.__signature__ = signature  # type: ignore[attr-defined]
-    train.__annotations__ = {name: p.annotation for name, p in signature.parameters.items()}
-    app.command()(train)
+        _run(start_training, Recipe, given, "idc predict {model} IMAGE...")
+
+    def cnn(**given: Any) -> None:
+        """A convolutional network: standard, adversarially trained (PGD-AT, TRADES), or on Gaussian noise."""
+        from idc.training.start_peers import start_cnn
+
+        _run(start_cnn, CNNRecipe, given, "idc evaluate {model} --data ... --protocol adaptive")
+
+    app.command()(_with_flags(train, _train_signature()))
+    peers = typer.Typer(no_args_is_help=True, help="Train a system that IDC is compared with.")
+    peers.command("cnn")(_with_flags(cnn, _cnn_signature()))
+    app.add_typer(peers, name="train-peer")

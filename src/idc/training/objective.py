@@ -44,8 +44,8 @@ class Objective(Protocol):
     def check(self, train: ImageSet) -> None:
         """Raise IDCError unless the data fit the network."""
 
-    def to(self, device: torch.device) -> None:
-        """Move all that the loss needs."""
+    def to(self, device: torch.device, *, bf16: bool) -> None:
+        """Move all that the loss needs; ``bf16``: what it computes beside ``call`` may be in half precision."""
 
     def loss(self, call: Call, images: Tensor, classes: Tensor, random: torch.Generator) -> dict[str, Tensor]:
         """Means over a batch, each (): "total", which is minimised, and its parts.
@@ -100,7 +100,7 @@ class Bridging:
             given = ",".join(map(str, self.recipe.t_weights))
             raise IDCError(f"t_weights = {given}", f"{timesteps} numbers, one a timestep", "or give none: uniform")
 
-    def to(self, device: torch.device) -> None:
+    def to(self, device: torch.device, *, bf16: bool) -> None:
         self.model.to(device)
         self.labels = 2 * self.model.labels - 1
         weights = self.recipe.t_weights or (1.0,) * self.model.config.bridge.timesteps

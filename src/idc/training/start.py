@@ -12,9 +12,9 @@ from idc.bridge import BridgeSpec
 from idc.classifier import IDC, IDCConfig
 from idc.errors import IDCError
 from idc.noise import derive_seed
-from idc.training.objective import Bridging
+from idc.training.objective import Bridging, Objective
 from idc.training.recipe import Recipe, load_recipe
-from idc.training.settings import override
+from idc.training.settings import Settings, override
 from idc.training.trainer import Trainer, TrainResult
 from idc.unet import PRESETS, UNetSpec, init_normal_, resolve_spec, spec_to_dict
 
@@ -59,6 +59,46 @@ def build_model(spec: UNetSpec, data: datasets.ImageSet, recipe: Recipe, bridge:
     return model
 
 
+def load_splits(
+    source: str,
+    *,
+    limit: int | None,
+    say: Callable[[str], object],
+    image_size: int | None = None,
+    channels: int | None = None,
+    skip_bad: bool = False,
+) -> tuple[datasets.ImageSet, datasets.ImageSet]:
+    """The training split (``limit`` images of it) and the validation split of ``source``."""
+    options: dict[str, Any] = {"image_size": image_size, "channels": channels, "seed": 0, "skip_bad": skip_bad}
+    train = datasets.load(source, split="train", limit=limit, **options)
+    validation = datasets.load(source, split="validation", **options)
+    if skipped := [*train.skipped, *validation.skipped]:
+        more = ", ..." if len(skipped) > 5 else ""
+        files = "file" if len(skipped) == 1 else "files"
+        say(f"left out {len(skipped)} unreadable {files}: {', '.join(skipped[:5])}{more}")
+    return train, validation
+
+
+def run_training(
+    objective: Objective,
+    recipe: Settings,
+    train: datasets.ImageSet,
+    validation: datasets.ImageSet,
+    out: Path,
+    *,
+    resume: bool,
+    about: dict[str, Any],
+    say: Callable[[str], object],
+) -> TrainResult:
+    """Train, and say so if the run is too short to be of use."""
+    about = about | {"image_size": train.shape[1], "channels": train.shape[0]}
+    trainer = Trainer(objective, recipe, train, validation, out, resume=resume, about=about)
+    updates = recipe.epochs * len(train) / (recipe.batch_size * recipe.accumulation)
+    if updates < 300:
+        say(f"{len(train)} images make only {updates:.0f} updates in {recipe.epochs:g} epochs: raise --epochs")
+    return trainer.run()
+
+
 def start_training(
     data: str | None,
     out: Path,
@@ -95,29 +135,15 @@ def start_training(
     source = data or str(extra.get("data", "digits"))
     name = preset if preset != "auto" else str(extra.get("preset", "digits" if source == "digits" else "nano"))
     spec = resolve_spec(extra["network"]) if preset == "auto" and "network" in extra else load_network(name)
-    size = image_size or extra.get("image_size")
-    options: dict[str, Any] = {
-        "image_size": size,
-        "channels": channels or extra.get("channels"),
-        "seed": 0,
-        "skip_bad": skip_bad,
-    }
-    train = datasets.load(source, split="train", limit=limit, **options)
-    validation = datasets.load(source, split="validation", **options)
-    if skipped := [*train.skipped, *validation.skipped]:
-        more = ", ..." if len(skipped) > 5 else ""
-        files = "file" if len(skipped) == 1 else "files"
-        say(f"left out {len(skipped)} unreadable {files}: {', '.join(skipped[:5])}{more}")
+    train, validation = load_splits(
+        source, limit=limit, say=say, image_size=image_size or extra.get("image_size"),
+        channels=channels or extra.get("channels"), skip_bad=skip_bad,
+    )  # fmt: skip
     model = build_model(spec, train, chosen, _bridge(extra.get("bridge")))
     about = {
         "data": source,
         "preset": name if name in PRESETS else "custom",
         "network": spec_to_dict(model.config.unet),
-        "image_size": train.shape[1],
-        "channels": train.shape[0],
     }
-    trainer = Trainer(Bridging(model, chosen), chosen, train, validation, out, resume=resume, about=about)
-    updates = chosen.epochs * len(train) / (chosen.batch_size * chosen.accumulation)
-    if updates < 300:
-        say(f"{len(train)} images make only {updates:.0f} updates in {chosen.epochs:g} epochs: raise --epochs")
-    return trainer.run()
+    objective = Bridging(model, chosen)
+    return run_training(objective, chosen, train, validation, out, resume=resume, about=about, say=say)

@@ -108,7 +108,7 @@ class Trainer:
         self.local_batch = max(1, min(recipe.batch_size, len(train)) // world)
         self.steps_per_epoch = len(train) // (self.local_batch * world)
         self.steps = max(1, round(recipe.epochs * self.steps_per_epoch))
-        objective.to(self.device)
+        objective.to(self.device, bf16=self.bf16)
         self.objective, self.raw = objective, objective.network
         self.raw.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
         self.average = build_average(self.raw, recipe)

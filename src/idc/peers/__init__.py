@@ -1,0 +1,1 @@
+"""The systems that IDC is compared with, each only a ``Classifier``."""

@@ -1,0 +1,223 @@
+"""Convolutional peers: PreActResNet-18 and WideResNet, as published, and the packaged ResNet-18 that we did not train.
+
+He et al., "Identity Mappings in Deep Residual Networks", ECCV 2016; Zagoruyko and Komodakis, "Wide Residual Networks",
+BMVC 2016. Both with the three stages' (four stages') strides for 32x32 images.
+"""
+
+import importlib.util
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from idc import saved
+from idc.errors import IDCError
+from idc.types import Logits, check_images
+
+_WRN = re.compile(r"wrn-(\d+)-(\d+)")
+ARCHITECTURES = "preact-resnet18, wrn-28-10 (any wrn-DEPTH-WIDEN)"
+
+
+@dataclass(frozen=True, slots=True)
+class CNNConfig:
+    """All that defines a CNN but its weights.
+
+    Args:
+        arch: "preact-resnet18", or "wrn-DEPTH-WIDEN" such as "wrn-28-10".
+        num_classes: K.
+        image_shape: (C, H, W).
+        width: channels of the first stage; 64 (preact-resnet18) or 16 (wrn, times WIDEN) as published.
+        class_names: K names; () numbers them.
+    """
+
+    arch: str
+    num_classes: int
+    image_shape: tuple[int, int, int]
+    width: int = 0
+    class_names: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        wide = _WRN.fullmatch(self.arch)
+        if self.arch != "preact-resnet18" and not wide:
+            raise IDCError(f"arch {self.arch!r}", f"one of {ARCHITECTURES}", "correct its name")
+        if wide and ((int(wide[1]) - 4) % 6 or int(wide[1]) < 10 or int(wide[2]) < 1):
+            raise IDCError(f"arch {self.arch!r}", "a depth of 6 n + 4", "use wrn-28-10, as published")
+        if self.width < 0:
+            raise IDCError(f"width = {self.width}", "channels, at least 1", "use 64, or 16 for a wrn")
+        names = tuple(map(str, self.class_names)) or tuple(map(str, range(self.num_classes)))
+        if len(names) != self.num_classes:
+            raise IDCError(f"{len(names)} class names", f"{self.num_classes}, one a class", "name every class once")
+        object.__setattr__(self, "width", self.width or (16 if wide else 64))
+        object.__setattr__(self, "image_shape", tuple(self.image_shape))
+        object.__setattr__(self, "class_names", names)
+
+
+class PreActBlock(nn.Module):
+    """Two 3x3 convolutions, each after BatchNorm and ReLU; a 1x1 shortcut where the shape changes."""
+
+    def __init__(self, before: int, after: int, stride: int) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.BatchNorm2d(before), nn.BatchNorm2d(after)
+        self.conv1 = nn.Conv2d(before, after, 3, stride=stride, padding=1, bias=False)
+        self.conv2 = nn.Conv2d(after, after, 3, padding=1, bias=False)
+        changes = stride != 1 or before != after
+        self.shortcut = nn.Conv2d(before, after, 1, stride=stride, bias=False) if changes else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = F.relu(self.norm1(x))
+        passed = x if self.shortcut is None else self.shortcut(out)
+        out = self.conv1(out)
+        return self.conv2(F.relu(self.norm2(out))) + passed
+
+
+class ResidualNetwork(nn.Module):
+    """A convolution, stages of ``PreActBlock``, and a linear layer on the pooled features: images -> logits.
+
+    Args:
+        channels: of the images.
+        num_classes: K.
+        first: channels of the first convolution.
+        stages: (channels, blocks, stride) of each.
+        last_norm: BatchNorm and ReLU after the last stage (Wide ResNet; PreActResNet-18 as it is widely used has none).
+    """
+
+    def __init__(
+        self, channels: int, num_classes: int, first: int, stages: list[tuple[int, int, int]], *, last_norm: bool
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, first, 3, padding=1, bias=False)
+        blocks, before = [], first
+        for after, count, stride in stages:
+            for index in range(count):
+                blocks.append(PreActBlock(before, after, stride if index == 0 else 1))
+                before = after
+        self.blocks = nn.Sequential(*blocks)
+        self.norm = nn.BatchNorm2d(before) if last_norm else None
+        self.linear = nn.Linear(before, num_classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.blocks(self.conv(x))
+        if self.norm is not None:
+            x = F.relu(self.norm(x))
+        return self.linear(x.mean((2, 3)))
+
+
+def build_network(config: CNNConfig) -> ResidualNetwork:
+    """The network of a configuration, with fresh weights."""
+    channels, wide = config.image_shape[0], _WRN.fullmatch(config.arch)
+    if wide:
+        blocks, width = (int(wide[1]) - 4) // 6, config.width * int(wide[2])
+        stages = [(width, blocks, 1), (2 * width, blocks, 2), (4 * width, blocks, 2)]
+        return ResidualNetwork(channels, config.num_classes, config.width, stages, last_norm=True)
+    stages = [(config.width * 2**i, 2, 1 if i == 0 else 2) for i in range(4)]
+    return ResidualNetwork(channels, config.num_classes, config.width, stages, last_norm=False)
+
+
+class CNN(nn.Module):
+    """A convolutional classifier: images (B, C, H, W) in [0, 1] -> logits (B, K). It normalises them itself, to
+    [-2, 2]; it draws no noise, and its own gradient is its only weak spot.
+
+    Args:
+        config: see ``CNNConfig``.
+    """
+
+    stochastic = False
+
+    def __init__(self, config: CNNConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.network: nn.Module = build_network(config)
+        self.card: dict[str, Any] = {}
+
+    @property
+    def num_classes(self) -> int:
+        return self.config.num_classes
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        return self.config.image_shape
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.config.class_names
+
+    def surrogates(self) -> Mapping[str, Logits]:
+        """None: the answer is as easy to differentiate as anything near it."""
+        return {}
+
+    def forward(self, images: Tensor) -> Tensor:
+        check_images(images, self.input_shape)
+        logits: Tensor = self.network((images - 0.5) * 4)
+        return logits.float()
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Write config, weights and card into ``folder``."""
+        config = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self.config).items()}
+        parameters = sum(p.numel() for p in self.parameters())
+        card = [f"# {self.config.arch}, {self.num_classes} classes", "", f"- Parameters: {parameters:,}"]
+        text = "\n".join([*card, *saved.card_lines(self.card)])
+        saved.write(folder, self.state_dict(), {"cnn": config, "card": self.card}, text)
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path) -> "CNN":
+        """Load a saved CNN, in evaluation mode.
+
+        Raises:
+            IDCError: if a file is missing, damaged or does not fit.
+        """
+        folder = saved.locate(str(source))
+        values = saved.read_config(folder, "cnn")
+        try:
+            model = cls(CNNConfig(**values["cnn"]))
+        except (TypeError, ValueError) as error:
+            raise saved.misfit(folder, error) from error
+        saved.load_weights(model, folder, values)
+        model.card = values.get("card", {})
+        return model.eval()
+
+
+class PackagedResNet18(nn.Module):
+    """The CIFAR-10 ResNet-18 in pyautoattack's wheel, trained the standard way by others; it takes [0, 1] as it is.
+
+    Raises:
+        IDCError: if the installed pyautoattack lacks it.
+    """
+
+    num_classes, input_shape, stochastic = 10, (3, 32, 32), False
+    class_names = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+    def __init__(self) -> None:
+        super().__init__()
+        import pyautoattack
+
+        folder = Path(pyautoattack.__file__).parent / "examples"
+        spec = importlib.util.spec_from_file_location("pyautoattack_resnet", folder / "resnet.py")
+        try:
+            if spec is None or spec.loader is None:
+                raise ImportError(folder)
+            module = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+            weights = torch.load(folder / "model_test.pt", map_location="cpu", weights_only=True)
+            network: nn.Module = module.ResNet18()
+            network.load_state_dict(weights)
+        except (OSError, ImportError, AttributeError, RuntimeError) as error:
+            raise IDCError("pyautoattack-resnet18", "pyautoattack with its examples", "reinstall it") from error
+        self.network = network.eval()
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
+
+    def surrogates(self) -> Mapping[str, Logits]:
+        """None, as for ``CNN``."""
+        return {}
+
+    def forward(self, images: Tensor) -> Tensor:
+        check_images(images, self.input_shape)
+        logits: Tensor = self.network(images)
+        return logits

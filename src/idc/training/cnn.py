@@ -1,0 +1,156 @@
+"""Training a convolutional peer: the standard way, by PGD-AT, by TRADES, or on Gaussian noise."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from idc.classifier import evaluation_mode
+from idc.data import ImageSet
+from idc.errors import IDCError
+from idc.noise import derive_seed
+from idc.peers.cnn import CNN
+from idc.training.adversarial import ascend, divergence
+from idc.training.objective import Call
+from idc.training.peer_recipes import CNNRecipe
+
+
+@dataclass(frozen=True, slots=True)
+class RobustAccuracy:
+    """Shares of ``images`` that were answered rightly as they are, and under ``PGD-10`` at the recipe's eps."""
+
+    clean: float
+    robust: float
+    images: int
+    eps: float
+
+    @property
+    def score(self) -> float:
+        """Robust accuracy, by which adversarial training is stopped early (Rice et al., ICML 2020); clean accuracy
+        where nothing is held out against."""
+        return self.robust if self.eps else self.clean
+
+    def to_dict(self) -> dict[str, float]:
+        """The fields, JSON-ready."""
+        return asdict(self)
+
+    def shares(self) -> dict[str, float]:
+        """Accuracy by name."""
+        return {"clean": self.clean} | ({f"under PGD-10 at {self.eps:.3g}": self.robust} if self.eps else {})
+
+    def text(self) -> str:
+        """For people."""
+        return "accuracy " + ", ".join(f"{v:.1%} {k}" for k, v in self.shares().items()) + f" ({self.images} images)"
+
+
+class Classifying:
+    """A CNN's cross-entropy, on images as they are, noisy ones, or the worst within eps.
+
+    Args:
+        model: a fresh CNN.
+        recipe: the method and its settings.
+    """
+
+    def __init__(self, model: CNN, recipe: CNNRecipe) -> None:
+        self.model, self.recipe = model, recipe
+
+    @property
+    def network(self) -> nn.Module:
+        return self.model.network
+
+    def check(self, train: ImageSet) -> None:
+        if train.shape != self.model.input_shape or train.num_classes != self.model.num_classes:
+            found = f"{train.num_classes} classes of shape {train.shape}"
+            wanted = f"{self.model.num_classes} of {self.model.input_shape}, as the model"
+            raise IDCError(found, wanted, "train a fresh model on this data, or give it the data it was made for")
+
+    def to(self, device: torch.device, *, bf16: bool) -> None:
+        self.model.to(device)
+        self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=bf16)
+
+    def _logits(self, call: Call, images: Tensor) -> Tensor:
+        logits: Tensor = call((images - 0.5) * 4)
+        return logits.float()
+
+    def _attacked(self, loss: Any, images: Tensor, random: torch.Generator, *, steps: int, start: float) -> Tensor:
+        """``images`` moved to raise ``loss`` of the logits, with BatchNorm's statistics as they are."""
+        recipe = self.recipe
+        step = recipe.attack_step or recipe.eps / 4
+        call = self.network  # not the distributed wrapper: no gradient of a parameter is wanted
+        return ascend(
+            lambda x: loss(self._logits(call, x)).sum(), images, recipe.threat, steps=steps, step=step,
+            start=start, random=random,
+        )  # fmt: skip
+
+    def loss(self, call: Call, images: Tensor, classes: Tensor, random: torch.Generator) -> dict[str, Tensor]:
+        recipe = self.recipe
+        if recipe.method == "trades":
+            return self._trades(call, images, classes, random)
+        if recipe.method == "pgd-at":
+            with evaluation_mode(self.network), self.autocast:
+                images = self._attacked(
+                    lambda logits: F.cross_entropy(logits, classes, reduction="none"), images, random,
+                    steps=recipe.attack_steps, start=1.0,
+                )  # fmt: skip
+        elif recipe.method == "noise":
+            noise = torch.randn(images.shape, generator=random, device=images.device)
+            images = images + recipe.sigma * noise
+        logits = self._logits(call, images)
+        return {"total": F.cross_entropy(logits, classes, label_smoothing=recipe.label_smoothing)}
+
+    def _trades(self, call: Call, images: Tensor, classes: Tensor, random: torch.Generator) -> dict[str, Tensor]:
+        with evaluation_mode(self.network), self.autocast:
+            with torch.no_grad():
+                before = self._logits(self.network, images)
+            moved = self._attacked(
+                lambda logits: divergence(logits, before), images, random, steps=self.recipe.attack_steps, start=0.01
+            )
+        # One call for both halves: a distributed network may be called once a step.
+        clean, attacked = self._logits(call, torch.cat([images, moved])).chunk(2)
+        natural = F.cross_entropy(clean, classes, label_smoothing=self.recipe.label_smoothing)
+        away = divergence(attacked, clean).mean()
+        return {"total": natural + self.recipe.beta * away, "natural": natural, "divergence": away}
+
+    def validate(
+        self, network: nn.Module, data: ImageSet, *, final: bool, bf16: bool, shard: tuple[int, int]
+    ) -> Tensor:
+        """(3,) float64: right as they are, right under PGD-10 with a start of their own, images."""
+        device = data.images.device
+        counts = torch.zeros(3, dtype=torch.float64, device=device)
+        for chosen in torch.arange(len(data))[shard[0] :: shard[1]].split(500):
+            images, classes = data.images[chosen].float().div(255), data.labels[chosen]
+            with torch.no_grad():
+                right = (self._logits(network, images).argmax(1) == classes).sum()
+            counts += torch.stack([right, self._standing(network, images, classes), right.new_tensor(len(chosen))])
+        return counts
+
+    def _standing(self, network: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
+        if not self.recipe.adversarial:
+            return classes.new_zeros(())
+        random = torch.Generator(images.device).manual_seed(derive_seed(self.recipe.seed, "validation"))
+        worst = ascend(
+            lambda x: F.cross_entropy(self._logits(network, x), classes, reduction="sum"), images, self.recipe.threat,
+            steps=10, step=self.recipe.eps / 4, start=1.0, random=random,
+        )  # fmt: skip
+        with torch.no_grad():
+            return (self._logits(network, worst).argmax(1) == classes).sum()
+
+    def judged(self, counts: Tensor, *, final: bool) -> RobustAccuracy:
+        right, standing, images = counts.tolist()
+        eps = self.recipe.eps if self.recipe.adversarial else 0.0
+        return RobustAccuracy(right / max(images, 1), standing / max(images, 1), int(images), eps)
+
+    def restored(self, values: dict[str, Any]) -> RobustAccuracy:
+        return RobustAccuracy(**values)
+
+    def pictures(self, network: nn.Module, data: ImageSet) -> None:
+        return None
+
+    def save(self, network: nn.Module, folder: Path, card: dict[str, Any]) -> None:
+        model = CNN(self.model.config)
+        model.network.load_state_dict(network.state_dict())
+        model.card = card
+        model.save_pretrained(folder)

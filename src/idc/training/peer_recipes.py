@@ -1,0 +1,60 @@
+"""Recipes of the peers: one frozen dataclass = one experiment."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from idc.training.settings import Settings, setting
+
+if TYPE_CHECKING:  # the command line reads the fields of a recipe before anything heavy is imported
+    from idc.attacks.threat import Threat
+
+
+@dataclass(frozen=True, slots=True)
+class CNNRecipe(Settings):
+    """All settings of a CNN's training but its data and its network."""
+
+    method: Literal["standard", "pgd-at", "trades", "noise"] = setting(
+        "pgd-at", "standard, pgd-at (Madry et al.), trades (Zhang et al.), or noise (Gaussian, Cohen et al.)"
+    )
+    norm: Literal["linf", "l2"] = setting("linf", "pgd-at, trades: norm of the perturbation")
+    eps: float = setting(8 / 255, "pgd-at, trades: its radius, on [0, 1]; also of the validation's attack")
+    attack_steps: int = setting(10, "pgd-at, trades: steps of the attack on each batch")
+    attack_step: float = setting(0.0, "length of such a step; 0: a quarter of eps")
+    beta: float = setting(6.0, "trades: weight of the divergence")
+    sigma: float = setting(0.25, "noise: its standard deviation, on [0, 1]")
+    label_smoothing: float = setting(0.0, "share of the label that goes to all classes alike")
+
+    def __post_init__(self) -> None:
+        Settings.__post_init__(self)
+        self.check(lambda v: v >= 0, "0 or more", "eps", "attack_step", "beta", "sigma")
+        self.check(lambda v: v > 0, "a number above 0", "attack_steps")
+        self.check(lambda v: 0 <= v < 1, "a number in [0, 1)", "label_smoothing")
+
+    @property
+    def adversarial(self) -> bool:
+        """Whether the training attacks each batch."""
+        return self.method in ("pgd-at", "trades")
+
+    @property
+    def threat(self) -> "Threat":
+        """What the training and its validation hold out against."""
+        from idc.attacks.threat import Threat
+
+        return Threat(self.norm, self.eps)
+
+
+# SGD with momentum 0.9, weight decay 5e-4, flips and 4-pixel crops, as all four papers; the rate as Rice et al.,
+# "Overfitting in adversarially robust deep learning", ICML 2020 (piecewise), in a third of its epochs.
+_PUBLISHED: dict[str, Any] = {
+    "epochs": 60, "batch_size": 128, "optimizer": "sgd", "lr": 0.1, "weight_decay": 5e-4, "schedule": "piecewise",
+    "warmup": 0.0, "clip_norm": 0.0, "flip": True, "crop": 4, "ema_decay": 0.995, "validate_every": 2.0,
+}  # fmt: skip
+CNN_RECIPES: dict[str, CNNRecipe] = {
+    "published": CNNRecipe(**_PUBLISHED),
+    # Cyclic, for short runs: the rate rises for 40% of them and falls to 0 (Wong, Rice and Kolter, ICLR 2020).
+    "fast": CNNRecipe(**_PUBLISHED | {"epochs": 15, "schedule": "linear", "warmup": 0.4, "lr": 0.2,
+                                      "validate_every": 1.0}),
+    "digits": CNNRecipe(**_PUBLISHED | {"epochs": 20, "batch_size": 64, "schedule": "linear", "warmup": 0.4,
+                                        "flip": False, "crop": 2, "eps": 0.1, "ema_decay": 0.98,
+                                        "validate_every": 5.0, "checkpoint_every": 5.0}),
+}  # fmt: skip

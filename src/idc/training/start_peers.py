@@ -1,0 +1,68 @@
+"""From names to a peer's run: data, network and recipe put together."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from idc.errors import IDCError
+from idc.noise import derive_seed
+from idc.peers.cnn import CNN, CNNConfig
+from idc.training.cnn import Classifying
+from idc.training.peer_recipes import CNN_RECIPES
+from idc.training.settings import S, override
+from idc.training.start import load_splits, run_training
+from idc.training.trainer import TrainResult
+
+
+def choose(recipes: dict[str, S], name: str, data: str, changes: dict[str, Any] | None) -> S:
+    """A recipe by name ("auto": digits for digits, else fast), with changes.
+
+    Raises:
+        IDCError: for another name, or changes that do not fit.
+    """
+    name = ("digits" if data == "digits" else "fast") if name == "auto" else name
+    if name not in recipes:
+        raise IDCError(f"recipe {name!r}", f"one of {', '.join(recipes)}", "correct its name")
+    return override(recipes[name], changes or {})
+
+
+def start_cnn(
+    data: str,
+    out: Path,
+    *,
+    arch: str = "preact-resnet18",
+    width: int = 0,
+    recipe: str = "auto",
+    resume: bool = False,
+    image_size: int | None = None,
+    channels: int | None = None,
+    skip_bad: bool = False,
+    limit: int | None = None,
+    changes: dict[str, Any] | None = None,
+    say: Callable[[str], object] = print,
+) -> TrainResult:
+    """Train a CNN: what ``idc train-peer cnn`` does.
+
+    Args:
+        data: see ``idc.data.load``.
+        out: the run's folder.
+        arch, width: see ``CNNConfig``.
+        recipe: a name in ``CNN_RECIPES``, or "auto"; ``changes`` override its fields.
+        resume, image_size, channels, skip_bad, limit, say: as for ``start_training``.
+
+    Raises:
+        IDCError: for any input that cannot be used.
+    """
+    chosen = choose(CNN_RECIPES, recipe, data, changes)
+    train, validation = load_splits(
+        data, limit=limit, say=say, image_size=image_size, channels=channels, skip_bad=skip_bad
+    )
+    config = CNNConfig(arch, train.num_classes, train.shape, width, train.class_names)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(chosen.seed, "weights"))
+        model = CNN(config)
+    about = {"data": data, "arch": arch, "width": config.width}
+    objective = Classifying(model, chosen)
+    return run_training(objective, chosen, train, validation, out, resume=resume, about=about, say=say)

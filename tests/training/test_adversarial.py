@@ -1,0 +1,73 @@
+"""The inner maximisation reaches closed forms; adversarial training holds where standard training does not."""
+
+import json
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from idc.attacks.threat import Threat
+from idc.training.adversarial import ascend, divergence
+from idc.training.start_peers import start_cnn
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_the_worst_point_of_a_linear_loss(norm):
+    """max over the ball of <w, x> is <w, x0> + eps |w|_1 (linf) or + eps |w|_2 (l2), away from the bounds."""
+    random = torch.Generator().manual_seed(0)
+    w = torch.randn(2, 3, 4, 4, generator=random)
+    images = torch.full_like(w, 0.5)
+    threat = Threat(norm, 0.1)
+    found = ascend(lambda x: (w * x).sum(), images, threat, steps=20, step=0.025, start=1.0, random=random)
+    gain = ((found - images) * w).flatten(1).sum(1)
+    dual = w.flatten(1).abs().sum(1) if norm == "linf" else torch.linalg.vector_norm(w.flatten(1), dim=1)
+    torch.testing.assert_close(gain, 0.1 * dual, rtol=1e-3, atol=1e-5)
+    assert (threat.size(found, images) <= 0.1 + 1e-6).all()
+
+
+def test_divergence_against_torch_distributions():
+    clean, moved = torch.randn(2, 5, 7, generator=torch.Generator().manual_seed(0))
+    expected = torch.distributions.kl_divergence(
+        torch.distributions.Categorical(logits=clean), torch.distributions.Categorical(logits=moved)
+    )
+    torch.testing.assert_close(divergence(moved, clean), expected, rtol=1e-4, atol=1e-5)
+
+
+FAST = {"epochs": 4, "validate_every": 4, "checkpoint_every": 4, "precision": "fp32", "eps": 0.15, "attack_steps": 5,
+        "crop": 0}  # fmt: skip
+
+
+def train(out, method, **changes):
+    return start_cnn("digits", out, width=4, changes=FAST | {"method": method} | changes, say=lambda text: None)
+
+
+def test_adversarial_training_holds_where_standard_training_falls(tmp_path):
+    """The same attack on both: validation images under PGD, measured here and not by the trainer."""
+    from idc import data
+    from idc.opening import open_model
+
+    images = data.load("digits", split="validation")
+    x, classes = images.images.float().div(255), images.labels
+    standing = {}
+    for method in ("standard", "pgd-at"):
+        result = train(tmp_path / method, method)
+        assert result.step == result.steps
+        model = open_model(str(tmp_path / method))
+        worst = x.clone()
+        for _ in range(15):
+            worst.requires_grad_()
+            (gradient,) = torch.autograd.grad(F.cross_entropy(model(worst), classes), worst)
+            worst = torch.clamp(worst.detach() + 0.02 * gradient.sign(), x - 0.15, x + 0.15).clamp(0, 1)
+        standing[method] = (model(worst).argmax(1) == classes).float().mean().item()
+    assert standing["standard"] < 0.3
+    assert standing["pgd-at"] > standing["standard"] + 0.2
+
+
+@pytest.mark.parametrize("method", ["trades", "noise"])
+def test_the_other_methods_learn(tmp_path, method):
+    result = train(tmp_path / "run", method)
+    assert result.accuracy is not None
+    assert result.accuracy.shares()["clean"] > 0.5
+    kept = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert kept["recipe"]["method"] == method
+    assert ("natural" in (tmp_path / "run" / "metrics.jsonl").read_text()) == (method == "trades")

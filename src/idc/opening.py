@@ -3,7 +3,6 @@
 import importlib
 import re
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -16,10 +15,8 @@ from idc import saved
 from idc.classifier import IDC
 from idc.errors import IDCError
 from idc.evaluation.wrapped import as_classifier
-from idc.peers.cnn import CNN, PackagedResNet18
+from idc.peers.named import is_named, open_peer
 from idc.types import Classifier
-
-PEERS: dict[str, Callable[[], nn.Module]] = {"pyautoattack-resnet18": PackagedResNet18}
 
 
 def parse_eps(text: str | float) -> float:
@@ -107,11 +104,11 @@ def open_model(name: str) -> nn.Module:
     Raises:
         IDCError: if there is no such model.
     """
-    if name in PEERS:
-        return PEERS[name]()
+    if is_named(name):
+        return open_peer(name)
     if _is_factory(name):
         return open_factory(name)
-    return CNN.from_pretrained(name) if saved.holds(saved.locate(name), "cnn") else IDC.from_pretrained(name)
+    return open_peer(name) if saved.holds(saved.locate(name), "cnn") else IDC.from_pretrained(name)
 
 
 def open_both(request: Request, device: torch.device) -> tuple[Classifier, datasets.ImageSet]:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from idc.cli.common import DATA_HELP, note, out
-from idc.training.peer_recipes import CNNRecipe
+from idc.training.peer_recipes import CNNRecipe, NoiseRecipe
 from idc.training.recipe import Recipe
 from idc.training.settings import Settings
 
@@ -28,7 +28,7 @@ def _run(start: Callable[..., Any], kind: type[Settings], given: dict[str, Any],
 
         n = result.accuracy.images
         shares = ", ".join(f"{wilson(value, n)} {name}" for name, value in result.accuracy.shares().items())
-        out.print(f"validation accuracy: {shares} (n = {n})")
+        out.print(f"validation accuracy: {shares} (n = {n})" if shares else f"validation: {result.accuracy.text()}")
     out.print(f"model: {result.best}   ({then.format(model=result.best)})")
 
 
@@ -76,6 +76,12 @@ def _cnn_signature() -> Signature:
     return _signature(own, CNNRecipe, "digits", "published | fast | digits; auto: digits for digits, else fast")
 
 
+def _ddpm_signature() -> Signature:
+    text = "small | ddpm (the published one) | digits; auto: digits for digits, else small"
+    own = [_option("network", str, "auto", text)]
+    return _signature(own, NoiseRecipe, "digits", "published | fast | digits; auto: digits for digits, else fast")
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands to ``app``."""
 
@@ -91,7 +97,14 @@ def register(app: typer.Typer) -> None:
 
         _run(start_cnn, CNNRecipe, given, "idc evaluate {model} --data ... --protocol adaptive")
 
+    def ddpm(**given: Any) -> None:
+        """A diffusion model (noise prediction): for diffpure, or with --conditional true for zdc and rdc."""
+        from idc.training.start_peers import start_ddpm
+
+        _run(start_ddpm, NoiseRecipe, given, "idc evaluate diffpure:ddpm={model},classifier=CNN --data ...")
+
     app.command()(_with_flags(train, _train_signature()))
     peers = typer.Typer(no_args_is_help=True, help="Train a system that IDC is compared with.")
     peers.command("cnn")(_with_flags(cnn, _cnn_signature()))
+    peers.command("ddpm")(_with_flags(ddpm, _ddpm_signature()))
     app.add_typer(peers, name="train-peer")

@@ -7,7 +7,7 @@ computed again as a whole.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -78,6 +78,12 @@ def _differing(held: Any, own: Any, path: str = "") -> Iterator[str]:
         yield path
 
 
+def _plain(config: Any) -> dict[str, Any] | None:
+    if is_dataclass(config) and not isinstance(config, type):
+        return asdict(config)
+    return dict(config) if isinstance(config, Mapping) else None
+
+
 def describe_model(classifier: Classifier, name: str) -> dict[str, Any]:
     """What tells a classifier from others: its name, its weights, and the configuration that they do not show."""
     config = getattr(classifier, "config", None)
@@ -87,7 +93,7 @@ def describe_model(classifier: Classifier, name: str) -> dict[str, Any]:
         "fingerprint": model_fingerprint(classifier),
         "stochastic": classifier.stochastic,
         "num_classes": classifier.num_classes,
-        "config": asdict(config) if is_dataclass(config) and not isinstance(config, type) else None,
+        "config": _plain(config),
     }
 
 

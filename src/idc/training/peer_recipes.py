@@ -58,3 +58,31 @@ CNN_RECIPES: dict[str, CNNRecipe] = {
                                         "flip": False, "crop": 2, "eps": 0.1, "ema_decay": 0.98,
                                         "validate_every": 5.0, "checkpoint_every": 5.0}),
 }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class NoiseRecipe(Settings):
+    """All settings of a diffusion model's training but its data and its network."""
+
+    conditional: bool = setting(
+        False, "the network is told the class (for zdc and rdc); an unconditional one serves diffpure"
+    )
+    drop: float = setting(0.1, "conditional: how often the class is withheld, so that the model also knows none")
+    min_snr: float = setting(
+        0.0, "weights min(snr, so much) / snr of the timesteps (Hang et al., 2023); 0: all alike, as DDPM"
+    )
+
+    def __post_init__(self) -> None:
+        Settings.__post_init__(self)
+        self.check(lambda v: 0 <= v < 1, "a number in [0, 1)", "drop")
+        self.check(lambda v: v >= 0, "0 or more", "min_snr")
+
+
+NOISE_RECIPES: dict[str, NoiseRecipe] = {
+    # Ho et al., appendix B: Adam, 2e-4, batches of 128, flips, averaged weights (0.9999), for about 2000 epochs.
+    "published": NoiseRecipe(epochs=2000, optimizer="adam", lr=2e-4, weight_decay=0.0, beta2=0.999, schedule="constant",
+                             warmup=0.006, flip=True, ema_decay=0.9999, validate_every=50.0, checkpoint_every=10.0),
+    "fast": NoiseRecipe(epochs=60, lr=1e-3, weight_decay=0.0, flip=True, ema_decay=0.999, validate_every=5.0),
+    "digits": NoiseRecipe(epochs=150, batch_size=64, lr=2e-3, weight_decay=0.0, ema_decay=0.995, validate_every=50.0,
+                          checkpoint_every=25.0),
+}  # fmt: skip

@@ -9,8 +9,10 @@ import torch
 from idc.errors import IDCError
 from idc.noise import derive_seed
 from idc.peers.cnn import CNN, CNNConfig
+from idc.peers.diffusion import Diffusion, DiffusionConfig
 from idc.training.cnn import Classifying
-from idc.training.peer_recipes import CNN_RECIPES
+from idc.training.denoising import Denoising
+from idc.training.peer_recipes import CNN_RECIPES, NOISE_RECIPES
 from idc.training.settings import S, override
 from idc.training.start import load_splits, run_training
 from idc.training.trainer import TrainResult
@@ -65,4 +67,53 @@ def start_cnn(
         model = CNN(config)
     about = {"data": data, "arch": arch, "width": config.width}
     objective = Classifying(model, chosen)
+    return run_training(objective, chosen, train, validation, out, resume=resume, about=about, say=say)
+
+
+NETWORKS: dict[str, dict[str, Any]] = {
+    # Half the channels and blocks of "ddpm", which is the published network for CIFAR-10.
+    "small": {"channels": (64, 128, 128, 128), "layers": 1, "attention": (1,)},
+    "ddpm": {"channels": (128, 256, 256, 256), "layers": 2, "attention": (1,), "groups": 32},
+    "digits": {"channels": (64, 64), "layers": 1, "patch": 4},
+}
+
+
+def start_ddpm(
+    data: str,
+    out: Path,
+    *,
+    network: str = "auto",
+    recipe: str = "auto",
+    resume: bool = False,
+    image_size: int | None = None,
+    channels: int | None = None,
+    skip_bad: bool = False,
+    limit: int | None = None,
+    changes: dict[str, Any] | None = None,
+    say: Callable[[str], object] = print,
+) -> TrainResult:
+    """Train a diffusion model: what ``idc train-peer ddpm`` does.
+
+    Args:
+        network: a name in ``NETWORKS``, or "auto": "digits" for digits, else "small".
+        recipe: a name in ``NOISE_RECIPES``, or "auto"; ``changes`` override its fields.
+        data, out, resume, image_size, channels, skip_bad, limit, say: as for ``start_cnn``.
+
+    Raises:
+        IDCError: for any input that cannot be used.
+    """
+    chosen = choose(NOISE_RECIPES, recipe, data, changes)
+    network = ("digits" if data == "digits" else "small") if network == "auto" else network
+    if network not in NETWORKS:
+        raise IDCError(f"network {network!r}", f"one of {', '.join(NETWORKS)}", "correct its name")
+    train, validation = load_splits(
+        data, limit=limit, say=say, image_size=image_size, channels=channels, skip_bad=skip_bad
+    )
+    names = train.class_names if chosen.conditional else ()
+    config = DiffusionConfig(train.shape, len(names), class_names=names, **NETWORKS[network])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(chosen.seed, "weights"))
+        model = Diffusion(config)
+    objective = Denoising(model, chosen)
+    about = {"data": data, "network": network}
     return run_training(objective, chosen, train, validation, out, resume=resume, about=about, say=say)

@@ -253,9 +253,9 @@ class Trainer:
             self._update(terms["total"], step)
         return {name: value.detach() for name, value in terms.items()}
 
-    def _call(self, *args: Any) -> Any:
+    def _call(self, *args: Any, **kwargs: Any) -> Any:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            return self.compiled(*args)
+            return self.compiled(*args, **kwargs)
 
     def _update(self, loss: Tensor, step: int) -> None:
         if self.recipe.clip_norm > 0:

@@ -1,0 +1,216 @@
+"""The noise-prediction network that DiffPure and the diffusion classifiers share (DDPM; Ho, Jain and Abbeel, 2020).
+
+x_t = sqrt(a_t) x_0 + sqrt(1 - a_t) eps with a_t the product of 1 - beta up to t; the network predicts eps. The schedule
+and the samplers are those of ``diffusers``.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from idc import hub, saved
+from idc.errors import IDCError
+
+
+@dataclass(frozen=True, slots=True)
+class DiffusionConfig:
+    """All that defines a diffusion model but its weights.
+
+    Args:
+        image_shape: (C, H, W).
+        num_classes: K, or 0 for a model that knows no classes.
+        channels: of each level of the U-Net; each further level halves the image.
+        layers: residual blocks a level.
+        attention: which levels, counted from 0, have self-attention besides the middle block.
+        patch: the image enters as non-overlapping patch x patch blocks (space to depth).
+        groups: of every GroupNorm.
+        timesteps: T.
+        schedule: of beta, as ``diffusers`` names it; "linear" is DDPM's, made for T = 1000.
+        class_names: K names; () numbers them.
+    """
+
+    image_shape: tuple[int, int, int]
+    num_classes: int = 0
+    channels: tuple[int, ...] = (64, 128, 128)
+    layers: int = 1
+    attention: tuple[int, ...] = ()
+    patch: int = 1
+    groups: int = 16
+    timesteps: int = 1000
+    schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = "linear"
+    class_names: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("image_shape", "channels", "attention"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        names = tuple(map(str, self.class_names)) or tuple(map(str, range(self.num_classes)))
+        object.__setattr__(self, "class_names", names)
+        stride = self.patch * 2 ** (len(self.channels) - 1)
+        if not self.channels or any(size % stride for size in self.image_shape[1:]):
+            raise IDCError(f"images of {self.image_shape}", f"a size that is a multiple of {stride}", "resize them")
+        if any(c % self.groups for c in self.channels):
+            raise IDCError(f"channels {self.channels}", f"multiples of groups = {self.groups}", "change either")
+        if len(names) != self.num_classes:
+            raise IDCError(f"{len(names)} class names", f"{self.num_classes}, one a class", "name every class once")
+
+
+def _build_unet(config: DiffusionConfig) -> nn.Module:
+    from diffusers import UNet2DModel
+
+    levels = range(len(config.channels))
+    channels, height, width = config.image_shape
+    attends = [i in config.attention for i in levels]
+    net: Any = UNet2DModel(
+        sample_size=(height // config.patch, width // config.patch),
+        in_channels=channels * config.patch**2,
+        out_channels=channels * config.patch**2,
+        block_out_channels=config.channels,
+        layers_per_block=config.layers,
+        down_block_types=tuple("AttnDownBlock2D" if a else "DownBlock2D" for a in attends),
+        up_block_types=tuple("AttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attends)),
+        norm_num_groups=config.groups,
+        attention_head_dim=config.groups,
+        num_class_embeds=config.num_classes + 1 if config.num_classes else None,
+    )
+    made: nn.Module = net
+    return made
+
+
+class Diffusion(nn.Module):
+    """eps(x_t, t, class): the noise in an image. Images and noise (B, C, H, W); images on [-1, 1].
+
+    Args:
+        config: see ``DiffusionConfig``.
+        unet: a ``diffusers.UNet2DModel`` to use instead of a fresh one.
+    """
+
+    def __init__(self, config: DiffusionConfig, unet: nn.Module | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.unet = _build_unet(config) if unet is None else unet
+        self.checkpointing = True  # recompute each evaluation in the backward pass: the memory of one, not of all
+        self.card: dict[str, Any] = {}
+        self.alphas: Tensor
+        self.register_buffer("alphas", self.scheduler().alphas_cumprod, persistent=False)
+
+    def scheduler(self, **settings: Any) -> Any:
+        """A ``diffusers.DDIMScheduler`` of this model's betas, without clipping; eta = 1 makes it DDPM's sampler."""
+        from diffusers import DDIMScheduler
+
+        config = self.config
+        return DDIMScheduler(
+            num_train_timesteps=config.timesteps, beta_schedule=config.schedule, clip_sample=False, **settings
+        )
+
+    @property
+    def no_class(self) -> int:
+        """The label that stands for no class in a class-conditional model."""
+        return self.config.num_classes
+
+    def noised(self, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+        """x_t for (B,) or () timesteps t; ``x0`` and ``eps`` (B, C, H, W)."""
+        a = self.alphas[t].view(-1, 1, 1, 1)
+        return a.sqrt() * x0 + (1 - a).sqrt() * eps
+
+    def denoised(self, x_t: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+        """The x_0 that ``x_t`` and its noise imply: the inverse of ``noised``."""
+        a = self.alphas[t].view(-1, 1, 1, 1)
+        return (x_t - (1 - a).sqrt() * eps) / a.sqrt()
+
+    def forward(self, x_t: Tensor, t: Tensor, classes: Tensor | None = None) -> Tensor:
+        """The predicted noise, (B, C, H, W) in x_t's type; ``t`` (B,) or (); ``classes`` (B,), none: ``no_class``."""
+        if self.config.num_classes and classes is None:
+            classes = torch.full((len(x_t),), self.no_class, device=x_t.device)
+        if self.checkpointing and torch.is_grad_enabled() and not self.training:
+            found: Tensor = checkpoint(self._run, x_t, t, classes, use_reentrant=False, preserve_rng_state=False)
+            return found
+        return self._run(x_t, t, classes)
+
+    def _run(self, x_t: Tensor, t: Tensor, classes: Tensor | None) -> Tensor:
+        return self.through(self.unet, x_t, t, classes).to(x_t.dtype)
+
+    def through(self, unet: Callable[..., Any], x_t: Tensor, t: Tensor, classes: Tensor | None) -> Tensor:
+        """The noise as ``unet`` (this model's, or its average) predicts it, in the network's own type."""
+        x = nn.functional.pixel_unshuffle(x_t, self.config.patch) if self.config.patch > 1 else x_t
+        out: Tensor = unet(x, t, class_labels=classes).sample
+        return nn.functional.pixel_shuffle(out, self.config.patch) if self.config.patch > 1 else out
+
+    def samples(self, count: int, random: torch.Generator, *, steps: int = 50) -> Tensor:
+        """(count, C, H, W) images drawn from the model by DDPM's sampler in few steps, about in [0, 1]; of the classes
+        in turn if it knows any."""
+        scheduler = self.scheduler(timestep_spacing="trailing")
+        scheduler.set_timesteps(steps)
+        shape, device = (count, *self.config.image_shape), self.alphas.device
+        classes = torch.arange(count, device=device) % self.config.num_classes if self.config.num_classes else None
+        x = torch.randn(shape, generator=random).to(device)
+        for t in scheduler.timesteps:
+            noise = torch.randn(shape, generator=random).to(device)
+            eps = self(x, t.to(device), classes)
+            x = scheduler.step(eps, int(t), x, eta=1.0, variance_noise=noise).prev_sample
+        return (x + 1) / 2
+
+    # -- files ---------------------------------------------------------------------------------------------------------
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Write config, weights and card into ``folder``."""
+        config = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self.config).items()}
+        kind = f"{self.config.num_classes} classes" if self.config.num_classes else "no classes"
+        title = f"# Diffusion model, {'x'.join(map(str, self.config.image_shape))}, {kind}"
+        text = "\n".join([title, "", *saved.card_lines(self.card)])
+        saved.write(folder, self.state_dict(), {"diffusion": config, "card": self.card}, text)
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path) -> "Diffusion":
+        """Load a model that ``save_pretrained`` wrote, or any unconditional model of ``diffusers`` (a folder or a hub
+        id such as ``google/ddpm-cifar10-32``), in evaluation mode.
+
+        Raises:
+            IDCError: if there is none, or a file is missing, damaged or does not fit.
+        """
+        path = Path(source).expanduser()
+        if not path.exists() and not hub.looks_like_path(str(source)):
+            return _from_diffusers(str(source))
+        if (path / "model_index.json").exists() or (path / "unet").is_dir():
+            return _from_diffusers(str(path))
+        folder = saved.locate(str(source))
+        values = saved.read_config(folder, "diffusion")
+        try:
+            model = cls(DiffusionConfig(**values["diffusion"]))
+        except (TypeError, ValueError) as error:
+            raise saved.misfit(folder, error) from error
+        saved.load_weights(model, folder, values)
+        model.card = values.get("card", {})
+        return model.eval()
+
+
+def _from_diffusers(source: str) -> Diffusion:
+    """A ``diffusers`` pipeline of a UNet2DModel and a DDPM scheduler; weights are read as safetensors only."""
+    from diffusers import DDPMScheduler, UNet2DModel
+
+    local = Path(source).is_dir()
+    if not local and not hub.reachable():
+        options: dict[str, Any] = {"local_files_only": True}
+    else:
+        options = {}
+    nested = {"subfolder": "unet"} if local and (Path(source) / "unet").is_dir() else {}
+    below = {"subfolder": "scheduler"} if nested else {}
+    try:
+        unet: Any = UNet2DModel.from_pretrained(source, use_safetensors=True, **nested, **options)
+        schedule: Any = DDPMScheduler.from_pretrained(source, **below, **options).config
+    except (OSError, ValueError) as error:
+        if not local and options:
+            raise hub.unreachable(source, "model") from error
+        raise IDCError(source, "a diffusers pipeline of a UNet2DModel, in safetensors", "check its name") from error
+    size = unet.config.sample_size
+    shape = (unet.config.in_channels, *((size, size) if isinstance(size, int) else size))
+    if schedule.prediction_type != "epsilon" or unet.config.in_channels != unet.config.out_channels:
+        raise IDCError(source, "a model that predicts the noise", "use another, or train one: idc train-peer ddpm")
+    config = DiffusionConfig(
+        shape, channels=(16,), timesteps=schedule.num_train_timesteps, schedule=schedule.beta_schedule
+    )
+    return Diffusion(config, unet).eval()

@@ -1,0 +1,75 @@
+"""Peers by name, as the command line and a comparison's YAML write them.
+
+``pyautoattack-resnet18``; the folder of a CNN; ``diffpure:ddpm=FOLDER,classifier=MODEL,depth=0.1,steps=10,eta=1``;
+``zdc:ddpm=FOLDER,timesteps=125``; ``rdc:ddpm=FOLDER,timesteps=125,maximise=5,budget=8/255``.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from idc.errors import IDCError
+from idc.peers.cnn import CNN, PackagedResNet18
+from idc.peers.diffpure import DiffPure
+from idc.peers.diffusion import Diffusion
+from idc.peers.diffusion_classifier import DiffusionClassifier
+
+PACKAGED = "pyautoattack-resnet18"
+_SETTINGS: dict[str, dict[str, Callable[[str], Any]]] = {
+    "diffpure": {"depth": float, "steps": int, "eta": float},
+    "zdc": {"timesteps": int, "weights": str, "temperature": float, "rows": int},
+}
+_SETTINGS["rdc"] = _SETTINGS["zdc"] | {"maximise": int, "budget": lambda text: _fraction(text), "rate": float}
+
+
+def _fraction(text: str) -> float:
+    over, _, under = text.partition("/")
+    return float(over) / float(under or 1)
+
+
+def is_named(name: str) -> bool:
+    """Whether ``name`` is that of a peer, rather than a folder."""
+    return name == PACKAGED or name.partition(":")[0] in _SETTINGS
+
+
+def open_peer(name: str) -> nn.Module:
+    """A peer by its name, or a CNN by its folder; in evaluation mode.
+
+    Raises:
+        IDCError: for an unknown setting, or a part that cannot be opened.
+    """
+    kind, colon, text = name.partition(":")
+    if name == PACKAGED:
+        return PackagedResNet18().eval()
+    if kind not in _SETTINGS or not colon:
+        return CNN.from_pretrained(name)
+    given = _parse(name, text)
+    if "ddpm" not in given or (kind == "diffpure") != ("classifier" in given):
+        needs = "ddpm=FOLDER,classifier=MODEL" if kind == "diffpure" else "ddpm=FOLDER"
+        raise IDCError(name, f"{kind}:{needs}", "name its parts")
+    diffusion = Diffusion.from_pretrained(given.pop("ddpm"))
+    classifier = open_peer(given.pop("classifier")) if kind == "diffpure" else None
+    settings = {key: _value(name, kind, key, value) for key, value in given.items()}
+    if classifier is not None:
+        return DiffPure(diffusion, classifier, **settings).eval()
+    if kind == "rdc":
+        settings.setdefault("maximise", 5)
+    return DiffusionClassifier(diffusion, **settings).eval()
+
+
+def _parse(name: str, text: str) -> dict[str, str]:
+    pairs = [part.partition("=") for part in text.split(",") if part]
+    if any(not equals or not value for _, equals, value in pairs):
+        raise IDCError(name, "KEY=VALUE pairs with commas between", "write for example ddpm=runs/ddpm,steps=10")
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def _value(name: str, kind: str, key: str, text: str) -> Any:
+    known = _SETTINGS[kind]
+    if key not in known:
+        raise IDCError(f"{key} in {name}", f"one of ddpm, {', '.join(known)}", "correct its name")
+    try:
+        return known[key](text)
+    except (ValueError, ZeroDivisionError) as error:
+        raise IDCError(f"{key} = {text!r} in {name}", "a number", "correct it") from error

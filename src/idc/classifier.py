@@ -156,6 +156,11 @@ class IDC(
         """Whether the default answer draws noise."""
         return len(self.config.visits) > 1 and self.config.bridge.eta > 0
 
+    @property
+    def networks(self) -> tuple[nn.Module, ...]:
+        """What is counted as a network evaluation."""
+        return (self.unet,)
+
     def with_answer(self, *, visits: Sequence[int] | None = None, eta: float | None = None) -> "IDC":
         """This model with another default answer. The weights are shared, not copied.
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from idc import hub
 from idc.errors import IDCError
-from idc.files import sha256, whole_file, write_json, write_text
+from idc.files import make_folder, sha256, whole_file, write_json, write_text
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 FORMAT = 1
@@ -37,6 +37,7 @@ def write(folder: Path, state: Mapping[str, Tensor], values: dict[str, Any], car
         values: JSON-ready, what the config says.
         card: text of the model card.
     """
+    make_folder(folder)
     (folder / CONFIG).unlink(missing_ok=True)  # until the new one is there, the folder is no model
     with whole_file(folder / WEIGHTS) as part:
         save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, part, metadata={"format": "pt"})

@@ -10,6 +10,9 @@ from idc.errors import IDCError
 from idc.evaluation.wrapped import Wrapped, as_classifier
 from idc.noise import Streams
 from idc.peers.cnn import CNN, CNNConfig
+from idc.peers.diffpure import DiffPure
+from idc.peers.diffusion import Diffusion, DiffusionConfig
+from idc.peers.diffusion_classifier import DiffusionClassifier
 from idc.types import Classifier
 from noise_models import Linear, Noisy
 
@@ -37,6 +40,12 @@ def small_cnn(arch: str = "preact-resnet18") -> CNN:
         return CNN(CNNConfig(arch, 4, SHAPE, width=2)).eval()
 
 
+def small_diffusion(num_classes: int) -> Diffusion:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return Diffusion(DiffusionConfig(SHAPE, num_classes, channels=(8, 8), groups=4)).eval()
+
+
 CLASSIFIERS = {
     "idc": tiny_model(),
     "idc, one step": tiny_model().with_answer(visits=(3,)),
@@ -44,6 +53,10 @@ CLASSIFIERS = {
     "linear": Linear(shape=SHAPE),
     "noisy": Noisy(shape=SHAPE),
     "cnn": small_cnn(),
+    "diffpure": DiffPure(small_diffusion(0), small_cnn(), depth=0.02, steps=4),
+    "zdc": DiffusionClassifier(small_diffusion(4), timesteps=10),
+    "zdc, elbo": DiffusionClassifier(small_diffusion(4), timesteps=10, weights="elbo"),
+    "rdc": DiffusionClassifier(small_diffusion(4), timesteps=10, maximise=2),
     "wrapped": Wrapped(plain(), input_shape=SHAPE),
     "wrapped, random": Wrapped(RandomInput(), input_shape=SHAPE),
 }

@@ -38,11 +38,37 @@ def gradient_flops(function: Logits, image: Tensor) -> int:
         return _flops(work)
 
 
+def evaluations(classifier: Classifier, image: Tensor) -> int:
+    """Network evaluations (NFE) of one answer to one image, counted as they run: of the modules that the classifier
+    names in ``networks``; of itself if it names none."""
+    rows = 0
+
+    def count(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        nonlocal rows
+        given = args[0] if args else next(iter(kwargs.values()))
+        rows += len(given)
+
+    named = getattr(classifier, "networks", None) or (classifier,)
+    hooks = [m.register_forward_hook(count, with_kwargs=True) for m in named if isinstance(m, nn.Module)]
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            classifier(image)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return rows
+
+
 def answer_cost(classifier: Classifier, device: torch.device) -> dict[str, Any]:
-    """Parameters, and the FLOPs of one answer to one image."""
+    """Parameters, and the FLOPs and network evaluations of one answer to one image."""
     image = torch.full((1, *classifier.input_shape), 0.5, device=device)
     parameters = sum(p.numel() for p in classifier.parameters()) if isinstance(classifier, nn.Module) else None
-    return {"parameters": parameters, "flops": forward_flops(classifier, image), "stochastic": classifier.stochastic}
+    return {
+        "parameters": parameters,
+        "flops": forward_flops(classifier, image),
+        "evaluations": evaluations(classifier, image),
+        "stochastic": classifier.stochastic,
+    }
 
 
 def peak_rate(device: torch.device, *, size: int = 2048, seconds: float = 0.5) -> float:

@@ -35,12 +35,24 @@ ALLOWED = {
     "use": FOUNDATION | METHOD | {"classifier", "data", "profiling"},
     "opening": FOUNDATION | {"classifier", "data", "evaluation", "peers"},
     "evaluating": FOUNDATION | {"attacks", "classifier", "data", "evaluation", "opening", "training", "__init__"},
+    "comparing": FOUNDATION | {"evaluating", "opening", "report"},
     "demo": FOUNDATION
     | METHOD
     | {"classifier", "data", "evaluation", "profiling", "training", "attacks", "report", "__init__"}
     | {"evaluating", "opening"},
     "cli": FOUNDATION
-    | {"demo", "use", "training", "reference", "profiling", "evaluation", "report", "evaluating", "opening"}
+    | {
+        "demo",
+        "use",
+        "training",
+        "reference",
+        "profiling",
+        "evaluation",
+        "report",
+        "evaluating",
+        "comparing",
+        "opening",
+    }
     | {"__init__"},
 }
 

@@ -33,7 +33,7 @@ DataName = Annotated[str | None, typer.Option("--data-name", help="what the reco
 
 def register(app: typer.Typer) -> None:
     """Add the commands to ``app``."""
-    for command in (evaluate, rejudge, sweep, report):
+    for command in (evaluate, rejudge, sweep, compare, report):
         app.command()(command)
 
 
@@ -188,6 +188,44 @@ def sweep(
           "GFLOPs an image": f"{r['cost']['flops'] / 1e9:,.2f}"} for r in found["rows"]],
     )  # fmt: skip
     out.print(f"written: {out_folder / 'sweep.json'}   (a page: idc report {out_folder} --out report.html)")
+
+
+def compare(
+    file: Annotated[Path, typer.Argument(help="YAML: data, protocols, eps, models (see docs/peers.md)")],
+    out_folder: Out,
+    published: Annotated[bool, typer.Option("--published", help="published figures in the figure, marked")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Evaluate many models on the same images and put them into one table; resumable."""
+    from idc.comparing import compare as run
+    from idc.comparing import read_comparison
+
+    try:
+        rows = run(read_comparison(file), out_folder, say=note.print)
+    except KeyboardInterrupt:
+        note.print("interrupted; the same command goes on where this one was")
+        raise typer.Exit(130) from None
+    if not rows:
+        return
+    from idc.report.comparison import write_comparison
+
+    written = write_comparison(out_folder, with_published=published)
+    if as_json:
+        print_json({"rows": rows})
+        return
+    table(str(file), [_compared(row) for row in rows])
+    out.print(f"written: {', '.join(str(p) for p in written)}")
+
+
+def _compared(row: dict[str, Any]) -> dict[str, Any]:
+    def text(share: dict[str, float]) -> str:
+        return f"{share['mean']:.1%} [{share['low']:.1%}, {share['high']:.1%}]"
+
+    found = {"model": row["name"], "eps": row["eps_text"], "GFLOPs": f"{row['flops'] / 1e9:.3g}",
+             "NFE": row["evaluations"], "clean": text(row["clean"]["mean"])}  # fmt: skip
+    for name, own in row["protocols"].items():
+        found[name] = text(own["robust"]["mean"]) + ("" if own["reliable"] else " UNRELIABLE")
+    return found
 
 
 def report(

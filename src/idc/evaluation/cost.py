@@ -68,6 +68,7 @@ def answer_cost(classifier: Classifier, device: torch.device) -> dict[str, Any]:
         "flops": forward_flops(classifier, image),
         "evaluations": evaluations(classifier, image),
         "stochastic": classifier.stochastic,
+        "training": getattr(classifier, "card", {}).get("Training"),
     }
 
 

@@ -1,0 +1,154 @@
+"""The table and the figure of a comparison, from its ``compare.json``."""
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from idc.errors import IDCError
+from idc.files import whole_file, write_text
+from idc.records import read_json
+from idc.report import figures
+from idc.report.curves import COLOURS
+from idc.report.html import share
+
+_PUBLISHED_EPS = 8 / 255
+
+
+def read_rows(folder: Path) -> list[dict[str, Any]]:
+    """The rows of ``idc compare``'s result.
+
+    Raises:
+        IDCError: if there are none.
+    """
+    held = read_json(folder / "compare.json", "give a folder of idc compare")
+    rows: list[dict[str, Any]] = held.get("rows", []) if isinstance(held, dict) else []
+    if not rows:
+        raise IDCError(folder, "a comparison with results", "run idc compare")
+    return rows
+
+
+def protocols(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """The protocols that any row has, in their order."""
+    return list(dict.fromkeys(p for row in rows for p in row["protocols"]))
+
+
+def published() -> list[dict[str, Any]]:
+    """Published figures for CIFAR-10, L-inf 8/255: system, extra data, clean and robust %, GFLOPs, source. None was
+    measured here."""
+    found: list[dict[str, Any]] = json.loads((files("idc.report") / "published.json").read_text(encoding="utf-8"))
+    return found
+
+
+def _text(row: dict[str, Any], protocol: str) -> list[str]:
+    """Robust accuracy (mean of draws, worst of n) and seconds an image, as cells."""
+    own = row["protocols"].get(protocol)
+    if own is None:
+        return ["", "", ""]
+    mark = "" if own["reliable"] else " (unreliable)"
+    worst = share(own["robust"]["worst_of_n"]) if row["stochastic"] else ""
+    return [share(own["robust"]["mean"]) + mark, worst, f"{own['seconds']:.3g}"]
+
+
+def markdown(rows: Sequence[dict[str, Any]]) -> str:
+    """The table, a row for each model and eps."""
+    names = protocols(rows)
+    head = ["model", "eps", "parameters", "GFLOPs", "NFE", "clean", *(
+        cell for p in names for cell in (f"{p}: mean of draws", f"{p}: worst of n", f"{p}: s/image")
+    ), "n", "training", "results"]  # fmt: skip
+    lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
+    for row in rows:
+        size = "" if row["parameters"] is None else f"{row['parameters']:,}"
+        cells = [row["name"], row["eps_text"], size, f"{row['flops'] / 1e9:.3g}", f"{row['evaluations']:,}",
+                 share(row["clean"]["mean"])]  # fmt: skip
+        for p in names:
+            cells += _text(row, p)
+        where = ", ".join(own["folder"] for own in row["protocols"].values())
+        lines.append(f"| {' | '.join([*cells, str(row['images']), row['training'] or '', where])} |")
+    return "\n".join(lines) + "\n"
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """The table as CSV, numbers as they are; a line for each model, eps and protocol."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    kinds = [f"robust_{k}{end}" for k in ("mean", "majority", "worst_of_n") for end in ("", "_low", "_high")]
+    writer.writerow(["name", "model", "data", "split", "norm", "eps", "protocol", "images", "draws", "parameters",
+                     "flops", "evaluations", "clean", "clean_low", "clean_high", *kinds, "seconds", "reliable",
+                     "training", "folder"])  # fmt: skip
+    for row in rows:
+        clean = row["clean"]["mean"]
+        for protocol, own in row["protocols"].items():
+            shares = [
+                own["robust"][k][end] for k in ("mean", "majority", "worst_of_n") for end in ("mean", "low", "high")
+            ]
+            writer.writerow([
+                row["name"], row["model"], row["data"], row["split"], row["norm"], row["eps"], protocol, row["images"],
+                own["draws"], row["parameters"], row["flops"], row["evaluations"], clean["mean"], clean["low"],
+                clean["high"], *shares, own["seconds"], own["reliable"], row["training"], own["folder"],
+            ])  # fmt: skip
+    return buffer.getvalue()
+
+
+def figure(rows: Sequence[dict[str, Any]], *, with_published: bool = False) -> Figure:
+    """Robust accuracy over the FLOPs of an answer, a panel for each eps, circles as large as the FLOPs: full under the
+    strongest protocol, hollow under the others."""
+    sizes = sorted({row["eps"] for row in rows})
+    names = protocols(rows)
+    strongest = "adaptive" if "adaptive" in names else names[-1]
+    drawn = Figure(figsize=(6.6, 0.6 + 3.2 * len(sizes)))
+    colours = {n: COLOURS[i % len(COLOURS)] for i, n in enumerate(dict.fromkeys(row["name"] for row in rows))}
+    largest = max(row["flops"] for row in rows) or 1
+    for index, eps in enumerate(sizes):
+        axes = drawn.add_subplot(len(sizes), 1, index + 1)
+        for row in (r for r in rows if r["eps"] == eps):
+            for protocol, own in row["protocols"].items():
+                _circle(axes, row, own, colours[row["name"]], largest, full=protocol == strongest)
+        if with_published and abs(eps - _PUBLISHED_EPS) < 1e-9:
+            known = [p for p in published() if p["gflops"]]
+            axes.scatter([p["gflops"] for p in known], [p["robust"] for p in known], marker="d", color="#999999",
+                         label="published (AutoAttack, extra data)")  # fmt: skip
+        axes.set_xscale("log")
+        axes.set(ylabel="robust accuracy, %", ylim=(-4, 104))
+        axes.set_title(f"eps {next(r['eps_text'] for r in rows if r['eps'] == eps)}", fontsize=9, loc="left")
+        axes.grid(alpha=0.25)
+        axes.legend(frameon=False, fontsize=7, markerscale=0.4, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    others = ", ".join(p for p in names if p != strongest)
+    axes.set_xlabel(f"GFLOPs of one answer (area); full: {strongest}" + (f"; hollow: {others}" if others else ""))
+    drawn.tight_layout()
+    return drawn
+
+
+def _circle(axes: Axes, row: dict[str, Any], own: dict[str, Any], colour: str, largest: float, *, full: bool) -> None:
+    x, y = row["flops"] / 1e9, own["robust"]["mean"]
+    mean = 100 * y["mean"]
+    bars = [[max(0.0, mean - 100 * y["low"])], [max(0.0, 100 * y["high"] - mean)]]
+    axes.errorbar([x], [mean], yerr=bars, fmt="none", ecolor=colour, alpha=0.6)
+    area = 40 + 400 * row["flops"] / largest
+    axes.scatter([x], [mean], s=area, facecolors=colour if full else "none", edgecolors=colour, alpha=0.7,
+                 label=row["name"] if full else None)  # fmt: skip
+
+
+def write_comparison(folder: Path, *, with_published: bool = False) -> list[Path]:
+    """Write ``table.md``, ``table.csv``, ``figure.png`` and ``figure.svg`` beside ``compare.json``.
+
+    Raises:
+        IDCError: if the comparison is missing or malformed.
+    """
+    try:
+        rows = read_rows(folder)
+        texts = {"table.md": markdown(rows), "table.csv": table(rows)}
+        drawn = figure(rows, with_published=with_published)
+    except (KeyError, TypeError, IndexError, ValueError) as error:
+        raise IDCError(folder / "compare.json", f"a whole comparison (at {error!r})", "compare again") from error
+    for name, text in (texts | {"figure.svg": figures.svg(drawn)}).items():
+        write_text(folder / name, text)
+    with whole_file(folder / "figure.png") as part:
+        part.write_bytes(figures.png(drawn, dpi=150))
+    return [folder / name for name in (*texts, "figure.svg", "figure.png")]

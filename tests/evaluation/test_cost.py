@@ -17,7 +17,7 @@ def test_flops_of_a_linear_model():
     assert gradient_flops(model, IMAGE) == 2 * 2 * 16 * 4  # forward, and one product back to the image
     assert gradient_flops(lambda x: model(x.detach()), IMAGE) == 2 * 16 * 4
     cost = answer_cost(model, torch.device("cpu"))
-    assert cost == {"parameters": 0, "flops": 128, "stochastic": False}
+    assert cost == {"parameters": 0, "flops": 128, "evaluations": 1, "stochastic": False, "training": None}
 
 
 def test_weights_cost_nothing_in_a_gradient_by_the_image():

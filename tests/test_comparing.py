@@ -1,0 +1,122 @@
+"""A comparison: what it reads, what it refuses, and that its table is what the evaluations found."""
+
+import csv
+import json
+
+import pytest
+import torch
+
+from conftest import save_digits_model
+from idc.comparing import compare, read_comparison
+from idc.errors import IDCError
+from idc.peers.cnn import CNN, CNNConfig
+from idc.report.comparison import markdown, published, read_rows, write_comparison
+
+YAML = """
+data: digits
+protocols: [clean, pgd]
+eps: [0.05, 0.1]
+limit: 12
+draws: 3
+models:
+  IDC, tiny: {idc}
+  CNN:
+    model: {cnn}
+    limit: 6
+    training: by hand
+"""
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("compare")
+    save_digits_model(folder / "idc")
+    torch.manual_seed(0)
+    names = tuple("0123456789")
+    CNN(CNNConfig("preact-resnet18", 10, (1, 8, 8), width=2, class_names=names)).save_pretrained(folder / "cnn")
+    (folder / "compare.yaml").write_text(YAML.format(idc=folder / "idc", cnn=folder / "cnn"))
+    return folder / "compare.yaml"
+
+
+@pytest.fixture(scope="module")
+def done(file):
+    out = file.parent / "out"
+    compare(read_comparison(file), out, say=lambda text: None)
+    write_comparison(out)
+    return out
+
+
+def test_what_is_asked_of_each(file):
+    found = read_comparison(file)
+    idc, cnn = found.entries
+    assert (found.protocols, found.eps) == (("clean", "pgd"), (0.05, 0.1))
+    assert (idc.folder, idc.request.limit, idc.request.draws, idc.training) == ("IDC-tiny", 12, 3, None)
+    assert (cnn.request.limit, cnn.request.draws, cnn.training) == (6, 3, "by hand")
+
+
+def test_the_table_is_what_the_evaluations_found(done):
+    with (done / "table.csv").open() as text:
+        lines = list(csv.DictReader(text))
+    assert len(lines) == 2 * 2 * 2  # models, sizes, protocols
+    for line in lines:
+        summary = json.loads((done / line["folder"] / "summary.json").read_text())
+        assert float(line["clean"]) == summary["clean"]["mean"]["mean"]
+        assert float(line["robust_worst_of_n_high"]) == summary["robust"]["worst_of_n"]["high"]
+        assert int(line["images"]) == summary["images"] == (12 if line["name"] == "IDC, tiny" else 6)
+        if line["protocol"] != "clean":
+            assert float(line["eps"]) == summary["settings"]["protocol"]["threat"]["eps"]
+    assert {line["evaluations"] for line in lines if line["name"] == "IDC, tiny"} == {"3"}
+    text = (done / "table.md").read_text()
+    assert text.count("\n") == 2 + 4
+    assert "by hand" in text
+    assert (done / "figure.png").read_bytes().startswith(b"\x89PNG")
+    assert "<svg" in (done / "figure.svg").read_text()
+
+
+def test_it_goes_on_where_it_was(done, file):
+    before = {p: p.stat().st_mtime_ns for p in done.glob("*/*/images-0.jsonl")}
+    assert len(before) == 8
+    rows = compare(read_comparison(file), done, say=lambda text: None)
+    assert {p: p.stat().st_mtime_ns for p in done.glob("*/*/images-0.jsonl")} == before
+    assert rows == read_rows(done)
+
+
+def test_unreliable_results_are_marked(done):
+    rows = read_rows(done)
+    rows[0]["protocols"]["pgd"]["reliable"] = False
+    assert markdown(rows).count("unreliable") == 1
+
+
+def test_published_figures_are_apart(done):
+    """No published number is in the measured table; those of the file are those of the sources we were given."""
+    text = (done / "table.md").read_text() + (done / "table.csv").read_text()
+    assert not any(entry["system"].split(" (")[0] in text for entry in published())
+    assert {"WRN-28-10 (Cui et al., 2023)": 67.73, "RDC (Chen et al., 2024)": 75.67}.items() <= {
+        entry["system"]: entry["robust"] for entry in published()
+    }.items()
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("models: {}", "models"), ("- a", "models"), ("data: digits\nmodels: {a: b}", "eps"),
+        ("data: digits\neps: 0.1\nmodels: {a: {model: b, lr: 1}}", "lr"),
+        ("data: digits\neps: 0.1\nlr: 1\nmodels: {a: b}", "lr"),
+        ("data: digits\neps: x\nmodels: {a: b}", "eps"),
+        ("data: digits\neps: 0.1\nlimit: many\nmodels: {a: b}", "limit"),
+        ("data: digits\neps: 0.1\nmodels: {a b: c, a-b: d}", "different name"),
+        ("data: digits\neps: 0.1\nmodels: {a: {limit: 3}}", "a in"),
+        ("data: [", "YAML"),
+    ],
+)  # fmt: skip
+def test_what_is_no_comparison(text, word, tmp_path):
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(IDCError, match=word):
+        read_comparison(tmp_path / "c.yaml")
+
+
+def test_a_missing_model_is_told_before_anything_runs(file, tmp_path):
+    (tmp_path / "c.yaml").write_text(file.read_text() + "  Lost: ./nowhere\n")
+    with pytest.raises(IDCError, match="nowhere"):
+        compare(read_comparison(tmp_path / "c.yaml"), tmp_path / "out", say=lambda text: None)
+    assert not (tmp_path / "out").exists()

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
-.PHONY: setup demo test lint bench clean
+.PHONY: setup demo test lint peers bench clean
 
 setup: $(STAMP)
 
@@ -23,6 +23,9 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+peers: setup
+	$(BIN)/python benchmarks/peers.py
 
 bench: setup
 	$(BIN)/python benchmarks/loss_memory.py

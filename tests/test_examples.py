@@ -1,6 +1,7 @@
 """The examples run, and the library agrees with the method written out in plain torch in examples/standalone.py."""
 
 import importlib.util
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -61,6 +62,21 @@ def test_sampling(standalone):
     theirs = standalone.sample(network, (2 * images - 1).flatten(1), noise=noise.flatten(2))
     ours = model.translate(images, noise=noise).flatten(1)
     assert torch.allclose(ours, (theirs + 1) / 2, atol=1e-5)
+
+
+def test_own_model_enters_the_table(tmp_path):
+    """examples/own_model.py beside a saved IDC, as its first line says."""
+    file = EXAMPLES / "own_model.yaml"
+    command = [sys.executable, "-m", "idc.cli", "compare", str(file), "--out", str(tmp_path), "--json"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=EXAMPLES.parent)
+    assert result.returncode == 0, result.stderr
+    mine, idc = json.loads(result.stdout)["rows"]
+    assert (mine["name"], mine["parameters"], mine["evaluations"]) == ("mine", 10 * 1024 + 10, 1)
+    assert mine["flops"] == 2 * 1024 * 10
+    assert mine["clean"]["mean"]["mean"] > 0.85
+    assert idc["evaluations"] == 1
+    assert mine["images"] == idc["images"] == 40
+    assert (tmp_path / "table.md").exists()
 
 
 @pytest.mark.parametrize("name", ["classify.py", "standalone.py"])

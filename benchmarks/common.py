@@ -1,6 +1,7 @@
 """What every benchmark writes: its figures with the hardware and versions they were measured on."""
 
 import argparse
+import json
 import os
 import platform
 from pathlib import Path
@@ -12,6 +13,7 @@ from idc import __version__
 from idc.files import make_folder, write_json
 
 RESULTS = Path(__file__).parent / "results"
+CIFAR = "CIFAR-10 (JPEG-75)"
 
 
 def cpu_name() -> str:
@@ -49,3 +51,19 @@ def model_arguments(doc: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--eps", nargs="+", required=True)
     parser.add_argument("--limit", type=int, default=512)
     return parser
+
+
+def read(path: Path) -> dict:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def share(value: dict) -> str:
+    return f"{value['mean']:.1%} [{value['low']:.1%}, {value['high']:.1%}]"
+
+
+def row(*cells: object) -> str:
+    return "| " + " | ".join(map(str, cells)) + " |"
+
+
+def article(name: str) -> str:
+    return ("an " if name[:1] in "AEIOU" else "a ") + name

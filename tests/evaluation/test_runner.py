@@ -236,3 +236,15 @@ def test_killed_for_real(tmp_path):
     run(tmp_path / "whole")
     assert read_lines(tmp_path / "killed") == read_lines(tmp_path / "whole")
     assert len(records.read(file)) == 24
+
+
+def test_a_models_digest_follows_its_values_and_not_their_layout():
+    from idc.evaluation.runner import model_fingerprint
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(torch.nn.Conv2d(4, 3, 1), torch.nn.BatchNorm2d(3)).bfloat16()
+    before = model_fingerprint(model)
+    assert model_fingerprint(model.to(memory_format=torch.channels_last)) == before
+    model[0].weight.data[0, 0] += 1
+    assert model_fingerprint(model) != before

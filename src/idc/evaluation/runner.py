@@ -64,7 +64,7 @@ def model_fingerprint(classifier: Classifier) -> str:
     if isinstance(classifier, nn.Module):
         for name, tensor in sorted(classifier.state_dict().items()):
             state.update(name.encode())
-            state.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
+            state.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
                          if tensor.ndim else repr(tensor.item()).encode())  # fmt: skip
     return state.hexdigest()
 

@@ -1,0 +1,193 @@
+"""The tables of evaluations in README.md, docs/robustness.md and docs/peers.md; see pages.py."""
+
+from common import CIFAR, RESULTS, read, row, share
+
+from idc.report.comparison import markdown, published
+
+NAMES = {"digits": ("`digits`", "digits test"), "nano": ("`nano`", f"{CIFAR} test")}
+
+
+def _evaluations() -> list[tuple[str, dict]]:
+    """(model, row) of every side-by-side evaluation, by model, eps, protocol."""
+    found = []
+    for name in NAMES:
+        file = RESULTS / f"robustness-{name}.json"
+        if file.exists():
+            found += [(name, r) for r in sorted(read(file)["rows"], key=lambda r: (r["eps"], r["protocol"]))]
+    return found
+
+
+def _pairs() -> list[tuple[str, dict, dict]]:
+    """(model, adaptive, paper) for every eps that has both."""
+    rows = _evaluations()
+    adaptive = {(n, r["eps"]): r for n, r in rows if r["protocol"] == "adaptive"}
+    return [(n, adaptive[n, r["eps"]], r) for n, r in rows if r["protocol"] == "paper" and (n, r["eps"]) in adaptive]
+
+
+def _alone(r: dict) -> str:
+    """The paper's attacks, each alone, from the weakest to the strongest."""
+    inside = sorted(v["mean"]["mean"] for n, v in r["attacks"].items() if n != "cw-l2")
+    return f"{inside[-1]:.1%} to {inside[0]:.1%}"
+
+
+def robust() -> list[str]:
+    """README: both protocols, in short."""
+    if not _pairs():
+        return ["Not measured yet."]
+    head = ("model", "eps", "clean", "paper's attacks, each alone", "adaptive: mean of draws", "worst of n", "n")
+    lines = [row(*head), row(*["---"] * len(head))]
+    for name, own, paper in _pairs():
+        cells = (f"{own['clean']['mean']['mean']:.1%}", _alone(paper), share(own["robust"]["mean"]))
+        lines.append(
+            row(NAMES[name][0], own["eps_text"], *cells, share(own["robust"]["worst_of_n"]), own["images"]),
+        )
+    draws = ", ".join(map(str, sorted({own["draws"] for _, own, _ in _pairs()})))
+    return [
+        *lines,
+        "",
+        f"L-inf, test images, {draws} draws of the noise, one seed and one training each; "
+        "[docs/robustness.md](docs/robustness.md) has the rest.",
+    ]
+
+
+def robustness() -> list[str]:
+    """docs/robustness.md: every evaluation, and the paper's attacks one by one."""
+    if not _evaluations():
+        return ["Not measured yet."]
+    head = ("model", "eps", "protocol", "clean, mean", "clean, worst of n", "random noise", "robust, mean", "majority",
+            "worst of n", "sanity checks")  # fmt: skip
+    lines = [row(*head), row(*["---"] * len(head))]
+    rows = _evaluations()
+    for name, r in rows:
+        failed = [f["name"] for f in r["sanity"] if not f["passed"]]
+        checks = f"failed: {', '.join(failed)}" if failed else f"{len(r['sanity'])} passed" if r["sanity"] else "none"
+        points = (r["clean"]["mean"], r["clean"]["worst_of_n"], r["noise"]["mean"], r["robust"]["mean"],
+                  r["robust"]["majority"], r["robust"]["worst_of_n"])  # fmt: skip
+        lines.append(row(NAMES[name][0], r["eps_text"], r["protocol"], *map(share, points), checks))
+    last = dict(rows)
+    about = "; ".join(
+        f"{NAMES[n][0]}: {r['images']} images of {NAMES[n][1]}, {r['draws']} draws" for n, r in last.items()
+    )
+    versions = ", ".join(f"{k} {v}" for k, v in rows[0][1]["settings"]["versions"].items())
+    lines += [
+        "",
+        f"L-inf. {about}. One seed, one training each. {versions}.",
+        "",
+        "The paper's attacks, each alone:",
+        "",
+    ]
+    names = list(_pairs()[0][2]["attacks"])
+    lines += [row("model", "eps", *names, "one draw, right clean and attacked", "adaptive")]
+    lines += [row(*["---"] * (len(names) + 4))]
+    for name, own, paper in _pairs():
+        values = [paper["attacks"][n]["mean"] for n in names]
+        cells = map(share, (*values, paper["single_draw"], own["robust"]["mean"]))
+        lines.append(row(NAMES[name][0], own["eps_text"], *cells))
+    return lines
+
+
+def pitfalls() -> list[str]:
+    """docs/robustness.md: which flaw accounts for what."""
+    lines = []
+    for name in NAMES:
+        file = RESULTS / f"pitfalls-{name}.json"
+        if not file.exists():
+            continue
+        found = read(file)
+        first = found["attacks"]["as published"]["mean"]["mean"]
+        lines += [
+            f"PGD-20 on {NAMES[name][0]} at eps {found['eps_text']}, its flaws removed one at a time, *alone*, or one "
+            "after the other, *then*:",
+            "",
+            row("attack", "mean of draws", "change", "majority", "worst of n"),
+            row(*["---"] * 5),
+        ]
+        for attack, v in found["attacks"].items():
+            change = f"{100 * (v['mean']['mean'] - first):+.1f}" if attack != "as published" else ""
+            lines.append(row(attack, share(v["mean"]), change, share(v["majority"]), share(v["worst_of_n"])))
+        lines += ["", f"{found['images']} images of {NAMES[name][1]}, {found['draws']} draws, one seed.", ""]
+    return lines
+
+
+def parity() -> list[str]:
+    """docs/robustness.md: ours beside AutoAttack standard."""
+    head = ("model", "eps", "n", "clean", "stand under ours", "stand under AutoAttack", "time, ours : AutoAttack")
+    lines = [row(*head), row(*["---"] * len(head))]
+    titles = {"digits_cnn": "small CNN, PGD-AT on digits", "resnet18": f"pyautoattack's ResNet-18, {CIFAR}"}
+    for model, title in titles.items():
+        file = RESULTS / f"parity-{model}.json"
+        for r in read(file)["rows"] if file.exists() else ():
+            ratio = r["seconds"]["autoattack"] / r["seconds"]["ours"]
+            counts = (f"{r['clean']['mean']:.1%}", r["standing"]["ours"], r["standing"]["autoattack"])
+            lines.append(row(title, r["eps"], r["images"], *counts, f"1 : {ratio:.1f}"))
+    return lines
+
+
+def costs() -> list[str]:
+    """docs/robustness.md: passes and seconds by protocol."""
+    head = ("model", "protocol", "eps", "forward", "backward", "GFLOPs", "seconds", "floor, s", "ratio")
+    lines = [row(*head), row(*["---"] * len(head))]
+    for name, r in _evaluations():
+        c = r["cost"]
+        counts = [f"{sum(c[k].values()):,.0f}" for k in ("forward", "backward")]
+        times = (f"{c['flops'] / 1e9:,.0f}", f"{c['seconds']:.2f}", f"{c['floor_seconds']:.3f}", f"{c['ratio']:.0f}")
+        lines.append(row(NAMES[name][0], r["protocol"], r["eps_text"], *counts, *times))
+    threads = ", ".join(map(str, sorted({r["settings"]["threads"] for _, r in _evaluations()})))
+    return [
+        *lines,
+        "",
+        "Per image; calls of the model's functions (an answer of the chain is one call, three passes of the network). "
+        f"Seconds of one process with {threads} thread(s), on a machine that ran several of them and other work.",
+    ]
+
+
+def peers() -> list[str]:
+    """README and docs/peers.md: every system, the same images."""
+    lines = []
+    for name, about in {"digits": "digits test", "cifar": f"{CIFAR} test"}.items():
+        file = RESULTS / f"peers-{name}.json"
+        if file.exists():
+            lines += [*_compared(read(file), about), ""]
+    return lines or ["Not measured yet."]
+
+
+def compared() -> list[str]:
+    """README: every system in short, robust accuracy as the mean of draws."""
+    lines = []
+    for name, about in {"digits": "digits test", "cifar": f"{CIFAR} test"}.items():
+        file = RESULTS / f"peers-{name}.json"
+        if not file.exists():
+            continue
+        rows = read(file)["rows"]
+        protocols = list(dict.fromkeys(p for r in rows for p in r["protocols"]))
+        head = (about, "eps", "GFLOPs", "NFE", "clean", *protocols, "n")
+        lines += [row(*head), row(*["---"] * len(head))]
+        for r in rows:
+            cells = [share(r["protocols"][p]["robust"]["mean"]) if p in r["protocols"] else "" for p in protocols]
+            cost = (f"{r['flops'] / 1e9:.3g}", f"{r['evaluations']:,}")
+            lines.append(row(r["name"], r["eps_text"], *cost, f"{r['clean']['mean']['mean']:.1%}", *cells, r["images"]))
+        lines.append("")
+    return lines or ["Not measured yet."]
+
+
+def _compared(found: dict, about: str) -> list[str]:
+    rows, hardware = found["rows"], found["hardware"]
+    draws = ", ".join(map(str, sorted({own["draws"] for r in rows for own in r["protocols"].values()})))
+    return [
+        *markdown(rows).splitlines(),
+        "",
+        f"{about}, L-inf, {draws} draws, one seed and one training each; `{hardware['command']}` on "
+        f"{hardware['cores']} cores of {hardware['cpu']}, seconds on a machine that ran several of them.",
+    ]
+
+
+def published_table() -> list[str]:
+    """docs/peers.md: what others published, apart from what is measured here."""
+    head = ("system (published, not measured here)", "extra data", "clean", "robust", "GFLOPs", "setting", "source")
+    lines = [row(*head), row(*["---"] * len(head))]
+    for p in published():
+        cost = p["gflops"] or ""
+        lines.append(
+            row(p["system"], p["extra"] or "", f"{p['clean']}%", f"{p['robust']}%", cost, p["setting"], p["source"])
+        )
+    return [*lines, "", "CIFAR-10 test, original images, L-inf 8/255."]

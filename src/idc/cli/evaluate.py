@@ -96,7 +96,7 @@ def _row(name: str, verdict: dict[str, Any]) -> dict[str, str]:
     def text(share: dict[str, float]) -> str:
         return f"{share['mean']:.1%} [{share['low']:.1%}, {share['high']:.1%}]"
 
-    row = {"images": name, "mean of draws": text(verdict["mean"])}
+    row = {"images": name, "mean of draws" if verdict["draws"] > 1 else "accuracy": text(verdict["mean"])}
     if verdict["draws"] > 1:
         row |= {"majority": text(verdict["majority"]), f"worst of {verdict['draws']}": text(verdict["worst_of_n"])}
     return row
@@ -121,7 +121,7 @@ def _print_summary(summary: dict[str, Any]) -> None:
         for finding in summary["sanity"]:
             if not finding["passed"]:
                 out.print(f"UNRELIABLE: {finding['name']}: {finding['remedy']}", markup=False)
-    if attacked:
+    if attacked and summary["draws"] > 1:
         out.print("Robust: the worst point found for each image, judged afresh; so it may exceed an attack's own line.")
     if attacked and not summary["adaptive"]:
         out.print("Not adaptive: an upper bound, which a stronger attack can only lower (--protocol adaptive).")

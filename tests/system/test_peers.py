@@ -1,0 +1,78 @@
+"""The peers' commands as a user types them."""
+
+import json
+
+import pytest
+
+from idc.errors import IDCError
+from idc.opening import open_model
+from idc.training.start_peers import start_cnn, start_ddpm
+from program import idc, refused
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("peers")
+    common = ("--data", "digits", "--limit", "100", "--epochs", "1", "--validate-every", "1")
+    cnn = idc("train-peer", "cnn", *common, "--width", "2", "--method", "standard", "--out", folder / "cnn")
+    assert cnn.returncode == 0, cnn.stderr
+    assert "clean" in cnn.stdout
+    ddpm = idc("train-peer", "ddpm", *common, "--conditional", "true", "--out", folder / "ddpm")
+    assert ddpm.returncode == 0, ddpm.stderr
+    assert "noise error" in ddpm.stdout
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "evaluations"),
+    [
+        ("{}/cnn", 1),
+        ("diffpure:ddpm={}/ddpm,classifier={}/cnn,depth=0.02,steps=2", 3),
+        ("zdc:ddpm={}/ddpm,timesteps=1", 10),
+    ],
+)
+def test_evaluate_by_name(runs, tmp_path, name, evaluations):
+    model = name.replace("{}", str(runs))
+    result = idc("evaluate", model, "--data", "digits", "--protocol", "pgd", "--eps", "0.1", "--steps", "1", "--limit",
+                 "3", "--draws", "2", "--out", tmp_path / "r")  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    summary = json.loads((tmp_path / "r" / "summary.json").read_text())
+    assert summary["answer"]["evaluations"] == evaluations
+    assert summary["settings"]["classifier"]["name"] == model
+
+
+def test_mistakes_are_one_line(runs, tmp_path):
+    new = ("--out", str(tmp_path / "n"))
+    for args, word in (
+        (("train-peer", "cnn", "--arch", "vgg", *new), "vgg"),
+        (("train-peer", "cnn", "--eps", "8/zero", *new), "8/zero"),
+        (("evaluate", f"zdc:ddpm={runs}/cnn", "--data", "digits", *new), "diffusion"),
+        (("compare", str(tmp_path / "none.yaml"), *new), "none.yaml"),
+    ):
+        refused(idc(*args), word)
+    assert not (tmp_path / "n").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "word"),
+    [
+        ("zdc:ddpm=./nowhere", "nowhere"), ("diffpure:ddpm={0}/ddpm,classifier={0}/ddpm", "cnn"),
+        ("diffpure:ddpm={0}/ddpm,classifier={0}/cnn,steps=7", "steps"), ("{0}/ddpm", "some other model"),
+    ],
+)  # fmt: skip
+def test_models_that_cannot_be_opened(runs, name, word):
+    with pytest.raises(IDCError, match=word):
+        open_model(name.format(runs))
+
+
+@pytest.mark.parametrize(
+    ("start", "settings", "word"),
+    [
+        (start_cnn, {"changes": {"method": "magic"}}, "magic"), (start_cnn, {"recipe": "huge"}, "huge"),
+        (start_ddpm, {"network": "huge"}, "huge"), (start_ddpm, {"changes": {"drop": "2"}}, "drop"),
+    ],
+)  # fmt: skip
+def test_settings_that_cannot_be_used(start, settings, word, tmp_path):
+    with pytest.raises(IDCError, match=word):
+        start("digits", tmp_path / "n", **settings)
+    assert not (tmp_path / "n").exists()

@@ -94,9 +94,9 @@ def _overstated(pair: tuple[str, dict, dict]) -> str:
     worst, best = max(over, key=lambda n: over[n]), min(over, key=lambda n: over[n])
     together = 100 * (paper["robust"]["mean"]["mean"] - robust)
     return (
-        f"- {NAMES[name][0]} at {own['eps_text']}: above the adaptive protocol by {over[worst]:.1f} points ({worst}) to "
-        f"{over[best]:.1f} ({best}), one attack at a time, and by {together:.1f} if each image is judged at its worst "
-        "over all of them."
+        f"- {NAMES[name][0]} at {own['eps_text']}: above the adaptive protocol by {over[worst]:.1f} points ({worst}) "
+        f"to {over[best]:.1f} ({best}), one attack at a time, and by {together:.1f} if each image is judged "
+        "at its worst over all of them."
     )
 
 

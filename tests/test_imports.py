@@ -100,5 +100,10 @@ def test_attacks_never_know_the_classifier():
     )
 
 
+def test_in_training_only_adversarial_knows_attacks():
+    knowing = [f.name for f in (SOURCE / "training").glob("*.py") if "attacks" in imported(f)]
+    assert knowing == ["adversarial.py"]
+
+
 def test_nothing_needs_torchvision():
     assert not [f for f in FILES if "torchvision" in f.read_text(encoding="utf-8")]

@@ -145,3 +145,15 @@ def card_lines(card: dict[str, Any]) -> list[str]:
             lines += ["", f"## {key.capitalize()}", "", "| | |", "| --- | --- |"]
             lines += [f"| {name} | {value} |" for name, value in table.items()]
     return [*lines, "", "Adversarial robustness is not implied: measure it before you rely on it.", ""]
+
+
+def change_card(folder: Path, facts: dict[str, Any]) -> None:
+    """Replace facts of a saved model's card, in its config and its text."""
+    values: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    values.pop("config_sha256")
+    values["card"] = values.get("card", {}) | facts
+    lines = (folder / CARD).read_text(encoding="utf-8").splitlines()
+    for name, value in facts.items():
+        lines = [f"- {name}: {value}" if line.startswith(f"- {name}: ") else line for line in lines]
+    write_text(folder / CARD, "\n".join(lines) + "\n")
+    write_json(folder / CONFIG, values | {"config_sha256": digest(values)})

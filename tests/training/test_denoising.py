@@ -30,8 +30,8 @@ def test_the_loss_is_the_squared_error_of_the_noise():
 
 @pytest.mark.parametrize("conditional", [False, True])
 def test_it_learns(tmp_path, conditional):
-    changes = {"epochs": 4, "batch_size": 16, "validate_every": 4, "checkpoint_every": 4, "precision": "fp32", "ema_decay": 0.9,
-               "conditional": conditional}  # fmt: skip
+    changes = {"epochs": 4, "batch_size": 16, "validate_every": 4, "checkpoint_every": 4, "precision": "fp32",
+               "ema_decay": 0.9, "conditional": conditional}  # fmt: skip
     result = start_ddpm("digits", tmp_path, limit=300, changes=changes, say=lambda text: None)
     assert result.accuracy is not None
     assert result.accuracy.to_dict()["mse"] < 0.5  # 1 is a network that has learnt nothing

@@ -7,8 +7,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from conftest import tiny_model
 from idc import data
+from idc.training.bridging import Bridging
 from idc.training.monitor import Monitor
-from idc.training.objective import Bridging
 from idc.training.recipe import Recipe
 from idc.training.validation import CleanAccuracy
 

@@ -1,6 +1,7 @@
 """What an answer and an evaluation cost, counted: FLOPs, forward and backward passes, and the floor of the time."""
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -48,7 +49,9 @@ def evaluations(classifier: Classifier, image: Tensor) -> int:
         given = args[0] if args else next(iter(kwargs.values()))
         rows += len(given)
 
-    named = getattr(classifier, "networks", None) or (classifier,)
+    named = getattr(classifier, "networks", None)
+    if not isinstance(named, tuple | list) or not all(isinstance(m, nn.Module) for m in named):
+        named = (classifier,)  # a user's module may mean something else by that name
     hooks = [m.register_forward_hook(count, with_kwargs=True) for m in named if isinstance(m, nn.Module)]
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
@@ -62,13 +65,13 @@ def evaluations(classifier: Classifier, image: Tensor) -> int:
 def answer_cost(classifier: Classifier, device: torch.device) -> dict[str, Any]:
     """Parameters, and the FLOPs and network evaluations of one answer to one image."""
     image = torch.full((1, *classifier.input_shape), 0.5, device=device)
-    parameters = sum(p.numel() for p in classifier.parameters()) if isinstance(classifier, nn.Module) else None
+    card = getattr(classifier, "card", None)
     return {
-        "parameters": parameters,
+        "parameters": sum(p.numel() for p in classifier.parameters()) if isinstance(classifier, nn.Module) else None,
         "flops": forward_flops(classifier, image),
         "evaluations": evaluations(classifier, image),
         "stochastic": classifier.stochastic,
-        "training": getattr(classifier, "card", {}).get("Training"),
+        "training": str(card["Training"]) if isinstance(card, Mapping) and "Training" in card else None,
     }
 
 

@@ -135,6 +135,7 @@ class CNN(nn.Module):
         super().__init__()
         self.config = config
         self.network: nn.Module = build_network(config)
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
         self.card: dict[str, Any] = {}
 
     @property

@@ -60,6 +60,14 @@ class DiffPure(nn.Module):
         return names or tuple(map(str, range(self.num_classes)))
 
     @property
+    def card(self) -> dict[str, Any]:
+        """What its two parts say of their training."""
+        parts = {"diffusion": self.diffusion, "classifier": self.classifier}
+        cards = {name: getattr(part, "card", {}) for name, part in parts.items()}
+        known = {name: card["Training"] for name, card in cards.items() if "Training" in card}
+        return {"Training": "; ".join(f"{name} {text}" for name, text in known.items())} if known else {}
+
+    @property
     def networks(self) -> tuple[nn.Module, ...]:
         """What is counted as a network evaluation."""
         return (self.diffusion.unet, self.classifier)

@@ -29,8 +29,10 @@ class DiffusionConfig:
         attention: which levels, counted from 0, have self-attention besides the middle block.
         patch: the image enters as non-overlapping patch x patch blocks (space to depth).
         groups: of every GroupNorm.
+        dropout: inside residual blocks, while training.
         timesteps: T.
         schedule: of beta, as ``diffusers`` names it; "linear" is DDPM's, made for T = 1000.
+        betas: T values to use instead of the schedule's.
         class_names: K names; () numbers them.
     """
 
@@ -41,12 +43,14 @@ class DiffusionConfig:
     attention: tuple[int, ...] = ()
     patch: int = 1
     groups: int = 16
+    dropout: float = 0.0
     timesteps: int = 1000
     schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = "linear"
+    betas: tuple[float, ...] = ()
     class_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("image_shape", "channels", "attention"):
+        for name in ("image_shape", "channels", "attention", "betas"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         names = tuple(map(str, self.class_names)) or tuple(map(str, range(self.num_classes)))
         object.__setattr__(self, "class_names", names)
@@ -55,6 +59,8 @@ class DiffusionConfig:
             raise IDCError(f"images of {self.image_shape}", f"a size that is a multiple of {stride}", "resize them")
         if any(c % self.groups for c in self.channels):
             raise IDCError(f"channels {self.channels}", f"multiples of groups = {self.groups}", "change either")
+        if self.betas and len(self.betas) != self.timesteps:
+            raise IDCError(f"{len(self.betas)} betas", f"{self.timesteps}, one a timestep", "give all or none")
         if len(names) != self.num_classes:
             raise IDCError(f"{len(names)} class names", f"{self.num_classes}, one a class", "name every class once")
 
@@ -74,7 +80,8 @@ def _build_unet(config: DiffusionConfig) -> nn.Module:
         down_block_types=tuple("AttnDownBlock2D" if a else "DownBlock2D" for a in attends),
         up_block_types=tuple("AttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attends)),
         norm_num_groups=config.groups,
-        attention_head_dim=config.groups,
+        attention_head_dim=None,  # one head, as DDPM
+        dropout=config.dropout,
         num_class_embeds=config.num_classes + 1 if config.num_classes else None,
     )
     made: nn.Module = net
@@ -104,8 +111,9 @@ class Diffusion(nn.Module):
 
         config = self.config
         return DDIMScheduler(
-            num_train_timesteps=config.timesteps, beta_schedule=config.schedule, clip_sample=False, **settings
-        )
+            num_train_timesteps=config.timesteps, beta_schedule=config.schedule, clip_sample=False,
+            trained_betas=list(config.betas) or None, **settings,
+        )  # fmt: skip
 
     @property
     def no_class(self) -> int:
@@ -124,14 +132,15 @@ class Diffusion(nn.Module):
 
     def forward(self, x_t: Tensor, t: Tensor, classes: Tensor | None = None) -> Tensor:
         """The predicted noise, (B, C, H, W) in x_t's type; ``t`` (B,) or (); ``classes`` (B,), none: ``no_class``."""
+        if self.checkpointing and torch.is_grad_enabled() and not self.training:
+            found: Tensor = checkpoint(self.predict, x_t, t, classes, use_reentrant=False, preserve_rng_state=False)
+            return found
+        return self.predict(x_t, t, classes)
+
+    def predict(self, x_t: Tensor, t: Tensor, classes: Tensor | None) -> Tensor:
+        """``forward`` without checkpointing."""
         if self.config.num_classes and classes is None:
             classes = torch.full((len(x_t),), self.no_class, device=x_t.device)
-        if self.checkpointing and torch.is_grad_enabled() and not self.training:
-            found: Tensor = checkpoint(self._run, x_t, t, classes, use_reentrant=False, preserve_rng_state=False)
-            return found
-        return self._run(x_t, t, classes)
-
-    def _run(self, x_t: Tensor, t: Tensor, classes: Tensor | None) -> Tensor:
         return self.through(self.unet, x_t, t, classes).to(x_t.dtype)
 
     def through(self, unet: Callable[..., Any], x_t: Tensor, t: Tensor, classes: Tensor | None) -> Tensor:
@@ -175,7 +184,11 @@ class Diffusion(nn.Module):
         path = Path(source).expanduser()
         if not path.exists() and not hub.looks_like_path(str(source)):
             return _from_diffusers(str(source))
-        if (path / "model_index.json").exists() or (path / "unet").is_dir():
+        if (
+            (path / "model_index.json").exists()
+            or (path / "unet").is_dir()
+            or (path / "scheduler_config.json").exists()
+        ):
             return _from_diffusers(str(path))
         folder = saved.locate(str(source))
         values = saved.read_config(folder, "diffusion")
@@ -189,28 +202,36 @@ class Diffusion(nn.Module):
 
 
 def _from_diffusers(source: str) -> Diffusion:
-    """A ``diffusers`` pipeline of a UNet2DModel and a DDPM scheduler; weights are read as safetensors only."""
+    """A ``diffusers`` pipeline of a UNet2DModel and a scheduler, whose betas are taken as they are; weights are read as
+    safetensors only."""
+    local = Path(source).is_dir()
+    options: dict[str, Any] = {"local_files_only": True} if not local and not hub.reachable() else {}
+    try:
+        try:
+            unet, scheduler = _parts(source, {}, {}, options)
+        except OSError:  # DDPMPipeline.save_pretrained puts them into folders of their own
+            unet, scheduler = _parts(source, {"subfolder": "unet"}, {"subfolder": "scheduler"}, options)
+    except (OSError, ValueError, TypeError, NotImplementedError, RuntimeError) as error:
+        if options:
+            raise hub.unreachable(source, "model") from error
+        reason = (str(error).strip().splitlines() or [""])[0][:120]
+        raise IDCError(
+            source, f"a diffusers pipeline of a UNet2DModel in safetensors ({reason})", "check its name and files"
+        ) from error
+    made, size = unet.config, unet.config.sample_size
+    if made.num_class_embeds or made.class_embed_type:
+        raise IDCError(source, "an unconditional UNet2DModel", "use another, or train one: idc train-peer ddpm")
+    if scheduler.config.prediction_type != "epsilon" or made.in_channels != made.out_channels:
+        raise IDCError(source, "a model that predicts the noise", "use another, or train one: idc train-peer ddpm")
+    shape = (made.in_channels, *((size, size) if isinstance(size, int) else size))
+    betas = tuple(scheduler.betas.tolist())
+    return Diffusion(DiffusionConfig(shape, channels=(16,), timesteps=len(betas), betas=betas), unet).eval()
+
+
+def _parts(source: str, unet: dict[str, str], scheduler: dict[str, str], options: dict[str, Any]) -> tuple[Any, Any]:
     from diffusers import DDPMScheduler, UNet2DModel
 
-    local = Path(source).is_dir()
-    if not local and not hub.reachable():
-        options: dict[str, Any] = {"local_files_only": True}
-    else:
-        options = {}
-    nested = {"subfolder": "unet"} if local and (Path(source) / "unet").is_dir() else {}
-    below = {"subfolder": "scheduler"} if nested else {}
-    try:
-        unet: Any = UNet2DModel.from_pretrained(source, use_safetensors=True, **nested, **options)
-        schedule: Any = DDPMScheduler.from_pretrained(source, **below, **options).config
-    except (OSError, ValueError) as error:
-        if not local and options:
-            raise hub.unreachable(source, "model") from error
-        raise IDCError(source, "a diffusers pipeline of a UNet2DModel, in safetensors", "check its name") from error
-    size = unet.config.sample_size
-    shape = (unet.config.in_channels, *((size, size) if isinstance(size, int) else size))
-    if schedule.prediction_type != "epsilon" or unet.config.in_channels != unet.config.out_channels:
-        raise IDCError(source, "a model that predicts the noise", "use another, or train one: idc train-peer ddpm")
-    config = DiffusionConfig(
-        shape, channels=(16,), timesteps=schedule.num_train_timesteps, schedule=schedule.beta_schedule
+    return (
+        UNet2DModel.from_pretrained(source, use_safetensors=True, **unet, **options),
+        DDPMScheduler.from_pretrained(source, **scheduler, **options),
     )
-    return Diffusion(config, unet).eval()

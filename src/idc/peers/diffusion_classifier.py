@@ -5,7 +5,8 @@ RDC: Chen et al., "Robust Classification via a Single Diffusion Model", ICML 202
 the image to where the unconditional model finds it likelier.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any, Literal
 
 import torch
@@ -30,12 +31,13 @@ class DiffusionClassifier(nn.Module):
     Args:
         diffusion: class-conditional.
         timesteps: n, at most T.
-        weights: of the timesteps: "uniform", as both papers; "elbo", those of the evidence lower bound, by which the
+        weights: of the timesteps: "uniform", as Li et al.; "elbo", those of the evidence lower bound, by which the
             logits are log p(x | class) in nats, up to a constant and the bound's gap.
         temperature: of uniform logits, in units of the mean squared error of one pixel's noise.
         maximise: RDC's steps of likelihood maximisation; 0 is ZDC.
         budget: how far (L-inf, on [0, 1]) these may move the image; 8/255 in the paper.
         rate: their length, in units of the budget.
+        levels: the noise levels that these look at, as ratios of noise to image: from and to; the paper's 0.4 to 0.6.
         rows: image x timestep x class triples in one evaluation; memory, not results, depends on it.
 
     Raises:
@@ -54,6 +56,7 @@ class DiffusionClassifier(nn.Module):
         maximise: int = 0,
         budget: float = 8 / 255,
         rate: float = 0.5,
+        levels: tuple[float, float] = (0.4, 0.6),
         rows: int = 512,
     ) -> None:
         super().__init__()
@@ -71,6 +74,11 @@ class DiffusionClassifier(nn.Module):
         self.diffusion, self.timesteps, self.maximise = diffusion, timesteps, maximise
         self.weights, self.temperature, self.budget, self.rate, self.rows = weights, temperature, budget, rate, rows
         self.strata: Tensor
+        ratio = ((1 - diffusion.alphas) / diffusion.alphas).sqrt()
+        wanted = torch.linspace(*levels, max(1, maximise))
+        self.levels: Tensor
+        self.register_buffer("levels", torch.searchsorted(ratio, wanted).clamp(max=total - 1), persistent=False)
+        self.noise_levels = tuple(levels)
         self.register_buffer("strata", ((torch.arange(timesteps) + 0.5) * total / timesteps).long(), persistent=False)
 
     @property
@@ -86,6 +94,11 @@ class DiffusionClassifier(nn.Module):
         return self.diffusion.config.class_names
 
     @property
+    def card(self) -> dict[str, Any]:
+        """That of its diffusion model."""
+        return self.diffusion.card
+
+    @property
     def networks(self) -> tuple[nn.Module, ...]:
         """What is counted as a network evaluation."""
         return (self.diffusion.unet,)
@@ -93,7 +106,7 @@ class DiffusionClassifier(nn.Module):
     @property
     def config(self) -> dict[str, Any]:
         """What the weights do not show."""
-        names = ("timesteps", "weights", "temperature", "maximise", "budget", "rate")
+        names = ("timesteps", "weights", "temperature", "maximise", "budget", "rate", "noise_levels")
         return {name: getattr(self, name) for name in names}
 
     # -- errors --------------------------------------------------------------------------------------------------------
@@ -116,10 +129,6 @@ class DiffusionClassifier(nn.Module):
         pixels = torch.Size(self.input_shape).numel()
         return (factor[t] * self.diffusion.config.timesteps * pixels).float()
 
-    def _chunks(self, count: int, each: int) -> Iterator[Tensor]:
-        """Indices of the strata, so many that ``each`` rows for each of them stay within ``rows``."""
-        return iter(torch.arange(count, device=self.strata.device).split(max(1, self.rows // max(1, each))))
-
     def errors(self, images: Tensor, strata: Tensor) -> Tensor:
         """(B, K) weighted mean squared error of the noise predicted for each class, mean over ``strata`` (n,).
 
@@ -127,10 +136,17 @@ class DiffusionClassifier(nn.Module):
         """
         x0 = 2 * images - 1
         # One call for each timestep, whatever the chunks: an image's noise then depends on neither them nor its batch.
-        noise = [torch.randn_like(x0) for _ in strata]
-        total = torch.zeros(len(images), self.num_classes, device=images.device)
-        for part in self._chunks(len(strata), len(images) * self.num_classes):
-            eps, t = torch.stack([noise[i] for i in part.tolist()]), strata[part]
+        noise = torch.stack([torch.randn_like(x0) for _ in strata])
+        at_once = max(1, self.rows // self.num_classes)
+        found = [self._image_errors(x, eps, strata) for x, eps in
+                 zip(x0.split(at_once), noise.split(at_once, dim=1), strict=True)]  # fmt: skip
+        return torch.cat(found) if found else x0.new_zeros(0, self.num_classes)
+
+    def _image_errors(self, x0: Tensor, noise: Tensor, strata: Tensor) -> Tensor:
+        """``errors`` of so few images that one timestep of them fits: (B, C, H, W), (n, B, C, H, W), (n,)."""
+        total = torch.zeros(len(x0), self.num_classes, device=x0.device)
+        at_once = max(1, self.rows // (len(x0) * self.num_classes))
+        for eps, t in zip(noise.split(at_once), strata.split(at_once), strict=True):
             if torch.is_grad_enabled() and x0.requires_grad:
                 found = checkpoint(self._errors, x0, eps, t, use_reentrant=False, preserve_rng_state=False)
             else:
@@ -144,35 +160,43 @@ class DiffusionClassifier(nn.Module):
         rows_t = t.repeat_interleave(b)
         x_t = self.diffusion.noised(x0.repeat(m, 1, 1, 1), rows_t, eps.flatten(0, 1))
         classes = torch.arange(k, device=x0.device).repeat(m * b)
-        found = self.diffusion(x_t.repeat_interleave(k, 0), rows_t.repeat_interleave(k), classes)
+        found = self.diffusion.predict(x_t.repeat_interleave(k, 0), rows_t.repeat_interleave(k), classes)
         # |eps - found|^2 needs no copy of eps for each class.
         away = (found.view(m, b, k, -1) - eps.view(m, b, 1, -1)).square().mean(-1)
         return (away * self._weight(t).view(m, 1, 1)).sum(0)
 
     # -- RDC -----------------------------------------------------------------------------------------------------------
 
-    def likelier(self, images: Tensor) -> Tensor:
+    def likelier(self, images: Tensor, *, exact: bool = True) -> Tensor:
         """The image moved, within ``budget``, to where the unconditional error is smaller (RDC, algorithm 1).
 
-        Each step takes one timestep of the strata in turn and fresh noise, and follows the gradient's sign. The
-        gradient is taken as constant: by the image, the result has the gradient of the image itself where it was not
-        cut off at the budget.
-        """
-        moved = torch.zeros_like(images)
-        for index in range(self.maximise):
-            t = self.strata[(2 * index + 1) * len(self.strata) // (2 * self.maximise)]
-            gradient = self._unconditional(images.detach() + moved, t)
-            step = self.rate * self.budget * gradient.sign()
-            moved = (moved - step).clamp(-self.budget, self.budget)
-            moved = (images.detach() + moved).clamp(0, 1) - images.detach()
-        return images + moved
+        Each step takes one noise level of the range in turn and fresh noise, and follows the gradient, scaled to a
+        largest component of ``rate`` times the budget.
 
-    def _unconditional(self, images: Tensor, t: Tensor) -> Tensor:
+        Args:
+            images: (B, C, H, W) in [0, 1].
+            exact: differentiate through the steps (a second derivative of the network); otherwise the result has the
+                gradient of the image itself.
+        """
+        exact = exact and images.requires_grad and torch.is_grad_enabled()
+        x = images if exact else images.detach()
+        moved = torch.zeros_like(x)
+        for index in range(self.maximise):
+            gradient = self._unconditional(x + moved, self.levels[index % len(self.levels)], exact=exact)
+            largest = gradient.flatten(1).abs().amax(1).clamp(min=1e-20).view(-1, 1, 1, 1)
+            moved = (moved - self.rate * self.budget * gradient / largest).clamp(-self.budget, self.budget)
+            moved = (x + moved).clamp(0, 1) - x
+        return x + moved if exact else images + moved
+
+    def _unconditional(self, images: Tensor, t: Tensor, *, exact: bool) -> Tensor:
+        """The gradient of the unconditional error by the images."""
         eps = torch.randn_like(images)
-        with torch.enable_grad(), sdpa_kernel([SDPBackend.MATH, SDPBackend.EFFICIENT_ATTENTION]):
-            x = images.clone().requires_grad_(True)
-            away = (self.diffusion(self.diffusion.noised(2 * x - 1, t, eps), t) - eps).square().sum()
-            (gradient,) = torch.autograd.grad(away, x)
+        # Only the plain attention can be differentiated twice.
+        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH) if exact else nullcontext():
+            x = images if exact else images.detach().requires_grad_(True)
+            predicted = self.diffusion.predict(self.diffusion.noised(2 * x - 1, t, eps), t, None)
+            away = (predicted - eps).square().sum()
+            (gradient,) = torch.autograd.grad(away, x, create_graph=exact)
         return gradient
 
     # -- answers -------------------------------------------------------------------------------------------------------
@@ -183,7 +207,7 @@ class DiffusionClassifier(nn.Module):
 
     def surrogates(self) -> Mapping[str, Logits]:
         """A tenth of the timesteps; the same in the middle of the schedule, where classes differ most; and, for RDC,
-        the answer without the maximisation."""
+        the answer without the maximisation and with it taken for the identity. (RDC's own gradient goes through it.)"""
         n = max(1, self.timesteps // 10)
         few = self.strata[torch.linspace(0, self.timesteps - 1, n + 2).long()[1:-1]]
         middle = self.strata[self.timesteps // 4 : max(self.timesteps // 4 + 1, self.timesteps // 2)][:n]
@@ -193,4 +217,5 @@ class DiffusionClassifier(nn.Module):
         }
         if self.maximise:
             found["unmaximised"] = lambda images: -self.errors(images, self.strata)
+            found["straight-through"] = lambda images: -self.errors(self.likelier(images, exact=False), self.strata)
         return found

@@ -5,6 +5,7 @@
 """
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -30,7 +31,8 @@ def _fraction(text: str) -> float:
 
 def is_named(name: str) -> bool:
     """Whether ``name`` is that of a peer, rather than a folder."""
-    return name == PACKAGED or name.partition(":")[0] in _SETTINGS
+    kind, colon, _ = name.partition(":")
+    return name == PACKAGED or (kind in _SETTINGS and (bool(colon) or not Path(name).exists()))
 
 
 def open_peer(name: str) -> nn.Module:
@@ -39,10 +41,10 @@ def open_peer(name: str) -> nn.Module:
     Raises:
         IDCError: for an unknown setting, or a part that cannot be opened.
     """
-    kind, colon, text = name.partition(":")
+    kind, _, text = name.partition(":")
     if name == PACKAGED:
         return PackagedResNet18().eval()
-    if kind not in _SETTINGS or not colon:
+    if not is_named(name):
         return CNN.from_pretrained(name)
     given = _parse(name, text)
     if "ddpm" not in given or (kind == "diffpure") != ("classifier" in given):

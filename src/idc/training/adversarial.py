@@ -11,27 +11,34 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from idc.attacks.threat import Threat
+from idc.attacks.threat import Norm, Threat
 
 Loss = Callable[[Tensor], Tensor]  # images -> a sum over them
 
 
-def ascend(
-    loss: Loss, images: Tensor, threat: Threat, *, steps: int, step: float, start: float, random: torch.Generator
-) -> Tensor:
-    """Projected steepest ascent of ``loss`` from a random point near ``images``: the last of ``steps`` iterates.
+def threat_of(norm: Norm, eps: float) -> Threat:
+    """What a training holds out against. Raises IDCError for a radius that cannot be."""
+    return Threat(norm, eps)
+
+
+def random_start(images: Tensor, threat: Threat, random: torch.Generator, *, share: float = 1.0) -> Tensor:
+    """A random point of the set: uniform in the cube (linf), of uniform direction (l2), scaled by ``share``."""
+    noise = torch.randn if threat.norm == "l2" else torch.rand
+    delta = noise(images.shape, generator=random, device=images.device, dtype=images.dtype)
+    delta = threat.steepest(delta) if threat.norm == "l2" else 2 * delta - 1
+    return threat.project(images + share * threat.eps * delta, images)
+
+
+def ascend(loss: Loss, images: Tensor, threat: Threat, *, steps: int, step: float, start: Tensor) -> Tensor:
+    """Projected steepest ascent of ``loss``: the last of ``steps`` iterates.
 
     Args:
         loss: differentiable by its argument.
         images: (B, C, H, W) in [0, 1], the centre of the set.
         step: length of a step, in the threat's norm.
-        start: how far from the centre the start may lie, as a share of eps.
-        random: of the start.
+        start: (B, C, H, W), a point of the set.
     """
-    noise = torch.randn if threat.norm == "l2" else torch.rand
-    delta = noise(images.shape, generator=random, device=images.device, dtype=images.dtype)
-    delta = threat.steepest(delta) if threat.norm == "l2" else 2 * delta - 1
-    x = threat.project(images + start * threat.eps * delta, images)
+    x = start
     for _ in range(steps):
         x = x.detach().requires_grad_(True)
         with torch.enable_grad():

@@ -10,11 +10,10 @@ from torch.nn import functional as F
 
 from idc.classifier import evaluation_mode
 from idc.data import ImageSet
-from idc.errors import IDCError
-from idc.noise import derive_seed
+from idc.noise import Streams, derive_seed
 from idc.peers.cnn import CNN
-from idc.training.adversarial import ascend, divergence
-from idc.training.objective import Call
+from idc.training.adversarial import ascend, divergence, random_start, threat_of
+from idc.training.objective import Call, check_fits
 from idc.training.peer_recipes import CNNRecipe
 
 
@@ -56,16 +55,14 @@ class Classifying:
 
     def __init__(self, model: CNN, recipe: CNNRecipe) -> None:
         self.model, self.recipe = model, recipe
+        self.threat = threat_of(recipe.norm, recipe.eps)  # refuses an impossible eps before anything is written
 
     @property
     def network(self) -> nn.Module:
         return self.model.network
 
     def check(self, train: ImageSet) -> None:
-        if train.shape != self.model.input_shape or train.num_classes != self.model.num_classes:
-            found = f"{train.num_classes} classes of shape {train.shape}"
-            wanted = f"{self.model.num_classes} of {self.model.input_shape}, as the model"
-            raise IDCError(found, wanted, "train a fresh model on this data, or give it the data it was made for")
+        check_fits(train, self.model.input_shape, self.model.num_classes)
 
     def to(self, device: torch.device, *, bf16: bool) -> None:
         self.model.to(device)
@@ -77,12 +74,11 @@ class Classifying:
 
     def _attacked(self, loss: Any, images: Tensor, random: torch.Generator, *, steps: int, start: float) -> Tensor:
         """``images`` moved to raise ``loss`` of the logits, with BatchNorm's statistics as they are."""
-        recipe = self.recipe
-        step = recipe.attack_step or recipe.eps / 4
         call = self.network  # not the distributed wrapper: no gradient of a parameter is wanted
         return ascend(
-            lambda x: loss(self._logits(call, x)).sum(), images, recipe.threat, steps=steps, step=step,
-            start=start, random=random,
+            lambda x: loss(self._logits(call, x)).sum(), images, self.threat, steps=steps,
+            step=self.recipe.attack_step or self.recipe.eps / 4,
+            start=random_start(images, self.threat, random, share=start),
         )  # fmt: skip
 
     def loss(self, call: Call, images: Tensor, classes: Tensor, random: torch.Generator) -> dict[str, Tensor]:
@@ -124,16 +120,18 @@ class Classifying:
             images, classes = data.images[chosen].float().div(255), data.labels[chosen]
             with torch.no_grad():
                 right = (self._logits(network, images).argmax(1) == classes).sum()
-            counts += torch.stack([right, self._standing(network, images, classes), right.new_tensor(len(chosen))])
+            streams = Streams(data.ids[chosen], derive_seed(self.recipe.seed, "validation"))
+            standing = self._standing(network, images, classes, streams)
+            counts += torch.stack([right, standing, right.new_tensor(len(chosen))])
         return counts
 
-    def _standing(self, network: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
+    def _standing(self, network: nn.Module, images: Tensor, classes: Tensor, streams: Streams) -> Tensor:
+        """() how many are right under PGD-10 from a random start of the image's own."""
         if not self.recipe.adversarial:
             return classes.new_zeros(())
-        random = torch.Generator(images.device).manual_seed(derive_seed(self.recipe.seed, "validation"))
         worst = ascend(
-            lambda x: F.cross_entropy(self._logits(network, x), classes, reduction="sum"), images, self.recipe.threat,
-            steps=10, step=self.recipe.eps / 4, start=1.0, random=random,
+            lambda x: F.cross_entropy(self._logits(network, x), classes, reduction="sum"), images, self.threat,
+            steps=10, step=self.recipe.eps / 4, start=self.threat.random(images, streams),
         )  # fmt: skip
         with torch.no_grad():
             return (self._logits(network, worst).argmax(1) == classes).sum()

@@ -1,12 +1,9 @@
 """Recipes of the peers: one frozen dataclass = one experiment."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from idc.training.settings import Settings, setting
-
-if TYPE_CHECKING:  # the command line reads the fields of a recipe before anything heavy is imported
-    from idc.attacks.threat import Threat
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,16 +32,10 @@ class CNNRecipe(Settings):
         """Whether the training attacks each batch."""
         return self.method in ("pgd-at", "trades")
 
-    @property
-    def threat(self) -> "Threat":
-        """What the training and its validation hold out against."""
-        from idc.attacks.threat import Threat
-
-        return Threat(self.norm, self.eps)
-
 
 # SGD with momentum 0.9, weight decay 5e-4, flips and 4-pixel crops, as all four papers; the rate as Rice et al.,
-# "Overfitting in adversarially robust deep learning", ICML 2020 (piecewise), in a third of its epochs.
+# "Overfitting in adversarially robust deep learning", ICML 2020 (piecewise), in a third of its epochs. Unlike theirs,
+# the decay spares BatchNorm and biases, and TRADES sends clean and attacked images through BatchNorm as one batch.
 _PUBLISHED: dict[str, Any] = {
     "epochs": 60, "batch_size": 128, "optimizer": "sgd", "lr": 0.1, "weight_decay": 5e-4, "schedule": "piecewise",
     "warmup": 0.0, "clip_norm": 0.0, "flip": True, "crop": 4, "ema_decay": 0.995, "validate_every": 2.0,

@@ -12,7 +12,8 @@ from idc.bridge import BridgeSpec
 from idc.classifier import IDC, IDCConfig
 from idc.errors import IDCError
 from idc.noise import derive_seed
-from idc.training.objective import Bridging, Objective
+from idc.training.bridging import Bridging
+from idc.training.objective import Objective
 from idc.training.recipe import Recipe, load_recipe
 from idc.training.settings import Settings, override
 from idc.training.trainer import Trainer, TrainResult

@@ -73,7 +73,7 @@ def start_cnn(
 NETWORKS: dict[str, dict[str, Any]] = {
     # Half the channels and blocks of "ddpm", which is the published network for CIFAR-10.
     "small": {"channels": (64, 128, 128, 128), "layers": 1, "attention": (1,)},
-    "ddpm": {"channels": (128, 256, 256, 256), "layers": 2, "attention": (1,), "groups": 32},
+    "ddpm": {"channels": (128, 256, 256, 256), "layers": 2, "attention": (1,), "groups": 32, "dropout": 0.1},
     "digits": {"channels": (32, 32), "layers": 1, "patch": 4},
 }
 

@@ -20,6 +20,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from idc import saved
 from idc.classifier import evaluation_mode
 from idc.data import ImageSet
 from idc.errors import IDCError
@@ -159,18 +160,24 @@ class Trainer:
 
     def _save_model(self, name: str) -> None:
         card: dict[str, Any] = {"Data": self.about.get("data", "?"), "recipe": asdict(self.recipe)}
-        card["Training"] = (
-            f"{self.progress['seconds']:.0f} s on {self.accelerator.num_processes} x {_device_name(self.device)}"
-        )
+        card["Training"] = self._effort()
         if self.progress["accuracy"]:
             card["figures"] = {f"validation {k}": v for k, v in self.progress["accuracy"].items()}
         with whole_folder(self.out / name) as part:
             self.objective.save(self.averaged(), part, card)
 
+    def _effort(self) -> str:
+        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU"
+        return f"{self.progress['seconds']:.0f} s on {self.accelerator.num_processes} x {name}"
+
     def _restore(self) -> int:
         found = checkpoints.load_latest(self.out / "checkpoints")
         if found is None:
             return 0
+        if "network" not in found.tensors:
+            raise IDCError(
+                self.out / "checkpoints", "checkpoints of this version of idc", "train again into a new --out"
+            )
         self.raw.load_state_dict(found.tensors["network"])
         self.optimizer.load_state_dict(found.tensors["optimizer"])
         self.schedule.load_state_dict(found.tensors["schedule"])
@@ -212,6 +219,8 @@ class Trainer:
         result = TrainResult(step, self.steps, self.progress["seconds"], accuracy, self.out / "best", signals.received)
         if step == self.steps and self.accelerator.is_main_process:
             self._summarise(result)
+            if result.best.exists():  # its weights may be older than the end of the training that found them
+                saved.change_card(result.best, {"Training": self._effort()})
         self.accelerator.wait_for_everyone()
         return result
 
@@ -246,12 +255,20 @@ class Trainer:
         images = self.recipe.augmentation(self.train.images[chosen], self.random)
         last = (step + 1) % self.recipe.accumulation == 0 or step + 1 == self.steps
         self.network.train()
+        self._align()
         with nullcontext() if last else self.accelerator.no_sync(self.network):
             terms = self.objective.loss(self._call, images, classes, self.random)
             self.accelerator.backward(terms["total"] / self.recipe.accumulation)
         if last:
             self._update(terms["total"], step)
         return {name: value.detach() for name, value in terms.items()}
+
+    def _align(self) -> None:
+        """Give every process the first one's running statistics, of which each has its own after a step: what a step
+        and the average do must not depend on who does it, nor on where a run was resumed."""
+        if self.accelerator.num_processes > 1:
+            for buffer in self.raw.buffers():
+                torch.distributed.broadcast(buffer, 0)
 
     def _call(self, *args: Any, **kwargs: Any) -> Any:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
@@ -268,6 +285,7 @@ class Trainer:
         update = (step + 1) // self.recipe.accumulation
         past = update - self.recipe.ema_start
         if self.average is not None and past >= 0 and past % self.recipe.ema_every == 0:
+            self._align()
             self.average.update_parameters(self.raw)
 
     # -- watching ------------------------------------------------------------------------------------------------------
@@ -339,10 +357,6 @@ def _same_yaml(file: Path, text: str) -> bool:
         return bool(yaml.safe_load(file.read_text(encoding="utf-8")) == yaml.safe_load(text))
     except (OSError, yaml.YAMLError):
         return False
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
 
 
 def _compile(network: torch.nn.Module) -> Any:

@@ -1,11 +1,10 @@
 """Deterministic models for benchmarks, as factories: ``idc evaluate benchmarks.models:digits_cnn ...``."""
 
-import importlib.util
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 
 from idc import data
 from idc.attacks.gradient import pgd
@@ -49,30 +48,3 @@ def digits_cnn(eps: float = 0.1, epochs: int = 40) -> nn.Module:
     with whole_file(file) as part:
         save_file(network.state_dict(), part)
     return network.eval()
-
-
-class _NoNormalisation(nn.Module):
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network, self.input_shape, self.num_classes, self.stochastic = network, (3, 32, 32), 10, False
-
-    def surrogates(self) -> dict:
-        return {}
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.network(images)
-
-
-def resnet18() -> nn.Module:
-    """The CIFAR-10 ResNet-18 in pyautoattack's wheel, trained the standard way; it takes [0, 1] as it is."""
-    import pyautoattack
-
-    folder = Path(pyautoattack.__file__).parent / "examples"
-    spec = importlib.util.spec_from_file_location("pyautoattack_resnet", folder / "resnet.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    network = module.ResNet18()
-    network.load_state_dict(torch.load(folder / "model_test.pt", map_location="cpu", weights_only=True))
-    return _NoNormalisation(network.eval().to(memory_format=torch.channels_last))  # a third faster on a CPU

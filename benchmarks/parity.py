@@ -17,10 +17,12 @@ from idc.attacks.third_party import AutoAttack
 from idc.attacks.threat import Threat
 from idc.opening import Request, parse_eps
 
+MODELS = {"digits_cnn": "benchmarks.models:digits_cnn", "resnet18": "pyautoattack-resnet18"}
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", choices=["digits_cnn", "resnet18"])
+    parser.add_argument("model", choices=list(MODELS))
     parser.add_argument("--data", required=True)
     parser.add_argument("--data-name")
     parser.add_argument("--eps", nargs="+", required=True)
@@ -30,9 +32,7 @@ def main() -> None:
     for eps in given.eps:
         threat = Threat("linf", parse_eps(eps))
         attacks = (("ours", AdaptiveAttack(threat=threat)), ("autoattack", AutoAttack(threat=threat)))
-        request = Request(
-            model=f"benchmarks.models:{given.model}", data=given.data, data_name=given.data_name, limit=given.limit
-        )
+        request = Request(model=MODELS[given.model], data=given.data, data_name=given.data_name, limit=given.limit)
         out = Path("runs/parity") / f"{given.model}-{eps.replace('/', '-')}"
         found = run(request, "parity", threat, attacks, out)
         if found is None:

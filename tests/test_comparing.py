@@ -74,11 +74,16 @@ def test_the_table_is_what_the_evaluations_found(done):
 
 
 def test_it_goes_on_where_it_was(done, file):
-    before = {p: p.stat().st_mtime_ns for p in done.glob("*/*/images-0.jsonl")}
-    assert len(before) == 8
-    rows = compare(read_comparison(file), done, say=lambda text: None)
-    assert {p: p.stat().st_mtime_ns for p in done.glob("*/*/images-0.jsonl")} == before
-    assert rows == read_rows(done)
+    """Nothing of what is done is done again: neither images nor summaries (with their sanity checks) nor rows."""
+    before = {p: p.stat().st_mtime_ns for p in done.glob("*/*/*")}
+    rows = read_rows(done)
+    assert len([p for p in before if p.name == "summary.json"]) == 8
+    (done / "compare.json").write_text(json.dumps({"rows": rows[1:]}))  # as after an interrupt
+    found = compare(read_comparison(file), done, say=lambda text: None)
+    assert {p: t for p, t in before.items() if p.name != "request.json"} == {
+        p: p.stat().st_mtime_ns for p in done.glob("*/*/*") if p.name != "request.json"
+    }
+    assert found == rows == read_rows(done)
 
 
 def test_unreliable_results_are_marked(done):
@@ -106,7 +111,10 @@ def test_published_figures_are_apart(done):
         ("data: digits\neps: 0.1\nlimit: many\nmodels: {a: b}", "limit"),
         ("data: digits\neps: 0.1\nmodels: {a b: c, a-b: d}", "different name"),
         ("data: digits\neps: 0.1\nmodels: {a: {limit: 3}}", "a in"),
-        ("data: [", "YAML"),
+        ("data: [", "YAML"), ("data: 5\neps: 0.1\nmodels: {a: b}", "a text"),
+        ("data: digits\neps: 0.1\nmodels: {a: {model: b, visits: x}}", "timesteps"),
+        ("data: digits\neps: 0.1\nmodels: {a: {model: b, one_step: 'no'}}", "true or false"),
+        ("data: digits\neps: 0.1\nprotocols: []\nmodels: {a: b}", "protocols"),
     ],
 )  # fmt: skip
 def test_what_is_no_comparison(text, word, tmp_path):
@@ -115,8 +123,15 @@ def test_what_is_no_comparison(text, word, tmp_path):
         read_comparison(tmp_path / "c.yaml")
 
 
-def test_a_missing_model_is_told_before_anything_runs(file, tmp_path):
-    (tmp_path / "c.yaml").write_text(file.read_text() + "  Lost: ./nowhere\n")
-    with pytest.raises(IDCError, match="nowhere"):
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        (("  CNN:", "  Lost: ./nowhere\n  CNN:"), "nowhere"), (("pgd]", "papre]"), "papre"), (("0.1]", "8]"), "eps"),
+        (("training: by hand", "one_step: true"), "one-step"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_told_before_anything_runs(file, tmp_path, change, word):
+    (tmp_path / "c.yaml").write_text(file.read_text().replace(*change))
+    with pytest.raises(IDCError, match=word):
         compare(read_comparison(tmp_path / "c.yaml"), tmp_path / "out", say=lambda text: None)
     assert not (tmp_path / "out").exists()

@@ -9,6 +9,8 @@ from pyautoattack import AutoAttack
 from torch import nn
 
 from conftest import tiny_model
+from idc.peers.cnn import CNN, CNNConfig
+from idc.peers.diffpure import DiffPure
 from idc.peers.diffusion import Diffusion, DiffusionConfig
 from idc.peers.diffusion_classifier import DiffusionClassifier
 
@@ -51,11 +53,20 @@ def test_the_stochastic_chain_is_told_to_be_random(caplog):
     assert "randomized" in attack(model, caplog)[1]
 
 
-def test_rdc_is_told_to_be_dynamic(caplog):
-    """It optimises its input: no entry for RobustBench."""
+@pytest.mark.parametrize(
+    ("kind", "word"), [("diffpure", "randomized"), ("zdc", "randomized"), ("rdc", "randomized"), ("rdc", "dynamic")]
+)
+def test_what_it_says_of_the_other_diffusion_classifiers(kind, word, caplog):
+    """All draw noise; RDC optimises its input too: no entries for RobustBench."""
     torch.manual_seed(0)
     diffusion = Diffusion(DiffusionConfig((1, 8, 8), 4, channels=(8,), groups=4)).eval()
-    assert "dynamic" in attack(DiffusionClassifier(diffusion, timesteps=2, maximise=1), caplog)[1]
+    cnn = CNN(CNNConfig("preact-resnet18", 4, (1, 8, 8), width=2)).eval()
+    models = {
+        "diffpure": DiffPure(diffusion, cnn, depth=0.1, steps=2),
+        "zdc": DiffusionClassifier(diffusion, timesteps=2),
+        "rdc": DiffusionClassifier(diffusion, timesteps=2, maximise=1),
+    }
+    assert word in attack(models[kind], caplog)[1]
 
 
 def test_what_robustbench_asks_of_a_model():

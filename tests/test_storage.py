@@ -159,3 +159,13 @@ def test_failed_save_leaves_no_model(tmp_path, model, monkeypatch):
     with pytest.raises(IDCError, match="room on the disk"):
         model.save_pretrained(tmp_path / "m")
     assert list((tmp_path / "m").iterdir()) == []
+
+
+def test_facts_of_a_card_can_be_changed(saved):
+    from idc.saved import change_card
+
+    change_card(saved, {"Data": "found"})
+    again = IDC.from_pretrained(saved)  # its hashes still hold
+    assert again.card["Data"] == "found"
+    assert "- Data: found" in (saved / CARD).read_text()
+    assert "made up" not in (saved / CARD).read_text()

@@ -3,17 +3,38 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from idc import records
 from idc.errors import IDCError
-from idc.evaluating import evaluate
+from idc.evaluating import build, evaluate
 from idc.files import make_folder, write_json
-from idc.opening import Request, open_model, parse_eps
+from idc.opening import Request, open_both, parse_eps
 from idc.report.results import eps_text
 
-_ALL = ("data", "data_name", "split", "norm", "limit", "draws", "seed", "skip_bad")
-_EACH = ("model", "limit", "draws", "chunk", "one_step", "visits", "eta", "checkpointing")
+
+def _at_least(least: int) -> Callable[[Any], bool]:
+    return lambda v: isinstance(v, int) and not isinstance(v, bool) and v >= least
+
+
+_BOOL = (lambda v: isinstance(v, bool), "true or false")
+_TEXT = (lambda v: isinstance(v, str), "a text")
+_COUNT = (_at_least(1), "a whole number, at least 1")
+_VISITS = (lambda v: isinstance(v, list) and all(map(_at_least(0), v)), "timesteps such as [3, 1, 0]")
+_SHARE = (lambda v: isinstance(v, int | float) and 0 <= v <= 1, "a number in [0, 1]")
+_Kind = tuple[Callable[[Any], bool], str]
+_ALL: dict[str, _Kind] = {
+    "data": _TEXT, "data_name": _TEXT, "split": _TEXT, "norm": _TEXT, "limit": _COUNT, "draws": _COUNT,
+    "seed": (_at_least(0), "a whole number"), "skip_bad": _BOOL,
+}  # fmt: skip
+_EACH: dict[str, _Kind] = {
+    "model": _TEXT, "training": _TEXT, "limit": _COUNT, "draws": _COUNT, "chunk": _COUNT, "one_step": _BOOL,
+    "visits": _VISITS, "eta": _SHARE, "checkpointing": _BOOL,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,20 +73,16 @@ def read_comparison(file: Path) -> Comparison:
         given = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise IDCError(file, "a readable YAML file", "check the path") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise IDCError(file, "YAML", " ".join(str(error).split())[:120]) from error
     models = given.pop("models", None) if isinstance(given, dict) else None
     if not isinstance(models, dict) or not models:
-        raise IDCError(
-            file, "models: with a name and a model for each", "write for example models: {IDC: models/digits}"
-        )
+        raise IDCError(file, "models: with a name and a model for each", "write models: {IDC: models/digits}")
     protocols = _listed(given.pop("protocols", given.pop("protocol", "adaptive")))
     eps = [parse_eps(value) for value in _listed(given.pop("eps", None))]
-    if unknown := sorted(set(given) - set(_ALL)):
-        wanted = ", ".join(("models", "protocols", "eps", *_ALL))
-        raise IDCError(f"{unknown[0]!r} in {file}", f"one of {wanted}", "correct its name")
-    if not eps or "data" not in given:
-        raise IDCError(file, "data: and eps:", "add what is missing, such as eps: [0.1, 0.2]")
+    _check(given, _ALL, f"in {file}", ("models", "protocols", "eps"))
+    if not eps or not protocols or "data" not in given:
+        raise IDCError(file, "data:, eps: and protocols:", "add what is missing, such as eps: [0.1, 0.2]")
     entries = tuple(_entry(file, str(name), value, given) for name, value in models.items())
     if len({e.folder for e in entries}) < len(entries):
         raise IDCError(file, "a different name for each model", "rename one")
@@ -76,22 +93,24 @@ def _listed(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list) else [] if value is None else [value]
 
 
+def _check(given: dict[Any, Any], known: dict[str, _Kind], where: str, besides: tuple[str, ...] = ()) -> None:
+    for key, value in given.items():
+        if key not in known:
+            raise IDCError(f"{key!r} {where}", f"one of {', '.join((*besides, *known))}", "correct its name")
+        holds, expected = known[key]
+        if not holds(value):
+            raise IDCError(f"{key}: {value!r} {where}", expected, "correct it")
+
+
 def _entry(file: Path, name: str, value: Any, common: dict[str, Any]) -> Entry:
     own = dict(value) if isinstance(value, dict) else {"model": value}
-    training = own.pop("training", None)
-    if unknown := sorted(set(own) - set(_EACH)):
-        raise IDCError(
-            f"{unknown[0]!r} of {name} in {file}", f"one of training, {', '.join(_EACH)}", "correct its name"
-        )
-    if not isinstance(own.get("model"), str):
+    _check(own, _EACH, f"of {name} in {file}")
+    if "model" not in own:
         raise IDCError(f"{name} in {file}", "a model: a folder, a peer's name or package.module:factory", "add it")
+    training = own.pop("training", None)
     if "visits" in own:
-        own["visits"] = tuple(int(v) for v in _listed(own["visits"]))
-    for key in ("limit", "draws", "seed", "chunk"):
-        value = own.get(key, common.get(key))
-        if value is not None and (not isinstance(value, int) or value < (0 if key == "seed" else 1)):
-            raise IDCError(f"{key}: {value!r} in {file}", "a whole number, at least 1", "correct it")
-    return Entry(name, Request(**common | own), None if training is None else str(training))
+        own["visits"] = tuple(own["visits"])
+    return Entry(name, Request(**common | own), training)
 
 
 def compare(comparison: Comparison, out: Path, *, say: Callable[[str], object] = print) -> list[dict[str, Any]]:
@@ -105,8 +124,9 @@ def compare(comparison: Comparison, out: Path, *, say: Callable[[str], object] =
         IDCError: if a model or the data cannot be opened; before anything is evaluated.
     """
     for entry in comparison.entries:
-        open_model(entry.request.model)
-    rows = []
+        _, images = open_both(entry.request, torch.device("cpu"))
+        for protocol, eps in product(comparison.protocols, comparison.eps):
+            build(replace(entry.request, protocol=protocol, eps=eps), images)
     for eps in comparison.eps:
         for entry in comparison.entries:
             found = {}
@@ -118,9 +138,21 @@ def compare(comparison: Comparison, out: Path, *, say: Callable[[str], object] =
                 if summary:
                     found[protocol] = (str(where), summary)
             if found:
-                rows.append(_row(entry, eps, found))
-                write_json(out / "compare.json", {"rows": rows})
+                _keep(out / "compare.json", _row(entry, eps, found))
+    if not found:  # a process other than the first
+        return []
+    rows: list[dict[str, Any]] = records.read_json(out / "compare.json", "compare again")["rows"]
+    places = [(entry.name, eps) for eps in comparison.eps for entry in comparison.entries]
+    rows = [row for place in places for row in rows if (row["name"], row["eps"]) == place]
+    write_json(out / "compare.json", {"rows": rows})
     return rows
+
+
+def _keep(file: Path, row: dict[str, Any]) -> None:
+    """Add a row, or put it in the place of an older one: an interrupted comparison loses none."""
+    held = records.read_json(file, "remove it")["rows"] if file.exists() else []
+    rows = [r for r in held if (r["name"], r["eps"]) != (row["name"], row["eps"])]
+    write_json(file, {"rows": [*rows, row]})
 
 
 def _row(entry: Entry, eps: float, found: dict[str, tuple[str, dict[str, Any]]]) -> dict[str, Any]:

@@ -53,7 +53,7 @@ def evaluate(request: Request, out: Path, *, say: Say = print) -> dict[str, Any]
     shared out over the processes.
 
     Returns:
-        The summary, as in ``out/summary.json``.
+        The summary, as in ``out/summary.json``; that of a finished run as it is.
 
     Raises:
         IDCError: if model, data and settings do not fit, or ``out`` cannot be written or holds another result.
@@ -80,6 +80,8 @@ def evaluate(request: Request, out: Path, *, say: Say = print) -> dict[str, Any]
         if done := len(records.read_all(out, f"{LINES}-*.jsonl", "id")):
             say(f"{done} of {len(problem)} images are already done")
     state.wait_for_everyone()
+    if finished := runner.finished():
+        return finished if state.is_main_process else {}
     # TF32 would move points that lie at a decision's edge from one batch to another.
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         with Bar("images", total=len(problem), quiet=not state.is_main_process) as bar:

@@ -220,6 +220,49 @@ def test_chunks_change_neither_answer_nor_gradient():
     torch.testing.assert_close(many[1], one[1], rtol=1e-3, atol=1e-4)
 
 
+def test_batches_stay_within_rows():
+    """5 images x 4 classes x 6 timesteps: at most as many rows as asked for in any call of the network."""
+    model = DiffusionClassifier(tiny(4), timesteps=6, rows=9)
+    seen = []
+    hook = model.diffusion.unet.register_forward_hook(lambda module, args, output: seen.append(len(args[0])))
+    with torch.no_grad():
+        model(images(5))
+    hook.remove()
+    assert sum(seen) == 5 * 4 * 6
+    assert max(seen) <= 9
+
+
+def test_rdcs_gradient_goes_through_its_maximisation():
+    """Central differences of the whole answer, its noise held; the straight-through surrogate has another gradient."""
+    model = DiffusionClassifier(tiny(4), timesteps=3, maximise=2, budget=0.05, rate=0.3).double()
+    direction = torch.randn(1, *SHAPE, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    inside = 0.3 + 0.4 * images(1).double()
+
+    def value(x: torch.Tensor, function=None) -> torch.Tensor:
+        with torch.random.fork_rng():
+            torch.manual_seed(3)
+            return (function or model)(x)[0, 1]
+
+    def gradient(function=None) -> torch.Tensor:
+        x = inside.clone().requires_grad_()
+        return torch.autograd.grad(value(x, function), x)[0]
+
+    exact, straight = gradient(), gradient(model.surrogates()["straight-through"])
+    with torch.no_grad():
+        ahead, behind = (value(inside + h * direction) for h in (1e-6, -1e-6))
+        torch.testing.assert_close(value(inside, model.surrogates()["straight-through"]), value(inside))
+    slope = ((ahead - behind) / 2e-6).item()
+    assert (exact * direction).sum().item() == pytest.approx(slope, rel=1e-3)
+    assert (straight * direction).sum().item() != pytest.approx(slope, rel=1e-3)
+
+
+def test_the_noise_levels_of_the_maximisation():
+    """Ratios of noise to image from 0.4 to 0.6, as published: (1 - a) / a between 0.16 and 0.36."""
+    model = DiffusionClassifier(tiny(4), timesteps=3, maximise=5)
+    a = model.diffusion.alphas[model.levels]
+    assert ((1 - a) / a).sqrt().tolist() == pytest.approx([0.4, 0.45, 0.5, 0.55, 0.6], abs=0.005)
+
+
 def test_maximisation_stays_within_its_budget_and_raises_the_likelihood():
     model, means = gaussian_world(s=0.2)
     model.unet.means = torch.cat([means, means.mean(0, keepdim=True)])  # no class: the mean of all
@@ -280,5 +323,35 @@ def test_a_pipeline_of_diffusers(tmp_path):
     x, t = torch.randn(2, 3, 8, 8), torch.tensor([3, 400])
     torch.testing.assert_close(model(x, t), unet.eval()(x, t).sample)
     assert (model.config.timesteps, model.config.image_shape) == (500, (3, 8, 8))
+    torch.testing.assert_close(model.alphas, DDPMScheduler(num_train_timesteps=500).alphas_cumprod)
     with pytest.raises(IDCError, match=r"cannot be reached|check"):
         Diffusion.from_pretrained("nobody/nothing-at-all")
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [{"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}, {"trained_betas": [0.01] * 50},
+     {"beta_schedule": "sigmoid"}],
+)  # fmt: skip
+def test_a_pipelines_own_betas(schedule, tmp_path):
+    from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+
+    unet = UNet2DModel(
+        sample_size=8, in_channels=1, out_channels=1, block_out_channels=(4,), layers_per_block=1, norm_num_groups=4,
+        down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",),
+    )  # fmt: skip
+    theirs = DDPMScheduler(num_train_timesteps=50, **schedule)
+    DDPMPipeline(unet, theirs).save_pretrained(tmp_path)
+    torch.testing.assert_close(Diffusion.from_pretrained(tmp_path).alphas, theirs.alphas_cumprod, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("change", [{"num_class_embeds": 3}, {"out_channels": 2}])
+def test_pipelines_that_are_no_denoisers(change, tmp_path):
+    from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+
+    settings = {"sample_size": 8, "in_channels": 1, "out_channels": 1, "block_out_channels": (4,),
+                "layers_per_block": 1, "norm_num_groups": 4, "down_block_types": ("DownBlock2D",),
+                "up_block_types": ("UpBlock2D",)}  # fmt: skip
+    DDPMPipeline(UNet2DModel(**settings | change), DDPMScheduler()).save_pretrained(tmp_path)
+    with pytest.raises(IDCError, match=r"unconditional|predicts the noise"):
+        Diffusion.from_pretrained(tmp_path)

@@ -7,7 +7,8 @@ import torch
 from torch.nn import functional as F
 
 from idc.attacks.threat import Threat
-from idc.training.adversarial import ascend, divergence
+from idc.errors import IDCError
+from idc.training.adversarial import ascend, divergence, random_start
 from idc.training.start_peers import start_cnn
 
 
@@ -18,7 +19,9 @@ def test_the_worst_point_of_a_linear_loss(norm):
     w = torch.randn(2, 3, 4, 4, generator=random)
     images = torch.full_like(w, 0.5)
     threat = Threat(norm, 0.1)
-    found = ascend(lambda x: (w * x).sum(), images, threat, steps=20, step=0.025, start=1.0, random=random)
+    start = random_start(images, threat, random)
+    assert (threat.size(start, images) <= 0.1 + 1e-6).all()
+    found = ascend(lambda x: (w * x).sum(), images, threat, steps=20, step=0.025, start=start)
     gain = ((found - images) * w).flatten(1).sum(1)
     dual = w.flatten(1).abs().sum(1) if norm == "linf" else torch.linalg.vector_norm(w.flatten(1), dim=1)
     torch.testing.assert_close(gain, 0.1 * dual, rtol=1e-3, atol=1e-5)
@@ -61,6 +64,31 @@ def test_adversarial_training_holds_where_standard_training_falls(tmp_path):
         standing[method] = (model(worst).argmax(1) == classes).float().mean().item()
     assert standing["standard"] < 0.3
     assert standing["pgd-at"] > standing["standard"] + 0.2
+
+
+def test_an_impossible_eps_leaves_no_folder(tmp_path):
+    with pytest.raises(IDCError, match="8/255"):
+        train(tmp_path / "run", "pgd-at", eps=8.0)
+    assert not (tmp_path / "run").exists()
+
+
+def test_validation_does_not_depend_on_sharding(tmp_path):
+    """The start of an image's attack is its own: two shards find together what one process finds."""
+    from idc import data
+    from idc.peers.cnn import CNN, CNNConfig
+    from idc.training.cnn import Classifying
+    from idc.training.peer_recipes import CNNRecipe
+
+    images = data.load("digits", split="validation", limit=40)
+    torch.manual_seed(0)
+    model = CNN(CNNConfig("preact-resnet18", 10, (1, 32, 32), width=2)).eval()
+    objective = Classifying(model, CNNRecipe(eps=0.02))
+    objective.to(torch.device("cpu"), bf16=False)
+
+    def counts(*shard):
+        return objective.validate(model.network, images, final=True, bf16=False, shard=shard)
+
+    assert torch.equal(counts(0, 2) + counts(1, 2), counts(0, 1))
 
 
 @pytest.mark.parametrize("method", ["trades", "noise"])

@@ -3,6 +3,8 @@
 import json
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
@@ -21,6 +23,16 @@ ImageSize = Annotated[int | None, typer.Option("--image-size", help="resize to t
 Channels = Annotated[int | None, typer.Option("--channels", help="1, 3 or 4; default: the data's own")]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="leave unreadable files out instead of stopping")]
 OneStep = Annotated[bool, typer.Option("--one-step", help="answer after one network pass, without noise")]
+
+
+@contextmanager
+def resumable() -> Iterator[None]:
+    """Ctrl-C inside ends the program with a hint that the same command goes on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        note.print("interrupted; the same command goes on where this one was")
+        raise typer.Exit(130) from None
 
 
 def print_json(value: Any) -> None:

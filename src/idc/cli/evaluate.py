@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from idc.cli.common import MODEL_HELP, AsJson, Data, OneStep, SkipBad, note, out, print_json, table
+from idc.cli.common import MODEL_HELP, AsJson, Data, OneStep, SkipBad, note, out, print_json, resumable, table
 from idc.errors import IDCError
 
 Model = Annotated[str, typer.Argument(help=MODEL_HELP)]
@@ -78,11 +78,8 @@ def evaluate(
         seed=seed, one_step=one_step, visits=visits, eta=eta, chunk=chunk, checkpointing=checkpointing, keep=keep,
         skip_bad=skip_bad, data_name=data_name, knobs=knobs,
     )  # fmt: skip
-    try:
+    with resumable():
         summary = run(request, out_folder, say=note.print)
-    except KeyboardInterrupt:
-        note.print("interrupted; the same command goes on where this one was")
-        raise typer.Exit(130) from None
     if not summary:
         return
     if as_json:
@@ -171,11 +168,8 @@ def sweep(
         seed=seed, one_step=one_step, visits=visits, eta=eta, chunk=chunk, data_name=data_name,
         knobs={"steps": steps, "eot": eot, "restarts": restarts, "surrogate": surrogate},
     )  # fmt: skip
-    try:
+    with resumable():
         found = run_sweep(request, over, out_folder, say=note.print)
-    except KeyboardInterrupt:
-        note.print("interrupted; the same command goes on where this one was")
-        raise typer.Exit(130) from None
     if not found["rows"]:
         return
     if as_json:
@@ -200,16 +194,15 @@ def compare(
     from idc.comparing import compare as run
     from idc.comparing import read_comparison
 
-    try:
+    with resumable():
         rows = run(read_comparison(file), out_folder, say=note.print)
-    except KeyboardInterrupt:
-        note.print("interrupted; the same command goes on where this one was")
-        raise typer.Exit(130) from None
     if not rows:
         return
-    from idc.report.comparison import write_comparison
+    from idc.report.comparison import comparable, write_comparison
 
     written = write_comparison(out_folder, with_published=published)
+    if published and not any(comparable(rows, row["eps"]) for row in rows):
+        note.print("none of the published figures is of this data, norm and eps; the figure has none")
     if as_json:
         print_json({"rows": rows})
         return

@@ -181,6 +181,19 @@ class Runner:
                     self._block(index, set(missing), describe)
                 advance(len(own))
 
+    def finished(self) -> dict[str, Any] | None:
+        """The summary of a run of these settings that has nothing left to do."""
+        file = self.out / "summary.json"
+        if not file.exists():
+            return None
+        held: dict[str, Any] = records.read_json(file, "remove it, to have it made again")
+        own = json.loads(json.dumps(self.settings()))
+        blocks = (len(self.problem) + BLOCK - 1) // BLOCK
+        kept = not self.keep or all(self._kept(index).exists() for index in range(blocks))
+        done = records.read_all(self.out, f"{LINES}-*.jsonl", "id").keys() >= set(self.problem.ids.tolist())
+        same = all(held.get("settings", {}).get(key) == value for key, value in own.items())
+        return held if kept and done and same else None
+
     def _block(self, index: int, missing: set[int], describe: Callable[[str], object]) -> None:
         images, classes, ids = self.problem.block(index, self.device)
         target = self.target()

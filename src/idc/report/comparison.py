@@ -60,7 +60,7 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
     """The table, a row for each model and eps."""
     names = protocols(rows)
     head = ["model", "eps", "parameters", "GFLOPs", "NFE", "clean", *(
-        cell for p in names for cell in (f"{p}: mean of draws", f"{p}: worst of n", f"{p}: s/image")
+        cell for p in names for cell in (f"{p}: mean of draws", f"{p}: worst of n", f"{p}: s to attack an image")
     ), "n", "training", "results"]  # fmt: skip
     lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
     for row in rows:
@@ -110,10 +110,8 @@ def figure(rows: Sequence[dict[str, Any]], *, with_published: bool = False) -> F
         for row in (r for r in rows if r["eps"] == eps):
             for protocol, own in row["protocols"].items():
                 _circle(axes, row, own, colours[row["name"]], largest, full=protocol == strongest)
-        if with_published and abs(eps - _PUBLISHED_EPS) < 1e-9:
-            known = [p for p in published() if p["gflops"]]
-            axes.scatter([p["gflops"] for p in known], [p["robust"] for p in known], marker="d", color="#999999",
-                         label="published (AutoAttack, extra data)")  # fmt: skip
+        if with_published and comparable(rows, eps):
+            _published(axes)
         axes.set_xscale("log")
         axes.set(ylabel="robust accuracy, %", ylim=(-4, 104))
         axes.set_title(f"eps {next(r['eps_text'] for r in rows if r['eps'] == eps)}", fontsize=9, loc="left")
@@ -123,6 +121,21 @@ def figure(rows: Sequence[dict[str, Any]], *, with_published: bool = False) -> F
     axes.set_xlabel(f"GFLOPs of one answer (area); full: {strongest}" + (f"; hollow: {others}" if others else ""))
     drawn.tight_layout()
     return drawn
+
+
+def comparable(rows: Sequence[dict[str, Any]], eps: float) -> bool:
+    """Whether the published figures are of the same data, norm and eps."""
+    same = all("cifar10" in row["data"].lower().replace("-", "") and row["norm"] == "linf" for row in rows)
+    return same and abs(eps - _PUBLISHED_EPS) < 1e-9
+
+
+def _published(axes: Axes) -> None:
+    """Diamonds, each with its system; sources are in the table of ``published``."""
+    for p in (entry for entry in published() if entry["gflops"]):
+        axes.scatter([p["gflops"]], [p["robust"]], marker="d", color="#999999")
+        text = f"{p['system']}, published: {p['source']}" + (f", {p['extra']}" if p["extra"] else "")
+        axes.annotate(text, (p["gflops"], p["robust"]), textcoords="offset points", xytext=(-6, 0), ha="right",
+                      va="center", fontsize=5, color="#666666")  # fmt: skip
 
 
 def _circle(axes: Axes, row: dict[str, Any], own: dict[str, Any], colour: str, largest: float, *, full: bool) -> None:

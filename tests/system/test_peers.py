@@ -1,8 +1,15 @@
 """The peers' commands as a user types them."""
 
 import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from idc.errors import IDCError
 from idc.opening import open_model
@@ -76,3 +83,26 @@ def test_settings_that_cannot_be_used(start, settings, word, tmp_path):
     with pytest.raises(IDCError, match=word):
         start("digits", tmp_path / "n", **settings)
     assert not (tmp_path / "n").exists()
+
+
+def test_two_processes_resumed_are_two_processes_whole(tmp_path):
+    """Each process has running statistics of its own after a step; a resumed run must not differ by that."""
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29519"]
+    flags = ["--data", "digits", "--limit", "64", "--width", "2", "--epochs", "2", "--batch-size", "16",
+             "--checkpoint-every", "1", "--attack-steps", "1", "--precision", "fp32"]  # fmt: skip
+    env = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+
+    def train(out: Path, *more: str) -> dict[str, torch.Tensor]:
+        command = [*launch, "-m", "idc.cli", "train-peer", "cnn", *flags, "--out", str(out), *more]
+        result = subprocess.run(command, capture_output=True, text=True, env=env, timeout=300)
+        assert result.returncode == 0, result.stderr
+        return load_file(out / "last" / "model.safetensors")
+
+    whole = train(tmp_path / "whole")
+    shutil.copytree(tmp_path / "whole", tmp_path / "parts")
+    first, last = sorted((tmp_path / "parts" / "checkpoints").iterdir())
+    assert (first.name, last.name) == ("step-00000004", "step-00000008")
+    shutil.rmtree(last)
+    shutil.rmtree(tmp_path / "parts" / "last")
+    parts = train(tmp_path / "parts", "--resume")
+    assert all(torch.equal(whole[k], parts[k]) for k in whole)

@@ -77,6 +77,38 @@ def test_result_does_not_depend_on_chunk_or_processes(tmp_path):
     assert read_costs(tmp_path / "three")["forward"] == read_costs(tmp_path / "one")["forward"]
 
 
+@pytest.mark.parametrize("damage", [False, True])
+def test_a_block_goes_on_with_the_attack_that_was_cut(tmp_path, monkeypatch, damage):
+    """Interrupted in the second attack of the third block: what is done again is that attack, or, where the file of
+    what was done is damaged, the block; the result and its counted cost are those of a run that was not."""
+    from idc.evaluation.block import Block
+
+    run(tmp_path / "whole")
+    plain, calls = Block.attack, []
+
+    def attack(self, name, which):
+        calls.append(name)
+        if len(calls) == 6:
+            raise KeyboardInterrupt
+        plain(self, name, which)
+
+    monkeypatch.setattr(Block, "attack", attack)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "cut")
+    (partial,) = (tmp_path / "cut").glob("partial-*")
+    if damage:
+        partial.write_bytes(partial.read_bytes()[:-9])
+    calls.clear()
+    calls += ["again"] * 6  # no further interrupt
+    run(tmp_path / "cut")
+    again = calls[6:]
+    assert again == (["fgsm"] if damage else []) + ["pgd"] + ["fgsm", "pgd"] * 2
+    assert read_lines(tmp_path / "cut") == read_lines(tmp_path / "whole")
+    assert not list((tmp_path / "cut").glob("partial-*"))
+    whole, cut = (read_costs(tmp_path / name) for name in ("whole", "cut"))
+    assert (cut["forward"], cut["backward"]) == (whole["forward"], whole["backward"])
+
+
 @pytest.mark.parametrize("cut", [0, 1, 700, 1500, 2200])
 def test_a_kill_at_any_point_changes_nothing(tmp_path, cut):
     run(tmp_path / "whole", keep=True)

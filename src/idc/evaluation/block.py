@@ -60,6 +60,24 @@ class Block:
                 self._keep(name, rows, found, self._right(answers, classes))
         self.seconds[name] = time.perf_counter() - began
 
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """What the attacks so far have found: tensors, and JSON-ready values."""
+        tally = self.target.tally
+        return {"worst": self.worst, "right": self.right}, {
+            "names": self.names,
+            "judged": {name: [_pair(j) for j in judged] for name, judged in self.judged.items()},
+            "seconds": self.seconds,
+            "tally": {"forward": tally.forward, "backward": tally.backward, "flags": tally.flags},
+        }
+
+    def restore(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
+        """Go on from ``state``: attacks that it has in ``judged`` are done."""
+        self.worst, self.right = (tensors[name].to(self.images.device) for name in ("worst", "right"))
+        self.names, self.seconds = values["names"], values["seconds"]
+        self.judged = {n: [None if j is None else Judged(*j) for j in judged] for n, judged in values["judged"].items()}
+        for name, value in values["tally"].items():
+            setattr(self.target.tally, name, value)
+
     def _keep(self, name: str, rows: Tensor, found: Tensor, right: Tensor) -> None:
         # Of equal points the attacked one is kept, so that what survives is judged where it was attacked.
         untouched = torch.tensor([not self.names[row] for row in rows.tolist()], device=rows.device)

@@ -1,8 +1,8 @@
 """Runs a protocol over images: in blocks shared out over processes, a line an image, resumable after a kill.
 
 An image's result follows from the seed, its id and, for third parties' attacks, the block that it is in. Blocks do not
-depend on the number of processes nor on the batch size, so neither does the result; a block that a kill interrupted is
-computed again as a whole.
+depend on the number of processes nor on the batch size, so neither does the result; of a block that a kill interrupted,
+the attack that was running is run again.
 """
 
 import hashlib
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -199,9 +200,13 @@ class Runner:
         target = self.target()
         block = Block(target, images, classes, Streams(ids, derive_seed(self.seed, "evaluation")), self.protocol,
                       self.classifier.num_classes)  # fmt: skip
+        self._resume(index, block)
         for name, attack in self.protocol.attacks:
-            describe(f"images ({name})")
-            block.attack(name, attack)
+            if name not in block.judged:
+                describe(f"images ({name})")
+                block.attack(name, attack)
+                tensors, values = block.state()
+                self._save(self._partial(index), tensors, {"values": json.dumps(values)})
         lines = [line for line in block.lines() if line["id"] in missing]
         if self.keep:
             make_folder(self.out / KEPT)
@@ -213,11 +218,26 @@ class Runner:
                 "backward": target.tally.backward, "flags": target.tally.flags}  # fmt: skip
         records.append(self.out / f"{COSTS}-{self.rank}.jsonl", [cost])
         records.append(self.out / f"{LINES}-{self.rank}.jsonl", lines)
+        self._partial(index).unlink(missing_ok=True)
+
+    def _resume(self, index: int, block: Block) -> None:
+        """Take over the attacks that an interrupted run has finished on this block; a damaged file is left aside."""
+        if not self._partial(index).exists():
+            return
+        try:
+            with safe_open(self._partial(index), "pt") as file:
+                values = json.loads(file.metadata()["values"])
+                block.restore({name: file.get_tensor(name) for name in file.keys()}, values)  # noqa: SIM118
+        except (SafetensorError, OSError, KeyError, ValueError, TypeError):
+            self._partial(index).unlink(missing_ok=True)
+
+    def _partial(self, index: int) -> Path:
+        return self.out / f"partial-{index:06d}.safetensors"
 
     def _kept(self, index: int) -> Path:
         return self.out / KEPT / f"block-{index:06d}.safetensors"
 
     @staticmethod
-    def _save(file: Path, tensors: dict[str, Tensor]) -> None:
+    def _save(file: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
         with whole_file(file) as part:
-            save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, part)
+            save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, part, metadata)

@@ -12,7 +12,7 @@ from idc import data
 
 def model() -> nn.Module:
     train = data.load("digits", split="train")
-    fit = LogisticRegression(max_iter=200).fit(train.images.flatten(1).numpy() / 255, train.labels.numpy())
+    fit = LogisticRegression(max_iter=2000).fit(train.images.flatten(1).numpy() / 255, train.labels.numpy())
     linear = nn.Linear(fit.coef_.shape[1], len(fit.classes_))
     linear.weight.data, linear.bias.data = torch.tensor(fit.coef_).float(), torch.tensor(fit.intercept_).float()
     return nn.Sequential(nn.Flatten(), linear)

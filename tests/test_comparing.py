@@ -65,6 +65,7 @@ def test_the_table_is_what_the_evaluations_found(done):
         assert int(line["images"]) == summary["images"] == (12 if line["name"] == "IDC, tiny" else 6)
         if line["protocol"] != "clean":
             assert float(line["eps"]) == summary["settings"]["protocol"]["threat"]["eps"]
+    assert {line["model"] for line in lines} == {str(done.parent / "idc"), str(done.parent / "cnn")}
     assert {line["evaluations"] for line in lines if line["name"] == "IDC, tiny"} == {"3"}
     text = (done / "table.md").read_text()
     assert text.count("\n") == 2 + 4
@@ -105,15 +106,17 @@ def test_published_figures_are_apart(done):
     ("text", "word"),
     [
         ("models: {}", "models"), ("- a", "models"), ("data: digits\nmodels: {a: b}", "eps"),
-        ("data: digits\neps: 0.1\nmodels: {a: {model: b, lr: 1}}", "lr"),
+        ("data: digits\neps: 0.1\nprotocol: pgd\nmodels: {a: {model: b, lr: 1}}", "lr"),
         ("data: digits\neps: 0.1\nlr: 1\nmodels: {a: b}", "lr"),
         ("data: digits\neps: x\nmodels: {a: b}", "eps"),
         ("data: digits\neps: 0.1\nlimit: many\nmodels: {a: b}", "limit"),
-        ("data: digits\neps: 0.1\nmodels: {a b: c, a-b: d}", "different name"),
-        ("data: digits\neps: 0.1\nmodels: {a: {limit: 3}}", "a in"),
-        ("data: [", "YAML"), ("data: 5\neps: 0.1\nmodels: {a: b}", "a text"),
-        ("data: digits\neps: 0.1\nmodels: {a: {model: b, visits: x}}", "timesteps"),
-        ("data: digits\neps: 0.1\nmodels: {a: {model: b, one_step: 'no'}}", "true or false"),
+        ("data: digits\neps: 0.1\nprotocol: pgd\nmodels: {a b: c, a-b: d}", "different name"),
+        ("data: digits\neps: 0.1\nprotocol: pgd\nmodels: {a: {limit: 3}}", "a in"),
+        ("data: digits\neps: 0.1\nprotocol: pgd\nmodels: {a: b, a: c}", "a twice"),
+        ("data: digits\neps: 0.1\nmodels: {a: b}", "protocols"), ("data: [", "YAML"),
+        ("data: 5\neps: 0.1\nmodels: {a: b}", "a text"),
+        ("data: digits\neps: 0.1\nprotocol: pgd\nmodels: {a: {model: b, visits: x}}", "timesteps"),
+        ("data: digits\neps: 0.1\nprotocol: pgd\nmodels: {a: {model: b, one_step: 'no'}}", "true or false"),
         ("data: digits\neps: 0.1\nprotocols: []\nmodels: {a: b}", "protocols"),
     ],
 )  # fmt: skip

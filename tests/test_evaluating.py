@@ -23,6 +23,26 @@ def plain():
     torch.manual_seed(0)
     return nn.Sequential(nn.Flatten(), nn.Linear({size}, 10))
 
+class Masked(nn.Module):
+    def __init__(self, how):
+        super().__init__()
+        self.net, self.how = plain(), how
+
+    def forward(self, x):
+        if self.how == "no_grad":
+            with torch.no_grad():
+                return self.net(x)
+        return self.net((8 * x).round() / 8) if self.how == "round" else self.net(x) * float("nan")
+
+def no_grad():
+    return Masked("no_grad")
+
+def rounded():
+    return Masked("round")
+
+def not_finite():
+    return Masked("nan")
+
 def broken():
     raise ValueError("no weights here")
 
@@ -55,6 +75,24 @@ def test_eps_is_read_as_people_write_it(text, value):
 def test_other_radii_are_refused(text):
     with pytest.raises(IDCError, match="8/255"):
         parse_eps(text)
+
+
+@pytest.mark.parametrize("name", ["no_grad", "rounded"])
+def test_quick_says_so_where_there_is_no_gradient(factory, tmp_path, name):
+    """Such an attack finds nothing: its result must not look like robustness."""
+    request = Request(model=f"mine:{name}", data="digits", protocol="quick", eps=0.1, limit=4)
+    summary = evaluate(request, tmp_path / "r", say=lambda text: None)
+    (finding,) = summary["sanity"]
+    assert (finding["name"], finding["passed"]) == ("gradients finite and not 0", False)
+    assert not summary["reliable"]
+    honest = evaluate(replace(request, model=factory), tmp_path / "honest", say=lambda text: None)
+    assert honest["reliable"]
+
+
+def test_logits_that_are_not_finite_are_refused(factory, tmp_path):
+    with pytest.raises(IDCError, match="finite"):
+        evaluate(Request(model="mine:not_finite", data="digits", limit=4), tmp_path / "r", say=lambda text: None)
+    assert not (tmp_path / "r").exists()
 
 
 def test_a_users_module_is_evaluated_by_name(factory, tmp_path):

@@ -70,7 +70,7 @@ def read_comparison(file: Path) -> Comparison:
     import yaml
 
     try:
-        given = yaml.safe_load(file.read_text(encoding="utf-8"))
+        given = yaml.load(file.read_text(encoding="utf-8"), _unique(yaml.SafeLoader))  # a SafeLoader
     except OSError as error:
         raise IDCError(file, "a readable YAML file", "check the path") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -78,7 +78,7 @@ def read_comparison(file: Path) -> Comparison:
     models = given.pop("models", None) if isinstance(given, dict) else None
     if not isinstance(models, dict) or not models:
         raise IDCError(file, "models: with a name and a model for each", "write models: {IDC: models/digits}")
-    protocols = _listed(given.pop("protocols", given.pop("protocol", "adaptive")))
+    protocols = [*_listed(given.pop("protocols", None)), *_listed(given.pop("protocol", None))]
     eps = [parse_eps(value) for value in _listed(given.pop("eps", None))]
     _check(given, _ALL, f"in {file}", ("models", "protocols", "eps"))
     if not eps or not protocols or "data" not in given:
@@ -87,6 +87,19 @@ def read_comparison(file: Path) -> Comparison:
     if len({e.folder for e in entries}) < len(entries):
         raise IDCError(file, "a different name for each model", "rename one")
     return Comparison(entries, tuple(map(str, protocols)), tuple(eps))
+
+
+def _unique(loader: type) -> Any:
+    """A YAML loader that refuses a key given twice, of which YAML would keep the last."""
+
+    class Unique(loader):  # type: ignore[misc]
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            keys = [key.value for key, _ in node.value]
+            if twice := [key for key in keys if keys.count(key) > 1]:
+                raise IDCError(f"{twice[0]} twice, line {node.start_mark.line + 1}", "each name once", "rename one")
+            return super().construct_mapping(node, deep)
+
+    return Unique
 
 
 def _listed(value: Any) -> list[Any]:
@@ -161,8 +174,11 @@ def _row(entry: Entry, eps: float, found: dict[str, tuple[str, dict[str, Any]]])
     summaries: dict[str, dict[str, Any]] = {protocol: summary for protocol, (_, summary) in found.items()}
     first = next(iter(summaries.values()))
     answer, settings = first["answer"], first["settings"]
+    asked = {key: getattr(entry.request, key) for key in ("one_step", "visits", "eta")}
     return {
-        "name": entry.name, "model": entry.request.model, "norm": entry.request.norm, "eps": eps,
+        "name": entry.name, "model": entry.request.model,
+        "answer": {key: value for key, value in asked.items() if value not in (None, False)},
+        "norm": entry.request.norm, "eps": eps,
         "eps_text": eps_text(eps), "data": settings["data"]["source"], "split": settings["data"]["split"],
         "images": first["images"], "training": entry.training or answer.get("training"),
         "parameters": answer["parameters"], "flops": answer["flops"], "evaluations": answer["evaluations"],

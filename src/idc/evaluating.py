@@ -23,7 +23,7 @@ from idc.evaluation.cost import answer_cost, evaluation_cost
 from idc.evaluation.panel import write_panel
 from idc.evaluation.protocol import Protocol, build_protocol
 from idc.evaluation.runner import KEPT, LINES, Problem, Runner, model_fingerprint
-from idc.evaluation.sanity import flags_check, lines_checks, run_checks
+from idc.evaluation.sanity import flags_check, gradients_useful, lines_checks, run_checks
 from idc.evaluation.summary import read_costs, read_lines, summarise_lines
 from idc.evaluation.verdict import Judged, plurality, verdict, wilson
 from idc.files import make_folder, write_json
@@ -149,7 +149,9 @@ def _settings(request: Request, runner: Runner) -> dict[str, Any]:
 
 
 def _sanity(runner: Runner, lines: Sequence[dict[str, Any]], flags: Sequence[str], say: Say) -> list[Finding]:
-    count = min(runner.protocol.sanity, len(runner.problem))
+    protocol = runner.protocol
+    # A short adaptive attack has no room for all checks, but one without gradients has attacked nothing.
+    count = min(protocol.sanity or (16 if protocol.adaptive else 0), len(runner.problem))
     if not count:
         return []
     say(f"sanity checks on {count} images ...")
@@ -159,6 +161,8 @@ def _sanity(runner: Runner, lines: Sequence[dict[str, Any]], flags: Sequence[str
         Streams(ids[:count], derive_seed(runner.seed, "sanity")), runner.protocol.threat,
         robust={line["id"]: line["robust"][0] / line["draws"] for line in lines}, chunk=runner.chunk,
     )  # fmt: skip
+    if not protocol.sanity:
+        return [gradients_useful(bench)]
     return [*run_checks(bench), *lines_checks(lines), flags_check(flags)]
 
 

@@ -108,6 +108,8 @@ def open_model(name: str) -> nn.Module:
         return open_peer(name)
     if _is_factory(name):
         return open_factory(name)
+    if re.fullmatch(r"\w+:\w+=.*", name):
+        raise IDCError(name, "a peer: diffpure:..., zdc:... or rdc:...", "correct its name")
     return open_peer(name) if saved.holds(saved.locate(name), "cnn") else IDC.from_pretrained(name)
 
 

@@ -21,6 +21,11 @@ from idc.files import make_folder, sha256, whole_file, write_json, write_text
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 FORMAT = 1
+_KINDS = {
+    "classifier": "an IDC",
+    "cnn": "a CNN (idc evaluate takes it)",
+    "diffusion": "a diffusion model (name it as zdc:ddpm=FOLDER or diffpure:ddpm=FOLDER,classifier=MODEL)",
+}
 _REMEDY = "copy or download the model again, or save it anew"
 
 
@@ -93,7 +98,9 @@ def read_config(folder: Path, key: str) -> dict[str, Any]:
     except ValueError as error:
         raise IDCError(file, "whole JSON", _REMEDY) from error
     if not isinstance(values, dict) or key not in values:
-        raise IDCError(file, f"the config of an idc model ({key})", "this folder holds some other model")
+        held = next((k for k in _KINDS if isinstance(values, dict) and k in values), None)
+        remedy = f"this folder holds {_KINDS[held]}" if held else "this folder holds some other model"
+        raise IDCError(file, f"the config of {_KINDS.get(key, key)}", remedy)
     if values.get("format") != FORMAT:
         raise IDCError(file, f"format {FORMAT}, found {values.get('format')}", "update idc: pip install -U idc")
     own = values.pop("config_sha256", None)

@@ -301,7 +301,19 @@ def test_by_name(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["zdc:", "zdc:ddpm", "diffpure:ddpm=x", "zdc:ddpm={ddpm},steps=3", "rdc:ddpm={ddpm},rate=x"]
+    "name",
+    [
+        "zdc:",
+        "zdc:ddpm",
+        "diffpure:ddpm=x",
+        "zdc:ddpm={ddpm},steps=3",
+        "zdc:ddpm={ddpm},,",
+        "zdc:ddpm={ddpm},timesteps=5,timesteps=6",
+        "difpure:ddpm={ddpm}",
+        "zdc",
+        "{ddpm}",
+        "rdc:ddpm={ddpm},rate=x",
+    ],
 )
 def test_bad_names(name, tmp_path):
     tiny(4).save_pretrained(tmp_path / "ddpm")

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -45,12 +46,11 @@ def folder(tmp_path):
 
 
 def test_help_is_quick_and_imports_nothing_heavy():
-    times = []
+    # Processor time: a busy machine makes the clock no measure.
+    before = sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
     for _ in range(3):
-        began = time.perf_counter()
         assert "import-reference" in idc("--help").stdout
-        times.append(time.perf_counter() - began)
-    assert min(times) < 0.5
+    assert (sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2]) - before) / 3 < 0.6
     code = "import sys, idc.cli; print([m for m in ('torch', 'numpy', 'diffusers', 'matplotlib') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 

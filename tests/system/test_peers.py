@@ -63,8 +63,8 @@ def test_mistakes_are_one_line(runs, tmp_path):
 @pytest.mark.parametrize(
     ("name", "word"),
     [
-        ("zdc:ddpm=./nowhere", "nowhere"), ("diffpure:ddpm={0}/ddpm,classifier={0}/ddpm", "cnn"),
-        ("diffpure:ddpm={0}/ddpm,classifier={0}/cnn,steps=7", "steps"), ("{0}/ddpm", "some other model"),
+        ("zdc:ddpm=./nowhere", "nowhere"), ("diffpure:ddpm={0}/ddpm,classifier={0}/ddpm", "holds a diffusion model"),
+        ("diffpure:ddpm={0}/ddpm,classifier={0}/cnn,steps=7", "steps"), ("{0}/ddpm", "name it as zdc"),
     ],
 )  # fmt: skip
 def test_models_that_cannot_be_opened(runs, name, word):

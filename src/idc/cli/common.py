@@ -11,9 +11,9 @@ import typer
 from rich.console import Console
 
 _LEADS = os.environ.get("RANK", "0") == "0"  # of several processes (accelerate launch), one speaks
-out = Console(soft_wrap=True, highlight=False, quiet=not _LEADS)
-note = Console(stderr=True, soft_wrap=True, highlight=False, quiet=not _LEADS)
-err = Console(stderr=True, soft_wrap=True, highlight=False)  # mistakes: every process's own
+out = Console(soft_wrap=True, highlight=False, emoji=False, quiet=not _LEADS)
+note = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False, quiet=not _LEADS)
+err = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)  # mistakes: every process's own
 
 DATA_HELP = "digits (the default) | image folder by class | parquet file or folder | hub id"
 MODEL_HELP = "a model's folder, a run's folder, a hub id, or package.module:factory for your own nn.Module"

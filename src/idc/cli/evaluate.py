@@ -215,7 +215,7 @@ def _compared(row: dict[str, Any]) -> dict[str, Any]:
         return f"{share['mean']:.1%} [{share['low']:.1%}, {share['high']:.1%}]"
 
     found = {"model": row["name"], "eps": row["eps_text"], "GFLOPs": f"{row['flops'] / 1e9:.3g}",
-             "NFE": row["evaluations"], "clean": text(row["clean"]["mean"])}  # fmt: skip
+             "NFE": row["evaluations"], "n": row["images"], "clean": text(row["clean"]["mean"])}  # fmt: skip
     for name, own in row["protocols"].items():
         found[name] = text(own["robust"]["mean"]) + ("" if own["reliable"] else " UNRELIABLE")
     return found

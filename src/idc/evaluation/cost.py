@@ -32,10 +32,11 @@ def gradient_flops(function: Logits, image: Tensor) -> int:
     def work() -> None:
         x = image.clone().requires_grad_(True)
         value = function(x.clone()).sum()  # the counter's hooks cannot stand a leaf
-        if value.requires_grad:
-            torch.autograd.grad(value, x, allow_unused=True)
+        torch.autograd.grad(value, x, allow_unused=True)
 
-    with torch.enable_grad():
+    with torch.enable_grad(), torch.random.fork_rng(devices=[]):
+        if not function(image.clone().requires_grad_(True)).requires_grad:
+            return forward_flops(function, image)
         return _flops(work)
 
 

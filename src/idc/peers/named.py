@@ -47,6 +47,10 @@ def open_peer(name: str) -> nn.Module:
     if not is_named(name):
         return CNN.from_pretrained(name)
     given = _parse(name, text)
+    parts = ("ddpm", "classifier") if kind == "diffpure" else ("ddpm",)
+    if unknown := [key for key in given if key not in (*parts, *_SETTINGS[kind])]:
+        known = ", ".join((*parts, *_SETTINGS[kind]))
+        raise IDCError(f"{unknown[0]} in {name}", f"one of {known}", "correct its name")
     if "ddpm" not in given or (kind == "diffpure") != ("classifier" in given):
         needs = "ddpm=FOLDER,classifier=MODEL" if kind == "diffpure" else "ddpm=FOLDER"
         raise IDCError(name, f"{kind}:{needs}", "name its parts")
@@ -61,17 +65,16 @@ def open_peer(name: str) -> nn.Module:
 
 
 def _parse(name: str, text: str) -> dict[str, str]:
-    pairs = [part.partition("=") for part in text.split(",") if part]
-    if any(not equals or not value for _, equals, value in pairs):
-        raise IDCError(name, "KEY=VALUE pairs with commas between", "write for example ddpm=runs/ddpm,steps=10")
+    pairs = [part.partition("=") for part in text.split(",")] if text else []
+    if any(not equals or not value for _, equals, value in pairs) or len({k.strip() for k, _, _ in pairs}) < len(pairs):
+        raise IDCError(
+            name, "KEY=VALUE pairs with commas between, each key once", "write for example ddpm=runs/ddpm,steps=10"
+        )
     return {key.strip(): value.strip() for key, _, value in pairs}
 
 
 def _value(name: str, kind: str, key: str, text: str) -> Any:
-    known = _SETTINGS[kind]
-    if key not in known:
-        raise IDCError(f"{key} in {name}", f"one of ddpm, {', '.join(known)}", "correct its name")
     try:
-        return known[key](text)
+        return _SETTINGS[kind][key](text)
     except (ValueError, ZeroDivisionError) as error:
         raise IDCError(f"{key} = {text!r} in {name}", "a number", "correct it") from error

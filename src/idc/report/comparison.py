@@ -10,6 +10,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from idc.errors import IDCError
 from idc.files import whole_file, write_text
@@ -102,7 +103,7 @@ def figure(rows: Sequence[dict[str, Any]], *, with_published: bool = False) -> F
     sizes = sorted({row["eps"] for row in rows})
     names = protocols(rows)
     strongest = "adaptive" if "adaptive" in names else names[-1]
-    drawn = Figure(figsize=(6.6, 0.6 + 3.2 * len(sizes)))
+    drawn = Figure(figsize=(6.6, 0.6 + 3.9 * len(sizes)))
     colours = {n: COLOURS[i % len(COLOURS)] for i, n in enumerate(dict.fromkeys(row["name"] for row in rows))}
     largest = max(row["flops"] for row in rows) or 1
     for index, eps in enumerate(sizes):
@@ -113,12 +114,22 @@ def figure(rows: Sequence[dict[str, Any]], *, with_published: bool = False) -> F
         if with_published and comparable(rows, eps):
             _published(axes)
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        low, high = axes.get_xlim()
+        axes.set_xlim(low / 1.6, high * 1.6)
         axes.set(ylabel="robust accuracy, %", ylim=(-4, 104))
-        axes.set_title(f"eps {next(r['eps_text'] for r in rows if r['eps'] == eps)}", fontsize=9, loc="left")
+        own = [r for r in rows if r["eps"] == eps]
+        images = ", ".join(map(str, sorted({r["images"] for r in own})))
+        axes.set_title(f"{own[0]['data']} {own[0]['split']}, {own[0]['norm']} eps {own[0]['eps_text']}, n = {images}; "
+                       "bars: 95%", fontsize=9, loc="left")  # fmt: skip
         axes.grid(alpha=0.25)
-        axes.legend(frameon=False, fontsize=7, markerscale=0.4, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+        axes.legend(
+            frameon=False, fontsize=7, markerscale=0.4, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3
+        )
     others = ", ".join(p for p in names if p != strongest)
-    axes.set_xlabel(f"GFLOPs of one answer (area); full: {strongest}" + (f"; hollow: {others}" if others else ""))
+    marks = f"; full circles: {strongest}, hollow: {others}" if others else f", under {strongest}"
+    axes.set_xlabel(f"GFLOPs of one answer, also the circles' area{marks}")
     drawn.tight_layout()
     return drawn
 

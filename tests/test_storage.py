@@ -87,7 +87,7 @@ DAMAGE = {
         lambda f: edit_config(f, lambda v: v["classifier"]["class_names"].reverse()),
         "edited or damaged",
     ),
-    "another model's config": (lambda f: (f / CONFIG).write_text('{"architectures": ["Bert"]}'), "idc model"),
+    "another model's config": (lambda f: (f / CONFIG).write_text('{"architectures": ["Bert"]}'), "some other model"),
     "newer format": (lambda f: edit_config(f, lambda v: v.update(format=99), rehash=True), "format 1"),
     "labels of another seed": (
         lambda f: edit_config(f, lambda v: v["classifier"].update(label_seed=1), rehash=True),

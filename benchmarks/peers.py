@@ -1,9 +1,10 @@
 """Train every system of the comparison on the digits, then compare them: what `make peers` runs.
 
-    python benchmarks/peers.py [--stage train|compare]
+    python benchmarks/peers.py [digits|cifar] [--stage train|compare]
 
 Trainings run side by side, one thread each, into runs/peers; all of it is resumable. The comparison is that of
-benchmarks/peers-digits.yaml; its table goes to benchmarks/results/peers-digits.json.
+benchmarks/peers-NAME.yaml; its table goes to benchmarks/results/peers-NAME.json. What `cifar` compares
+is trained by hand.
 """
 
 import argparse
@@ -21,7 +22,6 @@ from idc.comparing import read_comparison
 from idc.report.comparison import read_rows, write_comparison
 
 RUNS = Path("runs/peers")
-FILE = Path(__file__).with_name("peers-digits.yaml")
 TRAININGS = {
     "ddpm": ["train-peer", "ddpm", "--conditional", "true", "--epochs", "200", "--lr", "3e-3"],
     "trades": ["train-peer", "cnn", "--width", "8", "--method", "trades"],
@@ -51,23 +51,34 @@ def train(name: str) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", choices=["digits", "cifar"], nargs="?", default="digits")
     parser.add_argument("--stage", choices=["all", "train", "compare"], default="all")
-    stage = parser.parse_args().stage
+    given = parser.parse_args()
+    seconds = train_all() if given.name == "digits" and given.stage != "compare" else {}
+    if given.stage != "train":
+        compare(given.name, seconds)
+
+
+def train_all() -> dict[str, float]:
+    """Every system of the digits; seconds by name."""
     RUNS.mkdir(parents=True, exist_ok=True)
-    cores = os.cpu_count() or 1
     began = time.monotonic()
-    with ThreadPoolExecutor(cores) as pool:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
         seconds = dict(zip(TRAININGS, pool.map(train, TRAININGS), strict=True))
     print(f"all trained: {sum(seconds.values()):.0f} s of one core, now {time.monotonic() - began:.0f} s", flush=True)
-    if stage == "train":
-        return
-    read_comparison(FILE)  # its mistakes are told once, not by every process
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(cores), "--master_port", "29631"]
-    command = [*launch, "-m", "idc.cli", "compare", str(FILE), "--out", str(RUNS / "compare")]
+    return seconds
+
+
+def compare(name: str, seconds: dict[str, float]) -> None:
+    """The comparison of that name, one process a core."""
+    file, out = Path(__file__).with_name(f"peers-{name}.yaml"), RUNS / f"compare-{name}"
+    read_comparison(file)  # its mistakes are told once, not by every process
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(os.cpu_count()), "--master_port"]
+    command = [*launch, "29631", "-m", "idc.cli", "compare", str(file), "--out", str(out)]
     subprocess.run(command, env=_environment() | {"ACCELERATE_USE_CPU": "true"}, check=True)
-    rows = read_rows(RUNS / "compare")
-    write("peers-digits", "make peers", {"training_seconds": seconds, "rows": rows})
-    for path in write_comparison(RUNS / "compare"):
+    made = "make peers" if name == "digits" else f"python benchmarks/peers.py {name}"
+    write(f"peers-{name}", made, {"training_seconds": seconds, "rows": read_rows(out)})
+    for path in write_comparison(out):
         print(f"written: {path}")
 
 

@@ -2,7 +2,7 @@
 
 from common import CIFAR, RESULTS, read, row, share
 
-from idc.report.comparison import markdown, published
+from idc.report.comparison import markdown, protocols, published
 
 NAMES = {"digits": ("`digits`", "digits test"), "nano": ("`nano`", f"{CIFAR} test")}
 
@@ -161,29 +161,29 @@ def costs() -> list[str]:
     ]
 
 
+def _comparisons() -> list[tuple[dict, str]]:
+    """The results of comparisons that there are, and what they are of."""
+    about = {"digits": "digits test", "cifar": f"{CIFAR} test"}
+    files = {RESULTS / f"peers-{name}.json": text for name, text in about.items()}
+    return [(read(file), text) for file, text in files.items() if file.exists()]
+
+
 def peers() -> list[str]:
-    """README and docs/peers.md: every system, the same images."""
-    lines = []
-    for name, about in {"digits": "digits test", "cifar": f"{CIFAR} test"}.items():
-        file = RESULTS / f"peers-{name}.json"
-        if file.exists():
-            lines += [*_compared(read(file), about), ""]
+    """docs/peers.md: every system, the same images."""
+    lines = [line for found, about in _comparisons() for line in (*_compared(found, about), "")]
     return lines or ["Not measured yet."]
 
 
 def compared() -> list[str]:
     """README: every system in short, robust accuracy as the mean of draws."""
     lines = []
-    for name, about in {"digits": "digits test", "cifar": f"{CIFAR} test"}.items():
-        file = RESULTS / f"peers-{name}.json"
-        if not file.exists():
-            continue
-        rows = read(file)["rows"]
-        protocols = list(dict.fromkeys(p for r in rows for p in r["protocols"]))
-        head = (about, "eps", "GFLOPs", "NFE", "clean", *protocols, "n")
+    for found, about in _comparisons():
+        rows = found["rows"]
+        names = protocols(rows)
+        head = (about, "eps", "GFLOPs", "NFE", "clean", *names, "n")
         lines += [row(*head), row(*["---"] * len(head))]
         for r in rows:
-            cells = [share(r["protocols"][p]["robust"]["mean"]) if p in r["protocols"] else "" for p in protocols]
+            cells = [share(r["protocols"][p]["robust"]["mean"]) if p in r["protocols"] else "" for p in names]
             cost = (f"{r['flops'] / 1e9:.3g}", f"{r['evaluations']:,}")
             lines.append(row(r["name"], r["eps_text"], *cost, f"{r['clean']['mean']['mean']:.1%}", *cells, r["images"]))
         lines.append("")

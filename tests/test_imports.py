@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "idc"
-FOUNDATION = {"errors", "types", "noise", "records", "files", "hub", "progress", "saved"}
+FOUNDATION = {"errors", "types", "noise", "records", "files", "hub", "progress", "saved", "fraction"}
 METHOD = {"labels", "bridge", "unet"}
 ALLOWED = {
     "__init__": {"bridge", "classifier", "errors", "labels", "unet"},
@@ -17,6 +17,7 @@ ALLOWED = {
     "hub": {"errors"},
     "records": {"errors", "files"},
     "progress": set(),
+    "fraction": set(),
     "saved": {"errors", "files", "hub"},
     "labels": FOUNDATION,
     "bridge": FOUNDATION,

@@ -16,7 +16,7 @@ from idc import noise as streams
 from idc.bridge import Bridge, BridgeSpec, check_eta, default_visits
 from idc.errors import IDCError
 from idc.labels import fingerprint, orthogonal_labels
-from idc.types import Logits, check_images
+from idc.types import Logits, check_images, name_classes
 from idc.unet import BridgeUNet, UNetSpec
 
 Noise = Callable[[int, Tensor], Tensor]  # (reverse step, x) -> standard normal like x
@@ -49,12 +49,9 @@ class IDCConfig:
     class_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        names = tuple(map(str, self.class_names)) or tuple(map(str, range(self.num_classes)))
-        object.__setattr__(self, "class_names", names)
+        object.__setattr__(self, "class_names", name_classes(self.class_names, self.num_classes))
         object.__setattr__(self, "image_shape", tuple(self.image_shape))
         object.__setattr__(self, "visits", tuple(self.visits) or default_visits(self.bridge.timesteps))
-        if len(names) != self.num_classes:
-            raise IDCError(f"{len(names)} class names", f"{self.num_classes}, one a class", "name every class once")
         if not self.temperature > 0:
             raise IDCError(f"temperature = {self.temperature}", "a positive number", "use 0.1, as the paper does")
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
-from idc import records
 from idc.errors import IDCError
 from idc.evaluating import build, evaluate
 from idc.files import make_folder, write_json
 from idc.opening import Request, open_both, parse_eps
+from idc.report.comparison import read_rows
 from idc.report.results import eps_text
 
 
@@ -151,28 +151,26 @@ def compare(comparison: Comparison, out: Path, *, say: Callable[[str], object] =
                 if summary:
                     found[protocol] = (str(where), summary)
             if found:
-                _keep(out / "compare.json", _row(entry, eps, found))
+                _keep(out, _row(entry, eps, found))
     if not found:  # a process other than the first
         return []
-    rows: list[dict[str, Any]] = records.read_json(out / "compare.json", "compare again")["rows"]
     places = [(entry.name, eps) for eps in comparison.eps for entry in comparison.entries]
-    rows = [row for place in places for row in rows if (row["name"], row["eps"]) == place]
+    held = read_rows(out)
+    rows = [row for place in places for row in held if (row["name"], row["eps"]) == place]
     write_json(out / "compare.json", {"rows": rows})
     return rows
 
 
-def _keep(file: Path, row: dict[str, Any]) -> None:
+def _keep(out: Path, row: dict[str, Any]) -> None:
     """Add a row, or put it in the place of an older one: an interrupted comparison loses none."""
-    held = records.read_json(file, "remove it")["rows"] if file.exists() else []
+    held = read_rows(out) if (out / "compare.json").exists() else []
     rows = [r for r in held if (r["name"], r["eps"]) != (row["name"], row["eps"])]
-    write_json(file, {"rows": [*rows, row]})
+    write_json(out / "compare.json", {"rows": [*rows, row]})
 
 
 def _row(entry: Entry, eps: float, found: dict[str, tuple[str, dict[str, Any]]]) -> dict[str, Any]:
     """What the table says of one model at one eps, and the folder of each result."""
-    folders = {protocol: folder for protocol, (folder, _) in found.items()}
-    summaries: dict[str, dict[str, Any]] = {protocol: summary for protocol, (_, summary) in found.items()}
-    first = next(iter(summaries.values()))
+    _, first = next(iter(found.values()))
     answer, settings = first["answer"], first["settings"]
     asked = {key: getattr(entry.request, key) for key in ("one_step", "visits", "eta")}
     return {
@@ -185,10 +183,10 @@ def _row(entry: Entry, eps: float, found: dict[str, tuple[str, dict[str, Any]]])
         "stochastic": answer["stochastic"], "clean": first["clean"], "device": settings["device"],
         "protocols": {
             protocol: {
-                "folder": folders[protocol], "robust": s["robust"], "draws": s["draws"], "adaptive": s["adaptive"],
+                "folder": folder, "robust": s["robust"], "draws": s["draws"], "adaptive": s["adaptive"],
                 "reliable": s["reliable"], "seconds": s["cost"]["seconds"],
                 "attacks": {name: v["mean"] for name, v in s["attacks"].items()},
             }
-            for protocol, s in summaries.items()
+            for protocol, (folder, s) in found.items()
         },
     }  # fmt: skip

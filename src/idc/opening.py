@@ -15,6 +15,7 @@ from idc import saved
 from idc.classifier import IDC
 from idc.errors import IDCError
 from idc.evaluation.wrapped import as_classifier
+from idc.peers.cnn import CNN
 from idc.peers.named import is_named, open_peer
 from idc.types import Classifier
 
@@ -110,7 +111,8 @@ def open_model(name: str) -> nn.Module:
         return open_factory(name)
     if re.fullmatch(r"\w+:\w+=.*", name):
         raise IDCError(name, "a peer: diffpure:..., zdc:... or rdc:...", "correct its name")
-    return open_peer(name) if saved.holds(saved.locate(name), "cnn") else IDC.from_pretrained(name)
+    folder = saved.locate(name)  # once: for a hub id it asks the network
+    return CNN.from_pretrained(folder) if saved.holds(folder, "cnn") else IDC.from_pretrained(folder)
 
 
 def open_both(request: Request, device: torch.device) -> tuple[Classifier, datasets.ImageSet]:

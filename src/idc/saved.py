@@ -7,9 +7,9 @@ model. What the config says beyond that is the business of the model's own room.
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -26,6 +26,7 @@ _KINDS = {
     "cnn": "a CNN (idc evaluate takes it)",
     "diffusion": "a diffusion model (name it as zdc:ddpm=FOLDER or diffpure:ddpm=FOLDER,classifier=MODEL)",
 }
+M = TypeVar("M", bound=nn.Module)
 _REMEDY = "copy or download the model again, or save it anew"
 
 
@@ -136,6 +137,29 @@ def load_weights(module: nn.Module, folder: Path, values: dict[str, Any]) -> Non
         module.load_state_dict(load_file(weights))
     except (SafetensorError, RuntimeError, ValueError) as error:
         raise misfit(folder, error) from error
+
+
+def load(folder: Path, key: str, build: Callable[[Any], M]) -> tuple[M, dict[str, Any]]:
+    """A model from its folder, in evaluation mode and with its card.
+
+    Args:
+        key: the kind of model, as ``read_config`` takes it.
+        build: the model with fresh weights from what the config holds under ``key``.
+
+    Returns:
+        The model, and all that the config says.
+
+    Raises:
+        IDCError: if a file is missing, damaged or does not fit.
+    """
+    values = read_config(folder, key)
+    try:
+        model = build(values[key])
+    except (KeyError, TypeError, ValueError) as error:
+        raise misfit(folder, error) from error
+    load_weights(model, folder, values)
+    model.card = values.get("card", {})
+    return model.eval(), values
 
 
 def misfit(folder: Path, error: Exception) -> IDCError:

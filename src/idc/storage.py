@@ -46,18 +46,12 @@ def load(source: str, *, revision: str | None = None) -> "IDC":
     from idc.classifier import IDC
 
     folder = saved.locate(source, revision=revision)
-    values = saved.read_config(folder, "classifier")
-    try:
-        model = IDC(config_from_dict(values["classifier"]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise saved.misfit(folder, error) from error
-    saved.load_weights(model, folder, values)
+    model, values = saved.load(folder, "classifier", lambda config: IDC(config_from_dict(config)))
     if model.labels_sha256 != values["labels_sha256"]:
         raise IDCError(
             folder, "image labels equal to those it was trained with", "report this machine's LAPACK: the QR differs"
         )
-    model.card = values.get("card", {})
-    return model.eval()
+    return model
 
 
 def card_text(model: "IDC") -> str:

@@ -1,6 +1,6 @@
 """What every classifier offers, and the range in which its images lie."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -39,6 +39,18 @@ class Classifier(Protocol):
     def stochastic(self) -> bool: ...
     def surrogates(self) -> Mapping[str, Logits]: ...
     def __call__(self, images: Tensor) -> Tensor: ...
+
+
+def name_classes(names: Sequence[object], count: int) -> tuple[str, ...]:
+    """``count`` class names as texts; none are numbered.
+
+    Raises:
+        IDCError: for another number of names.
+    """
+    found = tuple(map(str, names)) or tuple(map(str, range(count)))
+    if len(found) != count:
+        raise IDCError(f"{len(found)} class names", f"{count}, one a class", "name every class once")
+    return found
 
 
 def check_images(images: Tensor, shape: tuple[int, int, int]) -> None:

@@ -28,7 +28,7 @@ def workplace(tmp_path_factory):
     script.chmod(0o755)
     env = os.environ | {"PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}
     result = subprocess.run(
-        ["sh", "-ec", block("shell")], cwd=folder, env=env, capture_output=True, text=True, timeout=300
+        ["sh", "-ec", block("shell")], cwd=folder, env=env, capture_output=True, text=True, timeout=900
     )
     assert result.returncode == 0, result.stderr
     assert '"parameters": 9393475' in result.stdout

@@ -89,13 +89,14 @@ def evaluate(
     out.print(f"written: {out_folder / 'summary.json'}   (a page: idc report {out_folder} --out report.html)")
 
 
-def _row(name: str, verdict: dict[str, Any]) -> dict[str, str]:
-    def text(share: dict[str, float]) -> str:
-        return f"{share['mean']:.1%} [{share['low']:.1%}, {share['high']:.1%}]"
+def _share(share: dict[str, float]) -> str:
+    return f"{share['mean']:.1%} [{share['low']:.1%}, {share['high']:.1%}]"
 
-    row = {"images": name, "mean of draws" if verdict["draws"] > 1 else "accuracy": text(verdict["mean"])}
+
+def _row(name: str, verdict: dict[str, Any]) -> dict[str, str]:
+    row = {"images": name, "mean of draws" if verdict["draws"] > 1 else "accuracy": _share(verdict["mean"])}
     if verdict["draws"] > 1:
-        row |= {"majority": text(verdict["majority"]), f"worst of {verdict['draws']}": text(verdict["worst_of_n"])}
+        row |= {"majority": _share(verdict["majority"]), f"worst of {verdict['draws']}": _share(verdict["worst_of_n"])}
     return row
 
 
@@ -211,13 +212,10 @@ def compare(
 
 
 def _compared(row: dict[str, Any]) -> dict[str, Any]:
-    def text(share: dict[str, float]) -> str:
-        return f"{share['mean']:.1%} [{share['low']:.1%}, {share['high']:.1%}]"
-
     found = {"model": row["name"], "eps": row["eps_text"], "GFLOPs": f"{row['flops'] / 1e9:.3g}",
-             "NFE": row["evaluations"], "n": row["images"], "clean": text(row["clean"]["mean"])}  # fmt: skip
+             "NFE": row["evaluations"], "n": row["images"], "clean": _share(row["clean"]["mean"])}  # fmt: skip
     for name, own in row["protocols"].items():
-        found[name] = text(own["robust"]["mean"]) + ("" if own["reliable"] else " UNRELIABLE")
+        found[name] = _share(own["robust"]["mean"]) + ("" if own["reliable"] else " UNRELIABLE")
     return found
 
 

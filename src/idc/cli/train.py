@@ -37,10 +37,10 @@ def _option(name: str, kind: Any, default: Any, text: str, panel: str | None = N
     return Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, info])
 
 
-def _signature(own: list[Parameter], kind: type[Settings], data: Any, recipe: str) -> Signature:
+def _signature(own: list[Parameter], kind: type[Settings], data: str | None, recipe: str) -> Signature:
     """The flags of every training, those of this one, then one for each field of its recipe."""
     fixed = [
-        _option("data", type(data) if data else str | None, data, DATA_HELP),
+        _option("data", str | None, data, DATA_HELP),
         _option("out_folder", Path, Parameter.empty, "folder of the run", flag="--out"),
         *own,
         _option("recipe", str, "auto", recipe),

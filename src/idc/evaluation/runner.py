@@ -159,6 +159,11 @@ class Runner:
         target = Target.of(self.classifier, chunk=self.chunk)
         return published(target) if self.protocol.needs_published else target
 
+    @property
+    def blocks(self) -> int:
+        """How many blocks the images fill."""
+        return (len(self.problem) + BLOCK - 1) // BLOCK
+
     def run(
         self,
         advance: Callable[[int], object] = lambda images: None,
@@ -171,9 +176,8 @@ class Runner:
             describe: is told what is being done.
         """
         done = records.read_all(self.out, f"{LINES}-*.jsonl", "id")
-        blocks = (len(self.problem) + BLOCK - 1) // BLOCK
         ids = self.problem.ids.tolist()
-        for index in range(blocks):
+        for index in range(self.blocks):
             own = ids[index * BLOCK : (index + 1) * BLOCK]
             lost = self.keep and not self._kept(index).exists()
             missing = own if lost else [i for i in own if i not in done]
@@ -183,17 +187,14 @@ class Runner:
                 advance(len(own))
 
     def finished(self) -> dict[str, Any] | None:
-        """The summary of a run of these settings that has nothing left to do."""
+        """The summary of a run that has nothing left to do; ``prepare`` has seen that its settings are these."""
         file = self.out / "summary.json"
         if not file.exists():
             return None
         held: dict[str, Any] = records.read_json(file, "remove it, to have it made again")
-        own = json.loads(json.dumps(self.settings()))
-        blocks = (len(self.problem) + BLOCK - 1) // BLOCK
-        kept = not self.keep or all(self._kept(index).exists() for index in range(blocks))
+        kept = not self.keep or all(self._kept(index).exists() for index in range(self.blocks))
         done = records.read_all(self.out, f"{LINES}-*.jsonl", "id").keys() >= set(self.problem.ids.tolist())
-        same = all(held.get("settings", {}).get(key) == value for key, value in own.items())
-        return held if kept and done and same else None
+        return held if kept and done else None
 
     def _block(self, index: int, missing: set[int], describe: Callable[[str], object]) -> None:
         images, classes, ids = self.problem.block(index, self.device)

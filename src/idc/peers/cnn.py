@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from idc import saved
 from idc.errors import IDCError
-from idc.types import Logits, check_images
+from idc.types import Logits, check_images, name_classes
 
 _WRN = re.compile(r"wrn-(\d+)-(\d+)")
 ARCHITECTURES = "preact-resnet18, wrn-28-10 (any wrn-DEPTH-WIDEN)"
@@ -49,12 +49,9 @@ class CNNConfig:
             raise IDCError(f"arch {self.arch!r}", "a depth of 6 n + 4", "use wrn-28-10, as published")
         if self.width < 0:
             raise IDCError(f"width = {self.width}", "channels, at least 1", "use 64, or 16 for a wrn")
-        names = tuple(map(str, self.class_names)) or tuple(map(str, range(self.num_classes)))
-        if len(names) != self.num_classes:
-            raise IDCError(f"{len(names)} class names", f"{self.num_classes}, one a class", "name every class once")
         object.__setattr__(self, "width", self.width or (16 if wide else 64))
         object.__setattr__(self, "image_shape", tuple(self.image_shape))
-        object.__setattr__(self, "class_names", names)
+        object.__setattr__(self, "class_names", name_classes(self.class_names, self.num_classes))
 
 
 class PreActBlock(nn.Module):
@@ -121,20 +118,26 @@ def build_network(config: CNNConfig) -> ResidualNetwork:
     return ResidualNetwork(channels, config.num_classes, config.width, stages, last_norm=False)
 
 
+def normalised(images: Tensor) -> Tensor:
+    """[0, 1] -> [-2, 2], what the networks see."""
+    return (images - 0.5) * 4
+
+
 class CNN(nn.Module):
     """A convolutional classifier: images (B, C, H, W) in [0, 1] -> logits (B, K). It normalises them itself, to
     [-2, 2]; it draws no noise, and its own gradient is its only weak spot.
 
     Args:
         config: see ``CNNConfig``.
+        network: to use instead of a fresh one.
     """
 
     stochastic = False
 
-    def __init__(self, config: CNNConfig) -> None:
+    def __init__(self, config: CNNConfig, network: nn.Module | None = None) -> None:
         super().__init__()
         self.config = config
-        self.network: nn.Module = build_network(config)
+        self.network: nn.Module = build_network(config) if network is None else network
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
         self.card: dict[str, Any] = {}
 
@@ -156,16 +159,15 @@ class CNN(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         check_images(images, self.input_shape)
-        logits: Tensor = self.network((images - 0.5) * 4)
+        logits: Tensor = self.network(normalised(images))
         return logits.float()
 
     def save_pretrained(self, folder: Path) -> None:
         """Write config, weights and card into ``folder``."""
-        config = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self.config).items()}
         parameters = sum(p.numel() for p in self.parameters())
         card = [f"# {self.config.arch}, {self.num_classes} classes", "", f"- Parameters: {parameters:,}"]
         text = "\n".join([*card, *saved.card_lines(self.card)])
-        saved.write(folder, self.state_dict(), {"cnn": config, "card": self.card}, text)
+        saved.write(folder, self.state_dict(), {"cnn": asdict(self.config), "card": self.card}, text)
 
     @classmethod
     def from_pretrained(cls, source: str | Path) -> "CNN":
@@ -174,15 +176,7 @@ class CNN(nn.Module):
         Raises:
             IDCError: if a file is missing, damaged or does not fit.
         """
-        folder = saved.locate(str(source))
-        values = saved.read_config(folder, "cnn")
-        try:
-            model = cls(CNNConfig(**values["cnn"]))
-        except (TypeError, ValueError) as error:
-            raise saved.misfit(folder, error) from error
-        saved.load_weights(model, folder, values)
-        model.card = values.get("card", {})
-        return model.eval()
+        return saved.load(saved.locate(str(source)), "cnn", lambda config: cls(CNNConfig(**config)))[0]
 
 
 class PackagedResNet18(nn.Module):

@@ -40,6 +40,7 @@ class DiffPure(nn.Module):
         self.diffusion, self.classifier = diffusion, classifier
         self.depth, self.steps, self.eta = depth, steps, eta
         self.level = round(depth * diffusion.config.timesteps)
+        self._schedulers: dict[int, Any] = {}  # by steps; a call of the model need not make them anew
         self._scheduler(steps)
 
     @property
@@ -79,15 +80,15 @@ class DiffPure(nn.Module):
 
     def _scheduler(self, steps: int) -> Any:
         """A sampler that visits ``steps`` timesteps, evenly from t* down."""
-        total = self.diffusion.config.timesteps
-        stride = self.level // steps if steps > 0 else 0
-        if self.level and (steps < 1 or stride * steps != self.level or total % stride):
-            good = [n for n in range(1, self.level + 1) if self.level % n == 0 and total % (self.level // n) == 0]
+        if steps in self._schedulers:
+            return self._schedulers[steps]
+        if self.level and (steps < 1 or not self._allows(steps)):
+            good = [n for n in range(1, self.level + 1) if self._allows(n)]
             raise IDCError(f"steps = {steps}", f"one of {', '.join(map(str, good[:12]))} for this t*", "change either")
-        scheduler = self.diffusion.scheduler(
-            timestep_spacing="leading", steps_offset=max(stride, 1) - 1, set_alpha_to_one=True
-        )
-        scheduler.set_timesteps(total // max(stride, 1))
+        stride = max(self.level // steps if steps > 0 else 0, 1)
+        scheduler = self.diffusion.scheduler(timestep_spacing="leading", steps_offset=stride - 1, set_alpha_to_one=True)
+        scheduler.set_timesteps(self.diffusion.config.timesteps // stride)
+        self._schedulers[steps] = scheduler
         return scheduler
 
     def purify(self, images: Tensor, *, steps: int | None = None) -> Tensor:

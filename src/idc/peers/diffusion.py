@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from idc import hub, saved
 from idc.errors import IDCError
+from idc.types import name_classes
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +53,7 @@ class DiffusionConfig:
     def __post_init__(self) -> None:
         for name in ("image_shape", "channels", "attention", "betas"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        names = tuple(map(str, self.class_names)) or tuple(map(str, range(self.num_classes)))
-        object.__setattr__(self, "class_names", names)
+        object.__setattr__(self, "class_names", name_classes(self.class_names, self.num_classes))
         stride = self.patch * 2 ** (len(self.channels) - 1)
         if not self.channels or any(size % stride for size in self.image_shape[1:]):
             raise IDCError(f"images of {self.image_shape}", f"a size that is a multiple of {stride}", "resize them")
@@ -61,8 +61,6 @@ class DiffusionConfig:
             raise IDCError(f"channels {self.channels}", f"multiples of groups = {self.groups}", "change either")
         if self.betas and len(self.betas) != self.timesteps:
             raise IDCError(f"{len(self.betas)} betas", f"{self.timesteps}, one a timestep", "give all or none")
-        if len(names) != self.num_classes:
-            raise IDCError(f"{len(names)} class names", f"{self.num_classes}, one a class", "name every class once")
 
 
 def _build_unet(config: DiffusionConfig) -> nn.Module:
@@ -167,11 +165,10 @@ class Diffusion(nn.Module):
 
     def save_pretrained(self, folder: Path) -> None:
         """Write config, weights and card into ``folder``."""
-        config = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self.config).items()}
         kind = f"{self.config.num_classes} classes" if self.config.num_classes else "no classes"
         title = f"# Diffusion model, {'x'.join(map(str, self.config.image_shape))}, {kind}"
         text = "\n".join([title, "", *saved.card_lines(self.card)])
-        saved.write(folder, self.state_dict(), {"diffusion": config, "card": self.card}, text)
+        saved.write(folder, self.state_dict(), {"diffusion": asdict(self.config), "card": self.card}, text)
 
     @classmethod
     def from_pretrained(cls, source: str | Path) -> "Diffusion":
@@ -190,15 +187,7 @@ class Diffusion(nn.Module):
             or (path / "scheduler_config.json").exists()
         ):
             return _from_diffusers(str(path))
-        folder = saved.locate(str(source))
-        values = saved.read_config(folder, "diffusion")
-        try:
-            model = cls(DiffusionConfig(**values["diffusion"]))
-        except (TypeError, ValueError) as error:
-            raise saved.misfit(folder, error) from error
-        saved.load_weights(model, folder, values)
-        model.card = values.get("card", {})
-        return model.eval()
+        return saved.load(saved.locate(str(source)), "diffusion", lambda config: cls(DiffusionConfig(**config)))[0]
 
 
 def _from_diffusers(source: str) -> Diffusion:

@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from idc.errors import IDCError
+from idc.fraction import fraction
 from idc.peers.cnn import CNN, PackagedResNet18
 from idc.peers.diffpure import DiffPure
 from idc.peers.diffusion import Diffusion
@@ -21,12 +22,7 @@ _SETTINGS: dict[str, dict[str, Callable[[str], Any]]] = {
     "diffpure": {"depth": float, "steps": int, "eta": float},
     "zdc": {"timesteps": int, "weights": str, "temperature": float, "rows": int},
 }
-_SETTINGS["rdc"] = _SETTINGS["zdc"] | {"maximise": int, "budget": lambda text: _fraction(text), "rate": float}
-
-
-def _fraction(text: str) -> float:
-    over, _, under = text.partition("/")
-    return float(over) / float(under or 1)
+_SETTINGS["rdc"] = _SETTINGS["zdc"] | {"maximise": int, "budget": fraction, "rate": float}
 
 
 def is_named(name: str) -> bool:

@@ -10,13 +10,12 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from idc.errors import IDCError
 from idc.files import whole_file, write_text
 from idc.records import read_json
 from idc.report import figures
-from idc.report.curves import COLOURS
+from idc.report.curves import COLOURS, flops_scale
 from idc.report.html import share
 
 _PUBLISHED_EPS = 8 / 255
@@ -113,11 +112,7 @@ def figure(rows: Sequence[dict[str, Any]], *, with_published: bool = False) -> F
                 _circle(axes, row, own, colours[row["name"]], largest, full=protocol == strongest)
         if with_published and comparable(rows, eps):
             _published(axes)
-        axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
-        axes.xaxis.set_minor_formatter(NullFormatter())
-        low, high = axes.get_xlim()
-        axes.set_xlim(low / 1.6, high * 1.6)
+        flops_scale(axes)
         axes.set(ylabel="robust accuracy, %", ylim=(-4, 104))
         own = [r for r in rows if r["eps"] == eps]
         images = ", ".join(map(str, sorted({r["images"] for r in own})))

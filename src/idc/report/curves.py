@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from idc.report.results import Result, eps_text
 
@@ -53,6 +54,15 @@ def over_eps(results: Sequence[Result]) -> Figure | None:
     return figure
 
 
+def flops_scale(axes: Axes) -> None:
+    """A logarithmic axis of GFLOPs that can be read within a decade too, with room for circles at both ends."""
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    low, high = axes.get_xlim()
+    axes.set_xlim(low / 1.6, high * 1.6)
+
+
 def over_flops(results: Sequence[Result]) -> Figure | None:
     """Robust accuracy over the FLOPs of one answer, circles as large as these; None below two results."""
     points = [r for r in results if r.summary["attacks"] and r.summary["answer"]["flops"]]
@@ -73,7 +83,7 @@ def over_flops(results: Sequence[Result]) -> Figure | None:
         axes.scatter(x, mean, s=sizes, color=colour, alpha=0.5, label=protocol, edgecolors=colour)
         for r, a, b in zip(own, x, mean, strict=True):
             axes.annotate(eps_text(r.eps), (a, b), textcoords="offset points", xytext=(9, -3), fontsize=7)
-    axes.set_xscale("log")
+    flops_scale(axes)
     _finish(axes, "GFLOPs of one answer (circle area); labels: eps")
     return figure
 

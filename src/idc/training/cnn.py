@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from idc.classifier import evaluation_mode
 from idc.data import ImageSet
 from idc.noise import Streams, derive_seed
-from idc.peers.cnn import CNN
+from idc.peers.cnn import CNN, normalised
 from idc.training.adversarial import ascend, divergence, random_start, threat_of
 from idc.training.objective import Call, check_fits
 from idc.training.peer_recipes import CNNRecipe
@@ -69,7 +69,7 @@ class Classifying:
         self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=bf16)
 
     def _logits(self, call: Call, images: Tensor) -> Tensor:
-        logits: Tensor = call((images - 0.5) * 4)
+        logits: Tensor = call(normalised(images))
         return logits.float()
 
     def _attacked(self, loss: Any, images: Tensor, random: torch.Generator, *, steps: int, start: float) -> Tensor:
@@ -148,7 +148,6 @@ class Classifying:
         return None
 
     def save(self, network: nn.Module, folder: Path, card: dict[str, Any]) -> None:
-        model = CNN(self.model.config)
-        model.network.load_state_dict(network.state_dict())
+        model = CNN(self.model.config, network)
         model.card = card
         model.save_pretrained(folder)

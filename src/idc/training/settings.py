@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from idc.errors import IDCError
+from idc.fraction import fraction
 
 if TYPE_CHECKING:  # the command line reads the fields of a recipe before anything heavy is imported
     from idc.data import Augmentation
@@ -86,11 +87,6 @@ class Settings:
 S = TypeVar("S", bound=Settings)
 
 
-def _number(text: str) -> float:
-    over, _, under = text.partition("/")
-    return float(over) / float(under) if under else float(over)
-
-
 def convert(kind: type[Settings], field: dataclasses.Field[Any], text: str) -> Any:
     """A field's value from the text of a command-line flag; a fraction such as 8/255 is a number.
 
@@ -107,7 +103,7 @@ def convert(kind: type[Settings], field: dataclasses.Field[Any], text: str) -> A
             return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}[text.lower()]
         if typing.get_origin(wanted) is tuple:
             return () if text.lower() == "none" else tuple(float(part) for part in text.split(",") if part.strip())
-        return int(text) if wanted is int else _number(text) if wanted is float else text
+        return int(text) if wanted is int else fraction(text) if wanted is float else text
     except (ValueError, KeyError, ZeroDivisionError) as error:
         expected = {bool: "true or false", int: "a whole number", float: "a number"}.get(
             wanted, "numbers with commas between"

@@ -1,9 +1,10 @@
 """From names to a run: data, network and recipe put together."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 
@@ -47,24 +48,40 @@ def _bridge(values: Any) -> BridgeSpec:
         raise IDCError(f"bridge {values}", f"a mapping of {names}", "correct the YAML file") from error
 
 
+@contextmanager
+def fresh_weights(recipe: Settings) -> Iterator[None]:
+    """Inside, weights follow from the recipe's seed alone; the global generator is left as found."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(recipe.seed, "weights"))
+        yield
+
+
 def build_model(spec: UNetSpec, data: datasets.ImageSet, recipe: Recipe, bridge: BridgeSpec | None = None) -> IDC:
     """A fresh classifier for ``data``; its weights follow from the recipe's seed alone."""
     if recipe.dropout is not None:
         spec = replace(spec, dropout=recipe.dropout)
     config = IDCConfig(data.num_classes, data.shape, spec, bridge=bridge or BridgeSpec(), class_names=data.class_names)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(recipe.seed, "weights"))
+    with fresh_weights(recipe):
         model = IDC(config)
         if recipe.init == "normal":
             init_normal_(model.unet)
     return model
 
 
+class Loading(TypedDict, total=False):
+    """How data are loaded: the flags that every training has."""
+
+    limit: int | None
+    image_size: int | None
+    channels: int | None
+    skip_bad: bool
+
+
 def load_splits(
     source: str,
     *,
-    limit: int | None,
     say: Callable[[str], object],
+    limit: int | None = None,
     image_size: int | None = None,
     channels: int | None = None,
     skip_bad: bool = False,

@@ -2,19 +2,16 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import Any, Unpack
 
 from idc.errors import IDCError
-from idc.noise import derive_seed
 from idc.peers.cnn import CNN, CNNConfig
 from idc.peers.diffusion import Diffusion, DiffusionConfig
 from idc.training.cnn import Classifying
 from idc.training.denoising import Denoising
 from idc.training.peer_recipes import CNN_RECIPES, NOISE_RECIPES
 from idc.training.settings import S, override
-from idc.training.start import load_splits, run_training
+from idc.training.start import Loading, fresh_weights, load_splits, run_training
 from idc.training.trainer import TrainResult
 
 
@@ -38,12 +35,9 @@ def start_cnn(
     width: int = 0,
     recipe: str = "auto",
     resume: bool = False,
-    image_size: int | None = None,
-    channels: int | None = None,
-    skip_bad: bool = False,
-    limit: int | None = None,
     changes: dict[str, Any] | None = None,
     say: Callable[[str], object] = print,
+    **loading: Unpack[Loading],
 ) -> TrainResult:
     """Train a CNN: what ``idc train-peer cnn`` does.
 
@@ -52,18 +46,15 @@ def start_cnn(
         out: the run's folder.
         arch, width: see ``CNNConfig``.
         recipe: a name in ``CNN_RECIPES``, or "auto"; ``changes`` override its fields.
-        resume, image_size, channels, skip_bad, limit, say: as for ``start_training``.
+        resume, say, loading: as for ``start_training``.
 
     Raises:
         IDCError: for any input that cannot be used.
     """
     chosen = choose(CNN_RECIPES, recipe, data, changes)
-    train, validation = load_splits(
-        data, limit=limit, say=say, image_size=image_size, channels=channels, skip_bad=skip_bad
-    )
+    train, validation = load_splits(data, say=say, **loading)
     config = CNNConfig(arch, train.num_classes, train.shape, width, train.class_names)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(chosen.seed, "weights"))
+    with fresh_weights(chosen):
         model = CNN(config)
     about = {"data": data, "arch": arch, "width": config.width}
     objective = Classifying(model, chosen)
@@ -85,19 +76,16 @@ def start_ddpm(
     network: str = "auto",
     recipe: str = "auto",
     resume: bool = False,
-    image_size: int | None = None,
-    channels: int | None = None,
-    skip_bad: bool = False,
-    limit: int | None = None,
     changes: dict[str, Any] | None = None,
     say: Callable[[str], object] = print,
+    **loading: Unpack[Loading],
 ) -> TrainResult:
     """Train a diffusion model: what ``idc train-peer ddpm`` does.
 
     Args:
         network: a name in ``NETWORKS``, or "auto": "digits" for digits, else "small".
         recipe: a name in ``NOISE_RECIPES``, or "auto"; ``changes`` override its fields.
-        data, out, resume, image_size, channels, skip_bad, limit, say: as for ``start_cnn``.
+        data, out, resume, say, loading: as for ``start_cnn``.
 
     Raises:
         IDCError: for any input that cannot be used.
@@ -106,13 +94,10 @@ def start_ddpm(
     network = ("digits" if data == "digits" else "small") if network == "auto" else network
     if network not in NETWORKS:
         raise IDCError(f"network {network!r}", f"one of {', '.join(NETWORKS)}", "correct its name")
-    train, validation = load_splits(
-        data, limit=limit, say=say, image_size=image_size, channels=channels, skip_bad=skip_bad
-    )
+    train, validation = load_splits(data, say=say, **loading)
     names = train.class_names if chosen.conditional else ()
     config = DiffusionConfig(train.shape, len(names), class_names=names, **NETWORKS[network])
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(chosen.seed, "weights"))
+    with fresh_weights(chosen):
         model = Diffusion(config)
     objective = Denoising(model, chosen)
     about = {"data": data, "network": network}

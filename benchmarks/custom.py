@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from idc.attacks.gradient import Attack
+from idc.attacks.target import COUNTED
 from idc.attacks.threat import Threat
 from idc.evaluation.protocol import Protocol
 from idc.evaluation.runner import Problem, Runner
@@ -42,7 +43,7 @@ def run(
     if rank:
         return None
     costs = read_costs(out)
-    kinds = ("seconds", "forward", "backward")
+    kinds = ("seconds", *COUNTED)
     per = {kind: {k: v / costs["images"] for k, v in costs[kind].items()} for kind in kinds}
     settings = runner.settings() | {"threads": torch.get_num_threads(), "processes": world}
     return summarise_lines(read_lines(out), images.class_names) | {"cost": per, "flags": costs["flags"],

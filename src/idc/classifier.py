@@ -153,6 +153,8 @@ class IDC(
         """Whether the default answer draws noise."""
         return len(self.config.visits) > 1 and self.config.bridge.eta > 0
 
+    shares_draws = True  # see Classifier: the first evaluation sees no noise
+
     @property
     def networks(self) -> tuple[nn.Module, ...]:
         """What is counted as a network evaluation."""
@@ -299,10 +301,16 @@ class IDC(
         eta: float | None = None,
         generator: torch.Generator | None = None,
         noise: Tensor | None = None,
+        draws: int = 1,
     ) -> Tensor:
-        """Logits ``-distances / temperature``, (B, K): not probabilities. Arguments as for ``translate``."""
-        distances = self.distances(images, visits=visits, eta=eta, generator=generator, noise=noise)
-        return -distances / self.config.temperature
+        """Logits ``-distances / temperature``, (B, K): not probabilities. Arguments as for ``translate``.
+
+        With ``draws`` above 1, (draws*B, K), draw by draw, from one first evaluation; ``noise`` then has as many rows.
+        """
+        check_images(images, self.input_shape)
+        visits, eta = self._settings(visits, eta)
+        *_, last = self._chain(images, visits, eta, _noise_source(generator, noise), draws=draws)
+        return _of_each(-self._label_distances(last.x0_hat) / self.config.temperature, draws * len(images))
 
     @torch.no_grad()
     def predict(
@@ -377,9 +385,11 @@ class IDC(
             return -self._label_distances(x0_hat, clip=False) / self.config.temperature
 
         def run(visits: tuple[int, ...], read: Logits, *, average: bool = False) -> Logits:
-            def logits(images: Tensor) -> Tensor:
-                steps = list(self._chain(images, visits, self.config.bridge.eta, _noise_source(None, None), clip=False))
-                return read(torch.stack([s.x0_hat for s in steps]).mean(0) if average else steps[-1].x0_hat)
+            def logits(images: Tensor, draws: int = 1) -> Tensor:
+                noise, eta, rows = _noise_source(None, None), self.config.bridge.eta, draws * len(images)
+                steps = list(self._chain(images, visits, eta, noise, draws=draws, clip=False))
+                each = [_of_each(s.x0_hat, rows) for s in steps] if average else [steps[-1].x0_hat]
+                return _of_each(read(torch.stack(each).mean(0) if average else each[0]), rows)
 
             return logits
 
@@ -419,6 +429,11 @@ class IDC(
         from idc import storage
 
         return storage.load(str(pretrained_model_name_or_path), revision=revision).to(device)
+
+
+def _of_each(values: Tensor, rows: int) -> Tensor:
+    """``values`` of every draw: those of an evaluation that all draws share are repeated."""
+    return values if len(values) == rows else values.repeat(rows // len(values), *[1] * (values.ndim - 1))
 
 
 def _to_unit(x0_hat: Tensor, clip: bool) -> Tensor:

@@ -27,8 +27,9 @@ class Classifier(Protocol):
     ``stochastic`` says whether two calls on the same images may differ. ``surrogates`` maps a name to a function
     images -> logits that is easier to differentiate than the real answer: the model's own list of weak spots.
 
-    A model may also have ``networks``, the modules whose calls count as network evaluations (by default itself), and
-    ``card``, a mapping whose "Training" says what its training took.
+    A model may also have ``networks``, the modules whose calls count as network evaluations (by default itself),
+    ``card``, a mapping whose "Training" says what its training took, and ``shares_draws = True``: it and its surrogates
+    then take ``draws=n`` and answer (n*B, K), draw by draw, doing what needs no noise only once for all of them.
     """
 
     @property

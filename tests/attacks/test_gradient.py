@@ -87,7 +87,7 @@ def test_chunks_do_not_change_the_gradient(chunk):
         )
 
     for found, expected in zip(run(chunk), run(20), strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("chunk", [1, 6, 100])

@@ -9,6 +9,7 @@ from idc.evaluation.cost import answer_cost, evaluation_cost, forward_flops, gra
 from noise_models import Linear
 
 IMAGE = torch.full((1, 1, 4, 4), 0.5)
+COUNTS = {"forward": {}, "backward": {}, "spared": {}, "spared_backward": {}, "images": 10}
 
 
 def test_flops_of_a_linear_model():
@@ -29,7 +30,7 @@ def test_weights_cost_nothing_in_a_gradient_by_the_image():
 
 def test_floor_is_flops_over_rate():
     target = Target.of(Linear())
-    cost = evaluation_cost(target, IMAGE, {"answer": 30}, {"answer": 20}, 10, 5.0)
+    cost = evaluation_cost(target, IMAGE, COUNTS | {"forward": {"answer": 30}, "backward": {"answer": 20}}, 5.0)
     assert cost["flops"] == (10 * 128 + 20 * 256) / 10
     assert (cost["forward"], cost["backward"], cost["seconds"]) == ({"answer": 3.0}, {"answer": 2.0}, 0.5)
     assert cost["floor_seconds"] == pytest.approx(cost["flops"] / cost["peak_flops_per_second"])

@@ -12,21 +12,32 @@ from idc.noise import Streams
 from idc.types import Classifier, Logits
 
 ANSWER = "answer"
+COUNTED = ("forward", "backward", "spared", "spared_backward")
 
 
 @dataclass(slots=True)
 class Tally:
-    """Images (times draws) that went forward and backward, by function; what third parties' flags said."""
+    """Images (times draws) that went forward and backward, by function; what third parties' flags said.
+
+    ``spared`` and ``spared_backward`` are those among them whose part that needs no noise another draw had done.
+    """
 
     forward: dict[str, int] = field(default_factory=dict)
     backward: dict[str, int] = field(default_factory=dict)
+    spared: dict[str, int] = field(default_factory=dict)
+    spared_backward: dict[str, int] = field(default_factory=dict)
     flags: list[str] = field(default_factory=list)
 
-    def add(self, name: str, images: int, *, backward: bool) -> None:
-        """Count one evaluation of the function ``name``."""
-        self.forward[name] = self.forward.get(name, 0) + images
-        if backward:
-            self.backward[name] = self.backward.get(name, 0) + images
+    def add(self, name: str, images: int, *, spared: int = 0, backward: bool = False) -> None:
+        """Count one evaluation of the function ``name``; its own forward pass is not counted again if ``backward``."""
+        rows, done = (self.backward, self.spared_backward) if backward else (self.forward, self.spared)
+        rows[name] = rows.get(name, 0) + images
+        if spared:
+            done[name] = done.get(name, 0) + spared
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """What was counted, by kind and function."""
+        return {kind: getattr(self, kind) for kind in COUNTED}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,6 +49,7 @@ class Target:
         surrogates: by name, functions that are easier to differentiate.
         stochastic: whether two calls of ``answer`` may differ.
         chunk: images times draws in one call at most.
+        shares_draws: whether the functions take ``draws``, see ``Classifier``.
     """
 
     answer: Logits
@@ -45,12 +57,14 @@ class Target:
     stochastic: bool = False
     chunk: int = 512
     tally: Tally = field(default_factory=Tally)
+    shares_draws: bool = False
     _noisy: dict[str, bool] = field(default_factory=dict)
 
     @classmethod
     def of(cls, classifier: Classifier, *, chunk: int = 512) -> "Target":
         """All that ``classifier`` offers."""
-        return cls(classifier, classifier.surrogates(), classifier.stochastic, chunk)
+        shares = getattr(classifier, "shares_draws", False) is True
+        return cls(classifier, classifier.surrogates(), classifier.stochastic, chunk, shares_draws=shares)
 
     def function(self, name: str) -> Logits:
         """The function of that name.
@@ -95,10 +109,21 @@ class Target:
 
     def _call(self, name: str, x: Tensor, streams: Streams, draws: range) -> Tensor:
         """(len(draws) * B, K): ``x`` (B, ...) once for each draw."""
-        batch = x.repeat(len(draws), *[1] * (x.ndim - 1)) if len(draws) > 1 else x
-        self.tally.add(name, len(batch), backward=False)
         with streams.feeding(draws):
-            return self.function(name)(batch)
+            return self.ask(name, x, len(draws))
+
+    def ask(self, name: str, x: Tensor, draws: int = 1) -> Tensor:
+        """(draws * B, K), draw by draw, with whatever noise the function draws; counted."""
+        self.count(name, len(x), draws)
+        function = self.function(name)
+        if self.shares_draws and draws > 1:
+            return function(x, draws=draws)  # type: ignore[call-arg]  # the model says that it takes them
+        return function(x.repeat(draws, *[1] * (x.ndim - 1)) if draws > 1 else x)
+
+    def count(self, name: str, images: int, draws: int, *, backward: bool = False) -> None:
+        """Count a pass of so many images, each for so many draws."""
+        spared = (draws - 1) * images if self.shares_draws else 0
+        self.tally.add(name, draws * images, spared=spared, backward=backward)
 
     def gradient(
         self,
@@ -141,7 +166,7 @@ class Target:
                     logits = self._call(name, piece, streams.take(part), many)
                     n = len(many)
                     each = objective(logits, classes[part].repeat(n), None if wanted is None else wanted.repeat(n))
-                self.tally.backward[name] = self.tally.backward.get(name, 0) + len(logits)
+                self.count(name, len(part), n, backward=True)
                 gradient = gradient + _input_gradient(each.sum(), piece)
                 loss = loss + each.detach().view(n, -1).sum(0)
                 mean = mean + logits.detach().view(n, len(part), -1).sum(0)
@@ -162,7 +187,7 @@ class Target:
                 each = self._call(name, piece, streams.take(part), range(draws)).view(draws, len(part), -1)
                 mean = each.mean(0)
                 loss = objective(mean, classes[part], None if targets is None else targets[part])
-            self.tally.backward[name] = self.tally.backward.get(name, 0) + draws * len(part)
+            self.count(name, len(part), draws, backward=True)
             parts.append((loss.detach(), _input_gradient(loss.sum(), piece), mean.detach()))
         losses, gradients, means = zip(*parts, strict=True)
         return torch.cat(losses), torch.cat(gradients), torch.cat(means)

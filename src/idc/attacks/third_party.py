@@ -57,24 +57,23 @@ class _Module(nn.Module):
         return torch.cat(pieces).clone()  # Square writes into what it is given
 
     def _piece(self, images: Tensor) -> Tensor:
-        batch = images.repeat(self.draws, 1, 1, 1) if self.draws > 1 else images
-        backward = torch.is_grad_enabled() and images.requires_grad
-        self.target.tally.add(self.name, len(batch), backward=backward)
-        function = self.target.function(self.name)
         if self.reseed:
             with torch.random.fork_rng(devices=_devices(images)):
                 torch.manual_seed(0)
-                logits = self._call(function, batch, backward)
+                logits = self._ask(images)
         else:
-            logits = self._call(function, batch, backward)
+            logits = self._ask(images)
         return logits.view(self.draws, len(images), -1).mean(0)
 
-    @staticmethod
-    def _call(function: Logits, batch: Tensor, backward: bool) -> Tensor:
-        if backward:
-            return _ToImages.apply(batch, function)  # type: ignore[no-untyped-call]
+    def _ask(self, images: Tensor) -> Tensor:
+        def function(x: Tensor) -> Tensor:
+            return self.target.ask(self.name, x, self.draws)
+
+        if torch.is_grad_enabled() and images.requires_grad:
+            self.target.count(self.name, len(images), self.draws, backward=True)
+            return _ToImages.apply(images, function)  # type: ignore[no-untyped-call]
         with torch.no_grad():
-            return function(batch)
+            return function(images)
 
 
 def _devices(images: Tensor) -> list[torch.device]:

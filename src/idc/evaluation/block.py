@@ -67,7 +67,7 @@ class Block:
             "names": self.names,
             "judged": {name: [_pair(j) for j in judged] for name, judged in self.judged.items()},
             "seconds": self.seconds,
-            "tally": {"forward": tally.forward, "backward": tally.backward, "flags": tally.flags},
+            "tally": tally.counts() | {"flags": tally.flags},
         }
 
     def restore(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:

@@ -1,7 +1,8 @@
 """What an answer and an evaluation cost, counted: FLOPs, forward and backward passes, and the floor of the time."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -77,41 +78,60 @@ def answer_cost(classifier: Classifier, device: torch.device) -> dict[str, Any]:
 
 
 def peak_rate(device: torch.device, *, size: int = 2048, seconds: float = 0.5) -> float:
-    """The best float32 matrix product rate measured here and now, FLOP/s."""
-    a = torch.randn(size, size, device=device, generator=torch.Generator(device).manual_seed(0))
+    """The best float32 rate of a matrix product or a 3x3 convolution measured here and now, FLOP/s."""
+    random = torch.Generator(device).manual_seed(0)
+    a = torch.randn(size, size, device=device, generator=random)
+    images = torch.randn(16, size // 8, 16, 16, device=device, generator=random)
+    weight = torch.randn(size // 8, size // 8, 3, 3, device=device, generator=random)
+    works: list[tuple[int, Callable[[], Tensor]]] = [
+        (2 * size**3, partial(torch.matmul, a, a)),
+        (2 * images.numel() * weight[0].numel(), partial(nn.functional.conv2d, images, weight, padding=1)),
+    ]
     best, end = 0.0, time.perf_counter() + seconds
     while time.perf_counter() < end:
-        began = time.perf_counter()
-        a @ a
-        if a.is_cuda:
-            torch.cuda.synchronize()
-        best = max(best, 2 * size**3 / (time.perf_counter() - began))
+        for flops, work in works:  # on many a CPU different libraries do the two, at very different rates
+            began = time.perf_counter()
+            work()
+            if a.is_cuda:
+                torch.cuda.synchronize()
+            best = max(best, flops / (time.perf_counter() - began))
     return best
 
 
-def evaluation_cost(
-    target: Target, image: Tensor, forward: dict[str, int], backward: dict[str, int], images: int, seconds: float
-) -> dict[str, Any]:
+def _shared(count: Callable[[Logits, Tensor], int], function: Logits, image: Tensor) -> int:
+    """FLOPs that two draws share: what ``count`` finds for one draw twice, less what it finds for two."""
+    return 2 * count(function, image) - count(lambda x: function(x, draws=2), image)  # type: ignore[call-arg]
+
+
+def _total_flops(target: Target, image: Tensor, counts: Mapping[str, Mapping[str, int]]) -> int:
+    flops = 0
+    for name, calls in counts["forward"].items():
+        function = target.function(name)
+        back, spared_back = counts["backward"].get(name, 0), counts["spared_backward"].get(name, 0)
+        spared = counts["spared"].get(name, 0) - spared_back
+        flops += (calls - back) * forward_flops(function, image)
+        flops += back * gradient_flops(function, image) if back else 0
+        flops -= spared * _shared(forward_flops, function, image) if spared else 0
+        flops -= spared_back * _shared(gradient_flops, function, image) if spared_back else 0
+    return flops
+
+
+def evaluation_cost(target: Target, image: Tensor, counts: Mapping[str, Any], seconds: float) -> dict[str, Any]:
     """Counts of an evaluation turned into FLOPs and compared with the floor.
 
     Args:
         target: whose functions were called.
         image: (1, C, H, W), for counting.
-        forward, backward: images times draws, by function.
-        images: evaluated.
+        counts: what ``Tally`` counted, and ``images``, as many as were evaluated.
         seconds: they took in all.
 
     Returns:
         Per image: ``forward``, ``backward``, ``flops``, ``seconds``; and ``floor_seconds``, the FLOPs at the best
-        matrix product rate measured here, with ``ratio``, seconds over floor.
+        rate measured here, with ``ratio``, seconds over floor.
     """
-    flops = 0
-    for name, calls in forward.items():
-        function = target.function(name)
-        back = backward.get(name, 0)
-        flops += (calls - back) * forward_flops(function, image)
-        flops += back * gradient_flops(function, image) if back else 0
-    rate, per = peak_rate(image.device), max(1, images)
+    forward, backward = counts["forward"], counts["backward"]
+    flops = _total_flops(target, image, counts)
+    rate, per = peak_rate(image.device), max(1, counts["images"])
     floor = flops / rate / per
     return {
         "forward": {k: v / per for k, v in forward.items()},

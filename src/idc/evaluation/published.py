@@ -1,5 +1,7 @@
 """What the paper's attacks see of a model, as its code really runs them (method.md)."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -16,8 +18,8 @@ def published(target: Target, *, probabilities: bool = True) -> Target:
             other flaw, noise that repeats in every call, is a setting of the attacks.
     """
 
-    def softmax(images: Tensor) -> Tensor:
-        return torch.softmax(target.answer(images), dim=1)
+    def softmax(images: Tensor, **draws: int) -> Tensor:
+        return torch.softmax(target.answer(images, **draws), dim=1)
 
     surrogates = {**target.surrogates, PUBLISHED: softmax if probabilities else target.answer}
-    return Target(target.answer, surrogates, target.stochastic, target.chunk, target.tally)
+    return replace(target, surrogates=surrogates, _noisy={})

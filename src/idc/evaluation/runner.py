@@ -215,8 +215,8 @@ class Runner:
         if index == 0:
             pictures = {"images": images[:PICTURES], "worst": block.worst[:PICTURES], "ids": ids[:PICTURES]}
             self._save(self.out / "first.safetensors", pictures)
-        cost = {"block": index, "images": len(ids), "seconds": block.seconds, "forward": target.tally.forward,
-                "backward": target.tally.backward, "flags": target.tally.flags}  # fmt: skip
+        cost = {"block": index, "images": len(ids), "seconds": block.seconds, "flags": target.tally.flags}
+        cost |= target.tally.counts()
         records.append(self.out / f"{COSTS}-{self.rank}.jsonl", [cost])
         records.append(self.out / f"{LINES}-{self.rank}.jsonl", lines)
         self._partial(index).unlink(missing_ok=True)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from idc import records
+from idc.attacks.target import COUNTED
 from idc.errors import IDCError
 from idc.evaluation.runner import COSTS, LINES
 from idc.evaluation.verdict import Judged, verdict, wilson
@@ -74,11 +75,12 @@ def _confusion(lines: Sequence[Line], classes: int) -> dict[str, list[list[int]]
 
 
 def read_costs(folder: Path) -> dict[str, Any]:
-    """Sums over blocks: ``seconds`` by attack, ``forward`` and ``backward`` by function, ``flags``, ``images``."""
-    total: dict[str, Any] = {"seconds": {}, "forward": {}, "backward": {}, "flags": [], "images": 0}
+    """Sums over blocks: ``seconds`` by attack, what ``Tally`` counts by function, ``flags``, ``images``."""
+    summed = ("seconds", *COUNTED)
+    total: dict[str, Any] = {kind: {} for kind in summed} | {"flags": [], "images": 0}
     for row in records.read_all(folder, f"{COSTS}-*.jsonl", "block").values():
-        for kind in ("seconds", "forward", "backward"):
-            for name, value in row[kind].items():
+        for kind in summed:
+            for name, value in row.get(kind, {}).items():  # older lines do not know all of them
                 total[kind][name] = total[kind].get(name, 0) + value
         total["flags"] += [flag for flag in row["flags"] if flag not in total["flags"]]
         total["images"] += row["images"]

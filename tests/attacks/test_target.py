@@ -1,0 +1,91 @@
+"""Draws that share what needs no noise: the same answers and gradients as asked one by one, for the cost counted."""
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from conftest import tiny_model
+from idc.attacks.objective import CrossEntropy
+from idc.attacks.target import ANSWER, Target
+from idc.evaluation.cost import evaluation_cost
+from idc.evaluation.published import PUBLISHED, published
+from idc.noise import Streams
+
+MODEL = tiny_model()
+IMAGES = torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+CLASSES = torch.tensor([0, 1, 2, 3, 0])
+FUNCTIONS = [ANSWER, *MODEL.surrogates()]
+
+
+def streams():
+    return Streams(torch.arange(5), 7)
+
+
+def evaluated(work):
+    """Rows that went through the network."""
+    rows = 0
+
+    def count(_, args):
+        nonlocal rows
+        rows += len(args[0])
+
+    hook = MODEL.unet.register_forward_pre_hook(count)
+    try:
+        work()
+    finally:
+        hook.remove()
+    return rows
+
+
+def test_draws_of_the_answer_are_the_answers_with_that_noise():
+    noise = torch.randn(2, 15, 1, 8, 8, generator=torch.Generator().manual_seed(2))
+    together = MODEL(IMAGES, noise=noise, draws=3)
+    each = [MODEL(IMAGES, noise=noise[:, 5 * i : 5 * i + 5]) for i in range(3)]
+    torch.testing.assert_close(together, torch.cat(each), rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(each[0], each[1], atol=1e-3)
+    torch.testing.assert_close(MODEL(IMAGES, visits=(3,), draws=2), MODEL(IMAGES, visits=(3,)).repeat(2, 1))
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("chunk", [3, 100])
+def test_shared_draws_are_those_asked_one_by_one(name, chunk):
+    shared, apart = Target.of(MODEL, chunk=chunk), Target(MODEL, MODEL.surrogates(), True, chunk)
+    assert (shared.shares_draws, apart.shares_draws) == (True, False)
+    torch.testing.assert_close(
+        shared.logits(name, IMAGES, streams(), draws=4), apart.logits(name, IMAGES, streams(), draws=4),
+        rtol=1e-4, atol=1e-5,
+    )  # fmt: skip
+    for mean_of in ("loss", "outputs"):
+        found, expected = (
+            t.gradient(name, IMAGES, CLASSES, streams(), objective=CrossEntropy(), draws=4, mean_of=mean_of)
+            for t in (shared, apart)
+        )
+        for one, other in zip(found, expected, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
+
+
+def test_the_first_evaluation_is_made_once_for_all_draws():
+    target = Target.of(MODEL)
+    assert evaluated(lambda: target.logits(ANSWER, IMAGES, streams(), draws=8)) == 5 * (1 + 2 * 8)
+    rows = evaluated(
+        lambda: target.gradient(ANSWER, IMAGES, CLASSES, streams(), objective=CrossEntropy(), draws=8)
+    )  # fmt: skip
+    assert rows == 5 * (1 + 2 * 8)
+    seen = published(target)
+    assert evaluated(lambda: seen.logits(PUBLISHED, IMAGES, streams(), draws=8)) == 5 * (1 + 2 * 8)
+
+
+def test_the_cost_of_shared_draws_is_what_torch_counts():
+    """FLOPs from the tally against torch's own count of the same calls as they ran."""
+    target = Target.of(MODEL)
+    images = IMAGES[:1].clone()
+    counter = FlopCounterMode(display=False)
+    with sdpa_kernel(SDPBackend.MATH), counter:
+        target.logits(ANSWER, images, streams().take(torch.tensor([0])), draws=6)
+    forward = counter.get_total_flops()
+    counts = target.tally.counts() | {"images": 1}
+    assert counts["spared"] == {ANSWER: 5}
+    assert evaluation_cost(target, images, counts, 1.0)["flops"] == forward
+    alone = evaluation_cost(target, images, counts | {"spared": {}}, 1.0)["flops"]
+    assert alone / forward == pytest.approx(18 / 13, rel=0.01)  # three evaluations a draw against one and two a draw

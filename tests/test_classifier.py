@@ -224,3 +224,26 @@ def test_an_empty_batch_gives_an_empty_prediction(model):
     found = model.predict(torch.empty(0, 1, 8, 8))
     assert found.classes.shape == (0,)
     assert found.distances.shape == (0, 4)
+
+
+def test_bf16_stays_inside_the_network(model, images, noise):
+    """The network rounds to eight bits; bridge, distances and logits do not, and the answers stay what they were."""
+    half, full = model.with_precision("bf16"), model.with_precision("fp32")
+    found, expected = half(images, noise=noise[:2]), full(images, noise=noise[:2])
+    assert found.dtype == torch.float32
+    assert 0 < (found - expected).abs().max() < 0.02 * (expected.max() - expected.min()) + 0.05
+    assert half.translate(images, noise=noise).dtype == torch.float32
+    seen = []
+    hook = model.unet.net.conv_in.register_forward_hook(lambda _, args, output: seen.append(output.dtype))
+    for name, logits in half.surrogates().items():
+        assert logits(images).dtype == torch.float32, name
+    hook.remove()
+    assert set(seen) == {torch.bfloat16}
+    x = images.clone().requires_grad_()
+    half(x, noise=noise[:2]).sum().backward()
+    assert x.grad.dtype == torch.float32
+    assert torch.isfinite(x.grad).all()
+    assert not full.bf16
+    assert half.with_answer(visits=(3,)).bf16
+    with pytest.raises(IDCError, match="fp32, bf16, auto"):
+        model.with_precision("fp16")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "idc"
-FOUNDATION = {"errors", "types", "noise", "records", "files", "hub", "progress", "saved", "fraction"}
+FOUNDATION = {"errors", "types", "noise", "records", "files", "hub", "progress", "saved", "fraction", "hardware"}
 METHOD = {"labels", "bridge", "unet"}
 ALLOWED = {
     "__init__": {"bridge", "classifier", "errors", "labels", "unet"},
@@ -18,6 +18,7 @@ ALLOWED = {
     "records": {"errors", "files"},
     "progress": set(),
     "fraction": set(),
+    "hardware": set(),
     "saved": {"errors", "files", "hub"},
     "labels": FOUNDATION,
     "bridge": FOUNDATION,

@@ -1,7 +1,7 @@
 """``IDC``: the image-to-image diffusion classifier (paper; method.md "Classification")."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -15,10 +15,12 @@ from torch.utils.checkpoint import checkpoint
 from idc import noise as streams
 from idc.bridge import Bridge, BridgeSpec, check_eta, default_visits
 from idc.errors import IDCError
+from idc.hardware import bf16_pays
 from idc.labels import fingerprint, orthogonal_labels
 from idc.types import Logits, check_images, name_classes
 from idc.unet import BridgeUNet, UNetSpec
 
+PRECISIONS = ("fp32", "bf16", "auto")
 Noise = Callable[[int, Tensor], Tensor]  # (reverse step, x) -> standard normal like x
 
 
@@ -128,6 +130,7 @@ class IDC(
         self.labels_sha256 = fingerprint(labels)
         self.labels: Tensor
         self.register_buffer("labels", labels, persistent=False)
+        self.bf16 = False  # see with_precision
         self.checkpointing = False  # recompute each evaluation in the backward pass: the memory of one, not of all
         self.card: dict[str, Any] = {}  # what a model card says beyond the config: data, recipe, figures
 
@@ -174,6 +177,21 @@ class IDC(
         )
         return other
 
+    def with_precision(self, precision: str) -> "IDC":
+        """This model with its network in another precision; bridge, distances and logits stay float32.
+
+        Args:
+            precision: "fp32", "bf16", or "auto": bf16 where the device multiplies it.
+
+        Raises:
+            IDCError: for another word.
+        """
+        if precision not in PRECISIONS:
+            raise IDCError(f"precision {precision!r}", f"one of {', '.join(PRECISIONS)}", "correct --precision")
+        other = self.with_network(self.unet)
+        other.bf16 = precision == "bf16" or (precision == "auto" and bf16_pays(self.labels.device))
+        return other
+
     def with_network(self, unet: nn.Module) -> "IDC":
         """This model with another network of the same shape, such as averaged weights. Nothing is copied."""
         other = object.__new__(type(self))
@@ -188,10 +206,11 @@ class IDC(
     def _x0_hat(self, x_t: Tensor, t: int, y: Tensor, clip: bool) -> Tensor:
         # A 0-d timestep, filled on the device: no host copy, and the network broadcasts it.
         t_now = torch.full((), t, dtype=torch.int64, device=x_t.device)
-        if self.checkpointing and torch.is_grad_enabled():
-            moved = checkpoint(self.unet, x_t, t_now, y, use_reentrant=False, preserve_rng_state=self.training)
-        else:
-            moved = self.unet(x_t, t_now, y)
+        with torch.autocast(x_t.device.type, torch.bfloat16) if self.bf16 else nullcontext():
+            if self.checkpointing and torch.is_grad_enabled():
+                moved = checkpoint(self.unet, x_t, t_now, y, use_reentrant=False, preserve_rng_state=self.training)
+            else:
+                moved = self.unet(x_t, t_now, y)
         x0_hat = x_t - moved
         return x0_hat.clamp(-1, 1) if clip else x0_hat
 

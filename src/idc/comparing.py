@@ -33,7 +33,7 @@ _ALL: dict[str, _Kind] = {
 }  # fmt: skip
 _EACH: dict[str, _Kind] = {
     "model": _TEXT, "training": _TEXT, "limit": _COUNT, "draws": _COUNT, "chunk": _COUNT, "one_step": _BOOL,
-    "visits": _VISITS, "eta": _SHARE, "checkpointing": _BOOL,
+    "visits": _VISITS, "eta": _SHARE, "precision": _TEXT, "checkpointing": _BOOL,
 }  # fmt: skip
 
 
@@ -172,10 +172,10 @@ def _row(entry: Entry, eps: float, found: dict[str, tuple[str, dict[str, Any]]])
     """What the table says of one model at one eps, and the folder of each result."""
     _, first = next(iter(found.values()))
     answer, settings = first["answer"], first["settings"]
-    asked = {key: getattr(entry.request, key) for key in ("one_step", "visits", "eta")}
+    asked = {key: getattr(entry.request, key) for key in ("one_step", "visits", "eta", "precision")}
     return {
         "name": entry.name, "model": entry.request.model,
-        "answer": {key: value for key, value in asked.items() if value not in (None, False)},
+        "answer": {key: value for key, value in asked.items() if value not in (None, False, "fp32")},
         "norm": entry.request.norm, "eps": eps,
         "eps_text": eps_text(eps), "data": settings["data"]["source"], "split": settings["data"]["split"],
         "images": first["images"], "training": entry.training or answer.get("training"),

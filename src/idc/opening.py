@@ -66,6 +66,7 @@ class Request:
     one_step: bool = False
     visits: tuple[int, ...] | None = None
     eta: float | None = None
+    precision: str = "fp32"
     checkpointing: bool = False
     chunk: int = 512
     keep: bool = False
@@ -130,9 +131,10 @@ def open_both(request: Request, device: torch.device) -> tuple[Classifier, datas
         image_size=shape[1] if shape else None, channels=shape[0] if shape else None,
     )  # fmt: skip
     if isinstance(own, IDC):
-        own = _as_asked(own, request)
-    elif request.one_step or request.visits or request.eta is not None:
-        raise IDCError(request.model, "an IDC for --one-step, --visits or --eta", "leave the flag out")
+        own = _as_asked(own, request, device)
+    elif request.one_step or request.visits or request.eta is not None or request.precision != "fp32":
+        flags = "--one-step, --visits, --eta or --precision"
+        raise IDCError(request.model, f"an IDC for {flags}", "leave the flag out")
     own = own.to(device)
     for parameter in own.parameters():  # a ScriptModule has no requires_grad_
         parameter.requires_grad_(False)
@@ -141,10 +143,11 @@ def open_both(request: Request, device: torch.device) -> tuple[Classifier, datas
     return classifier, images
 
 
-def _as_asked(model: IDC, request: Request) -> IDC:
+def _as_asked(model: IDC, request: Request, device: torch.device) -> IDC:
     visits = model.one_step_visits if request.one_step else request.visits
     if visits is not None or request.eta is not None:
         model = model.with_answer(visits=visits, eta=request.eta)
+    model = model.to(device).with_precision(request.precision)
     model.checkpointing = request.checkpointing
     return model
 

@@ -18,7 +18,14 @@ def default_device() -> torch.device:
 
 
 def predict_files(
-    model: str, files: Sequence[Path], *, draws: int = 10, top: int = 1, seed: int = 0, one_step: bool = False
+    model: str,
+    files: Sequence[Path],
+    *,
+    draws: int = 10,
+    top: int = 1,
+    seed: int = 0,
+    one_step: bool = False,
+    precision: str = "fp32",
 ) -> list[dict[str, Any]]:
     """Classify image files.
 
@@ -29,7 +36,7 @@ def predict_files(
     Raises:
         IDCError: for a model or file that cannot be used.
     """
-    classifier = IDC.from_pretrained(model, device=default_device())
+    classifier = IDC.from_pretrained(model, device=default_device()).with_precision(precision)
     images = datasets.read_images(files, shape=classifier.input_shape)
     visits = classifier.one_step_visits if one_step else None
     found = classifier.predict(images, draws=draws, visits=visits, seed=seed)

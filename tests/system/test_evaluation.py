@@ -112,3 +112,13 @@ def test_mistakes(model, tmp_path):
     assert list(tmp_path.iterdir()) == []
     assert idc("evaluate", model, "--data", "digits", "--limit", 4, "--out", out).returncode == 0
     refused(idc("evaluate", model, "--data", "digits", "--limit", 4, "--seed", 1, "--out", out), "seed")
+
+
+def test_precision_is_part_of_the_result(model, tmp_path):
+    args = ("evaluate", model, "--data", "digits", "--limit", 20, "--draws", 3, "--out", tmp_path / "r")
+    assert idc(*args, "--precision", "bf16").returncode == 0
+    assert json.loads((tmp_path / "r" / "settings.json").read_text())["classifier"]["precision"] == "bf16"
+    refused(idc(*args), "precision", "choose another --out")
+    refused(idc(*args, "--precision", "half"), "fp32, bf16, auto")
+    peer = ("evaluate", "pyautoattack-resnet18", "--data", "digits", "--out", tmp_path / "p")
+    refused(idc(*peer, "--precision", "bf16"), "an IDC", "--precision")

@@ -24,6 +24,7 @@ Eot = Annotated[int | None, typer.Option("--eot", min=1, help="noise draws avera
 Restarts = Annotated[int | None, typer.Option("--restarts", min=1, help="of the gradient attacks")]
 Surrogate = Annotated[str | None, typer.Option("--surrogate", help="the function that pgd or apgd follows")]
 Visits = Annotated[str | None, typer.Option("--visits", help="timesteps of IDC's answer, such as 3,0")]
+Precision = Annotated[str, typer.Option("--precision", help="of IDC's network: fp32, bf16, or auto (what pays)")]
 Eta = Annotated[float | None, typer.Option("--eta", help="share of the noise in IDC's answer, 0 to 1")]
 Chunk = Annotated[int, typer.Option("--batch-size", min=1, help="images times draws at once: memory, not results")]
 Checkpointing = Annotated[bool, typer.Option("--checkpointing", help="less memory, a third more time (IDC)")]
@@ -60,8 +61,9 @@ def evaluate(
     model: Model, data: Data, out_folder: Out, protocol: Protocol = "clean",
     norm: Norm = "linf", eps: Eps = None, split: Split = "test", limit: Limit = None, draws: Draws = None,
     steps: Steps = None, eot: Eot = None, restarts: Restarts = None, surrogate: Surrogate = None,
-    one_step: OneStep = False, visits: Visits = None, eta: Eta = None, seed: Seed = 0, chunk: Chunk = 512,
-    checkpointing: Checkpointing = False, keep: Keep = False, skip_bad: SkipBad = False, data_name: DataName = None,
+    one_step: OneStep = False, visits: Visits = None, eta: Eta = None, precision: Precision = "fp32",
+    seed: Seed = 0, chunk: Chunk = 512, checkpointing: Checkpointing = False, keep: Keep = False,
+    skip_bad: SkipBad = False, data_name: DataName = None,
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Measure accuracy, clean and under attack, with intervals; an interrupted evaluation goes on.
@@ -75,8 +77,8 @@ def evaluate(
     knobs = {"steps": steps, "eot": eot, "restarts": restarts, "surrogate": surrogate}
     request = _request(
         model=model, data=data, protocol=protocol, norm=norm, eps=eps, split=split, limit=limit, draws=draws,
-        seed=seed, one_step=one_step, visits=visits, eta=eta, chunk=chunk, checkpointing=checkpointing, keep=keep,
-        skip_bad=skip_bad, data_name=data_name, knobs=knobs,
+        seed=seed, one_step=one_step, visits=visits, eta=eta, precision=precision, chunk=chunk,
+        checkpointing=checkpointing, keep=keep, skip_bad=skip_bad, data_name=data_name, knobs=knobs,
     )  # fmt: skip
     with resumable():
         summary = run(request, out_folder, say=note.print)
@@ -158,15 +160,15 @@ def sweep(
     protocol: Protocol = "pgd", norm: Norm = "linf", eps: Eps = None, split: Split = "test",
     limit: Limit = None, draws: Draws = None, steps: Steps = None, eot: Eot = None, restarts: Restarts = None,
     surrogate: Surrogate = None,
-    one_step: OneStep = False, visits: Visits = None, eta: Eta = None, seed: Seed = 0, chunk: Chunk = 512,
-    data_name: DataName = None, as_json: AsJson = False,
+    one_step: OneStep = False, visits: Visits = None, eta: Eta = None, precision: Precision = "fp32",
+    seed: Seed = 0, chunk: Chunk = 512, data_name: DataName = None, as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Evaluate once for each value of one setting; a folder each, resumable, and one table and figure of all."""
     from idc.evaluating import run_sweep
 
     request = _request(
         model=model, data=data, protocol=protocol, norm=norm, eps=eps, split=split, limit=limit, draws=draws,
-        seed=seed, one_step=one_step, visits=visits, eta=eta, chunk=chunk, data_name=data_name,
+        seed=seed, one_step=one_step, visits=visits, eta=eta, precision=precision, chunk=chunk, data_name=data_name,
         knobs={"steps": steps, "eot": eot, "restarts": restarts, "surrogate": surrogate},
     )  # fmt: skip
     with resumable():

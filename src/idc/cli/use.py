@@ -25,12 +25,13 @@ def predict(
     top: Annotated[int, typer.Option("--top", min=1, help="classes to show for each image")] = 1,
     seed: Annotated[int, typer.Option("--seed", help="of the noise")] = 0,
     one_step: OneStep = False,
+    precision: Annotated[str, typer.Option("--precision", help="of the network: fp32, bf16, or auto")] = "fp32",
     as_json: AsJson = False,
 ) -> None:
     """Classify image files."""
     from idc.use import predict_files
 
-    rows = predict_files(model, images, draws=draws, top=top, seed=seed, one_step=one_step)
+    rows = predict_files(model, images, draws=draws, top=top, seed=seed, one_step=one_step, precision=precision)
     if as_json:
         print_json(rows)
         return

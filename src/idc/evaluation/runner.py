@@ -88,7 +88,8 @@ def _plain(config: Any) -> dict[str, Any] | None:
 def describe_model(classifier: Classifier, name: str) -> dict[str, Any]:
     """What tells a classifier from others: its name, its weights, and the configuration that they do not show."""
     config = getattr(classifier, "config", None)
-    return {
+    half = {"precision": "bf16"} if getattr(classifier, "bf16", False) is True else {}
+    return half | {
         "name": name,
         "kind": type(classifier).__name__,
         "fingerprint": model_fingerprint(classifier),

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from idc.classifier import IDC
 from idc.data import ImageSet
 from idc.errors import IDCError
+from idc.hardware import unet_format
 from idc.loss import bridge_loss, label_cross_entropy
 from idc.training.objective import Call, check_fits
 from idc.training.recipe import Recipe
@@ -38,13 +39,14 @@ class Bridging:
             raise IDCError(f"t_weights = {given}", f"{timesteps} numbers, one a timestep", "or give none: uniform")
 
     def to(self, device: torch.device, *, bf16: bool) -> None:
-        self.model.to(device)
+        self.format = unet_format(device)
+        self.model.to(device).unet.to(memory_format=self.format)  # type: ignore[call-overload]  # torch's stubs lack it
         self.labels = 2 * self.model.labels - 1
         weights = self.recipe.t_weights or (1.0,) * self.model.config.bridge.timesteps
         self.t_weights = torch.tensor(weights, device=device)
 
     def loss(self, call: Call, images: Tensor, classes: Tensor, random: torch.Generator) -> dict[str, Tensor]:
-        y = (2 * images - 1).contiguous(memory_format=torch.channels_last)
+        y = (2 * images - 1).contiguous(memory_format=self.format)
         t = torch.multinomial(self.t_weights, len(classes), replacement=True, generator=random)
         eps = torch.randn(y.shape, generator=random, device=y.device)
         sample = self.model.bridge.sample(self.labels[classes], y, t, eps)

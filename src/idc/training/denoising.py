@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from idc.data import ImageSet
 from idc.errors import IDCError
+from idc.hardware import unet_format
 from idc.noise import normal
 from idc.peers.diffusion import Diffusion
 from idc.training.objective import Call
@@ -63,6 +64,7 @@ class Denoising:
 
     def to(self, device: torch.device, *, bf16: bool) -> None:
         self.model.to(device)
+        self.network.to(memory_format=unet_format(device))  # type: ignore[call-overload]  # torch's stubs lack it
 
     def loss(self, call: Call, images: Tensor, classes: Tensor, random: torch.Generator) -> dict[str, Tensor]:
         config, device = self.model.config, images.device

@@ -48,7 +48,7 @@ class Objective(Protocol):
 
         Args:
             call: ``network``.
-            images: (B, C, H, W) in [0, 1], augmented, channels_last.
+            images: (B, C, H, W) in [0, 1], augmented.
             classes: (B,).
             random: of the step; on the images' device.
         """

@@ -8,6 +8,7 @@ from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from idc.errors import IDCError
+from idc.hardware import bf16_pays
 from idc.training.settings import Settings
 
 
@@ -87,13 +88,6 @@ def build_average(model: nn.Module, recipe: Settings) -> AveragedModel | None:
         get_ema_multi_avg_fn(min(recipe.ema_decay, (1 + n) / (10 + n)))(averaged, current, count)
 
     return AveragedModel(model, use_buffers=True, multi_avg_fn=average)
-
-
-def bf16_pays(device: torch.device) -> bool:
-    """Whether the hardware multiplies bf16 matrices itself."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
 
 
 def resolve_precision(recipe: Settings, device: torch.device) -> str:

@@ -111,7 +111,6 @@ class Trainer:
         self.steps = max(1, round(recipe.epochs * self.steps_per_epoch))
         objective.to(self.device, bf16=self.bf16)
         self.objective, self.raw = objective, objective.network
-        self.raw.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
         self.average = build_average(self.raw, recipe)
         optimizer = build_optimizer(self.raw, recipe, self.device)
         self.schedule = Schedule(optimizer, recipe, math.ceil(self.steps / recipe.accumulation))

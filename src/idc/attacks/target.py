@@ -35,6 +35,11 @@ class Tally:
         if spared:
             done[name] = done.get(name, 0) + spared
 
+    def clear(self) -> None:
+        """Forget what was counted."""
+        for kind in COUNTED:
+            getattr(self, kind).clear()
+
     def counts(self) -> dict[str, dict[str, int]]:
         """What was counted, by kind and function."""
         return {kind: getattr(self, kind) for kind in COUNTED}

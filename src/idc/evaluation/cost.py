@@ -103,7 +103,8 @@ def _shared(count: Callable[[Logits, Tensor], int], function: Logits, image: Ten
     return 2 * count(function, image) - count(lambda x: function(x, draws=2), image)  # type: ignore[call-arg]
 
 
-def _total_flops(target: Target, image: Tensor, counts: Mapping[str, Mapping[str, int]]) -> int:
+def total_flops(target: Target, image: Tensor, counts: Mapping[str, Mapping[str, int]]) -> int:
+    """FLOPs of the calls that a ``Tally`` counted, each on one image like ``image`` (1, C, H, W)."""
     flops = 0
     for name, calls in counts["forward"].items():
         function = target.function(name)
@@ -130,7 +131,7 @@ def evaluation_cost(target: Target, image: Tensor, counts: Mapping[str, Any], se
         rate measured here, with ``ratio``, seconds over floor.
     """
     forward, backward = counts["forward"], counts["backward"]
-    flops = _total_flops(target, image, counts)
+    flops = total_flops(target, image, counts)
     rate, per = peak_rate(image.device), max(1, counts["images"])
     floor = flops / rate / per
     return {

@@ -200,7 +200,7 @@ class Trainer:
         with torch.random.fork_rng(devices=devices), _Signals() as signals, self._monitor() as monitor:
             step = self.start
             while step < self.steps and not self._stopped(signals, step):
-                loss = self._step(step)
+                loss = self.step(step)
                 step += 1
                 validate = self._due(step, self.recipe.validate_every) or step == self.steps
                 checkpoint = self._due(step, self.recipe.checkpoint_every) and step < self.steps
@@ -244,7 +244,7 @@ class Trainer:
         first = (index * world + rank) * self.local_batch
         return self.order[1][first : first + self.local_batch]
 
-    def _step(self, step: int) -> dict[str, Tensor]:
+    def step(self, step: int) -> dict[str, Tensor]:
         """One batch, forward and backward, and an update when enough are summed. Returns the loss and its parts."""
         seed = derive_seed(self.recipe.seed, "step", step, self.accelerator.process_index)
         self.random.manual_seed(seed)

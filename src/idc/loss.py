@@ -78,9 +78,10 @@ def bridge_loss(
     intra = (sample.target - output).abs().flatten(1).mean(1)
     if inter_weight == 0:
         return LossTerms(total=intra, intra=intra, inter=torch.zeros_like(intra))
-    distances = label_distances(sample, output, labels)
-    others = distances.scatter(1, classes[:, None], torch.inf)
-    nearest_wrong = others.amin(dim=1)
-    right = distances.gather(1, classes[:, None]).squeeze(1)
-    inter = torch.where(right <= nearest_wrong, 0.0, nearest_wrong)
+    with torch.no_grad():  # all K distances only choose a class; the gradient needs one of them
+        distances = label_distances(sample, output, labels)
+        right = distances.gather(1, classes[:, None]).squeeze(1)
+        nearest, wrong = distances.scatter(1, classes[:, None], torch.inf).min(dim=1)
+    target = sample.target - sample.gap * (labels[wrong] - sample.x0)
+    inter = torch.where(right <= nearest, 0.0, (target - output).abs().flatten(1).mean(1))
     return LossTerms(total=intra - inter_weight * inter, intra=intra, inter=inter)

@@ -28,7 +28,9 @@ peers: setup
 	$(BIN)/python benchmarks/peers.py
 
 bench: setup
-	$(BIN)/python benchmarks/loss_memory.py
+	$(BIN)/python benchmarks/speed.py $(if $(DATA),--data $(DATA))
+	$(BIN)/python benchmarks/scaling.py
+	$(BIN)/python benchmarks/pages.py
 
 clean:
 	rm -rf $(VENV) build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache

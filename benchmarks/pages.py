@@ -15,7 +15,7 @@ The records come from
     python benchmarks/parity.py digits_cnn --data digits --eps 0.05 0.1 0.15
     make peers
     python benchmarks/answers.py runs/nano --data CIFAR --limit 2000
-    python benchmarks/loss_memory.py
+    make bench
     idc train --data CIFAR --preset nano --epochs 4 --compile true [see SHORT] --out runs/short-NAME
 
 with CIFAR the CIFAR-10 (JPEG-75) parquet folder.
@@ -28,6 +28,7 @@ from pathlib import Path
 
 from common import CIFAR, RESULTS, article, read, row, share, write
 from robust_pages import compared, costs, parity, peers, pitfalls, published_table, robust, robustness
+from speed_pages import bf16, loss_memory, profiled, scaling, speed
 
 from idc.training.trainer import read_metrics
 
@@ -75,7 +76,6 @@ def collect() -> None:
 def measured() -> list[str]:
     """README: what is measured so far."""
     demo, train, test = (read(RESULTS / f"{name}.json") for name in ("demo", "nano-train", "nano-test"))
-    memory = read(RESULTS / "loss_memory.json")["rows"][-1]
     one, many = test["accuracy"].values()
     validation, summary, hardware = train["summary"]["validation"], train["summary"], demo["hardware"]
     return [
@@ -95,9 +95,7 @@ def measured() -> list[str]:
         f"{article(train['hardware']['cpu'])}), in bf16, on machines shared with other work; one seed each. Brackets: "
         "95% Wilson intervals over test images.",
         "",
-        f"The loss step at K = {memory['classes']:,} classes, B = {memory['batch']}, 3x32x32 allocates "
-        f"{memory['peak_bytes'] / 2**20:.1f} MiB, {memory['ratio']:.0f} times less than stacking (B, K, C, H, W) "
-        "tensors (`python benchmarks/loss_memory.py`).",
+        loss_memory(),
     ]  # fmt: skip
 
 
@@ -160,7 +158,7 @@ def short() -> list[str]:
 
 BLOCKS: dict[str, Callable[[], list[str]]] = {
     f.__name__: f for f in (measured, answers, timesteps, learning, short, robust, robustness, pitfalls, parity, costs,
-                            compared, peers, published_table)
+                            compared, peers, published_table, speed, bf16, profiled, scaling)
 }  # fmt: skip
 PLACE = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- /results -->)", re.DOTALL)
 

@@ -1,0 +1,93 @@
+"""The tables of docs/speed.md: time, memory, share of the peak beside the plain implementation; how cost grows."""
+
+from common import RESULTS, read, row
+
+LEFT_OUT = "Not measured yet."
+
+
+def _found(name: str) -> dict | None:
+    file = RESULTS / f"{name}.json"
+    return read(file) if file.exists() else None
+
+
+def _about(hardware: dict) -> str:
+    threads = f"{hardware['threads']} thread{'s' if hardware['threads'] > 1 else ''}"
+    return hardware["gpu"] or f"{hardware['cpu']}, {threads}"
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.2f} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 2**20:,.1f} MiB"
+
+
+def speed() -> list[str]:
+    """docs/speed.md: every task on every device that was measured."""
+    lines = []
+    for name in ("speed-cpu", "speed-cuda"):
+        found = _found(name)
+        if found is None:
+            continue
+        lines += [row("task", "images", "ours", "plain", "times faster", "of peak", "memory, ours", "memory, plain"),
+                  row(*["---"] * 8)]  # fmt: skip
+        for r in found["rows"]:
+            spread = f"{r['ratio']:.1f} ({min(r['ratios']):.1f} to {max(r['ratios']):.1f})"
+            memory = [_bytes(r["memory"][k]) for k in ("ours", "plain")] if r["memory"] else ["", ""]
+            share = f"{r['of_peak']:.0%}" if r["of_peak"] else ""
+            lines.append(row(r["task"], r["images"], _time(r["ours"]), _time(r["plain"]), spread, share, *memory))
+        rates = found["rates"]
+        best = ", ".join(f"{k} {max(own.values()) / 1e9:,.0f} GFLOP/s" for k, own in rates.items())
+        lines += ["", f"{_about(found['hardware'])}; medians of {found['settings']['rounds']} alternations (lowest and "
+                  f"highest ratio in brackets); best rates measured: {best}.", ""]  # fmt: skip
+    return lines or [LEFT_OUT]
+
+
+def bf16() -> list[str]:
+    """docs/speed.md: what bf16 does to answers."""
+    found = _found("speed-cpu")
+    if found is None or not found["bf16"]:
+        return [LEFT_OUT]
+    lines = [row("model", "accuracy, fp32", "accuracy, bf16", "the same class", "draws", "n"), row(*["---"] * 6)]
+    for r in found["bf16"]:
+        accuracies = (f"{r[k]:.1%}" for k in ("accuracy_fp32", "accuracy_bf16"))
+        lines.append(row(f"`{r['model']}`", *accuracies, f"{r['same_class']:.1%}", r["draws"], r["images"]))
+    return lines
+
+
+def profiled() -> list[str]:
+    """docs/speed.md: where the time of a training step goes."""
+    found = _found("speed-cpu")
+    if found is None or not found["profile"]:
+        return [LEFT_OUT]
+    lines = [row("operation", "share of the time"), row("---", "---")]
+    return lines + [row(f"`{r['operation']}`", f"{r['share']:.0%}") for r in found["profile"]]
+
+
+def loss_memory() -> str:
+    """README: one sentence on the loss."""
+    found = _found("speed-cpu")
+    if found is None:
+        return ""
+    last = [r for r in found["rows"] if r["task"].startswith("loss alone")][-1]
+    times = last["memory"]["plain"] / last["memory"]["ours"]
+    return (
+        f"The {last['task'].replace(' alone', '')}, 3x32x32, takes {_bytes(last['memory']['ours'])} and "
+        f"{_time(last['ours'])}: {times:,.0f} times less memory and {last['ratio']:.0f} times less time than stacking "
+        "(B, K, C, H, W) tensors ([docs/speed.md](docs/speed.md))."
+    )
+
+
+def scaling() -> list[str]:
+    """docs/speed.md: how cost grows."""
+    found = _found("scaling")
+    if found is None:
+        return [LEFT_OUT]
+    lines = [row("varies", "to", "answer", "gradient", "loss"), row(*["---"] * 5)]
+    names = {"size": "image side"}
+    for r in found["rows"]:
+        times = (_time(r[kind]) for kind in ("answer", "gradient", "loss"))
+        lines.append(row(names.get(r["varies"], r["varies"]), r[r["varies"]], *times))
+    start = ", ".join(f"{names.get(k, k)} {v}" for k, v in found["start"].items())
+    return [*lines, "", f"`nano`'s network; the others stay at {start}. {_about(found['hardware'])}."]

@@ -1,0 +1,36 @@
+"""The choice of memory format and precision: by the device, and without an effect on what is computed."""
+
+import pytest
+import torch
+
+from conftest import tiny_model
+from idc.hardware import bf16_pays, unet_format
+from idc.training import bridging
+from idc.training.recipe import RECIPES
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(("amx", "avx", "pays"), [(True, True, True), (False, True, True), (False, False, False)])
+def test_bf16_where_it_is_multiplied(monkeypatch, amx, avx, pays):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx)
+    assert bf16_pays(CPU) == pays
+    assert unet_format(CPU) == (torch.channels_last if amx else torch.contiguous_format)
+    assert tiny_model().with_precision("auto").bf16 == pays
+
+
+def test_the_loss_does_not_depend_on_the_format(monkeypatch):
+    images = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    found = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        monkeypatch.setattr(bridging, "unet_format", lambda device, layout=layout: layout)
+        model = tiny_model()
+        objective = bridging.Bridging(model, RECIPES["fast"])
+        objective.to(CPU, bf16=False)
+        weight = model.unet.net.conv_in.weight
+        assert weight.is_contiguous(memory_format=layout)
+        terms = objective.loss(model.unet, images, torch.arange(4), torch.Generator().manual_seed(1))
+        terms["total"].backward()
+        found.append((terms["total"].detach(), weight.grad))
+    torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-6)

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from idc import IDC, IDCError
 from idc.training.checkpoint import load_latest
+from idc.training.optim import compiles
 from idc.training.recipe import Recipe
 from idc.training.start import start_training
 from idc.training.trainer import read_metrics
@@ -215,3 +216,12 @@ def test_paper_recipe_is_that_of_method_md():
     )  # fmt: skip
     assert paper == expected
     assert paper.ce_weight == 0
+
+
+@pytest.mark.parametrize(
+    ("wanted", "device", "steps", "compiled"),
+    [(None, "cpu", 9999, False), (None, "cuda", 9999, True), (None, "cuda", 10, False), (True, "cpu", 1, True),
+     (False, "cuda", 9999, False)],
+)  # fmt: skip
+def test_long_runs_on_a_gpu_are_compiled(wanted, device, steps, compiled):
+    assert compiles(Recipe(compile=wanted), torch.device(device), steps) == compiled

@@ -9,7 +9,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from idc.errors import IDCError
 from idc.hardware import bf16_pays
-from idc.training.settings import Settings
+from idc.training.settings import LONG, Settings
 
 
 def build_optimizer(model: nn.Module, recipe: Settings, device: torch.device) -> torch.optim.Optimizer:
@@ -101,3 +101,8 @@ def resolve_precision(recipe: Settings, device: torch.device) -> str:
     if recipe.precision == "bf16" and device.type not in ("cpu", "cuda"):
         raise IDCError("precision = 'bf16'", f"fp32 on {device.type}", "use --precision fp32")
     return "bf16" if recipe.precision == "bf16" else "no"
+
+
+def compiles(recipe: Settings, device: torch.device, steps: int) -> bool:
+    """Whether a run of so many steps compiles its network: as the recipe says, else where it pays."""
+    return (device.type == "cuda" and steps >= LONG) if recipe.compile is None else recipe.compile

@@ -13,6 +13,8 @@ from idc.fraction import fraction
 if TYPE_CHECKING:  # the command line reads the fields of a recipe before anything heavy is imported
     from idc.data import Augmentation
 
+LONG = 2_000  # steps that pay for compiling the network
+
 
 def setting(default: Any, text: str) -> Any:
     """A field of a recipe; ``text`` is its help."""
@@ -50,7 +52,9 @@ class Settings:
     precision: Literal["auto", "fp32", "bf16"] = setting(
         "auto", "auto: bf16 where the hardware multiplies it, else fp32"
     )
-    compile: bool = setting(False, "torch.compile the network (pays in long runs)")
+    compile: bool | None = setting(
+        None, f"torch.compile the network; none: on a GPU, if there are {LONG:,} steps or more to pay for it"
+    )
     seed: int = setting(0, "of the weights, the order, the augmentation and the noise")
     validate_every: float = setting(1.0, "epochs between two validations")
     validation_limit: int = setting(2000, "images of the validation split used while training; at the end all are")

@@ -29,7 +29,7 @@ from idc.noise import derive_seed
 from idc.training import checkpoint as checkpoints
 from idc.training.monitor import Monitor
 from idc.training.objective import Objective, Validation
-from idc.training.optim import Schedule, build_average, build_optimizer, resolve_precision
+from idc.training.optim import Schedule, build_average, build_optimizer, compiles, resolve_precision
 from idc.training.settings import Settings
 
 _LOG_EVERY = 20
@@ -115,7 +115,7 @@ class Trainer:
         optimizer = build_optimizer(self.raw, recipe, self.device)
         self.schedule = Schedule(optimizer, recipe, math.ceil(self.steps / recipe.accumulation))
         self.network, self.optimizer = self.accelerator.prepare(self.raw, optimizer)
-        self.compiled = _compile(self.network) if recipe.compile else self.network
+        self.compiled = _compile(self.network) if compiles(recipe, self.device, self.steps) else self.network
         self.random = torch.Generator(self.device)
         self.progress: dict[str, Any] = {"seconds": 0.0, "best": -1.0, "accuracy": None}
         self.order: tuple[int, Tensor] = (-1, torch.empty(0))

@@ -28,6 +28,7 @@ ALLOWED = {
     "reference": FOUNDATION | METHOD | {"classifier"},
     "data": FOUNDATION,
     "profiling": FOUNDATION | METHOD | {"classifier"},
+    "exporting": FOUNDATION | {"classifier", "__init__"},
     "training": FOUNDATION | METHOD | {"attacks", "classifier", "loss", "data", "peers"},
     "peers": FOUNDATION,
     "attacks": FOUNDATION,
@@ -44,6 +45,7 @@ ALLOWED = {
     "cli": FOUNDATION
     | {
         "demo",
+        "exporting",
         "use",
         "training",
         "reference",

@@ -1,19 +1,24 @@
 """The exported file in onnxruntime against PyTorch: same logits from same images and noise, whatever the batch."""
 
 import json
+import re
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnxruntime
 import pytest
 import torch
+from PIL import Image
 
 from idc import IDC, IDCConfig, IDCError, UNetSpec, __version__, cli, data
 from idc.exporting import answer, export, export_saved, graph
 
-DIGITS = Path(__file__).parents[1] / "models" / "digits"
+ROOT = Path(__file__).parents[1]
+DIGITS = ROOT / "models" / "digits"
 NAMES = ("zero", "eins", "zwölf", "[red]drei")
 
 
@@ -40,7 +45,7 @@ def model():
     spec = UNetSpec(8, (1,), groups=4, head_channels=8, patch=2, condition="concat", residual=True, position_channels=2)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return IDC(IDCConfig(4, (1, 8, 8), spec, temperature=0.2, class_names=NAMES)).eval()
+        return IDC(IDCConfig(4, (3, 8, 8), spec, temperature=0.2, class_names=NAMES)).eval()
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +83,7 @@ def test_one_step(model, tmp_path):
 def test_multi_step_takes_the_noise_that_forward_takes(model, tmp_path):
     file, visits = tmp_path / "m.onnx", (3, 1, 1, 0)  # the second 1 has a slice of the noise, and needs none
     found = export(model, file, visits=visits)
-    assert found.inputs == {"images": ("B", 1, 8, 8), "noise": (3, "B", 1, 8, 8)}
+    assert found.inputs == {"images": ("B", 3, 8, 8), "noise": (3, "B", 3, 8, 8)}
     for batch in (1, 2, 7):
         images, noise = draw(model, batch, 3)
         expected = model(images, visits=visits, noise=noise)
@@ -105,7 +110,7 @@ def test_without_eta_there_is_no_noise_to_give(model, tmp_path):
 @torch.no_grad()
 def test_labels_in_blocks_and_no_clip(model, tmp_path, monkeypatch):
     other = IDC(replace(model.config, num_classes=7, class_names=(), clip=False)).with_network(model.unet).train()
-    monkeypatch.setattr(graph, "_BLOCK", 3 * 8 * 8)  # seven labels in blocks of three
+    monkeypatch.setattr(graph, "_BLOCK", 3 * 3 * 8 * 8)  # seven labels in blocks of three
     export(other, tmp_path / "m.onnx", visits=(3, 0))
     assert other.training
     images, noise = draw(other, 5, 1)
@@ -122,12 +127,29 @@ def test_half_of_the_noise_and_metadata_and_nothing_of_this_machine(model, tmp_p
     torch.testing.assert_close(run(tmp_path / "m.onnx", images, noise), expected, atol=2e-5, rtol=0)
     facts = onnxruntime.InferenceSession(str(tmp_path / "m.onnx")).get_modelmeta().custom_metadata_map
     assert {name: json.loads(text) for name, text in facts.items()} == {
-        "class_names": list(NAMES), "image_shape": [1, 8, 8], "visits": [3, 1], "eta": 0.5, "weights": "fp32",
+        "class_names": list(NAMES), "image_shape": [3, 8, 8], "visits": [3, 1], "eta": 0.5, "weights": "fp32",
         "idc_version": __version__,
     }  # fmt: skip
     content = (tmp_path / "m.onnx").read_bytes()
     assert b"site-packages" not in content
     assert str(Path(graph.__file__).parents[3]).encode() not in content
+
+
+@torch.no_grad()
+def test_the_example_of_the_docs_answers_without_torch(model, tmp_path):
+    (example,) = re.findall(
+        r"```python\n(.*?)```", (ROOT / "docs" / "serving.md").read_text(encoding="utf-8"), re.DOTALL
+    )
+    export(model, tmp_path / "nano-chain.onnx")
+    pixels = np.random.default_rng(3).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "cat.png")
+    example = example.replace("default_rng()", "default_rng(0)")
+    code = f"{example}\nimport sys\nassert 'torch' not in sys.modules and 'idc' not in sys.modules"
+    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stderr
+    noise = torch.from_numpy(np.random.default_rng(0).standard_normal((2, 10, 3, 8, 8), np.float32))
+    images = torch.from_numpy(pixels).permute(2, 0, 1).expand(10, -1, -1, -1).float() / 255
+    assert result.stdout.strip() == NAMES[model(images, noise=noise).mean(0).argmax()]
 
 
 # -- weights in fewer bits ---------------------------------------------------------------------------------------------
@@ -203,13 +225,21 @@ def test_wrong_settings(model, tmp_path, settings, words):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_the_packages_the_command_line_names_the_extra(tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    monkeypatch.setattr(sys, "argv", ["idc", "export", str(DIGITS), "--out", str(tmp_path / "m.onnx")])
+@pytest.mark.parametrize("mistake", ["packages", "file"])
+def test_the_command_line_says_what_to_do(tmp_path, monkeypatch, capsys, mistake):
+    file = tmp_path / "m.onnx"
+    if mistake == "packages":
+        monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    else:
+        file.touch()
+    monkeypatch.setattr(sys, "argv", ["idc", "export", str(DIGITS), "--out", str(file)])
     with pytest.raises(SystemExit) as stop:
         cli.main()
     assert stop.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("idc: export without onnxruntime")
-    assert line.endswith("pip install 'idc[onnx]'")
-    assert list(tmp_path.iterdir()) == []
+    expected = {
+        "packages": "idc: export without onnxruntime: expected the packages for ONNX; pip install 'idc[onnx]'",
+        "file": f"idc: {file}: expected a file that does not exist yet; remove it, or choose another name",
+    }
+    assert line == expected[mistake]
+    assert list(tmp_path.iterdir()) == ([file] if mistake == "file" else [])

@@ -16,6 +16,7 @@ The records come from
     make peers
     python benchmarks/answers.py runs/nano --data CIFAR --limit 2000
     make bench
+    python benchmarks/export.py --cifar CIFAR
     idc train --data CIFAR --preset nano --epochs 4 --compile true [see SHORT] --out runs/short-NAME
 
 with CIFAR the CIFAR-10 (JPEG-75) parquet folder.
@@ -156,9 +157,31 @@ def short() -> list[str]:
     ]
 
 
+def serving() -> list[str]:
+    """docs/serving.md: latency, throughput and agreement of every engine."""
+    if not (RESULTS / "export.json").exists():
+        return ["Not measured yet."]
+    found = read(RESULTS / "export.json")
+    head = ("model", "visits", "engine", "file", "batch 1", "batch 64", "same class as PyTorch")
+    lines = [row(*head), row(*["---"] * len(head))]
+    for r in found["rows"]:
+        size = "" if r["bytes"] is None else f"{r['bytes'] / 1e6:.1f} MB"
+        same = "" if r["bytes"] is None else f"{r['agreement']:.1%} of {r['images']:,}"
+        cells = (f"{r['latency_ms']:.1f} ms", f"{r['images_per_second']:,.0f} images/s", same)
+        lines.append(row(f"`{r['model']}`", ", ".join(map(str, r["visits"])), r["engine"], size, *cells))
+    settings, hardware = found["settings"], found["hardware"]
+    return [
+        *lines,
+        "",
+        f"One draw of the noise, the same for all; {hardware['threads']} thread(s) of {article(hardware['cpu'])}, on a "
+        f"machine shared with other work; medians of {settings['rounds']} turns; torch {hardware['torch']}, "
+        f"onnxruntime {settings['onnxruntime']}. Test images of digits and of {CIFAR}.",
+    ]
+
+
 BLOCKS: dict[str, Callable[[], list[str]]] = {
-    f.__name__: f for f in (measured, answers, timesteps, learning, short, robust, robustness, pitfalls, parity, costs,
-                            compared, peers, published_table, speed, bf16, profiled, scaling)
+    f.__name__: f for f in (measured, answers, timesteps, learning, short, serving, robust, robustness, pitfalls,
+                            parity, costs, compared, peers, published_table, speed, bf16, profiled, scaling)
 }  # fmt: skip
 PLACE = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- /results -->)", re.DOTALL)
 

@@ -29,6 +29,7 @@ ALLOWED = {
     "reference": FOUNDATION | METHOD | {"classifier"},
     "data": FOUNDATION,
     "profiling": FOUNDATION | METHOD | {"classifier"},
+    "exporting": FOUNDATION | {"classifier", "__init__"},
     "training": FOUNDATION | METHOD | {"attacks", "classifier", "loss", "data", "peers"},
     "peers": FOUNDATION,
     "attacks": FOUNDATION,
@@ -45,6 +46,7 @@ ALLOWED = {
     "cli": FOUNDATION
     | {
         "demo",
+        "exporting",
         "use",
         "training",
         "reference",

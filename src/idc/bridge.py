@@ -146,6 +146,10 @@ class Bridge(nn.Module):
         s2 = (self.var[t] - self.var[n] * ratio**2) * self.var[n] / self.var[t]
         return max(s2, 0.0)
 
+    def draws_noise(self, visits: Sequence[int], eta: float) -> bool:
+        """Whether the reverse process over ``visits`` injects any noise."""
+        return eta > 0 and any(self.posterior_variance(t, n) > 0 for t, n in pairwise(visits))
+
     def step(self, x_t: Tensor, x0_hat: Tensor, y: Tensor, t: int, n: int, *, eta: float, eps: Tensor | None) -> Tensor:
         """One reverse step from timestep ``t`` to ``n`` <= t.
 

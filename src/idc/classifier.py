@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -366,8 +365,7 @@ class IDC(
             raise IDCError(f"draws = {draws}", "at least 1", "use 10 or more for a stable answer")
         check_images(images, self.input_shape)
         visits, eta = self._settings(visits, eta)
-        stochastic = eta > 0 and any(self.bridge.posterior_variance(a, b) > 0 for a, b in pairwise(visits))
-        n = draws if stochastic else 1
+        n = draws if self.bridge.draws_noise(visits, eta) else 1
         ids = torch.arange(len(images)) if ids is None else ids
         chunk = max(1, batch_size // n)
         parts = []

@@ -72,7 +72,7 @@ def check_images(images: Tensor, shape: tuple[int, int, int]) -> None:
         )
     if not images.is_floating_point():
         raise IDCError(f"images of {images.dtype}", "floating point in [0, 1]", "divide 8-bit images by 255")
-    if images.numel() == 0:
+    if torch.compiler.is_exporting() or images.numel() == 0:  # a graph cannot refuse values
         return
     low, high = (v.item() for v in torch.aminmax(images.detach()))
     if not (low >= -1e-6 and high <= 1 + 1e-6):  # also catches NaN, for which every comparison is false

@@ -171,7 +171,7 @@ class BridgeUNet(nn.Module):
         if self.spec.patch > 1:
             x = nn.functional.pixel_unshuffle(x, self.spec.patch)
         if self.spec.position_channels:
-            x = torch.cat([x, self.position.to(x.dtype).expand(len(x), -1, -1, -1)], dim=1)
+            x = torch.cat([x, self.position.to(x.dtype).expand(x.shape[0], -1, -1, -1)], dim=1)
         out: Tensor = self.net(x, t).sample
         if self.spec.patch > 1:
             out = nn.functional.pixel_shuffle(out, self.spec.patch)

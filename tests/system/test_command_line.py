@@ -130,12 +130,30 @@ def test_import_reference(tmp_path):
     assert not (tmp_path / "n").exists()
 
 
+def test_export_answers_as_python_does(model, tmp_path):
+    import onnxruntime
+
+    file = tmp_path / "m.onnx"
+    result = idc("export", model, "--out", file, "--one-step", "--json")
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
+    found = json.loads(result.stdout)
+    assert (found["path"], found["visits"], found["agreement"]) == (str(file), [3], 1)
+    assert found["bytes"] == file.stat().st_size
+    images = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    (logits,) = onnxruntime.InferenceSession(str(file)).run(None, {"images": images.numpy()})
+    with torch.no_grad():
+        expected = IDC.from_pretrained(model)(images, visits=(3,))
+    torch.testing.assert_close(torch.from_numpy(logits), expected, atol=2e-5, rtol=0)
+
+
 # -- mistakes ----------------------------------------------------------------------------------------------------------
 
 
 def test_missing_files(model, picture, tmp_path):
     refused(idc("predict", model, tmp_path / "no.png"), "no.png")
     refused(idc("predict", tmp_path / "nothing", picture), "nothing")
+    refused(idc("export", tmp_path / "nothing", "--out", tmp_path / "r"), "nothing")
     refused(idc("train", "--data", tmp_path / "nothing", "--out", tmp_path / "r"), "nothing")
     assert not (tmp_path / "r").exists()
 

@@ -5,8 +5,21 @@ from typing import Annotated, Any
 
 import typer
 
-from idc.cli.common import MODEL_HELP, AsJson, Data, OneStep, SkipBad, note, out, print_json, resumable, table
-from idc.errors import IDCError
+from idc.cli.common import (
+    MODEL_HELP,
+    AsJson,
+    Data,
+    Eta,
+    OneStep,
+    SkipBad,
+    Visits,
+    note,
+    out,
+    parse_visits,
+    print_json,
+    resumable,
+    table,
+)
 
 Model = Annotated[str, typer.Argument(help=MODEL_HELP)]
 Out = Annotated[Path, typer.Option("--out", help="folder of the result; what it already holds is not done again")]
@@ -23,9 +36,7 @@ Steps = Annotated[
 Eot = Annotated[int | None, typer.Option("--eot", min=1, help="noise draws averaged in each gradient")]
 Restarts = Annotated[int | None, typer.Option("--restarts", min=1, help="of the gradient attacks")]
 Surrogate = Annotated[str | None, typer.Option("--surrogate", help="the function that pgd or apgd follows")]
-Visits = Annotated[str | None, typer.Option("--visits", help="timesteps of IDC's answer, such as 3,0")]
 Precision = Annotated[str, typer.Option("--precision", help="of IDC's network: fp32, bf16, or auto (what pays)")]
-Eta = Annotated[float | None, typer.Option("--eta", help="share of the noise in IDC's answer, 0 to 1")]
 Chunk = Annotated[int, typer.Option("--batch-size", min=1, help="images times draws at once: memory, not results")]
 Checkpointing = Annotated[bool, typer.Option("--checkpointing", help="less memory, a third more time (IDC)")]
 Keep = Annotated[bool, typer.Option("--keep", help="keep the adversarial images, for idc rejudge")]
@@ -43,15 +54,9 @@ def _request(
 ) -> Any:  # a Request; its module is heavy and loads late
     from idc.opening import Request, parse_eps
 
-    chosen = None
-    if visits is not None:
-        try:
-            chosen = tuple(int(v) for v in visits.split(","))
-        except ValueError as error:
-            raise IDCError(f"visits {visits!r}", "timesteps such as 3,1,0", "correct --visits") from error
     return Request(
         eps=None if eps is None else parse_eps(eps),
-        visits=chosen,
+        visits=parse_visits(visits),
         knobs=tuple((k, v) for k, v in knobs.items() if v is not None),
         **given,
     )

@@ -1,11 +1,23 @@
-"""``idc predict``, ``profile``, ``import-reference`` and ``demo``."""
+"""``idc predict``, ``profile``, ``export``, ``import-reference`` and ``demo``."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from idc.cli.common import AsJson, Channels, ImageSize, OneStep, cell, out, print_json, table
+from idc.cli.common import (
+    AsJson,
+    Channels,
+    Eta,
+    ImageSize,
+    OneStep,
+    Visits,
+    cell,
+    out,
+    parse_visits,
+    print_json,
+    table,
+)
 
 Draws = Annotated[int, typer.Option("--draws", min=1, help="noise draws averaged in one answer")]
 
@@ -14,6 +26,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands to ``app``."""
     app.command()(predict)
     app.command()(profile)
+    app.command()(export)
     app.command("import-reference")(import_reference)
     app.command()(demo)
 
@@ -73,6 +86,32 @@ def profile(
         print_json(found)
         return
     table(model, [{"figure": k.replace("_", " "), "value": cell(v)} for k, v in found.items()])
+
+
+def export(
+    model: Annotated[str, typer.Argument(help="a model's folder, a run's folder, or a hub id")],
+    file: Annotated[Path, typer.Option("--out", help="the .onnx file, which must not exist yet")],
+    one_step: OneStep = False,
+    visits: Visits = None,
+    eta: Eta = None,
+    weights: Annotated[str, typer.Option("--weights", help="fp32 | fp16 (half the file) | int8 (a quarter)")] = "fp32",
+    as_json: AsJson = False,
+) -> None:
+    """Write a model's answer as one ONNX file, checked in onnxruntime against PyTorch (pip install 'idc[onnx]')."""
+    from idc.exporting import export_saved
+
+    chosen = parse_visits(visits)
+    found = export_saved(model, file, one_step=one_step, visits=chosen, eta=eta, weights=weights).to_dict()
+    if as_json:
+        print_json(found)
+        return
+    for name, shape in found["inputs"].items():
+        out.print(f"input {name}: ({', '.join(map(str, shape))})", markup=False)
+    out.print(
+        f"on {found['images']} random images {found['agreement']:.1%} of the classes are PyTorch's; logits differ by "
+        f"{found['largest_difference']:.2g} at most"
+    )
+    out.print(f"written: {file} ({cell(found['bytes'])} bytes, {found['weights']})", markup=False)
 
 
 def import_reference(

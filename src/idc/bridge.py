@@ -6,7 +6,7 @@ Everything here works on [-1, 1]: ``y = 2x - 1`` is the image, ``x0`` the label 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import pairwise
 from typing import Literal
 
@@ -67,6 +67,10 @@ class BridgeSample:
     eps: Tensor
     target: Tensor
     gap: Tensor
+
+    def take(self, rows: slice) -> "BridgeSample":
+        """The sample of some of the images."""
+        return BridgeSample(*(getattr(self, f.name)[rows] for f in fields(self)))
 
 
 def mixing(spec: BridgeSpec) -> np.ndarray:

@@ -30,7 +30,7 @@ from idc.files import make_folder, write_json
 from idc.noise import Streams, derive_seed
 from idc.opening import Request, default_eps, open_both, parse_eps
 from idc.progress import Bar
-from idc.training.validation import clean_accuracy
+from idc.training.validation import accuracy
 from idc.types import Classifier
 
 Say = Callable[[str], object]
@@ -129,7 +129,7 @@ def _summarise(request: Request, runner: Runner, images: datasets.ImageSet, say:
 
 
 def _both_answers(model: IDC, images: datasets.ImageSet, draws: int, seed: int) -> dict[str, Any]:
-    found, _ = clean_accuracy(model, images, draws=draws, seed=seed)
+    found, _ = accuracy(model, images, draws=draws, seed=seed)
     values = {"one-step": found.one_step}
     if model.config.visits != model.one_step_visits:
         values[f"multi-step, mean of {draws} draws"] = found.multi_step

@@ -1,14 +1,22 @@
 """The inner maximisation reaches closed forms; adversarial training holds where standard training does not."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from torch.nn import functional as F
 
+from conftest import tiny_model
+from idc.attacks.gradient import pgd
+from idc.attacks.objective import Margin
+from idc.attacks.target import Target
 from idc.attacks.threat import Threat
 from idc.errors import IDCError
+from idc.noise import Streams
 from idc.training.adversarial import ascend, divergence, random_start
+from idc.training.bridging import Bridging
+from idc.training.recipe import RECIPES
 from idc.training.start_peers import start_cnn
 
 
@@ -99,3 +107,126 @@ def test_the_other_methods_learn(tmp_path, method):
     kept = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert kept["recipe"]["method"] == method
     assert ("natural" in (tmp_path / "run" / "metrics.jsonl").read_text()) == (method == "trades")
+
+
+# -- the bridge under attack -------------------------------------------------------------------------------------------
+
+
+def bridging(**changes):
+    model = tiny_model(4, (1, 8, 8))
+    objective = Bridging(model, replace(RECIPES["digits"], precision="fp32", **changes))
+    objective.to(torch.device("cpu"), bf16=False)
+    objective.begin(0.5)
+    return model, objective
+
+
+IMAGES = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+CLASSES = torch.arange(6) % 4
+
+
+def loss_of(objective, images=IMAGES, seed=3):
+    return objective.loss(objective.network, images, CLASSES, torch.Generator().manual_seed(seed))
+
+
+def test_the_surrogate_is_the_models_own():
+    """Cross-entropy follows the inner product that an adaptive attack would, up to the temperature."""
+    model, objective = bridging(eps=0.1)
+    mine = objective._surrogate(model.unet, IMAGES) * objective.recipe.ce_temperature
+    theirs = model.surrogates()["one-step-inner"](IMAGES) * model.config.temperature
+    torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("steps", [1, 5])
+def test_the_attack_stays_in_the_ball_and_raises_the_loss(norm, steps):
+    model, objective = bridging(eps=0.1, norm=norm, attack_steps=steps)
+    model.unet.train()
+    found = objective._attacked(model.unet, IMAGES, CLASSES, torch.Generator().manual_seed(0))
+    assert model.unet.training
+    assert (Threat(norm, 0.1).size(found, IMAGES) <= 0.1 + 1e-6).all()
+    before, after = (F.cross_entropy(objective._surrogate(model.unet, x), CLASSES) for x in (IMAGES, found))
+    assert after > before
+    assert all(p.grad is None for p in model.unet.parameters())
+
+
+def test_the_loss_is_that_of_the_attacked_images(monkeypatch):
+    moved = IMAGES.flip(0)
+    _, attacked = bridging(eps=0.1)
+    monkeypatch.setattr(attacked, "_attacked", lambda *_: moved)
+    _, plain = bridging()
+    found, expected = loss_of(attacked), loss_of(plain, moved)
+    assert found.keys() == expected.keys()
+    for name in found:
+        torch.testing.assert_close(found[name], expected[name])
+
+
+def test_consistency_is_the_distance_of_the_predictions(monkeypatch):
+    """The loss of clean images as they are, and the L1 distance of both x0 predictions at the same t and noise."""
+    moved = (IMAGES + 0.05).clamp(0, 1)
+    model, objective = bridging(eps=0.1, consistency=2.0)
+    monkeypatch.setattr(objective, "_attacked", lambda *_: moved)
+    found, clean = loss_of(objective), loss_of(bridging()[1])
+    torch.testing.assert_close(found["intra"], clean["intra"])
+    torch.testing.assert_close(found["total"], clean["total"] + 2 * found["consistency"])
+    random = torch.Generator().manual_seed(3)
+    t = torch.multinomial(objective.t_weights, 6, replacement=True, generator=random)
+    eps = torch.randn(IMAGES.shape, generator=random)
+    samples = [model.bridge.sample(objective.labels[CLASSES], 2 * x - 1, t, eps) for x in (IMAGES, moved)]
+    x0 = [s.x_t - model.unet(s.x_t, t, s.y) for s in samples]
+    torch.testing.assert_close(found["consistency"], (x0[1] - x0[0]).abs().mean())
+
+
+def test_weights_are_shifted_uphill_and_come_back():
+    model, objective = bridging(eps=0.1, weight_perturbation=0.01)
+    _, still = bridging(eps=0.1)
+    before = {name: p.detach().clone() for name, p in model.unet.named_parameters()}
+    shifted = loss_of(objective)["total"]
+    assert shifted > loss_of(still)["total"]
+    shares = [(p - before[n]).norm() / before[n].norm() for n, p in model.unet.named_parameters() if p.ndim > 1]
+    moved = torch.stack(shares)[torch.stack(shares) > 0]
+    torch.testing.assert_close(moved, torch.full_like(moved, 0.01), rtol=1e-2, atol=0)
+    shifted.backward()
+    objective.end()
+    assert all(torch.equal(p, before[name]) for name, p in model.unet.named_parameters())
+
+
+def test_eps_rises_and_noise_is_added():
+    _, objective = bridging(eps=0.1, eps_warmup=0.5)
+    radii = []
+    for done in (0.0, 0.25, 0.5, 0.9):
+        objective.begin(done)
+        radii.append(objective.eps)
+    assert radii == pytest.approx([0.0, 0.05, 0.1, 0.1])
+    seen = []
+    model, noisy = bridging(sigma=0.5)
+    noisy.loss(lambda x, t, y: seen.append(y) or model.unet(x, t, y), IMAGES, CLASSES, torch.Generator().manual_seed(0))
+    noise = (seen[0] + 1) / 2 - IMAGES
+    assert noise.std().item() == pytest.approx(0.5, rel=0.15)
+
+
+def test_an_idc_trained_under_attack_holds_where_another_falls(tmp_path):
+    """Validation images under an attack that is not the trainer's; and the trainer's own count of it is near."""
+    from idc import IDC, data
+    from idc.training.start import start_training
+
+    file = tmp_path / "network.yaml"
+    file.write_text("base_channels: 16\nmultipliers: [1, 1]\ngroups: 4\nhead_channels: 16\npatch: 4\nresidual: true\n"
+                    "position_channels: 8\n")  # fmt: skip
+    images = data.load("digits", split="validation", limit=200)
+    x, classes = images.images.float().div(255), images.labels
+    standing, noted = {}, {}
+    for eps in (0.0, 0.1):
+        changes = {"epochs": 12, "validate_every": 12, "checkpoint_every": 12, "precision": "fp32", "eps": eps,
+                   "ce_weight": 1.0, "attack_steps": 2}  # fmt: skip
+        out = tmp_path / str(eps)
+        start_training("digits", out, preset=str(file), changes=changes, say=lambda text: None)
+        model = IDC.from_pretrained(out / "last")
+        target = Target.of(model.with_answer(visits=(3,)))
+        attack = pgd(Threat("linf", 0.1), surrogate="one-step-inner", objective=Margin(), steps=10)
+        worst = attack(target, x, classes, Streams(images.ids, 0))
+        standing[eps] = (model(worst, visits=(3,)).argmax(1) == classes).float().mean().item()
+        noted[eps] = json.loads((out / "summary.json").read_text())["validation"]
+    assert standing[0.0] < 0.35
+    assert standing[0.1] > standing[0.0] + 0.3
+    assert noted[0.0]["eps"] == 0
+    assert abs(noted[0.1]["attacked_one_step"] - standing[0.1]) < 0.15

@@ -10,9 +10,9 @@ from idc import data
 from idc.training.bridging import Bridging
 from idc.training.monitor import Monitor
 from idc.training.recipe import Recipe
-from idc.training.validation import CleanAccuracy
+from idc.training.validation import BridgeAccuracy
 
-ACCURACY = CleanAccuracy(one_step=0.75, multi_step=0.5, single_draw=0.25, draws=10, images=8)
+ACCURACY = BridgeAccuracy(one_step=0.75, multi_step=0.5, single_draw=0.25, draws=10, images=8)
 
 
 def lines(folder):

@@ -8,7 +8,7 @@ of ``idc.evaluation``; these few steps are for training and for choosing weights
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from idc.attacks.threat import Norm, Threat
@@ -45,6 +45,38 @@ def ascend(loss: Loss, images: Tensor, threat: Threat, *, steps: int, step: floa
             (gradient,) = torch.autograd.grad(loss(x), x)
         x = threat.project(x.detach() + step * threat.steepest(gradient), images)
     return x.detach()
+
+
+class WeightShift:
+    """Weights moved within a share of their norm to where the loss is worse, and back.
+
+    Wu, Xia and Wang, "Adversarial Weight Perturbation Helps Robust Generalization", NeurIPS 2020.
+
+    Args:
+        network: whose weights of more than one dimension are moved.
+        share: length of the shift over the weight's own norm.
+    """
+
+    def __init__(self, network: nn.Module, share: float) -> None:
+        self.weights = [p for p in network.parameters() if p.requires_grad and p.ndim > 1]
+        self.share = share
+        self.before: list[Tensor] = []
+
+    def up(self, loss: Tensor) -> None:
+        """Move along the gradient of ``loss``, a mean over the batch."""
+        gradients = torch.autograd.grad(loss, self.weights, allow_unused=True)
+        self.before = [w.detach().clone() for w in self.weights]
+        with torch.no_grad():
+            for weight, gradient in zip(self.weights, gradients, strict=True):
+                if gradient is not None:
+                    weight.add_(gradient * (self.share * weight.norm() / gradient.norm().clamp(min=1e-12)))
+
+    def back(self) -> None:
+        """Exactly to where they were."""
+        with torch.no_grad():
+            for weight, before in zip(self.weights, self.before, strict=False):
+                weight.copy_(before)
+        self.before = []
 
 
 def divergence(logits: Tensor, clean: Tensor) -> Tensor:

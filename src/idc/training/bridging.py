@@ -1,31 +1,42 @@
 """IDC's own training: the losses of the Brownian bridge."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
-from idc.classifier import IDC
+from idc.bridge import BridgeSample
+from idc.classifier import IDC, evaluation_mode
 from idc.data import ImageSet
 from idc.errors import IDCError
 from idc.hardware import unet_format
 from idc.loss import bridge_loss, label_cross_entropy
+from idc.noise import Streams, derive_seed
+from idc.training.adversarial import WeightShift, ascend, random_start, threat_of
 from idc.training.objective import Call, check_fits
 from idc.training.recipe import Recipe
-from idc.training.validation import CleanAccuracy, clean_accuracy, from_counts
+from idc.training.validation import BridgeAccuracy, accuracy, from_counts
 
 
 class Bridging:
     """IDC: the intra-class and inter-class losses of the Brownian bridge (paper; method.md "Losses").
 
+    With ``recipe.eps`` the image end of the bridge is attacked in every step, by PGD on the one-step answer through its
+    smooth surrogate (no clamp, inner product with the labels): the losses are those of the attacked images (as PGD-AT),
+    or those of clean ones and the distance between the x0 predictions of both (as TRADES).
+
     Args:
         model: a fresh classifier.
-        recipe: its weights of the losses and of the timesteps.
+        recipe: its weights of the losses and of the timesteps, and the attack.
     """
 
     def __init__(self, model: IDC, recipe: Recipe) -> None:
         self.model, self.recipe = model, recipe
+        threat_of(recipe.norm, recipe.eps)  # refuses an impossible eps before anything is written
+        self.eps = recipe.eps
 
     @property
     def network(self) -> nn.Module:
@@ -44,32 +55,100 @@ class Bridging:
         self.labels = 2 * self.model.labels - 1
         weights = self.recipe.t_weights or (1.0,) * self.model.config.bridge.timesteps
         self.t_weights = torch.tensor(weights, device=device)
+        self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=bf16)
+        self.shift = WeightShift(self.network, self.recipe.weight_perturbation)
+
+    def begin(self, done: float) -> None:
+        """The radius rises in the first ``eps_warmup`` of the run."""
+        self.eps = self.recipe.eps * min(1.0, done / self.recipe.eps_warmup if self.recipe.eps_warmup else 1.0)
+
+    def end(self) -> None:
+        self.shift.back()
 
     def loss(self, call: Call, images: Tensor, classes: Tensor, random: torch.Generator) -> dict[str, Tensor]:
-        y = (2 * images - 1).contiguous(memory_format=self.format)
-        t = torch.multinomial(self.t_weights, len(classes), replacement=True, generator=random)
-        eps = torch.randn(y.shape, generator=random, device=y.device)
-        sample = self.model.bridge.sample(self.labels[classes], y, t, eps)
-        output = call(sample.x_t, t, y)
+        if self.recipe.sigma > 0:
+            images = images + self.recipe.sigma * torch.randn(images.shape, generator=random, device=images.device)
+        moved = self._attacked(self.network, images, classes, random) if self.eps > 0 else images
+        both = self.eps > 0 and self.recipe.consistency > 0
+        # Clean and attacked images go through the same point of the bridge, in one call of the network.
+        y = 2 * (torch.cat([images, moved]) if both else moved) - 1
+        copies = len(y) // len(classes)
+        t = torch.multinomial(self.t_weights, len(classes), replacement=True, generator=random).repeat(copies)
+        eps = torch.randn(images.shape, generator=random, device=y.device).repeat(copies, 1, 1, 1)
+        true = classes.repeat(copies)
+        sample = self.model.bridge.sample(self.labels[true], y.contiguous(memory_format=self.format), t, eps)
+        if self.eps > 0 and self.recipe.weight_perturbation > 0:
+            with self.autocast:
+                output = self.network(sample.x_t, t, sample.y)
+            self.shift.up(self._losses(sample, output, true, both=both)["total"])
+        return self._losses(sample, call(sample.x_t, t, sample.y), true, both=both)
+
+    def _losses(self, sample: BridgeSample, output: Tensor, classes: Tensor, *, both: bool) -> dict[str, Tensor]:
+        away = None
+        if both:
+            clean, attacked = (sample.x_t - output).chunk(2)
+            away = (attacked - clean).abs().mean()
+            half = len(classes) // 2
+            sample, output, classes = sample.take(slice(half)), output[:half], classes[:half]
         terms = bridge_loss(sample, output, self.labels, classes, inter_weight=self.recipe.inter_weight)
         found = {"total": terms.total.mean(), "intra": terms.intra.mean(), "inter": terms.inter.mean()}
         if self.recipe.ce_weight > 0:
             heat = self.recipe.ce_temperature
             entropy = label_cross_entropy(sample, output, self.labels, classes, temperature=heat)
             found["total"] = found["total"] + self.recipe.ce_weight * entropy.mean()
+        if away is not None:
+            found = found | {"total": found["total"] + self.recipe.consistency * away, "consistency": away}
         return found
+
+    # -- the attack ----------------------------------------------------------------------------------------------------
+
+    def _surrogate(self, network: nn.Module, images: Tensor) -> Tensor:
+        """Logits (B, K) of the one-step answer without its clamp: inner products of x0_hat with the labels."""
+        y = 2 * images - 1
+        t = torch.full((), self.model.one_step_visits[0], dtype=torch.int64, device=y.device)
+        with self.autocast:
+            output = network(y, t, y)
+        labels = self.labels.flatten(1)
+        return (y - output).flatten(1) @ labels.T / (labels.shape[1] * self.recipe.ce_temperature)
+
+    def _climb(self, network: nn.Module, images: Tensor, classes: Tensor, start: Tensor, steps: int) -> Tensor:
+        """The cross-entropy of the surrogate raised by PGD within the present radius."""
+        step = self.recipe.attack_step or min(1.25, 2.5 / steps) * self.eps
+        return ascend(
+            lambda x: cross_entropy(self._surrogate(network, x), classes, reduction="sum"), images,
+            threat_of(self.recipe.norm, self.eps), steps=steps, step=step, start=start,
+        )  # fmt: skip
+
+    def _attacked(self, network: nn.Module, images: Tensor, classes: Tensor, random: torch.Generator) -> Tensor:
+        with evaluation_mode(network):
+            start = random_start(images, threat_of(self.recipe.norm, self.eps), random)
+            return self._climb(network, images, classes, start, self.recipe.attack_steps)
+
+    # -- validation ----------------------------------------------------------------------------------------------------
 
     def validate(
         self, network: nn.Module, data: ImageSet, *, final: bool, bf16: bool, shard: tuple[int, int]
     ) -> Tensor:
+        """Counts (4,), with ``recipe.eps`` (8,): of images as they are, and under PGD-10 with a start of their own."""
         model = self.model.with_network(network)
-        return clean_accuracy(model, data, draws=self._draws(final), bf16=bf16, shard=shard)[1]
+        measure = partial(accuracy, model, data, draws=self._draws(final), bf16=bf16, shard=shard)
+        found = measure()[1]
+        if not self.recipe.eps:
+            return found
+        self.eps = self.recipe.eps  # the whole of it, also while it still rises
 
-    def judged(self, counts: Tensor, *, final: bool) -> CleanAccuracy:
-        return from_counts(counts, self._draws(final))
+        def move(images: Tensor, classes: Tensor, ids: Tensor) -> Tensor:
+            streams = Streams(ids, derive_seed(self.recipe.seed, "validation"))
+            start = threat_of(self.recipe.norm, self.eps).random(images, streams)
+            return self._climb(network, images, classes, start, 10)
 
-    def restored(self, values: dict[str, Any]) -> CleanAccuracy:
-        return CleanAccuracy(**values)
+        return torch.cat([found, measure(move=move)[1]])
+
+    def judged(self, counts: Tensor, *, final: bool) -> BridgeAccuracy:
+        return from_counts(counts, self._draws(final), eps=self.recipe.eps)
+
+    def restored(self, values: dict[str, Any]) -> BridgeAccuracy:
+        return BridgeAccuracy(**values)
 
     @staticmethod
     def _draws(final: bool) -> int:

@@ -81,6 +81,12 @@ class Classifying:
             start=random_start(images, self.threat, random, share=start),
         )  # fmt: skip
 
+    def begin(self, done: float) -> None:
+        """Nothing changes with time."""
+
+    def end(self) -> None:
+        """Nothing was done to the weights."""
+
     def loss(self, call: Call, images: Tensor, classes: Tensor, random: torch.Generator) -> dict[str, Tensor]:
         recipe = self.recipe
         if recipe.method == "trades":

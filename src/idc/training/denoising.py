@@ -66,6 +66,12 @@ class Denoising:
         self.model.to(device)
         self.network.to(memory_format=unet_format(device))  # type: ignore[call-overload]  # torch's stubs lack it
 
+    def begin(self, done: float) -> None:
+        """Nothing changes with time."""
+
+    def end(self) -> None:
+        """Nothing was done to the weights."""
+
     def loss(self, call: Call, images: Tensor, classes: Tensor, random: torch.Generator) -> dict[str, Tensor]:
         config, device = self.model.config, images.device
         t = torch.randint(config.timesteps, (len(images),), generator=random, device=device)

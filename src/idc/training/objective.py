@@ -43,6 +43,12 @@ class Objective(Protocol):
     def to(self, device: torch.device, *, bf16: bool) -> None:
         """Move all that the loss needs; ``bf16``: what it computes beside ``call`` may be in half precision."""
 
+    def begin(self, done: float) -> None:
+        """Called before each ``loss``: ``done`` in [0, 1) is the share of the run that lies behind."""
+
+    def end(self) -> None:
+        """Called after the backward pass: what ``loss`` did to the weights for its own purposes is undone."""
+
     def loss(self, call: Call, images: Tensor, classes: Tensor, random: torch.Generator) -> dict[str, Tensor]:
         """Means over a batch, each (): "total", which is minimised, and its parts.
 

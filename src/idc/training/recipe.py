@@ -16,14 +16,28 @@ class Recipe(Settings):
     ce_weight: float = setting(0.0, "weight of a cross-entropy of the label distances (not in the paper)")
     ce_temperature: float = setting(0.02, "temperature of that cross-entropy")
     t_weights: tuple[float, ...] = setting((), "how often each timestep 0..T-1 is trained on; none: uniformly")
+    norm: Literal["linf", "l2"] = setting("linf", "norm of the perturbation that training holds out against")
+    eps: float = setting(0.0, "its radius on [0, 1], such as 8/255; 0: images as they are")
+    attack_steps: int = setting(3, "with eps: steps of the attack on each batch; 1: a single one from a random start")
+    attack_step: float = setting(0.0, "length of such a step; 0: 2.5 eps over the steps, at most 1.25 eps")
+    eps_warmup: float = setting(0.0, "share of the run in which eps rises from 0")
+    consistency: float = setting(
+        0.0, "with eps: the loss of clean images, and so often the distance to the x0 predictions of attacked ones"
+    )
+    weight_perturbation: float = setting(
+        0.0, "with eps: adversarial shift of the weights in each step, as a share of their norm (AWP)"
+    )
+    sigma: float = setting(0.0, "standard deviation of Gaussian noise on the images, on [0, 1]")
     init: Literal["default", "normal"] = setting("default", "normal: all weights N(0, 0.02), as the authors start")
     dropout: float | None = setting(None, "dropout of the network; none: as in its preset")
 
     def __post_init__(self) -> None:
         Settings.__post_init__(self)
         object.__setattr__(self, "t_weights", tuple(float(w) for w in self.t_weights))
-        self.check(lambda v: v > 0, "a number above 0", "ce_temperature")
-        self.check(lambda v: v >= 0, "0 or more", "inter_weight", "ce_weight")
+        self.check(lambda v: v > 0, "a number above 0", "ce_temperature", "attack_steps")
+        self.check(lambda v: v >= 0, "0 or more", "inter_weight", "ce_weight", "eps", "attack_step", "consistency",
+                   "weight_perturbation", "sigma")  # fmt: skip
+        self.check(lambda v: 0 <= v < 1, "a number in [0, 1)", "eps_warmup")
         if self.t_weights and (min(self.t_weights) < 0 or not sum(self.t_weights) > 0):
             raise IDCError(f"t_weights = {self.t_weights}", "weights of 0 or more, not all 0", "correct the recipe")
 

@@ -112,10 +112,11 @@ class Trainer:
         objective.to(self.device, bf16=self.bf16)
         self.objective, self.raw = objective, objective.network
         self.average = build_average(self.raw, recipe)
+        if compiles(recipe, self.device, self.steps):
+            _compile(self.raw)  # in place: an objective that attacks calls it beside the distributed wrapper
         optimizer = build_optimizer(self.raw, recipe, self.device)
         self.schedule = Schedule(optimizer, recipe, math.ceil(self.steps / recipe.accumulation))
         self.network, self.optimizer = self.accelerator.prepare(self.raw, optimizer)
-        self.compiled = _compile(self.network) if compiles(recipe, self.device, self.steps) else self.network
         self.random = torch.Generator(self.device)
         self.progress: dict[str, Any] = {"seconds": 0.0, "best": -1.0, "accuracy": None}
         self.order: tuple[int, Tensor] = (-1, torch.empty(0))
@@ -256,8 +257,10 @@ class Trainer:
         self.network.train()
         self._align()
         with nullcontext() if last else self.accelerator.no_sync(self.network):
+            self.objective.begin(step / self.steps)
             terms = self.objective.loss(self._call, images, classes, self.random)
             self.accelerator.backward(terms["total"] / self.recipe.accumulation)
+            self.objective.end()
         if last:
             self._update(terms["total"], step)
         return {name: value.detach() for name, value in terms.items()}
@@ -271,7 +274,7 @@ class Trainer:
 
     def _call(self, *args: Any, **kwargs: Any) -> Any:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            return self.compiled(*args, **kwargs)
+            return self.network(*args, **kwargs)
 
     def _update(self, loss: Tensor, step: int) -> None:
         if self.recipe.clip_norm > 0:
@@ -358,10 +361,10 @@ def _same_yaml(file: Path, text: str) -> bool:
         return False
 
 
-def _compile(network: torch.nn.Module) -> Any:
+def _compile(network: torch.nn.Module) -> None:
     # diffusers calls a cached version check inside its blocks, of which dynamo warns at length and to no effect.
     warnings.filterwarnings("ignore", message="Dynamo detected a call to a `functools.lru_cache`", category=UserWarning)
-    return torch.compile(network)
+    network.compile()
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:

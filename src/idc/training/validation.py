@@ -1,28 +1,36 @@
-"""Clean accuracy of a classifier on a split, one-step and multi-step, independent of batch size and sharding."""
+"""Accuracy of a classifier on a split, one-step and multi-step, independent of batch size and sharding."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 
 import torch
+from torch import Tensor
 
 from idc.classifier import IDC
 from idc.data import ImageSet
 
+Move = Callable[[Tensor, Tensor, Tensor], Tensor]  # images, classes, ids -> images
+
 
 @dataclass(frozen=True, slots=True)
-class CleanAccuracy:
+class BridgeAccuracy:
     """Shares of ``images`` answered rightly: by the one-step answer, by the mean distance over ``draws`` of the default
-    multi-step answer, and by a single such draw on average."""
+    multi-step answer, and by a single such draw on average; with ``eps`` the first two also of attacked images."""
 
     one_step: float
     multi_step: float
     single_draw: float
     draws: int
     images: int
+    attacked_one_step: float = 0.0
+    attacked_multi_step: float = 0.0
+    eps: float = 0.0
 
     @property
     def score(self) -> float:
-        """Mean of the two answers' accuracy."""
-        return (self.one_step + self.multi_step) / 2
+        """Mean of the two answers' accuracy, of attacked images if there are any."""
+        one, many = (self.attacked_one_step, self.attacked_multi_step) if self.eps else (self.one_step, self.multi_step)
+        return (one + many) / 2
 
     def to_dict(self) -> dict[str, float]:
         """The fields, JSON-ready."""
@@ -30,18 +38,20 @@ class CleanAccuracy:
 
     def shares(self) -> dict[str, float]:
         """Both answers by name."""
-        return {"one-step": self.one_step, "multi-step": self.multi_step}
+        found = {"one-step": self.one_step, "multi-step": self.multi_step}
+        if self.eps:
+            under = f"under PGD-10 at {self.eps:.3g}"
+            found |= {f"one-step {under}": self.attacked_one_step, f"multi-step {under}": self.attacked_multi_step}
+        return found
 
     def text(self) -> str:
         """Both answers, for people."""
         plural = "s" if self.draws > 1 else ""
-        return (
-            f"accuracy {self.one_step:.1%} one-step, {self.multi_step:.1%} multi-step "
-            f"({self.images} images, {self.draws} draw{plural})"
-        )
+        shares = ", ".join(f"{value:.1%} {name}" for name, value in self.shares().items())
+        return f"accuracy {shares} ({self.images} images, {self.draws} draw{plural})"
 
 
-def clean_accuracy(
+def accuracy(
     model: IDC,
     data: ImageSet,
     *,
@@ -50,7 +60,8 @@ def clean_accuracy(
     bf16: bool = False,
     batch_size: int = 500,
     shard: tuple[int, int] = (0, 1),
-) -> tuple[CleanAccuracy, torch.Tensor]:
+    move: Move | None = None,
+) -> tuple[BridgeAccuracy, torch.Tensor]:
     """Measure the accuracy of ``model`` on ``data``.
 
     Args:
@@ -58,6 +69,7 @@ def clean_accuracy(
         seed: of the per-image noise.
         bf16: run the network in bf16 (distances stay float32).
         shard: (rank, world): every world-th image from rank on.
+        move: what is done to images (B, C, H, W) first, given their classes and ids.
 
     Returns:
         The accuracy of this shard, and its counts (4,) float64: right one-step, right multi-step, mean right single
@@ -70,6 +82,7 @@ def clean_accuracy(
         images = data.images[chosen].to(device).to(torch.float32).div_(255)
         classes, ids = data.labels[chosen].to(device), data.ids[chosen]
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            images = images if move is None else move(images, classes, ids.to(device))
             one = model.predict(images, draws=1, visits=model.one_step_visits)
             many = model.predict(images, draws=draws, ids=ids, seed=seed)
         counts += torch.stack([
@@ -79,8 +92,11 @@ def clean_accuracy(
     return from_counts(counts, draws), counts
 
 
-def from_counts(counts: torch.Tensor, draws: int) -> CleanAccuracy:
-    """Accuracy from the (summed) counts of ``clean_accuracy``."""
-    one, many, single, images = counts.tolist()
+def from_counts(counts: torch.Tensor, draws: int, *, eps: float = 0.0) -> BridgeAccuracy:
+    """Accuracy from the (summed) counts of ``accuracy``; with ``eps`` those of attacked images follow, (8,)."""
+    one, many, single, images, *attacked = counts.tolist()
     total = max(images, 1.0)
-    return CleanAccuracy(one / total, many / total, single / total, draws, int(images))
+    found = BridgeAccuracy(one / total, many / total, single / total, draws, int(images))
+    if not attacked:
+        return found
+    return replace(found, attacked_one_step=attacked[0] / total, attacked_multi_step=attacked[1] / total, eps=eps)

@@ -29,7 +29,7 @@ from pathlib import Path
 
 from common import CIFAR, RESULTS, article, read, row, share, write
 from robust_pages import compared, costs, parity, peers, pitfalls, published_table, robust, robustness
-from speed_pages import bf16, loss_memory, profiled, scaling, speed
+from speed_pages import bf16, loss_memory, plan, profiled, scaling, speed
 
 from idc.training.trainer import read_metrics
 
@@ -181,7 +181,7 @@ def serving() -> list[str]:
 
 BLOCKS: dict[str, Callable[[], list[str]]] = {
     f.__name__: f for f in (measured, answers, timesteps, learning, short, serving, robust, robustness, pitfalls,
-                            parity, costs, compared, peers, published_table, speed, bf16, profiled, scaling)
+                            parity, costs, compared, peers, published_table, speed, bf16, profiled, scaling, plan)
 }  # fmt: skip
 PLACE = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- /results -->)", re.DOTALL)
 

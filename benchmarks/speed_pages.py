@@ -91,3 +91,35 @@ def scaling() -> list[str]:
         lines.append(row(names.get(r["varies"], r["varies"]), r[r["varies"]], *times))
     start = ", ".join(f"{names.get(k, k)} {v}" for k, v in found["start"].items())
     return [*lines, "", f"`nano`'s network; the others stay at {start}. {_about(found['hardware'])}."]
+
+
+PLANNED = (  # what, images, FLOPs of one pass of the network: method.md; four times the pixels for 64x64
+    ("CIFAR-10 test, `nano`", 10_000, 9.34e7),
+    ("CIFAR-10 test, `paper-cifar10`", 10_000, 6.84e9),
+    ("ImageNet-1k validation at 64x64, `paper-cifar100`'s network", 50_000, 4 * 11.94e9),
+)
+
+
+def plan() -> list[str]:
+    """docs/speed.md: device-hours of a full ``adaptive`` evaluation, from measured passes and measured rates."""
+    found = {name: _found(f"speed-{name}") for name in ("cpu", "cuda")}
+    attacked = _found("robustness-nano")
+    rows = [r for r in (attacked or {"rows": []})["rows"] if r["protocol"] == "adaptive"]
+    if not rows or found["cpu"] is None:
+        return [LEFT_OUT]
+    dearest = max(rows, key=lambda r: r["cost"]["flops"])
+    passes = dearest["cost"]["flops"] / PLANNED[0][2]
+    lines = [row("evaluation", "PFLOP", "device", "device-hours", "images an hour", "devices for one night (8 h)"),
+             row(*["---"] * 6)]  # fmt: skip
+    for what, images, one in PLANNED:
+        for held in (f for f in found.values() if f):
+            (attack,) = [r for r in held["rows"] if r["task"] == "paper-cifar10: gradient, EOT 8"]
+            total = images * passes * one
+            hours = total / (attack["flops"] / attack["ours"]) / 3600
+            cells = (f"{total / 1e15:,.0f}", _about(held["hardware"]), f"{hours:,.0f}", f"{images / hours:,.0f}")
+            lines.append(row(what, *cells, f"{hours / 8:,.1f}"))
+    share = f"{dearest['robust']['mean']['mean']:.1%}"
+    return [*lines, "", f"An image takes {passes:,.0f} passes' worth of FLOPs, measured on `nano` at eps "
+            f"{dearest['eps_text']}, where {share} stand. The rate is that of the attack gradient "
+            "(EOT 8) of `paper-cifar10` above; small networks reach less of it. Images an hour over the price of a "
+            "device-hour are images per dollar."]  # fmt: skip

@@ -78,7 +78,7 @@ def test_another_setting_or_model_is_refused(tmp_path):
 
 
 def test_summary_by_hand():
-    smoothing = Smoothing(sigma=0.4, n=100)
+    smoothing = Smoothing(sigma=0.4, n=90)
     lines = [
         {"class": 0, "prediction": 0, "selected": 0, "radius": 0.25},
         {"class": 1, "prediction": 1, "selected": 1, "radius": 0.1},
@@ -88,9 +88,11 @@ def test_summary_by_hand():
     found = summarise_certified(lines, smoothing)
     shares = {kind: found[kind]["mean"] for kind in ("accuracy", "abstained", "uncertified")}
     assert shares == {"accuracy": 0.5, "abstained": 0.25, "uncertified": 0.25}
-    assert [round(p["radius"], 6) for p in found["curve"]] == pytest.approx([0.1 * k for k in range(8)])
-    assert [p["mean"] for p in found["curve"]] == [0.5, 0.5, 0.25, 0, 0, 0, 0, 0]
-    assert found["curve"][-2]["radius"] < found["largest_radius"] < found["curve"][-1]["radius"]
+    largest = smoothing.radius(90)
+    assert 0.5 < largest < 0.6
+    assert [p["radius"] for p in found["curve"]] == pytest.approx([0, 0.1, 0.2, 0.3, 0.4, 0.5, largest])
+    assert [p["mean"] for p in found["curve"]] == [0.5, 0.5, 0.25, 0, 0, 0, 0]
+    assert found["largest_radius"] == largest
     assert found["mean_radius"] == pytest.approx(0.35 / 4)
     assert all(p["low"] <= p["mean"] <= p["high"] and p["n"] == 4 for p in found["curve"])
 
@@ -101,4 +103,9 @@ def test_the_curve_of_a_run_is_that_of_its_lines(tmp_path):
     for point in found["curve"]:
         right = [x for x in lines if x["selected"] == x["class"] and x["radius"] > 0 and x["radius"] >= point["radius"]]
         assert point["mean"] == len(right) / 12
-    assert found["curve"][0]["mean"] > found["curve"][-1]["mean"] == 0
+    assert found["curve"][0]["mean"] > found["curve"][-1]["mean"]
+
+
+def test_images_of_which_all_samples_agree_reach_the_largest_radius():
+    line = {"class": 0, "prediction": 0, "selected": 0, "radius": SMOOTHING.radius(60)}
+    assert summarise_certified([line], SMOOTHING)["curve"][-1]["mean"] == 1

@@ -23,7 +23,7 @@ from idc.cli.evaluate import DataName, Limit, Model, Out, Precision, Seed, Split
 
 Sigma = Annotated[float, typer.Option("--sigma", help="standard deviation of the noise on [0, 1], such as 0.25")]
 Selecting = Annotated[int, typer.Option("--n0", help="samples that pick an image's class")]
-Samples = Annotated[int, typer.Option("--n", help="samples that prove its radius")]
+Samples = Annotated[int, typer.Option("--n", "--samples", help="samples that prove its radius")]
 Alpha = Annotated[float, typer.Option("--alpha", help="probability that an image's certificate is wrong")]
 Chunk = Annotated[int, typer.Option("--batch-size", min=1, help="samples at once: memory, not results")]
 

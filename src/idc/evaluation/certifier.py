@@ -128,8 +128,8 @@ def summarise_certified(lines: Sequence[Line], smoothing: Smoothing) -> dict[str
     Returns:
         ``accuracy`` of the smoothed classifier's predictions, an abstention counted as wrong, and ``abstained``, their
         share; ``uncertified``, the share without a radius; ``curve``, certified accuracy (right, with that radius or
-        more) at multiples of sigma / 4 up to the first that no image can reach; ``mean_radius``, wrong or uncertified
-        images counted as 0, with ``standard_error``; ``largest_radius``; ``images``.
+        more) at multiples of sigma / 4 and at the largest radius, beyond which nothing can be proved; ``mean_radius``,
+        wrong or uncertified images counted as 0, with ``standard_error``; ``largest_radius``; ``images``.
     """
     images = len(lines)
 
@@ -137,8 +137,8 @@ def summarise_certified(lines: Sequence[Line], smoothing: Smoothing) -> dict[str
         return wilson(count / images, images).to_dict()
 
     radii = [line["radius"] if line["selected"] == line["class"] else 0.0 for line in lines]
-    step = smoothing.sigma / 4
-    grid = [k * step for k in range(math.floor(smoothing.largest_radius / step) + 2)]
+    step, last = smoothing.sigma / 4, smoothing.largest_radius
+    grid = [*(k * step for k in range(math.ceil(last / step))), last]
     mean = sum(radii) / images
     variance = sum((r - mean) ** 2 for r in radii) / max(1, images - 1)
     return {
@@ -148,6 +148,6 @@ def summarise_certified(lines: Sequence[Line], smoothing: Smoothing) -> dict[str
         "curve": [{"radius": at} | share(sum(r > 0 and r >= at for r in radii)) for at in grid],
         "mean_radius": mean,
         "standard_error": math.sqrt(variance / images),
-        "largest_radius": smoothing.largest_radius,
+        "largest_radius": last,
         "images": images,
     }

@@ -38,6 +38,7 @@ ALLOWED = {
     "use": FOUNDATION | METHOD | {"classifier", "data", "profiling"},
     "opening": FOUNDATION | {"classifier", "data", "evaluation", "peers"},
     "evaluating": FOUNDATION | {"attacks", "classifier", "data", "evaluation", "opening", "training", "__init__"},
+    "certifying": FOUNDATION | {"data", "evaluating", "evaluation", "opening"},
     "comparing": FOUNDATION | {"evaluating", "opening", "report"},
     "demo": FOUNDATION
     | METHOD
@@ -54,6 +55,7 @@ ALLOWED = {
         "evaluation",
         "report",
         "evaluating",
+        "certifying",
         "comparing",
         "opening",
     }

@@ -5,7 +5,7 @@ from dataclasses import asdict, replace
 from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from safetensors import SafetensorError
@@ -33,6 +33,9 @@ from idc.progress import Bar
 from idc.training.validation import accuracy
 from idc.types import Classifier
 
+if TYPE_CHECKING:
+    from accelerate import PartialState
+
 Say = Callable[[str], object]
 _LIBRARIES = ("torch", "diffusers", "pyautoattack", "foolbox", "accelerate")
 
@@ -58,36 +61,45 @@ def evaluate(request: Request, out: Path, *, say: Say = print) -> dict[str, Any]
     Raises:
         IDCError: if model, data and settings do not fit, or ``out`` cannot be written or holds another result.
     """
-    from accelerate import PartialState
-
-    # One process may be busy for hours while others wait.
-    state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=7))
-    device = state.device if torch.cuda.is_available() else torch.device("cpu")
+    state, device = processes()
     classifier, images = open_both(request, device)
     protocol = build(request, images)
     if protocol.name == "paper" and not classifier.stochastic:
         say("note: the paper's protocol is made for IDC's stochastic answer; here it is basic attacks on probabilities")
-    about = {"source": request.data_name or request.data, "split": images.split, "fingerprint": images.fingerprint}
-    order = interleaved(images.labels)
-    problem = Problem(images.images[order], images.labels[order], images.ids[order], about)
     runner = Runner(
-        classifier, problem, protocol, out, request.model, seed=request.seed, chunk=request.chunk, keep=request.keep,
-        rank=state.process_index, world=state.num_processes, device=device,
+        classifier, problem_of(request, images), protocol, out, request.model, seed=request.seed, chunk=request.chunk,
+        keep=request.keep, rank=state.process_index, world=state.num_processes, device=device,
     )  # fmt: skip
     if state.is_main_process:
         runner.prepare()
         write_json(out / "request.json", asdict(request))
         if done := len(records.read_all(out, f"{LINES}-*.jsonl", "id")):
-            say(f"{done} of {len(problem)} images are already done")
+            say(f"{done} of {len(images)} images are already done")
     state.wait_for_everyone()
     if finished := runner.finished():
         return finished if state.is_main_process else {}
     # TF32 would move points that lie at a decision's edge from one batch to another.
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        with Bar("images", total=len(problem), quiet=not state.is_main_process) as bar:
+        with Bar("images", total=len(images), quiet=not state.is_main_process) as bar:
             runner.run(bar.advance, bar.describe)
         state.wait_for_everyone()
         return _summarise(request, runner, images, say) if state.is_main_process else {}
+
+
+def processes() -> tuple["PartialState", torch.device]:
+    """This process among those of ``accelerate launch`` or torchrun, and its device."""
+    from accelerate import PartialState
+
+    # One process may be busy for hours while others wait.
+    state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=7))
+    return state, state.device if torch.cuda.is_available() else torch.device("cpu")
+
+
+def problem_of(request: Request, images: datasets.ImageSet) -> Problem:
+    """The images as an evaluation takes them: classes interleaved, so that a part of them has all."""
+    about = {"source": request.data_name or request.data, "split": images.split, "fingerprint": images.fingerprint}
+    order = interleaved(images.labels)
+    return Problem(images.images[order], images.labels[order], images.ids[order], about)
 
 
 def interleaved(classes: Tensor) -> Tensor:
@@ -137,15 +149,21 @@ def _both_answers(model: IDC, images: datasets.ImageSet, draws: int, seed: int) 
 
 
 def _settings(request: Request, runner: Runner) -> dict[str, Any]:
-    model = runner.classifier
+    return runner.settings() | circumstances(request, runner.classifier, runner.device, runner.world, _LIBRARIES)
+
+
+def circumstances(
+    request: Request, model: Classifier, device: torch.device, count: int, libraries: Sequence[str]
+) -> dict[str, Any]:
+    """For a record: the model and its answer, the machine with ``count`` processes, the versions."""
     answer = {"visits": list(model.config.visits), "eta": model.config.bridge.eta} if isinstance(model, IDC) else {}
-    return runner.settings() | answer | {
+    return answer | {
         "model": request.model,
-        "device": str(runner.device),
+        "device": str(device),
         "threads": torch.get_num_threads(),
-        "processes": runner.world,
-        "versions": {"idc": __version__} | {name: version(name) for name in _LIBRARIES},
-    }  # fmt: skip
+        "processes": count,
+        "versions": {"idc": __version__} | {name: version(name) for name in libraries},
+    }
 
 
 def _sanity(runner: Runner, lines: Sequence[dict[str, Any]], flags: Sequence[str], say: Say) -> list[Finding]:

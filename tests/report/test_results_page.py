@@ -122,6 +122,51 @@ def test_sweeps_become_figures_and_results(write, tmp_path):
     assert len(read_results([tmp_path / "s"])[0]) == 2
 
 
+@pytest.fixture
+def certified(tmp_path):
+    def make(name: str, sigma: float):
+        (tmp_path / name).mkdir()
+        curve = [{"radius": k * sigma / 4} | share(0.9 - k / 5) for k in range(5)]
+        own = {k: v for k, v in summary()["settings"].items() if k != "protocol"}
+        found = {
+            "kind": "certify", "accuracy": share(0.911), "abstained": share(0.02), "uncertified": share(0.03),
+            "curve": curve, "mean_radius": 0.1, "standard_error": 0.01, "largest_radius": 0.4, "images": 100,
+            "cost": {"samples": 1100, "evaluations": 3300, "flops": 5e9, "seconds": 0.5},
+            "settings": own | {"smoothing": {"sigma": sigma, "n0": 100, "n": 1000, "alpha": 0.001}},
+        }  # fmt: skip
+        (tmp_path / name / "certify.json").write_text(json.dumps(found))
+        return tmp_path / name
+
+    return make
+
+
+def test_certificates_have_a_table_a_curve_and_lines_in_the_csv(write, certified, tmp_path):
+    folders = [certified("low", 0.12), certified("high", 0.5)]
+    written = write_report(folders, tmp_path / "page.html")
+    assert {p.name for p in written} == {"page.html", "page.csv", "page-radius.png", "page-radius.svg"}
+    text = (tmp_path / "page.html").read_text()
+    assert text.count("91.1% [86.1%, 96.1%]") == 2
+    assert "runs/m (3, 1, 0), sigma 0.12" in text
+    assert "worst point" not in text  # nothing was attacked
+    rows = list(csv.DictReader((tmp_path / "page.csv").open()))
+    assert [(r["norm"], float(r["eps"]), float(r["accuracy"])) for r in rows if r["verdict"] == "sigma 0.5"] == [
+        ("l2", k * 0.125, pytest.approx(0.9 - k / 5)) for k in range(5)
+    ]
+    write_report([write("a"), *folders], tmp_path / "both.html")
+    text = (tmp_path / "both.html").read_text()
+    assert "worst point" in text
+    assert "sigma 0.5" in text
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"kind": "certify"}', '{"curve": []}'])
+def test_damaged_certificates_are_refused(certified, tmp_path, content):
+    folder = certified("a", 0.25)
+    (folder / "certify.json").write_text(content)
+    with pytest.raises(IDCError):
+        write_report([folder], tmp_path / "none" / "page.html")
+    assert not (tmp_path / "none").exists()
+
+
 def test_damaged_results_are_refused_and_nothing_is_written(write, tmp_path):
     folder = write("a")
     good = json.loads((folder / "summary.json").read_text())

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from idc import __version__
-from idc.cli import evaluate, train, use
+from idc.cli import certify, evaluate, train, use
 from idc.cli.common import err, out
 from idc.errors import IDCError
 
@@ -34,7 +34,7 @@ def _root(
     pass
 
 
-for part in (train, use, evaluate):
+for part in (train, use, evaluate, certify):
     part.register(app)
 
 

@@ -61,6 +61,10 @@ def cell(value: Any) -> str:
     return f"{value / 1e9:,.2f} G" if value >= 1e9 else f"{value / 1e6:,.2f} M"
 
 
+def share(found: dict[str, float]) -> str:
+    return f"{found['mean']:.1%} [{found['low']:.1%}, {found['high']:.1%}]"
+
+
 def table(title: str, rows: list[dict[str, Any]]) -> None:
     from rich.table import Table
     from rich.text import Text

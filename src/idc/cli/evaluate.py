@@ -18,6 +18,7 @@ from idc.cli.common import (
     parse_visits,
     print_json,
     resumable,
+    share,
     table,
 )
 
@@ -96,14 +97,10 @@ def evaluate(
     out.print(f"written: {out_folder / 'summary.json'}   (a page: idc report {out_folder} --out report.html)")
 
 
-def _share(share: dict[str, float]) -> str:
-    return f"{share['mean']:.1%} [{share['low']:.1%}, {share['high']:.1%}]"
-
-
 def _row(name: str, verdict: dict[str, Any]) -> dict[str, str]:
-    row = {"images": name, "mean of draws" if verdict["draws"] > 1 else "accuracy": _share(verdict["mean"])}
+    row = {"images": name, "mean of draws" if verdict["draws"] > 1 else "accuracy": share(verdict["mean"])}
     if verdict["draws"] > 1:
-        row |= {"majority": _share(verdict["majority"]), f"worst of {verdict['draws']}": _share(verdict["worst_of_n"])}
+        row |= {"majority": share(verdict["majority"]), f"worst of {verdict['draws']}": share(verdict["worst_of_n"])}
     return row
 
 
@@ -118,8 +115,8 @@ def _print_summary(summary: dict[str, Any]) -> None:
     where = f"{settings['data']['source']} {settings['data']['split']}, n = {summary['images']}"
     ball = f", {threat['norm']} eps {threat['eps']:.4g}" if attacked else ""
     table(f"{summary['protocol']}: {where}{ball}; 95% intervals", rows)
-    for name, share in summary.get("accuracy", {}).items():
-        out.print(f"{name}: {share['mean']:.2%} [{share['low']:.2%}, {share['high']:.2%}]")
+    for name, own in summary.get("accuracy", {}).items():
+        out.print(f"{name}: {own['mean']:.2%} [{own['low']:.2%}, {own['high']:.2%}]")
     if summary["sanity"]:
         table("sanity checks", [{"check": f["name"], "": "ok" if f["passed"] else "FAILED", "figure": f["figure"]}
                                 for f in summary["sanity"]])  # fmt: skip
@@ -220,14 +217,14 @@ def compare(
 
 def _compared(row: dict[str, Any]) -> dict[str, Any]:
     found = {"model": row["name"], "eps": row["eps_text"], "GFLOPs": f"{row['flops'] / 1e9:.3g}",
-             "NFE": row["evaluations"], "n": row["images"], "clean": _share(row["clean"]["mean"])}  # fmt: skip
+             "NFE": row["evaluations"], "n": row["images"], "clean": share(row["clean"]["mean"])}  # fmt: skip
     for name, own in row["protocols"].items():
-        found[name] = _share(own["robust"]["mean"]) + ("" if own["reliable"] else " UNRELIABLE")
+        found[name] = share(own["robust"]["mean"]) + ("" if own["reliable"] else " UNRELIABLE")
     return found
 
 
 def report(
-    results: Annotated[list[Path], typer.Argument(help="folders of idc evaluate or idc sweep")],
+    results: Annotated[list[Path], typer.Argument(help="folders of idc evaluate, sweep or certify")],
     page: Annotated[Path, typer.Option("--out", help="the HTML page; PNG, SVG and CSV go beside it")],
 ) -> None:
     """One self-contained page from results: tables, figures, settings, sanity checks."""

@@ -53,7 +53,10 @@ class Problem:
 
     def block(self, index: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
         """Images as float in [0, 1], classes and ids of block ``index``."""
-        part = slice(index * BLOCK, (index + 1) * BLOCK)
+        return self.part(slice(index * BLOCK, (index + 1) * BLOCK), device)
+
+    def part(self, part: slice, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+        """Images as float in [0, 1], classes and ids of some of them."""
         images = self.images[part].to(device)
         images = images.to(torch.float32).div(255) if images.dtype == torch.uint8 else images.to(torch.float32)
         return images, self.classes[part].to(device), self.ids[part].to(device)
@@ -97,6 +100,23 @@ def describe_model(classifier: Classifier, name: str) -> dict[str, Any]:
         "num_classes": classifier.num_classes,
         "config": _plain(config),
     }
+
+
+def hold_settings(out: Path, settings: dict[str, Any]) -> None:
+    """Create the folder ``out`` and note the settings, or check them against those of the run that it holds.
+
+    Raises:
+        IDCError: if the folder holds a result of other settings or cannot be written.
+    """
+    make_folder(out)
+    file, own = out / "settings.json", json.loads(json.dumps(settings))
+    if not file.exists():
+        write_json(file, own)
+        return
+    held = records.read_json(file, "remove the folder or choose another --out")
+    if held != own:
+        names = list(_differing(held, own))[:3]
+        raise IDCError(out, f"a result of the same {', '.join(names)}", "choose another --out, or remove this one")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -143,17 +163,7 @@ class Runner:
         Raises:
             IDCError: if the folder holds a result of other settings or cannot be written.
         """
-        make_folder(self.out)
-        file, own = self.out / "settings.json", json.loads(json.dumps(self.settings()))
-        if file.exists():
-            held = records.read_json(file, "remove the folder or choose another --out")
-            if held != own:
-                names = list(_differing(held, own))[:3]
-                raise IDCError(
-                    self.out, f"a result of the same {', '.join(names)}", "choose another --out, or remove this one"
-                )
-        else:
-            write_json(file, own)
+        hold_settings(self.out, self.settings())
 
     def target(self) -> Target:
         """The classifier as the protocol's attacks see it."""

@@ -110,6 +110,21 @@ def over_setting(sweep: dict[str, Any]) -> Figure:
     return figure
 
 
+def over_radius(certificates: Sequence[dict[str, Any]]) -> Figure | None:
+    """Certified accuracy over the L2 radius, a line for each result of ``idc certify``; None without any."""
+    if not certificates:
+        return None
+    figure = Figure(figsize=(6.6, 3.8))
+    axes = figure.add_subplot()
+    for index, found in enumerate(certificates):
+        x = [point["radius"] for point in found["curve"]]
+        label = f"{found['name']}, sigma {found['settings']['smoothing']['sigma']:g}"
+        _line(axes, x, found["curve"], "o-", COLOURS[index % len(COLOURS)], label)
+    _finish(axes, "L2 radius (band: 95% interval over images)")
+    axes.set_ylabel("right and certified, %")
+    return figure
+
+
 def confusion(result: Result) -> Figure:
     """Majority votes at the worst points: rows true classes, columns answers."""
     names = result.summary["class_names"]

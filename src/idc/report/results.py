@@ -45,8 +45,7 @@ class Result:
     @property
     def answer(self) -> str:
         """How the model answers, such as "3, 1, 0"; empty for one that has no choice."""
-        visits = self.summary["settings"].get("visits")
-        return ", ".join(map(str, visits)) if visits else ""
+        return _answer(self.summary["settings"])
 
     @property
     def case(self) -> tuple[Any, ...]:
@@ -58,7 +57,17 @@ class Result:
     @property
     def name(self) -> str:
         """Model, and the way it answers if it is not the only one of its kind."""
-        return f"{self.model} ({self.answer})" if self.answer else self.model
+        return _named(self.summary["settings"])
+
+
+def _answer(settings: dict[str, Any]) -> str:
+    visits = settings.get("visits")
+    return ", ".join(map(str, visits)) if visits else ""
+
+
+def _named(settings: dict[str, Any]) -> str:
+    answer = _answer(settings)
+    return f"{settings['model']} ({answer})" if answer else str(settings["model"])
 
 
 def eps_text(eps: float) -> str:
@@ -74,7 +83,7 @@ def read_result(folder: Path) -> Result:
     Raises:
         IDCError: if its summary is missing, damaged or of another kind.
     """
-    remedy = "give folders of finished runs of idc evaluate or idc sweep"
+    remedy = "give folders of finished runs of idc evaluate, sweep or certify"
     summary = read_json(folder / "summary.json", remedy)
     missing = [k for k in _NEEDED if not isinstance(summary, dict) or k not in summary]
     if missing:
@@ -87,8 +96,25 @@ def read_result(folder: Path) -> Result:
     return Result(folder, summary, pictures, panel)
 
 
+def read_certificates(folders: Sequence[Path]) -> list[dict[str, Any]]:
+    """The summaries of ``idc certify`` among ``folders``, each with its ``folder`` and, as ``name``, the model's.
+
+    Raises:
+        IDCError: if one is damaged.
+    """
+    found = []
+    for folder in folders:
+        if (folder / "certify.json").exists():
+            held = read_json(folder / "certify.json", "run idc certify again")
+            if not isinstance(held, dict) or held.get("kind") != "certify":
+                raise IDCError(folder / "certify.json", "a summary of idc certify", "run idc certify again")
+            found.append(held | {"folder": str(folder), "name": _named(held["settings"])})
+    return found
+
+
 def read_results(folders: Sequence[Path]) -> tuple[list[Result], list[dict[str, Any]]]:
-    """Evaluations, and sweeps with the evaluations they are made of, from folders of either."""
+    """Evaluations, and sweeps with the evaluations they are made of, from folders of either; folders of ``idc certify``
+    are left to ``read_certificates``."""
     results: list[Result] = []
     sweeps: list[dict[str, Any]] = []
     for folder in folders:
@@ -96,6 +122,6 @@ def read_results(folders: Sequence[Path]) -> tuple[list[Result], list[dict[str, 
             sweep = read_json(folder / "sweep.json", "run idc sweep again")
             sweeps.append(sweep)
             results += [read_result(folder / f"{sweep['setting']}-{row['text']}") for row in sweep["rows"]]
-        else:
+        elif not (folder / "certify.json").exists():
             results.append(read_result(folder))
     return results, sweeps

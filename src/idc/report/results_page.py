@@ -13,7 +13,7 @@ from idc.errors import IDCError
 from idc.files import make_folder, whole_file, write_text
 from idc.report import curves, figures
 from idc.report.html import data_uri, difference, environment, share
-from idc.report.results import Result, eps_text, read_results
+from idc.report.results import Result, eps_text, read_certificates, read_results
 
 
 def readings(results: Sequence[Result]) -> list[str]:
@@ -57,7 +57,7 @@ def _rows(results: Sequence[Result]) -> list[dict[str, Any]]:
     return rows
 
 
-def _csv(results: Sequence[Result]) -> str:
+def _csv(results: Sequence[Result], certificates: Sequence[dict[str, Any]]) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["folder", "model", "protocol", "norm", "eps", "n", "draws", "points", "verdict", "accuracy", "low",
@@ -71,6 +71,11 @@ def _csv(results: Sequence[Result]) -> str:
                 v = verdict[kind]
                 writer.writerow([r.folder, r.name, r.protocol, r.threat["norm"], r.eps, s["images"], s["draws"], name,
                                  kind, v["mean"], v["low"], v["high"]])  # fmt: skip
+    for c in certificates:
+        smoothing = c["settings"]["smoothing"]
+        for v in c["curve"]:
+            writer.writerow([c["folder"], c["name"], "certify", "l2", v["radius"], c["images"], smoothing["n"],
+                             "certified", f"sigma {smoothing['sigma']:g}", v["mean"], v["low"], v["high"]])  # fmt: skip
     return buffer.getvalue()
 
 
@@ -86,11 +91,14 @@ def _panel(r: Result) -> dict[str, Any]:
     return {"rows": rows, "translations": "adversarial_translation" in p}
 
 
-def _figures(results: Sequence[Result], sweeps: Sequence[dict[str, Any]]) -> dict[str, tuple[str, Figure]]:
+def _figures(
+    results: Sequence[Result], sweeps: Sequence[dict[str, Any]], certificates: Sequence[dict[str, Any]]
+) -> dict[str, tuple[str, Figure]]:
     found: dict[str, tuple[str, Figure]] = {}
     for name, title, figure in (
         ("eps", "Accuracy over the size of the attack", curves.over_eps(results)),
         ("flops", "Robust accuracy over the cost of an answer", curves.over_flops(results)),
+        ("radius", "Certified accuracy of the smoothed model over the radius", curves.over_radius(certificates)),
     ):
         if figure is not None:
             found[name] = (title, figure)
@@ -104,7 +112,7 @@ def write_report(folders: Sequence[Path], page: Path) -> list[Path]:
     """Write ``page``, and beside it ``NAME.csv`` and each figure as ``NAME-figure.png`` and ``.svg``.
 
     Args:
-        folders: of ``idc evaluate`` or ``idc sweep``.
+        folders: of ``idc evaluate``, ``idc sweep`` or ``idc certify``.
         page: the HTML file.
 
     Returns:
@@ -115,11 +123,13 @@ def write_report(folders: Sequence[Path], page: Path) -> list[Path]:
     """
     try:
         results, sweeps = read_results(folders)
-        drawn = _figures(results, sweeps)
+        certificates = read_certificates(folders)
+        drawn = _figures(results, sweeps, certificates)
         confusions = [curves.confusion(r) if r.summary["attacks"] else None for r in results]
         html = environment().get_template("results.html").render(
             rows=_rows(results),
             readings=readings(results),
+            certificates=certificates,
             figures=[(title, Markup(figures.svg(figure))) for title, figure in drawn.values()],
             results=[
                 {"r": r, "s": r.summary, "eps": eps_text(r.eps), "panel": _panel(r) if r.panel else None,
@@ -127,7 +137,7 @@ def write_report(folders: Sequence[Path], page: Path) -> list[Path]:
                 for r, c in zip(results, confusions, strict=True)
             ],
         )  # fmt: skip
-        table = _csv(results)
+        table = _csv(results, certificates)
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise IDCError(page, f"whole results (at {error!r})", "evaluate again with this version of idc") from error
     make_folder(page.parent)

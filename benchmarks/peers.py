@@ -22,6 +22,7 @@ from idc.comparing import read_comparison
 from idc.report.comparison import read_rows, write_comparison
 
 RUNS = Path("runs/peers")
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 TRAININGS = {
     "ddpm": ["train-peer", "ddpm", "--conditional", "true", "--epochs", "200", "--lr", "3e-3"],
     "trades": ["train-peer", "cnn", "--width", "8", "--method", "trades"],
@@ -63,7 +64,7 @@ def train_all() -> dict[str, float]:
     """Every system of the digits; seconds by name."""
     RUNS.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(CORES) as pool:
         seconds = dict(zip(TRAININGS, pool.map(train, TRAININGS), strict=True))
     print(f"all trained: {sum(seconds.values()):.0f} s of one core, now {time.monotonic() - began:.0f} s", flush=True)
     return seconds
@@ -73,7 +74,7 @@ def compare(name: str, seconds: dict[str, float]) -> None:
     """The comparison of that name, one process a core."""
     file, out = Path(__file__).with_name(f"peers-{name}.yaml"), RUNS / f"compare-{name}"
     read_comparison(file)  # its mistakes are told once, not by every process
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(os.cpu_count()), "--master_port"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(CORES), "--master_port"]
     command = [*launch, "29631", "-m", "idc.cli", "compare", str(file), "--out", str(out)]
     subprocess.run(command, env=_environment() | {"ACCELERATE_USE_CPU": "true"}, check=True)
     made = "make peers" if name == "digits" else f"python benchmarks/peers.py {name}"

@@ -1,8 +1,8 @@
-"""IDC written the plain way that method.md describes of the published code: what ``speed.py`` measures ours against.
+"""IDC written the plain way, as the published code is known to be: what ``speed.py`` measures ours against.
 
 float32, channels first, one Python iteration a class in the loss over (B, K, C, H, W) tensors, four network passes an
-answer, labels rebuilt by a QR in every forward, one gradient a draw, an accuracy loop over single images, pictures
-decoded one at a time. ``tests/test_plain.py`` holds that it computes what ours does.
+answer, labels rebuilt by a QR in every forward of the attacked module, one pass a draw, pictures decoded one at a time
+by the training process, averaged weights one by one. ``tests/test_plain.py`` holds that it computes what ours does.
 """
 
 import copy
@@ -26,8 +26,10 @@ class PlainIDC(nn.Module):
         super().__init__()
         self.unet = copy.deepcopy(model.unet).float().to(memory_format=torch.contiguous_format)
         self.num_classes, self.shape = model.num_classes, model.input_shape
-        self.m = torch.linspace(0.001, 0.999, 4)
-        self.var = 2 * (self.m - self.m**2)
+        m = torch.linspace(0.001, 0.999, 4)
+        self.register_buffer("m", m)
+        self.register_buffer("var", 2 * (m - m**2))
+        self.register_buffer("fixed", self.labels())  # training has no need to make them anew
 
     def labels(self) -> Tensor:
         """(K, C, H, W) on [-1, 1], made anew."""
@@ -39,11 +41,11 @@ class PlainIDC(nn.Module):
             label = column.reshape(self.shape)
             label = (label - label.min()) / (label.max() - label.min())
             found.append(2 * label - 1)
-        return torch.stack(found)
+        return torch.stack(found).to(self.m.device)
 
     def loss(self, images: Tensor, classes: Tensor, t: Tensor, eps: Tensor) -> Tensor:
         """Intra-class minus 0.2 times inter-class loss, the mean over the batch."""
-        labels, y = self.labels(), 2 * images - 1
+        labels, y = self.fixed, 2 * images - 1
         x0 = labels[classes]
         m, var = self.m[t].view(-1, 1, 1, 1), self.var[t].view(-1, 1, 1, 1)
         target = m * (y - x0) + var.sqrt() * eps
@@ -55,7 +57,7 @@ class PlainIDC(nn.Module):
         y = 2 * images - 1
         x = y
         for i, t in enumerate(VISITS):
-            x0 = (x - self.unet(x, torch.full((len(x),), t), y)).clamp(-1, 1)
+            x0 = (x - self.unet(x, torch.full((len(x),), t, device=x.device), y)).clamp(-1, 1)
             if i + 1 == len(VISITS):
                 return x0
             n = VISITS[i + 1]
@@ -80,14 +82,6 @@ class PlainIDC(nn.Module):
             total += torch.autograd.grad(loss, x)[0]
         return total / len(noises)
 
-    def correct(self, images: Tensor, classes: Tensor, noise: Tensor) -> int:
-        """Right answers, counted image by image and label by label."""
-        labels, right = (self.labels() + 1) / 2, 0
-        for found, true in zip((self.sample(images, noise) + 1) / 2, classes, strict=True):
-            distances = [(found - label).abs().mean().item() for label in labels]
-            right += int(np.argmin(distances)) == int(true)
-        return right
-
 
 def class_losses(
     target: Tensor, output: Tensor, labels: Tensor, x0: Tensor, y: Tensor, m: Tensor, var: Tensor, eps: Tensor,
@@ -95,7 +89,7 @@ def class_losses(
 ) -> Tensor:  # fmt: skip
     """The training loss, one iteration a class and stacked (B, K, C, H, W) tensors."""
     intra = (target - output).abs().mean()
-    before = torch.where(t > 0, schedule[(t - 1).clamp(min=0)], torch.zeros(())).view(-1, 1, 1, 1)
+    before = torch.where(t > 0, schedule[(t - 1).clamp(min=0)], 0.0).view(-1, 1, 1, 1)
     targets = []
     for label in labels:
         targets.append(before * (label[None] - x0) + m * (y - label[None]) + var.sqrt() * eps)
@@ -105,7 +99,7 @@ def class_losses(
     inter = []
     for row, true in zip(distances, classes, strict=True):
         if row.argmin() == true:
-            inter.append(torch.zeros(()))
+            inter.append(row.new_zeros(()))
         else:
             inter.append(torch.cat([row[:true], row[true + 1 :]]).min())
     return intra - 0.2 * torch.stack(inter).mean()
@@ -116,7 +110,7 @@ class PlainTraining:
 
     def __init__(self, plain: PlainIDC, files: list[bytes], classes: list[int]) -> None:
         self.plain, self.files, self.classes = plain.train(), files, classes
-        self.optimizer = torch.optim.Adam(plain.unet.parameters(), lr=1e-4, foreach=False)
+        self.optimizer = torch.optim.Adam(plain.unet.parameters(), lr=1e-4)
         self.average = {name: p.detach().clone() for name, p in plain.unet.named_parameters()}
 
     def batch(self, rows: list[int]) -> tuple[Tensor, Tensor]:
@@ -126,12 +120,15 @@ class PlainTraining:
             with Image.open(io.BytesIO(self.files[row])) as picture:
                 pixels = np.array(picture.convert("RGB"), dtype=np.float32) / 255
             pictures.append(torch.from_numpy(pixels).permute(2, 0, 1))
-        return torch.stack(pictures), torch.tensor([self.classes[row] for row in rows])
+        device = self.plain.m.device
+        return torch.stack(pictures).to(device), torch.tensor([self.classes[row] for row in rows]).to(device)
 
     def step(self, rows: list[int]) -> float:
         """One update."""
         images, classes = self.batch(rows)
-        loss = self.plain.loss(images, classes, torch.randint(0, 4, (len(rows),)), torch.randn_like(images))
+        loss = self.plain.loss(
+            images, classes, torch.randint(0, 4, (len(rows),), device=images.device), torch.randn_like(images)
+        )
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()

@@ -153,11 +153,16 @@ def costs() -> list[str]:
         times = (f"{c['flops'] / 1e9:,.0f}", f"{c['seconds']:.2f}", f"{c['floor_seconds']:.3f}", f"{c['ratio']:.0f}")
         lines.append(row(NAMES[name][0], r["protocol"], r["eps_text"], *counts, *times))
     threads = ", ".join(map(str, sorted({r["settings"]["threads"] for _, r in _evaluations()})))
+    unshared = any("spared" not in r["cost"] for _, r in _evaluations())
+    before = (
+        " Measured before draws shared an evaluation, and with the matrix product alone as floor." if unshared else ""
+    )
     return [
         *lines,
         "",
         "Per image; calls of the model's functions (an answer of the chain is one call, three passes of the network). "
-        f"Seconds of one process with {threads} thread(s), on a machine that ran several of them and other work.",
+        f"Seconds of one process with {threads} thread(s), on a machine that ran several of them and other work."
+        + before,
     ]
 
 

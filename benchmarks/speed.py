@@ -106,15 +106,15 @@ def counted(work: Callable[[], Any]) -> int:
 
 
 def measure(task: Task, device: torch.device, rounds: int, peak: float) -> dict[str, Any]:
-    """One row: alternating rounds after one of each to warm up."""
+    """One row: alternating rounds."""
+    task.plain()  # once each, so that what stays (moments, gradients, caches) is no part of any peak
+    task.ours()
     memory = {n: peak_bytes(w, device) for n, w in (("ours", task.ours), ("plain", task.plain))} if task.memory else {}
     flops = task.flops
     ours, plain = [], []
-    for index in range(rounds + 1):
-        times = seconds(task.plain, device), seconds(task.ours, device)
-        if index:
-            plain.append(times[0])
-            ours.append(times[1])
+    for _ in range(rounds):
+        plain.append(seconds(task.plain, device))
+        ours.append(seconds(task.ours, device))
     median = statistics.median(ours)
     found = {
         "task": task.name, "images": task.images, "ours": median, "plain": statistics.median(plain),

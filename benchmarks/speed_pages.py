@@ -119,7 +119,8 @@ def plan() -> list[str]:
             cells = (f"{total / 1e15:,.0f}", _about(held["hardware"]), f"{hours:,.0f}", f"{images / hours:,.0f}")
             lines.append(row(what, *cells, f"{hours / 8:,.1f}"))
     share = f"{dearest['robust']['mean']['mean']:.1%}"
-    return [*lines, "", f"An image takes {passes:,.0f} passes' worth of FLOPs, measured on `nano` at eps "
+    before = "" if "spared" in dearest["cost"] else " (before draws shared an evaluation)"
+    return [*lines, "", f"An image takes {passes:,.0f} passes' worth of FLOPs, measured{before} on `nano` at eps "
             f"{dearest['eps_text']}, where {share} stand. The rate is that of the attack gradient "
             "(EOT 8) of `paper-cifar10` above; small networks reach less of it. Images an hour over the price of a "
             "device-hour are images per dollar."]  # fmt: skip

@@ -195,14 +195,15 @@ def test_int8_is_within_half_a_step_of_every_weight(digits, stored):
 # -- mistakes ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_file_that_answers_otherwise_never_appears(model, tmp_path, monkeypatch):
-    def spoil(proto, weights):
+@pytest.mark.parametrize("weights", ["fp32", "int8"])
+def test_a_file_that_answers_otherwise_never_appears(model, tmp_path, monkeypatch, weights):
+    def spoil(proto, *_):
         (conv,) = [t for t in proto.graph.initializer if t.name == "unet/net.conv_out.weight"]
         conv.CopyFrom(onnx.numpy_helper.from_array(-onnx.numpy_helper.to_array(conv), conv.name))
 
-    monkeypatch.setattr(answer, "store", spoil)
-    with pytest.raises(IDCError, match=r"m\.onnx, whose logits differ by .* nothing was written"):
-        export(model, tmp_path / "m.onnx", one_step=True)
+    monkeypatch.setattr(answer, "store" if weights == "int8" else "_describe", spoil)
+    with pytest.raises(IDCError, match=r"m\.onnx, .* nothing was written"):
+        export(model, tmp_path / "m.onnx", one_step=True, weights=weights)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -327,8 +327,14 @@ class IDC(
         """
         check_images(images, self.input_shape)
         visits, eta = self._settings(visits, eta)
-        *_, last = self._chain(images, visits, eta, _noise_source(generator, noise), draws=draws)
-        return _of_each(-self._label_distances(last.x0_hat) / self.config.temperature, draws * len(images))
+        rows = draws * images.shape[0]
+        if draws < 1:
+            raise IDCError(f"draws = {draws}", "at least 1", "leave it out for one answer an image")
+        if noise is not None and noise.shape[1] != rows:
+            raise IDCError(f"noise for {noise.shape[1]} images", f"{rows}, one a draw and image", "draw as many")
+        many = draws if self.bridge.draws_noise(visits, eta) else 1
+        *_, last = self._chain(images, visits, eta, _noise_source(generator, noise), draws=many)
+        return _of_each(-self._label_distances(last.x0_hat) / self.config.temperature, draws // many)
 
     @torch.no_grad()
     def predict(
@@ -403,10 +409,11 @@ class IDC(
 
         def run(visits: tuple[int, ...], read: Logits, *, average: bool = False) -> Logits:
             def logits(images: Tensor, draws: int = 1) -> Tensor:
-                noise, eta, rows = _noise_source(None, None), self.config.bridge.eta, draws * len(images)
-                steps = list(self._chain(images, visits, eta, noise, draws=draws, clip=False))
-                each = [_of_each(s.x0_hat, rows) for s in steps] if average else [steps[-1].x0_hat]
-                return _of_each(read(torch.stack(each).mean(0) if average else each[0]), rows)
+                noise, eta = _noise_source(None, None), self.config.bridge.eta
+                many = draws if self.bridge.draws_noise(visits, eta) else 1
+                first, *rest = (s.x0_hat for s in self._chain(images, visits, eta, noise, draws=many, clip=False))
+                mean = torch.stack([first.repeat(many, 1, 1, 1), *rest]).mean(0) if average else [first, *rest][-1]
+                return _of_each(read(mean), draws // many)
 
             return logits
 
@@ -448,9 +455,9 @@ class IDC(
         return storage.load(str(pretrained_model_name_or_path), revision=revision).to(device)
 
 
-def _of_each(values: Tensor, rows: int) -> Tensor:
-    """``values`` of every draw: those of an evaluation that all draws share are repeated."""
-    return values if len(values) == rows else values.repeat(rows // len(values), *[1] * (values.ndim - 1))
+def _of_each(logits: Tensor, copies: int) -> Tensor:
+    """(B, K) for each of ``copies`` draws that do not differ."""
+    return logits.repeat(copies, 1) if copies > 1 else logits
 
 
 def _to_unit(x0_hat: Tensor, clip: bool) -> Tensor:

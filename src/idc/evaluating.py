@@ -120,7 +120,8 @@ def _summarise(request: Request, runner: Runner, images: datasets.ImageSet, say:
     target = runner.target()
     one, _, _ = runner.problem.block(0, runner.device)
     seconds = sum(costs["seconds"].values())
-    cost = evaluation_cost(target, one[:1], costs, seconds)
+    dtype = torch.bfloat16 if getattr(runner.classifier, "bf16", False) is True else torch.float32
+    cost = evaluation_cost(target, one[:1], costs, seconds, dtype=dtype)
     cost["seconds_by_attack"] = {k: v / max(1, costs["images"]) for k, v in costs["seconds"].items()}
     sanity = [f.to_dict() for f in _sanity(runner, lines, costs["flags"], say)]
     summary |= {

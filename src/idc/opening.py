@@ -15,6 +15,7 @@ from idc import saved
 from idc.classifier import IDC
 from idc.errors import IDCError
 from idc.evaluation.wrapped import as_classifier
+from idc.fraction import fraction
 from idc.peers.cnn import CNN
 from idc.peers.named import is_named, open_peer
 from idc.types import Classifier
@@ -26,10 +27,9 @@ def parse_eps(text: str | float) -> float:
     Raises:
         IDCError: for anything else.
     """
-    found = re.fullmatch(r"\s*([0-9.eE+-]+)\s*(?:/\s*([0-9.eE+-]+))?\s*", str(text))
     try:
-        if found:
-            return float(found[1]) / float(found[2] or 1)
+        if re.fullmatch(r"[\s0-9.eE+/-]+", str(text)):  # no "nan" or "inf"
+            return fraction(str(text))
     except (ValueError, ZeroDivisionError):
         pass
     raise IDCError(f"eps {text!r}", "a number such as 0.1 or 8/255", "correct --eps")

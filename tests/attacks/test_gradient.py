@@ -87,6 +87,7 @@ def test_chunks_do_not_change_the_gradient(chunk):
         )
 
     for found, expected in zip(run(chunk), run(20), strict=True):
+        # The chain amplifies rounding, which differs with the size of the batch.
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
 
 

@@ -8,9 +8,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from conftest import tiny_model
 from idc.attacks.objective import CrossEntropy
 from idc.attacks.target import ANSWER, Target
+from idc.errors import IDCError
 from idc.evaluation.cost import evaluation_cost
 from idc.evaluation.published import PUBLISHED, published
-from idc.noise import Streams
+from idc.evaluation.wrapped import Wrapped
+from idc.noise import Streams, normal
 
 MODEL = tiny_model()
 IMAGES = torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(1))
@@ -89,3 +91,34 @@ def test_the_cost_of_shared_draws_is_what_torch_counts():
     assert evaluation_cost(target, images, counts, 1.0)["flops"] == forward
     alone = evaluation_cost(target, images, counts | {"spared": {}}, 1.0)["flops"]
     assert alone / forward == pytest.approx(18 / 13, rel=0.01)  # three evaluations a draw against one and two a draw
+
+
+def test_draws_that_make_no_sense_are_refused():
+    with pytest.raises(IDCError, match="at least 1"):
+        MODEL(IMAGES, draws=0)
+    with pytest.raises(IDCError, match="20, one a draw and image"):
+        MODEL(IMAGES, draws=4, noise=torch.randn(2, 5, 1, 8, 8))
+
+
+def test_without_noise_nothing_is_done_twice():
+    quiet = MODEL.with_answer(eta=0.0)
+    found = []
+    assert evaluated(lambda: found.append(quiet(IMAGES, draws=8))) == 5 * 3
+    torch.testing.assert_close(found[0], quiet(IMAGES).repeat(8, 1))
+    for logits in quiet.surrogates().values():
+        assert evaluated(lambda logits=logits: found.append(logits(IMAGES, draws=8))) <= 5 * 3
+        assert found[-1].shape == (40, 4)
+
+
+def test_a_wrapped_module_passes_its_draws_on():
+    class Own(torch.nn.Module):
+        shares_draws, stochastic = True, True
+
+        def forward(self, images, draws=1):
+            return images.flatten(1)[:, :4].repeat(draws, 1) + torch.randn(draws * len(images), 4)
+
+    target = Target.of(Wrapped(Own(), input_shape=(1, 8, 8)))
+    assert target.shares_draws
+    logits = target.logits(ANSWER, IMAGES, streams(), draws=3)
+    noise = normal(torch.arange(5), (4,), seed=7, draws=3)
+    torch.testing.assert_close(logits, IMAGES.flatten(1)[:, :4] + noise)

@@ -75,7 +75,7 @@ def test_killed_and_started_again(model, tmp_path):
 def test_two_processes_find_what_one_does(model, tmp_path):
     args = ["evaluate", str(model), *map(str, PGD), "--limit", "200", "--out"]
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29518"]
-    env = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
     command = [*launch, "-m", "idc.cli", *args, str(tmp_path / "two")]
     result = subprocess.run(command, capture_output=True, text=True, env=env, timeout=300)
     assert result.returncode == 0, result.stderr

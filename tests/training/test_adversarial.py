@@ -198,10 +198,14 @@ def test_eps_rises_and_noise_is_added():
         radii.append(objective.eps)
     assert radii == pytest.approx([0.0, 0.05, 0.1, 0.1])
     seen = []
-    model, noisy = bridging(sigma=0.5)
-    noisy.loss(lambda x, t, y: seen.append(y) or model.unet(x, t, y), IMAGES, CLASSES, torch.Generator().manual_seed(0))
-    noise = (seen[0] + 1) / 2 - IMAGES
-    assert noise.std().item() == pytest.approx(0.5, rel=0.15)
+    model, noisy = bridging(sigma=0.1)
+    grey = torch.full_like(IMAGES, 0.5)  # five sigma from either end
+    noisy.loss(lambda x, t, y: seen.append(y) or model.unet(x, t, y), grey, CLASSES, torch.Generator().manual_seed(0))
+    noise = (seen[0] + 1) / 2 - grey
+    assert noise.std().item() == pytest.approx(0.1, rel=0.15)
+    _, noisy = bridging(sigma=2.0)
+    noisy.loss(lambda x, t, y: seen.append(y) or model.unet(x, t, y), grey, CLASSES, torch.Generator().manual_seed(0))
+    assert seen[1].abs().max() == 1  # as a model takes its images
 
 
 def test_an_idc_trained_under_attack_holds_where_another_falls(tmp_path):

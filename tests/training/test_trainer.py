@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from idc.training.checkpoint import load_latest
 from idc.training.optim import compiles
 from idc.training.recipe import Recipe
 from idc.training.start import start_training
-from idc.training.trainer import read_metrics
+from idc.training.trainer import Trainer, read_metrics
 
 SMALL = {
     "epochs": 2.0, "batch_size": 16, "validate_every": 0.5, "checkpoint_every": 0.25, "validation_limit": 20,
@@ -225,3 +226,22 @@ def test_paper_recipe_is_that_of_method_md():
 )  # fmt: skip
 def test_long_runs_on_a_gpu_are_compiled(wanted, device, steps, compiled):
     assert compiles(Recipe(compile=wanted), torch.device(device), steps) == compiled
+
+
+def test_an_interruption_waits_for_the_whole_gradient(network, tmp_path, monkeypatch):
+    """With four steps to an update, what is saved between two of them would lose the gradients that wait."""
+
+    def start(out, **more):
+        changes = SMALL | {"accumulation": 4, "epochs": 3.0}
+        return start_training("digits", tmp_path / out, preset=network, limit=128, changes=changes, **more)
+
+    start("whole")
+    monkeypatch.setattr(Trainer, "_stopped", lambda self, signals, step: step >= 5)
+    assert start("cut").step == 8
+    saved = [int(re.search(r"\d+", p.name)[0]) for p in (tmp_path / "cut" / "checkpoints").iterdir()]
+    assert saved
+    assert all(step % 4 == 0 for step in saved)
+    monkeypatch.undo()
+    start("cut", resume=True)
+    first, second = weights(tmp_path / "whole"), weights(tmp_path / "cut")
+    assert all(torch.equal(first[name], second[name]) for name in first)

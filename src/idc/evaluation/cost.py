@@ -77,12 +77,13 @@ def answer_cost(classifier: Classifier, device: torch.device) -> dict[str, Any]:
     }
 
 
-def peak_rate(device: torch.device, *, size: int = 2048, seconds: float = 0.5) -> float:
-    """The best float32 rate of a matrix product or a 3x3 convolution measured here and now, FLOP/s."""
+def peak_rate(
+    device: torch.device, *, dtype: torch.dtype = torch.float32, size: int = 2048, seconds: float = 0.5
+) -> float:
+    """The best rate of a matrix product or a 3x3 convolution measured here and now, FLOP/s."""
     random = torch.Generator(device).manual_seed(0)
-    a = torch.randn(size, size, device=device, generator=random)
-    images = torch.randn(16, size // 8, 16, 16, device=device, generator=random)
-    weight = torch.randn(size // 8, size // 8, 3, 3, device=device, generator=random)
+    shapes = (size, size), (16, size // 8, 16, 16), (size // 8, size // 8, 3, 3)
+    a, images, weight = (torch.randn(s, device=device, generator=random).to(dtype) for s in shapes)
     works: list[tuple[int, Callable[[], Tensor]]] = [
         (2 * size**3, partial(torch.matmul, a, a)),
         (2 * images.numel() * weight[0].numel(), partial(nn.functional.conv2d, images, weight, padding=1)),
@@ -117,7 +118,9 @@ def total_flops(target: Target, image: Tensor, counts: Mapping[str, Mapping[str,
     return flops
 
 
-def evaluation_cost(target: Target, image: Tensor, counts: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+def evaluation_cost(
+    target: Target, image: Tensor, counts: Mapping[str, Any], seconds: float, *, dtype: torch.dtype = torch.float32
+) -> dict[str, Any]:
     """Counts of an evaluation turned into FLOPs and compared with the floor.
 
     Args:
@@ -125,18 +128,20 @@ def evaluation_cost(target: Target, image: Tensor, counts: Mapping[str, Any], se
         image: (1, C, H, W), for counting.
         counts: what ``Tally`` counted, and ``images``, as many as were evaluated.
         seconds: they took in all.
+        dtype: in which the model multiplies.
 
     Returns:
-        Per image: ``forward``, ``backward``, ``flops``, ``seconds``; and ``floor_seconds``, the FLOPs at the best
-        rate measured here, with ``ratio``, seconds over floor.
+        Per image: ``forward``, ``backward``, ``spared``, ``flops``, ``seconds``; and ``floor_seconds``, the FLOPs
+        at the best rate measured here, with ``ratio``, seconds over floor.
     """
     forward, backward = counts["forward"], counts["backward"]
     flops = total_flops(target, image, counts)
-    rate, per = peak_rate(image.device), max(1, counts["images"])
+    rate, per = peak_rate(image.device, dtype=dtype), max(1, counts["images"])
     floor = flops / rate / per
     return {
         "forward": {k: v / per for k, v in forward.items()},
         "backward": {k: v / per for k, v in backward.items()},
+        "spared": sum(counts["spared"].values()) / per,
         "flops": flops / per,
         "answers": forward.get(ANSWER, 0) / per,
         "seconds": seconds / per,

@@ -65,8 +65,13 @@ class Wrapped(nn.Module):
         own = getattr(self.module, "surrogates", None)
         return own() if callable(own) else {}
 
-    def forward(self, images: Tensor) -> Tensor:
-        return self.module(images)
+    @property
+    def shares_draws(self) -> bool:
+        """As the module says."""
+        return getattr(self.module, "shares_draws", False) is True
+
+    def forward(self, images: Tensor, **draws: int) -> Tensor:
+        return self.module(images, **draws)
 
 
 def as_classifier(model: object, *, input_shape: tuple[int, int, int], name: str = "the model") -> Classifier:

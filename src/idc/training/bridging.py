@@ -26,7 +26,8 @@ class Bridging:
 
     With ``recipe.eps`` the image end of the bridge is attacked in every step, by PGD on the one-step answer through its
     smooth surrogate (no clamp, inner product with the labels): the losses are those of the attacked images (as PGD-AT),
-    or those of clean ones and the distance between the x0 predictions of both (as TRADES).
+    or those of clean ones and the distance between the x0 predictions of both (in the manner of TRADES, whose attack,
+    unlike this one, climbs what the penalty measures).
 
     Args:
         model: a fresh classifier.
@@ -67,7 +68,8 @@ class Bridging:
 
     def loss(self, call: Call, images: Tensor, classes: Tensor, random: torch.Generator) -> dict[str, Tensor]:
         if self.recipe.sigma > 0:
-            images = images + self.recipe.sigma * torch.randn(images.shape, generator=random, device=images.device)
+            noise = torch.randn(images.shape, generator=random, device=images.device)
+            images = (images + self.recipe.sigma * noise).clamp(0, 1)  # as idc certify asks the model
         moved = self._attacked(self.network, images, classes, random) if self.eps > 0 else images
         both = self.eps > 0 and self.recipe.consistency > 0
         # Clean and attacked images go through the same point of the bridge, in one call of the network.

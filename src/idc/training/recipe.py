@@ -38,6 +38,10 @@ class Recipe(Settings):
         self.check(lambda v: v >= 0, "0 or more", "inter_weight", "ce_weight", "eps", "attack_step", "consistency",
                    "weight_perturbation", "sigma")  # fmt: skip
         self.check(lambda v: 0 <= v < 1, "a number in [0, 1)", "eps_warmup")
+        for name in ("consistency", "weight_perturbation", "attack_step", "eps_warmup"):
+            if getattr(self, name) and not self.eps:
+                raise IDCError(f"{name} = {getattr(self, name)} without eps", "an attack to train against",
+                               "give --eps, such as 8/255")  # fmt: skip
         if self.t_weights and (min(self.t_weights) < 0 or not sum(self.t_weights) > 0):
             raise IDCError(f"t_weights = {self.t_weights}", "weights of 0 or more, not all 0", "correct the recipe")
 

@@ -6,6 +6,7 @@ CPU, with bitwise the weights of one that was not. The data set lies on the devi
 
 import json
 import math
+import os
 import signal
 import time
 import warnings
@@ -98,7 +99,9 @@ class Trainer:
         resume: bool = False,
         about: dict[str, Any] | None = None,
     ) -> None:
-        self.accelerator = Accelerator()
+        # Without a GPU, accelerate takes several processes for one each unless it is told that they share the CPU.
+        shared = "LOCAL_RANK" in os.environ and not torch.cuda.is_available()
+        self.accelerator = Accelerator(cpu=True) if shared else Accelerator()
         self.recipe, self.out, self.about = recipe, out, about or {}
         self.device = self.accelerator.device
         self.bf16 = resolve_precision(recipe, self.device) == "bf16"
@@ -199,12 +202,13 @@ class Trainer:
         began, before = time.monotonic(), self.progress["seconds"]
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices), _Signals() as signals, self._monitor() as monitor:
-            step = self.start
-            while step < self.steps and not self._stopped(signals, step):
+            step, owed = self.start, False
+            while step < self.steps and not (self._whole(step) and self._stopped(signals, step)):
                 loss = self.step(step)
                 step += 1
                 validate = self._due(step, self.recipe.validate_every) or step == self.steps
-                checkpoint = self._due(step, self.recipe.checkpoint_every) and step < self.steps
+                owed = owed or self._due(step, self.recipe.checkpoint_every)
+                checkpoint = owed and self._whole(step) and step < self.steps
                 if step % _LOG_EVERY == 0 or validate or checkpoint:
                     self._log(monitor, step, loss)  # stops a run that diverged before it is kept
                 monitor.advance(self.local_batch * self.accelerator.num_processes)
@@ -213,6 +217,7 @@ class Trainer:
                     self._validate(monitor, step)
                 if checkpoint:
                     self._save(step)
+                    owed = False
             if step > self.start:
                 self._save(step)
         accuracy = self.objective.restored(self.progress["accuracy"]) if self.progress["accuracy"] else None
@@ -223,6 +228,10 @@ class Trainer:
                 saved.change_card(result.best, {"Training": self._effort()})
         self.accelerator.wait_for_everyone()
         return result
+
+    def _whole(self, step: int) -> bool:
+        """Whether no gradient waits for others to be summed with: what is saved then says all."""
+        return step % self.recipe.accumulation == 0
 
     def _due(self, step: int, epochs: float) -> bool:
         every = max(1, round(epochs * self.steps_per_epoch))

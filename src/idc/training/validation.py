@@ -81,8 +81,8 @@ def accuracy(
     for chosen in part.split(batch_size):
         images = data.images[chosen].to(device).to(torch.float32).div_(255)
         classes, ids = data.labels[chosen].to(device), data.ids[chosen]
+        images = images if move is None else move(images, classes, ids.to(device))
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            images = images if move is None else move(images, classes, ids.to(device))
             one = model.predict(images, draws=1, visits=model.one_step_visits)
             many = model.predict(images, draws=draws, ids=ids, seed=seed)
         counts += torch.stack([

@@ -24,8 +24,6 @@ from common import write
 from PIL import Image
 from plain import PlainIDC, PlainTraining, class_losses
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from idc import IDC
 from idc import data as datasets
@@ -34,7 +32,7 @@ from idc.attacks.target import ANSWER, Target
 from idc.attacks.threat import Threat
 from idc.bridge import Bridge
 from idc.data import ImageSet
-from idc.evaluation.cost import total_flops
+from idc.evaluation.cost import flops_of, total_flops
 from idc.evaluation.protocol import build_protocol
 from idc.evaluation.runner import Problem, Runner
 from idc.hardware import bf16_pays
@@ -109,13 +107,6 @@ class Rates:
             self.best[name] = {kind: max(rate, self.best[name][kind]) for kind, rate in own.items()}
 
 
-def counted(work: Callable[[], Any]) -> int:
-    counter = FlopCounterMode(display=False)
-    with sdpa_kernel(SDPBackend.MATH), counter:
-        work()
-    return int(counter.get_total_flops())
-
-
 def measure(task: Task, device: torch.device, rounds: int) -> dict[str, Any]:
     """One row: alternating rounds."""
     task.plain()  # once each, so that what stays (moments, gradients, caches) is no part of any peak
@@ -174,7 +165,7 @@ def network_tasks(preset: str, batch: int, device: torch.device, folder: Path, *
     def answer(**settings: Any) -> Task:
         name = f"{preset}: answer, {'one step' if 'visits' in settings else 'multi-step'}"
         ours = quiet(lambda: fast(images, **settings))
-        return Task(name, batch, ours, quiet(lambda: plain(images, noise)), counted(ours))
+        return Task(name, batch, ours, quiet(lambda: plain(images, noise)), flops_of(ours))
 
     def attack(draws: int) -> Task:
         ours, theirs = partial(gradient, draws), partial(plain_gradient, draws)
@@ -217,7 +208,7 @@ def training_task(preset: str, batch: int, device: torch.device, folder: Path, *
     def ours() -> None:
         trainer.step(next(steps))
 
-    return Task(f"{preset}: training step", batch, ours, lambda: plain.step(list(range(batch))), counted(ours))
+    return Task(f"{preset}: training step", batch, ours, lambda: plain.step(list(range(batch))), flops_of(ours))
 
 
 def _jpeg(image: Tensor) -> bytes:

@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from idc import noise as streams
 from idc.bridge import Bridge, BridgeSpec, check_eta, default_visits
 from idc.errors import IDCError
-from idc.hardware import bf16_pays
+from idc.hardware import uses_bf16
 from idc.labels import fingerprint, orthogonal_labels
 from idc.types import Logits, check_images, name_classes
 from idc.unet import BridgeUNet, UNetSpec
@@ -188,7 +188,7 @@ class IDC(
         if precision not in PRECISIONS:
             raise IDCError(f"precision {precision!r}", f"one of {', '.join(PRECISIONS)}", "correct --precision")
         other = self.with_network(self.unet)
-        other.bf16 = precision == "bf16" or (precision == "auto" and bf16_pays(self.labels.device))
+        other.bf16 = uses_bf16(precision, self.labels.device)
         return other
 
     def with_network(self, unet: nn.Module) -> "IDC":

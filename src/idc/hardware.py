@@ -10,6 +10,11 @@ def bf16_pays(device: torch.device) -> bool:
     return device.type == "cpu" and bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
 
 
+def uses_bf16(precision: str, device: torch.device) -> bool:
+    """Whether "fp32", "bf16" or "auto" (what pays) means bf16 on this device."""
+    return bf16_pays(device) if precision == "auto" else precision == "bf16"
+
+
 def unet_format(device: torch.device) -> torch.memory_format:
     """The memory format in which a U-Net runs fastest.
 

@@ -64,3 +64,15 @@ def read_json(file: Path, remedy: str) -> Any:
         raise IDCError(file, "a file", remedy) from error
     except (OSError, ValueError) as error:
         raise IDCError(file, "a whole JSON file", remedy) from error
+
+
+def read_lines(folder: Path, name: str, command: str) -> list[dict[str, Any]]:
+    """The finished images of a result, by id, from its ``name-*.jsonl``.
+
+    Raises:
+        IDCError: if there is none; ``command`` is what makes them.
+    """
+    lines = list(read_all(folder, f"{name}-*.jsonl", "id").values())
+    if not lines:
+        raise IDCError(folder, f"a result of idc {command}", f"check the path, or run idc {command} first")
+    return lines

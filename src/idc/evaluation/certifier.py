@@ -15,7 +15,6 @@ from typing import Any
 import torch
 
 from idc import records
-from idc.errors import IDCError
 from idc.evaluation.runner import Problem, describe_model, hold_settings
 from idc.evaluation.smoothing import ABSTAINS, Smoothed, Smoothing
 from idc.evaluation.verdict import wilson
@@ -116,10 +115,7 @@ def read_certified(folder: Path) -> list[Line]:
     Raises:
         IDCError: if there is none.
     """
-    lines = list(records.read_all(folder, f"{LINES}-*.jsonl", "id").values())
-    if not lines:
-        raise IDCError(folder, "a result of idc certify", "check the path, or run idc certify first")
-    return lines
+    return records.read_lines(folder, LINES, "certify")
 
 
 def summarise_certified(lines: Sequence[Line], smoothing: Smoothing) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from idc.attacks.target import ANSWER, Target
 from idc.types import Classifier, Logits
 
 
-def _flops(work: Any) -> int:
+def flops_of(work: Callable[[], object]) -> int:
+    """FLOPs (2 per multiply-add) of what ``work()`` runs; the global generator is left as found."""
     counter = FlopCounterMode(display=False)
     with torch.random.fork_rng(devices=[]), sdpa_kernel(SDPBackend.MATH), counter:
         work()
@@ -24,7 +25,7 @@ def _flops(work: Any) -> int:
 def forward_flops(function: Logits, image: Tensor) -> int:
     """FLOPs (2 per multiply-add) of one call on one image (1, C, H, W)."""
     with torch.no_grad():
-        return _flops(lambda: function(image))
+        return flops_of(lambda: function(image))
 
 
 def gradient_flops(function: Logits, image: Tensor) -> int:
@@ -38,7 +39,7 @@ def gradient_flops(function: Logits, image: Tensor) -> int:
     with torch.enable_grad(), torch.random.fork_rng(devices=[]):
         if not function(image.clone().requires_grad_(True)).requires_grad:
             return forward_flops(function, image)
-        return _flops(work)
+        return flops_of(work)
 
 
 def evaluations(classifier: Classifier, image: Tensor) -> int:

@@ -6,7 +6,6 @@ from typing import Any
 
 from idc import records
 from idc.attacks.target import COUNTED
-from idc.errors import IDCError
 from idc.evaluation.runner import COSTS, LINES
 from idc.evaluation.verdict import Judged, verdict, wilson
 
@@ -19,10 +18,7 @@ def read_lines(folder: Path) -> list[Line]:
     Raises:
         IDCError: if there is none.
     """
-    lines = list(records.read_all(folder, f"{LINES}-*.jsonl", "id").values())
-    if not lines:
-        raise IDCError(folder, "a result of idc evaluate", "check the path, or run idc evaluate first")
-    return lines
+    return records.read_lines(folder, LINES, "evaluate")
 
 
 def summarise_lines(lines: Sequence[Line], class_names: Sequence[str]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from idc.errors import IDCError
 from idc.hardware import unet_format
 from idc.loss import bridge_loss, label_cross_entropy
 from idc.noise import Streams, derive_seed
-from idc.training.adversarial import WeightShift, ascend, random_start, threat_of
+from idc.training.adversarial import Threat, WeightShift, ascend, random_start, threat_of
 from idc.training.objective import Call, check_fits
 from idc.training.recipe import Recipe
 from idc.training.validation import BridgeAccuracy, accuracy, from_counts
@@ -113,18 +113,21 @@ class Bridging:
         labels = self.labels.flatten(1)
         return (y - output).flatten(1) @ labels.T / (labels.shape[1] * self.recipe.ce_temperature)
 
-    def _climb(self, network: nn.Module, images: Tensor, classes: Tensor, start: Tensor, steps: int) -> Tensor:
-        """The cross-entropy of the surrogate raised by PGD within the present radius."""
-        step = self.recipe.attack_step or min(1.25, 2.5 / steps) * self.eps
+    def _climb(
+        self, network: nn.Module, images: Tensor, classes: Tensor, start: Tensor, threat: Threat, steps: int
+    ) -> Tensor:
+        """The cross-entropy of the surrogate raised by PGD within ``threat``."""
+        step = self.recipe.attack_step or min(1.25, 2.5 / steps) * threat.eps
         return ascend(
-            lambda x: cross_entropy(self._surrogate(network, x), classes, reduction="sum"), images,
-            threat_of(self.recipe.norm, self.eps), steps=steps, step=step, start=start,
+            lambda x: cross_entropy(self._surrogate(network, x), classes, reduction="sum"), images, threat,
+            steps=steps, step=step, start=start,
         )  # fmt: skip
 
     def _attacked(self, network: nn.Module, images: Tensor, classes: Tensor, random: torch.Generator) -> Tensor:
+        threat = threat_of(self.recipe.norm, self.eps)
         with evaluation_mode(network):
-            start = random_start(images, threat_of(self.recipe.norm, self.eps), random)
-            return self._climb(network, images, classes, start, self.recipe.attack_steps)
+            start = random_start(images, threat, random)
+            return self._climb(network, images, classes, start, threat, self.recipe.attack_steps)
 
     # -- validation ----------------------------------------------------------------------------------------------------
 
@@ -137,12 +140,11 @@ class Bridging:
         found = measure()[1]
         if not self.recipe.eps:
             return found
-        self.eps = self.recipe.eps  # the whole of it, also while it still rises
+        threat = threat_of(self.recipe.norm, self.recipe.eps)  # the whole of it, also while it still rises
 
         def move(images: Tensor, classes: Tensor, ids: Tensor) -> Tensor:
             streams = Streams(ids, derive_seed(self.recipe.seed, "validation"))
-            start = threat_of(self.recipe.norm, self.eps).random(images, streams)
-            return self._climb(network, images, classes, start, 10)
+            return self._climb(network, images, classes, threat.random(images, streams), threat, 10)
 
         return torch.cat([found, measure(move=move)[1]])
 

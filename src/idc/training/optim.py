@@ -8,7 +8,7 @@ from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from idc.errors import IDCError
-from idc.hardware import bf16_pays
+from idc.hardware import uses_bf16
 from idc.training.settings import LONG, Settings
 
 
@@ -90,17 +90,15 @@ def build_average(model: nn.Module, recipe: Settings) -> AveragedModel | None:
     return AveragedModel(model, use_buffers=True, multi_avg_fn=average)
 
 
-def resolve_precision(recipe: Settings, device: torch.device) -> str:
-    """ "no" or "bf16", as accelerate names them.
+def resolve_precision(recipe: Settings, device: torch.device) -> bool:
+    """Whether the network runs in bf16.
 
     Raises:
         IDCError: for bf16 on a device that has none.
     """
-    if recipe.precision == "auto":
-        return "bf16" if bf16_pays(device) else "no"
     if recipe.precision == "bf16" and device.type not in ("cpu", "cuda"):
         raise IDCError("precision = 'bf16'", f"fp32 on {device.type}", "use --precision fp32")
-    return "bf16" if recipe.precision == "bf16" else "no"
+    return uses_bf16(recipe.precision, device)
 
 
 def compiles(recipe: Settings, device: torch.device, steps: int) -> bool:

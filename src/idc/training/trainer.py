@@ -104,7 +104,7 @@ class Trainer:
         self.accelerator = Accelerator(cpu=True) if shared else Accelerator()
         self.recipe, self.out, self.about = recipe, out, about or {}
         self.device = self.accelerator.device
-        self.bf16 = resolve_precision(recipe, self.device) == "bf16"
+        self.bf16 = resolve_precision(recipe, self.device)
         objective.check(train)
         self._claim_folder(resume)
         self.train, self.validation = train.to(self.device), validation.to(self.device)

@@ -116,7 +116,7 @@ def bridging(**changes):
     model = tiny_model(4, (1, 8, 8))
     objective = Bridging(model, replace(RECIPES["digits"], precision="fp32", **changes))
     objective.to(torch.device("cpu"), bf16=False)
-    objective.begin(0.5)
+    objective.begin(0.5, replay=0)
     return model, objective
 
 
@@ -141,7 +141,7 @@ def test_the_surrogate_is_the_models_own():
 def test_the_attack_stays_in_the_ball_and_raises_the_loss(norm, steps):
     model, objective = bridging(eps=0.1, norm=norm, attack_steps=steps)
     model.unet.train()
-    found = objective._attacked(model.unet, IMAGES, CLASSES, torch.Generator().manual_seed(0))
+    found = objective._attacked(IMAGES, CLASSES, torch.Generator().manual_seed(0))
     assert model.unet.training
     assert (Threat(norm, 0.1).size(found, IMAGES) <= 0.1 + 1e-6).all()
     before, after = (F.cross_entropy(objective._surrogate(model.unet, x), CLASSES) for x in (IMAGES, found))
@@ -190,11 +190,38 @@ def test_weights_are_shifted_uphill_and_come_back():
     assert all(torch.equal(p, before[name]) for name, p in model.unet.named_parameters())
 
 
+def test_free_training_climbs_by_the_gradient_of_its_own_loss():
+    """Each replay goes one step from where the last one stood, along the sign of what the backward pass left."""
+    model, objective = bridging(eps=0.1, replays=3)
+    seen = []
+    for replay in range(4):
+        objective.begin(0.5, replay=replay % 3)
+        loss = objective.loss(
+            lambda x, t, y: seen.append((y + 1) / 2) or model.unet(x, t, y), IMAGES, CLASSES,
+            torch.Generator().manual_seed(3),
+        )  # fmt: skip
+        (gradient,) = torch.autograd.grad(loss["total"], objective.moved, retain_graph=True)
+        expected = (seen[-1].detach() + 0.1 * gradient.sign()).clamp(IMAGES - 0.1, IMAGES + 0.1).clamp(0, 1)
+        loss["total"].backward()
+        objective.end()
+        torch.testing.assert_close(objective.moved, expected)
+    torch.testing.assert_close(seen[1], seen[1].clamp(IMAGES - 0.1, IMAGES + 0.1).clamp(0, 1))
+    assert not torch.allclose(seen[1], seen[0], atol=0.01)
+    assert not torch.allclose(seen[2], seen[1], atol=0.01)
+    torch.testing.assert_close(seen[3], seen[0])  # a new batch starts anew
+
+
+@pytest.mark.parametrize("wrong", [{"eps": 0.0, "replays": 2}, {"eps": 0.1, "replays": 2, "consistency": 1.0}])
+def test_free_training_needs_an_attack_of_its_own(wrong):
+    with pytest.raises(IDCError, match="replays"):
+        replace(RECIPES["digits"], **wrong)
+
+
 def test_eps_rises_and_noise_is_added():
     _, objective = bridging(eps=0.1, eps_warmup=0.5)
     radii = []
     for done in (0.0, 0.25, 0.5, 0.9):
-        objective.begin(done)
+        objective.begin(done, replay=0)
         radii.append(objective.eps)
     assert radii == pytest.approx([0.0, 0.05, 0.1, 0.1])
     seen = []

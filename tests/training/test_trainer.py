@@ -228,11 +228,13 @@ def test_long_runs_on_a_gpu_are_compiled(wanted, device, steps, compiled):
     assert compiles(Recipe(compile=wanted), torch.device(device), steps) == compiled
 
 
-def test_an_interruption_waits_for_the_whole_gradient(network, tmp_path, monkeypatch):
-    """With four steps to an update, what is saved between two of them would lose the gradients that wait."""
+@pytest.mark.parametrize("settings", [{"accumulation": 4}, {"accumulation": 1, "eps": 0.1, "replays": 4}])
+def test_an_interruption_waits_for_the_whole_gradient(network, tmp_path, monkeypatch, settings):
+    """With four steps to an update, what is saved between two of them would lose the gradients that wait; with four on
+    one batch, how far its attack has come."""
 
     def start(out, **more):
-        changes = SMALL | {"accumulation": 4, "epochs": 3.0}
+        changes = SMALL | settings | {"epochs": 3.0}
         return start_training("digits", tmp_path / out, preset=network, limit=128, changes=changes, **more)
 
     start("whole")

@@ -40,6 +40,10 @@ class Bridging:
         self.eps = recipe.eps
 
     @property
+    def replays(self) -> int:
+        return self.recipe.replays
+
+    @property
     def network(self) -> nn.Module:
         return self.model.unet
 
@@ -59,18 +63,25 @@ class Bridging:
         self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=bf16)
         self.shift = WeightShift(self.network, self.recipe.weight_perturbation)
 
-    def begin(self, done: float) -> None:
+    def begin(self, done: float, *, replay: int) -> None:
         """The radius rises in the first ``eps_warmup`` of the run."""
+        if replay == 0:
+            self.moved: Tensor | None = None
         self.eps = self.recipe.eps * min(1.0, done / self.recipe.eps_warmup if self.recipe.eps_warmup else 1.0)
 
     def end(self) -> None:
         self.shift.back()
+        if self.moved is not None:
+            self._climb_free(self.moved)
 
     def loss(self, call: Call, images: Tensor, classes: Tensor, random: torch.Generator) -> dict[str, Tensor]:
         if self.recipe.sigma > 0:
             noise = torch.randn(images.shape, generator=random, device=images.device)
             images = (images + self.recipe.sigma * noise).clamp(0, 1)  # as idc certify asks the model
-        moved = self._attacked(self.network, images, classes, random) if self.eps > 0 else images
+        moved = images
+        if self.eps > 0:
+            attack = self._attacked_free if self.recipe.replays > 1 else self._attacked
+            moved = attack(images, classes, random)
         both = self.eps > 0 and self.recipe.consistency > 0
         # Clean and attacked images go through the same point of the bridge, in one call of the network.
         y = 2 * (torch.cat([images, moved]) if both else moved) - 1
@@ -123,11 +134,26 @@ class Bridging:
             steps=steps, step=step, start=start,
         )  # fmt: skip
 
-    def _attacked(self, network: nn.Module, images: Tensor, classes: Tensor, random: torch.Generator) -> Tensor:
+    def _attacked(self, images: Tensor, classes: Tensor, random: torch.Generator) -> Tensor:
         threat = threat_of(self.recipe.norm, self.eps)
-        with evaluation_mode(network):
+        with evaluation_mode(self.network):
             start = random_start(images, threat, random)
-            return self._climb(network, images, classes, start, threat, self.recipe.attack_steps)
+            return self._climb(self.network, images, classes, start, threat, self.recipe.attack_steps)
+
+    def _attacked_free(self, images: Tensor, classes: Tensor, random: torch.Generator) -> Tensor:
+        """The point that the batch's earlier replays climbed to, as a leaf whose gradient the training's backward pass
+        leaves (Shafahi et al., "Adversarial Training for Free!", NeurIPS 2019; theirs goes on from batch to batch, this
+        one starts each at random, so that a resumed run is the same)."""
+        if self.moved is None:
+            self.centre, self.moved = images, random_start(images, threat_of(self.recipe.norm, self.eps), random)
+        self.moved = self.moved.detach().requires_grad_(True)
+        return self.moved
+
+    def _climb_free(self, moved: Tensor) -> None:
+        assert moved.grad is not None  # of the training's loss, at the timestep that it drew
+        threat = threat_of(self.recipe.norm, self.eps)
+        step = self.recipe.attack_step or threat.eps
+        self.moved = threat.project(moved.detach() + step * threat.steepest(moved.grad), self.centre)
 
     # -- validation ----------------------------------------------------------------------------------------------------
 

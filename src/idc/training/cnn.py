@@ -81,7 +81,9 @@ class Classifying:
             start=random_start(images, self.threat, random, share=start),
         )  # fmt: skip
 
-    def begin(self, done: float) -> None:
+    replays = 1
+
+    def begin(self, done: float, *, replay: int) -> None:
         """Nothing changes with time."""
 
     def end(self) -> None:

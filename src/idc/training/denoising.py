@@ -66,7 +66,9 @@ class Denoising:
         self.model.to(device)
         self.network.to(memory_format=unet_format(device))  # type: ignore[call-overload]  # torch's stubs lack it
 
-    def begin(self, done: float) -> None:
+    replays = 1
+
+    def begin(self, done: float, *, replay: int) -> None:
         """Nothing changes with time."""
 
     def end(self) -> None:

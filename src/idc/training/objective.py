@@ -43,8 +43,13 @@ class Objective(Protocol):
     def to(self, device: torch.device, *, bf16: bool) -> None:
         """Move all that the loss needs; ``bf16``: what it computes beside ``call`` may be in half precision."""
 
-    def begin(self, done: float) -> None:
-        """Called before each ``loss``: ``done`` in [0, 1) is the share of the run that lies behind."""
+    @property
+    def replays(self) -> int:
+        """Steps in a row that get the same batch."""
+
+    def begin(self, done: float, *, replay: int) -> None:
+        """Called before each ``loss``: ``done`` in [0, 1) is the share of the run that lies behind, ``replay`` how many
+        steps the batch has had."""
 
     def end(self) -> None:
         """Called after the backward pass: what ``loss`` did to the weights for its own purposes is undone."""

@@ -20,6 +20,9 @@ class Recipe(Settings):
     eps: float = setting(0.0, "its radius on [0, 1], such as 8/255; 0: images as they are")
     attack_steps: int = setting(3, "with eps: steps of the attack on each batch; 1: a single one from a random start")
     attack_step: float = setting(0.0, "length of such a step; 0: 2.5 eps over the steps, at most 1.25 eps")
+    replays: int = setting(
+        1, "with eps: free adversarial training, so many steps in a row on a batch, each taking the attack one step on"
+    )
     eps_warmup: float = setting(0.0, "share of the run in which eps rises from 0")
     consistency: float = setting(
         0.0, "with eps: the loss of clean images, and so often the distance to the x0 predictions of attacked ones"
@@ -34,12 +37,16 @@ class Recipe(Settings):
     def __post_init__(self) -> None:
         Settings.__post_init__(self)
         object.__setattr__(self, "t_weights", tuple(float(w) for w in self.t_weights))
-        self.check(lambda v: v > 0, "a number above 0", "ce_temperature", "attack_steps")
+        self.check(lambda v: v > 0, "a number above 0", "ce_temperature", "attack_steps", "replays")
         self.check(lambda v: v >= 0, "0 or more", "inter_weight", "ce_weight", "eps", "attack_step", "consistency",
                    "weight_perturbation", "sigma")  # fmt: skip
         self.check(lambda v: 0 <= v < 1, "a number in [0, 1)", "eps_warmup")
-        for name in ("consistency", "weight_perturbation", "attack_step", "eps_warmup"):
-            if getattr(self, name) and not self.eps:
+        if self.replays > 1 and (self.consistency or self.weight_perturbation):
+            also = "consistency" if self.consistency else "weight_perturbation"
+            raise IDCError(f"replays = {self.replays} with {also}", "one of them", f"leave {also} or replays out")
+        off = {"consistency": 0, "weight_perturbation": 0, "attack_step": 0, "eps_warmup": 0, "replays": 1}
+        for name in off:
+            if getattr(self, name) != off[name] and not self.eps:
                 raise IDCError(f"{name} = {getattr(self, name)} without eps", "an attack to train against",
                                "give --eps, such as 8/255")  # fmt: skip
         if self.t_weights and (min(self.t_weights) < 0 or not sum(self.t_weights) > 0):

@@ -230,8 +230,8 @@ class Trainer:
         return result
 
     def _whole(self, step: int) -> bool:
-        """Whether no gradient waits for others to be summed with: what is saved then says all."""
-        return step % self.recipe.accumulation == 0
+        """Whether no gradient waits for others to be summed with, and no batch for its replays: a save says all."""
+        return step % math.lcm(self.recipe.accumulation, self.objective.replays) == 0
 
     def _due(self, step: int, epochs: float) -> bool:
         every = max(1, round(epochs * self.steps_per_epoch))
@@ -246,7 +246,7 @@ class Trainer:
         return bool(self.accelerator.reduce(flag, reduction="sum").item())
 
     def _batch(self, step: int) -> Tensor:
-        epoch, index = divmod(step, self.steps_per_epoch)
+        epoch, index = divmod(step // self.objective.replays, self.steps_per_epoch)
         if self.order[0] != epoch:
             random = torch.Generator().manual_seed(derive_seed(self.recipe.seed, "order", epoch))
             self.order = epoch, torch.randperm(len(self.train), generator=random).to(self.device)
@@ -256,23 +256,29 @@ class Trainer:
 
     def step(self, step: int) -> dict[str, Tensor]:
         """One batch, forward and backward, and an update when enough are summed. Returns the loss and its parts."""
-        seed = derive_seed(self.recipe.seed, "step", step, self.accelerator.process_index)
-        self.random.manual_seed(seed)
-        torch.manual_seed(seed + 1)  # dropout draws from the global generator, forked in run()
+        replay = step % self.objective.replays
         chosen = self._batch(step)
         classes = self.train.labels[chosen]
-        images = self.recipe.augmentation(self.train.images[chosen], self.random)
+        images = self.recipe.augmentation(self.train.images[chosen], self._seeded(step - replay))
+        if replay:
+            self._seeded(step)  # the same images, but noise of its own for each time
         last = (step + 1) % self.recipe.accumulation == 0 or step + 1 == self.steps
         self.network.train()
         self._align()
         with nullcontext() if last else self.accelerator.no_sync(self.network):
-            self.objective.begin(step / self.steps)
+            self.objective.begin(step / self.steps, replay=replay)
             terms = self.objective.loss(self._call, images, classes, self.random)
             self.accelerator.backward(terms["total"] / self.recipe.accumulation)
             self.objective.end()
         if last:
             self._update(terms["total"], step)
         return {name: value.detach() for name, value in terms.items()}
+
+    def _seeded(self, step: int) -> torch.Generator:
+        """The generator of a step, at its beginning; dropout draws from the global one, which run() forked."""
+        seed = derive_seed(self.recipe.seed, "step", step, self.accelerator.process_index)
+        torch.manual_seed(seed + 1)
+        return self.random.manual_seed(seed)
 
     def _align(self) -> None:
         """Give every process the first one's running statistics, of which each has its own after a step: what a step

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -32,12 +33,37 @@ def test_round_trip(saved, model, images):
 def test_every_setting_survives(tmp_path):
     model = tiny_model(
         3, (3, 8, 8), bridge=BridgeSpec(timesteps=6, eta=0.5, max_variance=2.0), visits=(5, 2), clip=False,
-        temperature=0.2, label_seed=7, class_names=("a", "b", "ü"),
+        temperature=0.2, label_seed=7, class_names=("a", "b", "ü"), label_kind="hadamard", label_cell=2,
     )  # fmt: skip
     model.save_pretrained(tmp_path)
     again = IDC.from_pretrained(tmp_path)
     assert again.config == model.config
     assert torch.equal(again.labels, model.labels)
+
+
+def test_what_says_nothing_of_labels_is_read_and_written_as_before(saved, model):
+    """A model of the paper's labels has the config, and so the hash of it, that it had before there were others."""
+    values = json.loads((saved / CONFIG).read_text())
+    assert set(values["classifier"]) == {
+        "num_classes", "image_shape", "unet", "bridge", "label_seed", "visits", "clip", "temperature", "class_names",
+    }  # fmt: skip
+    again = IDC.from_pretrained(saved).config
+    assert (again.label_kind, again.label_cell) == ("qr", 1)
+    edit_config(saved, lambda v: v["classifier"].update(label_kind="qr", label_cell=1), rehash=True)
+    assert IDC.from_pretrained(saved).config == model.config
+
+
+def test_a_model_from_before_there_was_a_choice_loads():
+    folder = Path(__file__).parents[1] / "models" / "digits"
+    found = IDC.from_pretrained(folder)
+    assert found.config.label_kind == "qr"
+    values = json.loads((folder / CONFIG).read_text())
+    assert config_to_dict(found.config) == values["classifier"]
+
+
+def test_card_names_the_labels(tmp_path):
+    tiny_model(label_kind="low-frequency", label_cell=2).save_pretrained(tmp_path)
+    assert "- Image labels: low-frequency, seed 0, in cells of 2x2 pixels\n" in (tmp_path / CARD).read_text()
 
 
 def test_card_names_classes_and_figures(saved):
@@ -93,6 +119,14 @@ DAMAGE = {
         lambda f: edit_config(f, lambda v: v["classifier"].update(label_seed=1), rehash=True),
         "image labels",
     ),
+    "labels of another kind": (
+        lambda f: edit_config(f, lambda v: v["classifier"].update(label_kind="blocks"), rehash=True),
+        "image labels",
+    ),
+    "labels of no kind": (
+        lambda f: edit_config(f, lambda v: v["classifier"].update(label_kind="onehot"), rehash=True),
+        "onehot",
+    ),
     "another network": (
         lambda f: edit_config(f, lambda v: v["classifier"]["unet"].update(multipliers=[1, 1]), rehash=True),
         "weights that fit",
@@ -134,8 +168,6 @@ def test_push_to_hub_uploads_the_three_files(model, monkeypatch):
     monkeypatch.setattr(HfApi, "create_repo", lambda self, repo_id, **_: type("Repo", (), {"repo_id": repo_id})())
 
     def upload(self, *, folder_path, **_):
-        from pathlib import Path
-
         seen.update({p.name: p.stat().st_size for p in Path(folder_path).iterdir()})
 
     monkeypatch.setattr(HfApi, "upload_folder", upload)

@@ -15,8 +15,8 @@ from idc import noise as streams
 from idc.bridge import Bridge, BridgeSpec, check_eta, default_visits
 from idc.errors import IDCError
 from idc.hardware import uses_bf16
-from idc.labels import fingerprint, orthogonal_labels
-from idc.types import Logits, check_images, name_classes
+from idc.labels import LabelKind, fingerprint, inner_products, orthogonal_labels
+from idc.types import LATER, Logits, check_images, name_classes
 from idc.unet import BridgeUNet, UNetSpec
 
 PRECISIONS = ("fp32", "bf16", "auto")
@@ -37,6 +37,7 @@ class IDCConfig:
         clip: clamp x0_hat to [-1, 1] after each evaluation, as the authors do.
         temperature: tau in logits = -distance / tau.
         class_names: K names; () numbers them.
+        label_kind, label_cell: what the labels look like and how coarse they are, see ``orthogonal_labels``.
     """
 
     num_classes: int
@@ -48,6 +49,8 @@ class IDCConfig:
     clip: bool = True
     temperature: float = 0.1
     class_names: tuple[str, ...] = ()
+    label_kind: LabelKind = field(default="qr", metadata=LATER)
+    label_cell: int = field(default=1, metadata=LATER)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "class_names", name_classes(self.class_names, self.num_classes))
@@ -125,7 +128,10 @@ class IDC(
         self.bridge = Bridge(config.bridge)
         self.bridge.check_visits(config.visits)
         self.unet: nn.Module = BridgeUNet(config.unet, config.image_shape)
-        labels = orthogonal_labels(config.num_classes, config.image_shape, seed=config.label_seed)
+        labels = orthogonal_labels(
+            config.num_classes, config.image_shape, seed=config.label_seed,
+            kind=config.label_kind, cell=config.label_cell,
+        )  # fmt: skip
         self.labels_sha256 = fingerprint(labels)
         self.labels: Tensor
         self.register_buffer("labels", labels, persistent=False)
@@ -393,13 +399,15 @@ class IDC(
     def surrogates(self) -> Mapping[str, Logits]:
         """The model's own weak spots: functions images -> logits that are easier to differentiate than the answer.
 
-        No clamp anywhere, and in place of the L1 distance an inner product (or L2); of the one-step answer, of the
-        whole chain, and of the mean of its x0_hats. The chain draws fresh noise from the global generator.
+        No clamp anywhere, and in place of the L1 distance an inner product (see ``inner_products``) or L2; of the
+        one-step answer, of the whole chain, and of the mean of its x0_hats. The chain draws fresh noise from the global
+        generator.
         """
         labels = 2 * self.labels.flatten(1) - 1
+        weights, offsets = inner_products(self.labels, self.config.label_kind)
 
         def inner(x0_hat: Tensor) -> Tensor:
-            return x0_hat.flatten(1) @ labels.T / (labels.shape[1] * self.config.temperature)
+            return (x0_hat.flatten(1) @ weights.T - offsets) / (labels.shape[1] * self.config.temperature)
 
         def l2(x0_hat: Tensor) -> Tensor:
             return -torch.cdist(x0_hat.flatten(1), labels).square() / (2 * labels.shape[1] * self.config.temperature)

@@ -1,53 +1,233 @@
-"""Orthogonal image labels: the K fixed images into which IDC translates (paper, section "orthogonal image labels")."""
+"""Orthogonal image labels: the K fixed images into which IDC translates (paper, section "orthogonal image labels").
+
+The paper's are random directions (``qr``). The other kinds are for finding out what a label's looks have to do with how
+well it works; docs/labels.md says in which sense each is orthogonal.
+"""
 
 import hashlib
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import product
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from idc.errors import IDCError
 
-
-@lru_cache(maxsize=8)
-def _labels(num_classes: int, shape: tuple[int, int, int], seed: int) -> Tensor:
-    size = math.prod(shape)
-    generator = torch.Generator().manual_seed(seed)
-    gaussian = torch.randn(num_classes, size, generator=generator)
-    # The draw is float32, as published; its QR in float64 has the same signs and, unlike float32, the same first
-    # digits on every LAPACK, so that a stored fingerprint can be checked on another machine.
-    columns, _ = torch.linalg.qr(gaussian.T.to(torch.float64))
-    rows = columns.T
-    low, high = rows.amin(dim=1, keepdim=True), rows.amax(dim=1, keepdim=True)
-    return ((rows - low) / (high - low)).to(torch.float32).view(num_classes, *shape)
+LabelKind = Literal["qr", "hadamard", "low-frequency", "blocks"]
+Shape = tuple[int, int, int]
+_LARGEST = 2048  # order of a Paley matrix: a few MB
+_GAP = 0.08  # by how much a qr label's inner product with itself exceeds the others', over C*H*W, on 3x32x32
 
 
-def orthogonal_labels(num_classes: int, shape: tuple[int, int, int], *, seed: int = 0) -> Tensor:
-    """The image labels: orthonormal Gaussian directions, each scaled to [0, 1] by its own minimum and maximum.
+def orthogonal_labels(
+    num_classes: int, shape: Shape, *, seed: int = 0, kind: LabelKind = "qr", cell: int = 1
+) -> Tensor:
+    """The image labels.
 
     Args:
-        num_classes: K >= 2, at most C*H*W (more directions cannot be orthogonal).
+        num_classes: K >= 2; more than ``kind`` has at this resolution cannot be orthogonal.
         shape: (C, H, W) of a label, which is that of the images.
-        seed: of the Gaussian draw on the CPU; the published models use 0.
+        seed: the published models use 0. ``low-frequency`` and ``blocks`` have nothing to draw.
+        kind: what they look like. With D = C*H*W, at the labels' own resolution:
+            "qr": orthonormal Gaussian directions, drawn on the CPU, each scaled to [0, 1] by its own minimum and
+                maximum, as in the paper; K <= D.
+            "hadamard": rows of a Hadamard matrix of order D, 1 for +1 and 0 for -1, chosen by the seed among all but
+                the constant one; K < D. It is Sylvester's where D is a power of two, else a Kronecker product with
+                Paley's (3x32x32: one of order 12, and eight of order 2); not every D has one.
+            "low-frequency": images of the DCT from the lowest frequency up, without the constant one, each scaled to
+                [0, 1] as ``qr`` is; the channels are alike as long as H*W - 1 images suffice; K < D.
+            "blocks": the image plane is cut into K compact regions whose sizes differ by at most one pixel; label k is
+                1 on the k-th and 0 elsewhere; K <= H*W.
+        cell: labels are drawn at (C, H/cell, W/cell), and every pixel becomes a square of cell x cell.
 
     Returns:
         (K, C, H, W) float32 in [0, 1] on the CPU, always a fresh copy.
 
     Raises:
-        IDCError: if K < 2 or K > C*H*W.
+        IDCError: if there is no such kind, K is out of range, or ``cell`` does not divide H and W.
     """
-    size = math.prod(shape)
+    if kind not in get_args(LabelKind):
+        raise IDCError(f"labels of kind {kind!r}", f"one of {', '.join(get_args(LabelKind))}", "correct the kind")
+    channels, height, width = shape
+    size = "x".join(map(str, shape))
+    if not isinstance(cell, int) or isinstance(cell, bool) or cell < 1 or height % cell or width % cell:
+        raise IDCError(
+            f"label cell {cell} for images of {size}", f"a whole number that divides {height} and {width}",
+            "use 1 for full resolution, or another image size",
+        )  # fmt: skip
     if num_classes < 2:
         raise IDCError(f"{num_classes} classes", "at least 2", "give images of two or more classes")
-    if num_classes > size:
+    drawn = (channels, height // cell, width // cell)
+    _check_room(num_classes, drawn, kind, f"{kind} labels of {size}" + (f" in cells of {cell}" if cell > 1 else ""),
+                "use a smaller cell" if cell > 1 else "use a larger image size")  # fmt: skip
+    found = _labels(num_classes, drawn, seed, kind)
+    return found.repeat_interleave(cell, dim=2).repeat_interleave(cell, dim=3) if cell > 1 else found.clone()
+
+
+def _check_room(num_classes: int, shape: Shape, kind: LabelKind, name: str, remedy: str) -> None:
+    """Raise IDCError unless ``kind`` has so many labels of ``shape``."""
+    size = math.prod(shape)
+    if kind == "hadamard" and _hadamard_factors(size) is None:
         raise IDCError(
-            f"{num_classes} classes",
-            f"at most {size} (C*H*W of {'x'.join(map(str, shape))}: more labels cannot be orthogonal)",
-            "use a larger image size",
-        )
-    return _labels(num_classes, tuple(shape), seed).clone()
+            f"{name}, {size} values", "a number of values of which a Hadamard matrix can be built here",
+            "use an image size that is a power of two, another cell, or another kind",
+        )  # fmt: skip
+    most = {"qr": size, "hadamard": size - 1, "low-frequency": size - 1, "blocks": shape[1] * shape[2]}[kind]
+    if num_classes > most:
+        raise IDCError(f"{num_classes} classes", f"at most {most} ({name}: more cannot be orthogonal)", remedy)
+
+
+@lru_cache(maxsize=8)
+def _labels(num_classes: int, shape: Shape, seed: int, kind: LabelKind) -> Tensor:
+    if kind == "hadamard":
+        return _hadamard(num_classes, shape, seed)
+    if kind == "low-frequency":
+        return _low_frequency(num_classes, shape)
+    if kind == "blocks":
+        return _blocks(num_classes, shape)
+    return _qr(num_classes, shape, seed)
+
+
+def _scaled(rows: Tensor, shape: Shape) -> Tensor:
+    """(K, C*H*W) -> (K, C, H, W) float32, each in [0, 1] by its own minimum and maximum."""
+    low, high = rows.amin(dim=1, keepdim=True), rows.amax(dim=1, keepdim=True)
+    return ((rows - low) / (high - low)).to(torch.float32).view(len(rows), *shape)
+
+
+def _qr(num_classes: int, shape: Shape, seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    gaussian = torch.randn(num_classes, math.prod(shape), generator=generator)
+    # The draw is float32, as published; its QR in float64 has the same signs and, unlike float32, the same first
+    # digits on every LAPACK, so that a stored fingerprint can be checked on another machine.
+    columns, _ = torch.linalg.qr(gaussian.T.to(torch.float64))
+    return _scaled(columns.T, shape)
+
+
+# -- Hadamard ----------------------------------------------------------------------------------------------------------
+
+
+def _is_prime(number: int) -> bool:
+    return number > 1 and all(number % d for d in range(2, math.isqrt(number) + 1))
+
+
+def _paley_prime(order: int) -> int | None:
+    """The prime of Paley's construction (the first: order - 1, the second: order / 2 - 1), if there is one."""
+    if order % 4 == 0 and _is_prime(order - 1):
+        return order - 1
+    if order % 4 == 0 and (order // 2 - 1) % 4 == 1 and _is_prime(order // 2 - 1):
+        return order // 2 - 1
+    return None
+
+
+@lru_cache(maxsize=64)
+def _hadamard_factors(size: int) -> tuple[int, ...] | None:
+    """Orders, each 2 or one of Paley's, whose product is ``size``; None if there are none."""
+    if size & (size - 1) == 0:
+        return (2,) * (size.bit_length() - 1)
+    for order in range(12, min(size, _LARGEST) + 1, 4):
+        if size % order == 0 and order & (order - 1) and _paley_prime(order):
+            rest = _hadamard_factors(size // order)
+            if rest is not None:
+                return (order, *rest)
+    return None
+
+
+def _factor(order: int) -> Tensor:
+    """A Hadamard matrix of order 2 or one of Paley's, (order, order) int8, whose first row is all ones."""
+    if order == 2:
+        return torch.tensor([[1, 1], [1, -1]], dtype=torch.int8)
+    prime = _paley_prime(order)
+    assert prime is not None
+    place = torch.arange(prime)
+    character = torch.full((prime,), -1, dtype=torch.int8)
+    character[place.square() % prime] = 1  # squares
+    character[0] = 0
+    core = torch.ones(prime + 1, prime + 1, dtype=torch.int8)
+    core[0, 0] = 0
+    core[1:, 1:] = character[(place[:, None] - place) % prime]
+    one = torch.eye(prime + 1, dtype=torch.int8)
+    if prime + 1 == order:
+        core[1:, 0] = -1
+        return core + one
+    ones, turned = (torch.tensor(m, dtype=torch.int8) for m in ([[1, 1], [1, -1]], [[1, -1], [-1, -1]]))
+    found = torch.kron(core, ones) + torch.kron(one, turned)
+    return found * found[0]
+
+
+def _hadamard(num_classes: int, shape: Shape, seed: int) -> Tensor:
+    size = math.prod(shape)
+    chosen = 1 + torch.randperm(size - 1, generator=torch.Generator().manual_seed(seed))[:num_classes]
+    rows = torch.ones(num_classes, 1, dtype=torch.int8)
+    for order in reversed(_hadamard_factors(size) or ()):  # a row of a Kronecker product is one of rows
+        rows = (_factor(order)[chosen % order][:, :, None] * rows[:, None, :]).flatten(1)
+        chosen = chosen // order
+    return ((rows + 1) // 2).to(torch.float32).view(num_classes, *shape)
+
+
+# -- the others --------------------------------------------------------------------------------------------------------
+
+
+def _low_frequency(num_classes: int, shape: Shape) -> Tensor:
+    channels, height, width = shape
+
+    def waves(length: int) -> Tensor:
+        frequency = torch.arange(length, dtype=torch.float64)
+        return torch.cos(math.pi / length * frequency[:, None] * (frequency + 0.5))
+
+    # By channel, then by frequency in cycles a pixel; whole numbers, so that ties are ties.
+    order = sorted(
+        product(range(channels), range(height), range(width)),
+        key=lambda f: (f[0], (f[1] * width) ** 2 + (f[2] * height) ** 2, f),
+    )
+    c, v, u = torch.tensor(order[1 : num_classes + 1]).T
+    found = torch.einsum("kc,kh,kw->kchw", waves(channels)[c], waves(height)[v], waves(width)[u])
+    return _scaled(found.flatten(1), shape)
+
+
+def _blocks(num_classes: int, shape: Shape) -> Tensor:
+    channels, height, width = shape
+    size = height * width
+    # A path through all pixels: bands of rows, one to the right and the next to the left, column by column. Its K equal
+    # lengths are the regions; on a plane that divides evenly they are rectangles.
+    bands = min(height, max(1, round(math.sqrt(num_classes * height / width))))
+    path = sorted(
+        product(range(height), range(width)),
+        key=lambda p: (p[0] * bands // height, -p[1] if p[0] * bands // height % 2 else p[1], p[0]),
+    )
+    region = torch.empty(height, width, dtype=torch.int64)
+    row, column = torch.tensor(path).T
+    region[row, column] = torch.arange(size) * num_classes // size
+    found = torch.nn.functional.one_hot(region, num_classes).permute(2, 0, 1)
+    return found[:, None].expand(-1, channels, -1, -1).to(torch.float32).contiguous()
+
+
+# -- what is known of labels -------------------------------------------------------------------------------------------
+
+
+def inner_products(labels: Tensor, kind: LabelKind) -> tuple[Tensor, Tensor]:
+    """The inner products of a translation with the labels, ``x0_hat @ weights.T - offsets``: weights and offsets.
+
+    A label of larger norm has larger inner products with everything. Half its squared norm, subtracted, makes the order
+    that of the L2 distances; and the scale is such that a perfect translation stands as far above the other labels as
+    with ``qr``, so that temperatures mean the same for every kind. The inner products of ``qr`` are the plain ones, as
+    an attack on the published method takes them, although its norms differ too.
+
+    Args:
+        labels: (K, C, H, W) in [0, 1].
+
+    Returns:
+        (K, C*H*W) and (K,), for x0_hat on [-1, 1].
+    """
+    signed = 2 * labels.flatten(1) - 1
+    if kind == "qr":
+        return signed, signed.new_zeros(len(signed))
+    squares, (count, size) = signed.square().sum(dim=1), signed.shape
+    # The mean of |P_i - P_j|^2 / 2 over pairs is (K sum |P_i|^2 - |sum P_i|^2) / (K (K - 1)).
+    gap = (count * squares.sum() - signed.sum(dim=0).square().sum()) / (count * (count - 1)) / size
+    return signed * (_GAP / gap), squares / 2 * (_GAP / gap)
 
 
 def fingerprint(labels: Tensor) -> str:
@@ -57,31 +237,40 @@ def fingerprint(labels: Tensor) -> str:
 
 @dataclass(frozen=True, slots=True)
 class GramReport:
-    """How orthogonal the labels are: cosines between different ones, as drawn and with each one's mean removed.
+    """How orthogonal the labels are: cosines between different ones, and how far apart they lie.
 
-    Scaling to [0, 1] adds a constant image, so the labels as used share a large common part; without their means they
-    are orthogonal up to the small product of those means.
+    Which of the cosines is small depends on the kind. Scaling to [0, 1] adds a constant image, so that ``qr`` and
+    ``low-frequency`` labels as used share a large common part; without it the latter are orthogonal exactly, the former
+    up to the small product of their directions' means. ``hadamard`` labels are orthogonal exactly on [-1, 1], where the
+    bridge uses them, and without their means; ``blocks`` exactly on [0, 1] and there alone: without their means their
+    cosine is that of one-hot vectors, -1/(K-1).
     """
 
-    max_cosine: float
-    max_cosine_centred: float
+    max_cosine: float  # on [0, 1]
+    max_cosine_signed: float  # on [-1, 1]
+    max_cosine_centred: float  # each without its mean
     min_distance: float  # smallest mean absolute difference between two labels on [0, 1]
     mean_distance: float
+    norm_ratio: float  # largest norm over smallest on [-1, 1]
 
 
 def gram_report(labels: Tensor) -> GramReport:
     """Measure the Gram matrix of ``labels`` (K, C, H, W) in [0, 1]."""
     flat = labels.flatten(1).to(torch.float64)
-    other = ~torch.eye(len(flat), dtype=torch.bool)
+    signed = 2 * flat - 1
+    other = ~torch.eye(len(flat), dtype=torch.bool, device=flat.device)
 
     def max_cosine(rows: Tensor) -> float:
         unit = torch.nn.functional.normalize(rows, dim=1)
         return float((unit @ unit.T)[other].abs().max())
 
     distance = torch.cdist(flat, flat, p=1)[other] / flat.shape[1]
+    norms = signed.norm(dim=1)
     return GramReport(
         max_cosine=max_cosine(flat),
+        max_cosine_signed=max_cosine(signed),
         max_cosine_centred=max_cosine(flat - flat.mean(dim=1, keepdim=True)),
         min_distance=float(distance.min()),
         mean_distance=float(distance.mean()),
+        norm_ratio=float(norms.max() / norms.min()),
     )

@@ -32,7 +32,7 @@ def label_cross_entropy(
 
     Args:
         sample, output, labels, classes: as for ``bridge_loss``.
-        temperature: labels lie about 0.16 apart on [0, 1].
+        temperature: ``qr`` labels lie about 0.16 apart on [0, 1].
 
     Returns:
         (B,).

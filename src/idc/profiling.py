@@ -21,6 +21,8 @@ class Profile:
 
     parameters: int
     image_shape: tuple[int, int, int]
+    label_kind: str
+    label_cell: int
     visits: tuple[int, ...]
     passes: int
     flops_per_pass: int
@@ -75,6 +77,8 @@ def profile(model: IDC, *, repeats: int = 5) -> Profile:
     return Profile(
         parameters=sum(p.numel() for p in model.parameters()),
         image_shape=model.input_shape,
+        label_kind=model.config.label_kind,
+        label_cell=model.config.label_cell,
         visits=visits,
         passes=passes,
         flops_per_pass=one_step,

@@ -1,4 +1,4 @@
-"""A saved IDC: its config, its card, and the check that its labels come out of their seed as they must."""
+"""A saved IDC: its config, its card, and the check that its labels come out as they were."""
 
 import dataclasses
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from idc import __version__, saved
 from idc.bridge import BridgeSpec
 from idc.errors import IDCError
+from idc.types import told
 from idc.unet import UNetSpec, resolve_spec, spec_to_dict
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 def config_to_dict(config: "IDCConfig") -> dict[str, Any]:
     """JSON-ready values; ``config_from_dict`` reads them back."""
-    values = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
+    values = told(config)
     values["unet"] = spec_to_dict(config.unet)
     values["bridge"] = dataclasses.asdict(config.bridge)
     return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
@@ -49,8 +50,10 @@ def load(source: str, *, revision: str | None = None) -> "IDC":
     model, values = saved.load(folder, "classifier", lambda config: IDC(config_from_dict(config)))
     if model.labels_sha256 != values["labels_sha256"]:
         raise IDCError(
-            folder, "image labels equal to those it was trained with", "report this machine's LAPACK: the QR differs"
-        )
+            folder, "image labels equal to those it was trained with",
+            "report this machine's LAPACK: the QR differs" if model.config.label_kind == "qr"
+            else "use the version of idc that saved it",
+        )  # fmt: skip
     return model
 
 
@@ -68,6 +71,8 @@ def card_text(model: "IDC") -> str:
         "```python", "from idc import IDC", 'model = IDC.from_pretrained("THIS FOLDER OR HUB ID")',
         f"prediction = model.predict(images)  # (B, {', '.join(map(str, config.image_shape))}) in [0, 1]", "```", "",
         f"- Classes: {', '.join(config.class_names[:200])}",
+        f"- Image labels: {config.label_kind}, seed {config.label_seed}"
+        + (f", in cells of {config.label_cell}x{config.label_cell} pixels" if config.label_cell > 1 else ""),
         f"- Parameters: {parameters:,}; timesteps visited: {visits} of T = {config.bridge.timesteps}; "
         f"eta = {config.bridge.eta}",
     ]  # fmt: skip

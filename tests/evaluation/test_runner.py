@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from conftest import tiny_model
 from idc import records
 from idc.attacks.gradient import pgd
 from idc.attacks.objective import Margin
@@ -280,3 +281,11 @@ def test_a_models_digest_follows_its_values_and_not_their_layout():
     assert model_fingerprint(model.to(memory_format=torch.channels_last)) == before
     model[0].weight.data[0, 0] += 1
     assert model_fingerprint(model) != before
+
+
+def test_a_result_from_before_there_were_other_labels_goes_on():
+    """What is recorded of an IDC has no field that came later, unless it says something."""
+    model, other = tiny_model(), tiny_model(label_kind="blocks")
+    old = {"num_classes", "image_shape", "unet", "bridge", "label_seed", "visits", "clip", "temperature", "class_names"}
+    assert module.describe_model(model, "m")["config"].keys() == old
+    assert module.describe_model(other, "m")["config"].keys() == old | {"label_kind"}

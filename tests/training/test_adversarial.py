@@ -112,8 +112,8 @@ def test_the_other_methods_learn(tmp_path, method):
 # -- the bridge under attack -------------------------------------------------------------------------------------------
 
 
-def bridging(**changes):
-    model = tiny_model(4, (1, 8, 8))
+def bridging(labels=None, /, **changes):
+    model = tiny_model(4, (1, 8, 8), **(labels or {}))
     objective = Bridging(model, replace(RECIPES["digits"], precision="fp32", **changes))
     objective.to(torch.device("cpu"), bf16=False)
     objective.begin(0.5, replay=0)
@@ -128,9 +128,10 @@ def loss_of(objective, images=IMAGES, seed=3):
     return objective.loss(objective.network, images, CLASSES, torch.Generator().manual_seed(seed))
 
 
-def test_the_surrogate_is_the_models_own():
+@pytest.mark.parametrize("labels", [{}, {"label_kind": "low-frequency"}])
+def test_the_surrogate_is_the_models_own(labels):
     """Cross-entropy follows the inner product that an adaptive attack would, up to the temperature."""
-    model, objective = bridging(eps=0.1)
+    model, objective = bridging(labels, eps=0.1)
     mine = objective._surrogate(model.unet, IMAGES) * objective.recipe.ce_temperature
     theirs = model.surrogates()["one-step-inner"](IMAGES) * model.config.temperature
     torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)

@@ -65,7 +65,12 @@ def _train_signature() -> Signature:
         "network: a preset's name (see idc profile) or a YAML file of its fields; auto: digits for digits, else nano"
     )
     recipe = "fast | paper | digits | a YAML file (such as a run's recipe.yaml); auto: digits for digits, else fast"
-    return _signature([_option("preset", str, "auto", preset)], Recipe, None, recipe)
+    own = [
+        _option("preset", str, "auto", preset),
+        _option("labels", str | None, None, "image labels: qr (the default) | hadamard | low-frequency | blocks"),
+        _option("label_cell", int | None, None, "resolution of the labels: squares of so many pixels; default: 1"),
+    ]
+    return _signature(own, Recipe, None, recipe)
 
 
 def _cnn_signature() -> Signature:

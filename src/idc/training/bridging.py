@@ -13,6 +13,7 @@ from idc.classifier import IDC, evaluation_mode
 from idc.data import ImageSet
 from idc.errors import IDCError
 from idc.hardware import unet_format
+from idc.labels import inner_products
 from idc.loss import bridge_loss, label_cross_entropy
 from idc.noise import Streams, derive_seed
 from idc.training.adversarial import Threat, WeightShift, ascend, random_start, threat_of
@@ -58,6 +59,7 @@ class Bridging:
         self.format = unet_format(device)
         self.model.to(device).unet.to(memory_format=self.format)  # type: ignore[call-overload]  # torch's stubs lack it
         self.labels = 2 * self.model.labels - 1
+        self.products = inner_products(self.model.labels, self.model.config.label_kind)
         weights = self.recipe.t_weights or (1.0,) * self.model.config.bridge.timesteps
         self.t_weights = torch.tensor(weights, device=device)
         self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=bf16)
@@ -121,8 +123,9 @@ class Bridging:
         t = torch.full((), self.model.one_step_visits[0], dtype=torch.int64, device=y.device)
         with self.autocast:
             output = network(y, t, y)
-        labels = self.labels.flatten(1)
-        return (y - output).flatten(1) @ labels.T / (labels.shape[1] * self.recipe.ce_temperature)
+        weights, offsets = self.products
+        products = (y - output).flatten(1) @ weights.T - offsets
+        return products / (weights.shape[1] * self.recipe.ce_temperature)
 
     def _climb(
         self, network: nn.Module, images: Tensor, classes: Tensor, start: Tensor, threat: Threat, steps: int

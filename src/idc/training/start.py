@@ -12,6 +12,7 @@ from idc import data as datasets
 from idc.bridge import BridgeSpec
 from idc.classifier import IDC, IDCConfig
 from idc.errors import IDCError
+from idc.labels import LabelKind
 from idc.noise import derive_seed
 from idc.training.bridging import Bridging
 from idc.training.objective import Objective
@@ -56,11 +57,22 @@ def fresh_weights(recipe: Settings) -> Iterator[None]:
         yield
 
 
-def build_model(spec: UNetSpec, data: datasets.ImageSet, recipe: Recipe, bridge: BridgeSpec | None = None) -> IDC:
+def build_model(
+    spec: UNetSpec,
+    data: datasets.ImageSet,
+    recipe: Recipe,
+    bridge: BridgeSpec | None = None,
+    *,
+    labels: LabelKind = "qr",
+    cell: int = 1,
+) -> IDC:
     """A fresh classifier for ``data``; its weights follow from the recipe's seed alone."""
     if recipe.dropout is not None:
         spec = replace(spec, dropout=recipe.dropout)
-    config = IDCConfig(data.num_classes, data.shape, spec, bridge=bridge or BridgeSpec(), class_names=data.class_names)
+    config = IDCConfig(
+        data.num_classes, data.shape, spec, bridge=bridge or BridgeSpec(), class_names=data.class_names,
+        label_kind=labels, label_cell=cell,
+    )  # fmt: skip
     with fresh_weights(recipe):
         model = IDC(config)
         if recipe.init == "normal":
@@ -122,6 +134,8 @@ def start_training(
     out: Path,
     *,
     preset: str = "auto",
+    labels: str | None = None,
+    label_cell: int | None = None,
     recipe: str = "auto",
     resume: bool = False,
     image_size: int | None = None,
@@ -137,6 +151,7 @@ def start_training(
         data: see ``idc.data.load``.
         out: the run's folder.
         preset: a preset's name, "auto", or a YAML file of a network's fields.
+        labels, label_cell: kind and cell of the image labels, see ``orthogonal_labels``; by default "qr" and 1.
         recipe: a recipe's name or YAML file, or "auto": "digits" for digits, else "fast"; ``changes``
             override its fields.
         resume: go on from the newest checkpoint.
@@ -157,11 +172,15 @@ def start_training(
         source, limit=limit, say=say, image_size=image_size or extra.get("image_size"),
         channels=channels or extra.get("channels"), skip_bad=skip_bad,
     )  # fmt: skip
-    model = build_model(spec, train, chosen, _bridge(extra.get("bridge")))
-    about = {
+    kind: Any = labels or extra.get("labels", "qr")
+    cell: Any = extra.get("label_cell", 1) if label_cell is None else label_cell
+    model = build_model(spec, train, chosen, _bridge(extra.get("bridge")), labels=kind, cell=cell)
+    about: dict[str, Any] = {
         "data": source,
         "preset": name if name in PRESETS else "custom",
         "network": spec_to_dict(model.config.unet),
     }
+    # Only what is not the default: runs from before there was a choice go on.
+    about |= ({"labels": kind} if kind != "qr" else {}) | ({"label_cell": cell} if cell != 1 else {})
     objective = Bridging(model, chosen)
     return run_training(objective, chosen, train, validation, out, resume=resume, about=about, say=say)

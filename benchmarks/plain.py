@@ -25,6 +25,9 @@ class PlainIDC(nn.Module):
     def __init__(self, model: IDC) -> None:
         super().__init__()
         self.unet = copy.deepcopy(model.unet).float().to(memory_format=torch.contiguous_format)
+        for name, module in list(self.unet.named_modules()):
+            if isinstance(module, nn.Dropout):  # torch's, not ours
+                self.unet.set_submodule(name, nn.Dropout(module.p))
         self.num_classes, self.shape = model.num_classes, model.input_shape
         m = torch.linspace(0.001, 0.999, 4)
         self.register_buffer("m", m)

@@ -4,8 +4,9 @@
 
 Times are medians over rounds; `ratio` is the median over rounds of plain / ours. `of_peak` is the rate of FLOPs that
 ours achieves over the best rate of a matrix product or convolution in its precision, measured in the same run; the
-FLOPs are counted. Peak memory is what a call allocates at most beyond what was there. Random weights and images; the
-evaluation takes models/nano and its data (--data). Writes benchmarks/results/NAME.json.
+FLOPs are counted. Both keep the memory that they free, as the program `idc` does. Peak memory is what a call allocates
+at most beyond what was there. Random weights and images; the evaluation takes models/nano and its data (--data). Writes
+benchmarks/results/NAME.json.
 """
 
 import argparse
@@ -37,6 +38,7 @@ from idc.evaluation.protocol import build_protocol
 from idc.evaluation.runner import Problem, Runner
 from idc.hardware import bf16_pays
 from idc.loss import bridge_loss
+from idc.memory import keep_freed_memory
 from idc.noise import Streams
 from idc.profiling import peak_cpu_bytes, preset_model
 from idc.training.bridging import Bridging
@@ -318,6 +320,7 @@ def main() -> None:
     parser.add_argument("--data", help="CIFAR-10 for models/nano: a parquet folder or hub id; none: left out")
     parser.add_argument("--name", default="speed-cpu")
     args = parser.parse_args()
+    keep_freed_memory()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     rates, rows = Rates(device), []
     with tempfile.TemporaryDirectory() as folder:

@@ -6,7 +6,19 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "idc"
-FOUNDATION = {"errors", "types", "noise", "records", "files", "hub", "progress", "saved", "fraction", "hardware"}
+FOUNDATION = {
+    "errors",
+    "types",
+    "noise",
+    "records",
+    "files",
+    "hub",
+    "progress",
+    "saved",
+    "fraction",
+    "hardware",
+    "memory",
+}
 METHOD = {"labels", "bridge", "unet"}
 ALLOWED = {
     "__init__": {"bridge", "classifier", "errors", "labels", "unet"},
@@ -19,6 +31,7 @@ ALLOWED = {
     "progress": set(),
     "fraction": set(),
     "hardware": set(),
+    "memory": set(),
     "saved": {"errors", "files", "hub"},
     "labels": FOUNDATION,
     "bridge": FOUNDATION,

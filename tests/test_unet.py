@@ -1,8 +1,13 @@
+import math
+import warnings
+
 import pytest
 import torch
+from torch import nn
 
 from idc.errors import IDCError
-from idc.unet import PRESETS, BridgeUNet, UNetSpec, check_image_shape, init_normal_, resolve_spec, spec_to_dict
+from idc.noise import Streams
+from idc.unet import PRESETS, BridgeUNet, Dropout, UNetSpec, check_image_shape, init_normal_, resolve_spec, spec_to_dict
 
 
 def network(preset, shape=(3, 32, 32)):
@@ -91,3 +96,89 @@ def test_bad_specs(fields):
 def test_bad_shapes(shape):
     with pytest.raises(IDCError):
         check_image_shape(PRESETS["nano"], shape)
+
+
+# -- dropout on the CPU ------------------------------------------------------------------------------------------------
+
+
+def test_the_network_drops_with_it():
+    # The head of attention has one more, of p = 0.
+    found = [m for m in network("paper-cifar10").modules() if isinstance(m, nn.Dropout) and m.p > 0]
+    assert len(found) == 10
+    assert all(type(m) is Dropout for m in found)
+
+
+@pytest.mark.parametrize("p", [0.001, 0.3, 0.5, 0.97])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_dropout_keeps_and_scales_as_it_says(p, dtype):
+    n, rounding = 10**6 + 3, torch.finfo(dtype).eps  # not a multiple of what one word of the generator serves
+    torch.manual_seed(0)
+    out = Dropout(p).train()(torch.ones(n, dtype=dtype))
+    kept = out != 0
+    assert abs(kept.sum().item() - n * (1 - p)) < 5 * math.sqrt(n * p * (1 - p)) + n * 2**-17
+    assert out.dtype == dtype
+    assert out[kept].unique().numel() == 1
+    assert out.max().item() == pytest.approx(1 / (1 - p), rel=rounding + 2**-17 / (1 - p))
+
+
+def test_dropout_treats_neighbours_and_calls_alike():
+    layer, x = Dropout(0.3).train(), torch.ones(400, 1000)
+    torch.manual_seed(0)
+    first, second = ((layer(x) != 0).double() for _ in range(2))
+    spread = 5 * math.sqrt(0.21 / 400)
+    assert ((first.mean(0) - 0.7).abs() < spread).all()  # every place of a row, whichever bits of a word it takes
+    centred, other = first - 0.7, second - 0.7
+    for one, two in [(centred, other), *((centred[:, k:], centred[:, :-k]) for k in (1, 2, 3, 4, 8))]:
+        assert abs((one * two).mean().item()) < 5 * 0.21 / math.sqrt(one.numel())
+
+
+def test_dropout_follows_the_seed_and_masks_its_gradient():
+    layer, x = Dropout(0.3).train(), torch.randn(3, 4, 5, 7).requires_grad_()
+    masks = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        out = layer(x)
+        (gradient,) = torch.autograd.grad(out.sum(), x)
+        torch.testing.assert_close(out, x * gradient)
+        masks.append(gradient)
+    assert torch.equal(masks[0], masks[1])
+    assert not torch.equal(masks[0], masks[2])
+
+
+def test_dropout_keeps_the_memory_format():
+    x = torch.ones(2, 8, 4, 4).to(memory_format=torch.channels_last)
+    assert Dropout(0.3).train()(x).is_contiguous(memory_format=torch.channels_last)
+
+
+def test_dropout_rests_where_torch_has_its_own():
+    layer, x = Dropout(0.5), torch.ones(4, 100)
+    assert torch.equal(layer.eval()(x), x)
+    layer.train()
+    torch.manual_seed(0)
+    expected = nn.functional.dropout(x, 0.5)
+    torch._dynamo.reset()
+    torch.manual_seed(0)
+    assert torch.equal(torch.compile(layer, backend="eager", fullgraph=True)(x), expected)
+    streams = Streams(torch.arange(4), 0)
+    drawn = []
+    for _ in range(2):  # an evaluation draws an image's mask from the image's own stream
+        with streams.feeding(range(1)):
+            drawn.append(layer(x))
+    assert torch.equal(drawn[0], drawn[1])
+
+
+def test_checkpointed_dropout_draws_the_same_mask_again():
+    layer, x = Dropout(0.3).train(), torch.randn(4, 100).requires_grad_()
+    out = torch.utils.checkpoint.checkpoint(lambda v: layer(v).square(), x, use_reentrant=False)
+    (gradient,) = torch.autograd.grad(out.sum(), x)
+    scale = 1 / (1 - round(0.3 * 2**16) / 2**16)
+    torch.testing.assert_close(gradient, torch.where(out == 0, 0.0, 2 * scale**2 * x))
+
+
+def test_the_dropping_network_is_one_graph():
+    model = BridgeUNet(UNetSpec(8, (1,), groups=4, head_channels=8, dropout=0.3), (1, 8, 8)).train()
+    x, t = torch.rand(2, 1, 8, 8), torch.tensor([0, 3])
+    torch._dynamo.reset()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        assert torch.compile(model, backend="eager", fullgraph=True)(x, t, x).shape == x.shape

@@ -10,6 +10,7 @@ from idc import __version__
 from idc.cli import certify, evaluate, train, use
 from idc.cli.common import err, out
 from idc.errors import IDCError
+from idc.memory import keep_freed_memory
 
 app = typer.Typer(
     name="idc",
@@ -40,6 +41,7 @@ for part in (train, use, evaluate, certify):
 
 def main() -> None:
     """Entry point of the ``idc`` program: a mistake of the user is one line and exit code 2."""
+    keep_freed_memory()
     try:
         app()
     except IDCError as error:

@@ -19,7 +19,8 @@ ALLOWED = {
     "progress": set(),
     "fraction": set(),
     "hardware": set(),
-    "saved": {"errors", "files", "hub"},
+    "zoo": set(),
+    "saved": {"errors", "files", "hub", "zoo"},
     "labels": FOUNDATION,
     "bridge": FOUNDATION,
     "unet": FOUNDATION,
@@ -58,6 +59,7 @@ ALLOWED = {
         "certifying",
         "comparing",
         "opening",
+        "zoo",
     }
     | {"__init__"},
 }

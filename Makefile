@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
-.PHONY: setup demo test lint peers bench clean
+.PHONY: setup demo test lint peers bench reproduce clean
 
 setup: $(STAMP)
 
@@ -31,6 +31,10 @@ bench: setup
 	$(BIN)/python benchmarks/speed.py $(if $(DATA),--data $(DATA))
 	$(BIN)/python benchmarks/scaling.py
 	$(BIN)/python benchmarks/pages.py
+
+# The recipes are in recipes/; DATA takes the place of a recipe's own data.
+reproduce: setup
+	$(BIN)/python benchmarks/reproduce.py '$(MODEL)' $(if $(DATA),--data '$(DATA)')
 
 clean:
 	rm -rf $(VENV) build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache

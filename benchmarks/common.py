@@ -4,6 +4,8 @@ import argparse
 import json
 import os
 import platform
+import socket
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,12 @@ from idc.files import make_folder, write_json
 
 RESULTS = Path(__file__).parent / "results"
 CIFAR = "CIFAR-10 (JPEG-75)"
+MODELS = {"digits": str(Path(__file__).parents[1] / "models" / "digits"), "nano": "idc-nano-cifar10"}
+ROUNDED = (  # said of results that do not record a model in the package
+    "`nano` was measured with its float32 weights, before they were rounded to bf16 for the package as "
+    "`idc-nano-cifar10`."
+)
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def cpu_name() -> str:
@@ -39,6 +47,19 @@ def write(name: str, command: str, figures: dict[str, Any]) -> Path:
     make_folder(RESULTS)
     write_json(RESULTS / f"{name}.json", {"hardware": header} | figures)
     return RESULTS / f"{name}.json"
+
+
+def together(processes: int) -> tuple[list[str], dict[str, str]]:
+    """The beginning of a command line that runs a module in so many processes of one thread each, on the CPU if there
+    is more than one; and its environment, outside of any torchrun."""
+    kept = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT")}
+    if processes == 1:
+        return [sys.executable, "-m"], kept
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(processes), "--master_port", port]
+    return [*launch, "-m"], kept | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
 
 
 def model_arguments(doc: str | None) -> argparse.ArgumentParser:

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import torch
-from common import CIFAR, write
+from common import CIFAR, MODELS, write
 from onnxruntime.quantization import (
     CalibrationDataReader,
     QuantType,
@@ -30,7 +30,6 @@ from idc import IDC
 from idc import data as datasets
 from idc.exporting import export
 
-ROOT = Path(__file__).parents[1]
 BATCHES = {1: 20, 64: 1}  # batch size -> calls in one turn
 CALIBRATION = 64
 Engine = Callable[[torch.Tensor, torch.Tensor], np.ndarray]  # images, noise -> logits
@@ -111,7 +110,7 @@ def answers(run: Engine, images: torch.Tensor, noise: torch.Tensor) -> np.ndarra
 
 
 def measure(name: str, source: str, data: str, visits: tuple[int, ...] | None, given: argparse.Namespace) -> list[dict]:
-    model = IDC.from_pretrained(ROOT / "models" / name)
+    model = IDC.from_pretrained(MODELS[name])
     model = model.with_answer(visits=visits or model.config.visits)
     test = datasets.load(source, split="test", limit=given.limit)
     calibration = datasets.load(source, split="validation", limit=CALIBRATION).images.float() / 255
@@ -149,7 +148,12 @@ def main() -> None:
     for name, source, data in (("digits", "digits", "digits"), ("nano", given.cifar, CIFAR)):
         for visits in ((3,), None):
             rows += measure(name, source, data, visits, given)
-    settings = {"onnxruntime": onnxruntime.__version__, "rounds": given.rounds, "calibration": CALIBRATION}
+    settings = {
+        "onnxruntime": onnxruntime.__version__,
+        "nano": MODELS["nano"],
+        "rounds": given.rounds,
+        "calibration": CALIBRATION,
+    }
     command = f"python benchmarks/export.py --cifar CIFAR --limit {given.limit} --rounds {given.rounds}"
     print(write("export", command, {"settings": settings, "rows": rows}))
 

@@ -10,7 +10,7 @@ The records come from
     idc train --data CIFAR --preset nano --recipe fast --epochs 36 --compile true --out runs/nano
     idc evaluate runs/nano --data CIFAR --draws 10 --out runs/nano-test
     python benchmarks/robustness.py models/digits --name digits --data digits --eps 0.1 0.2
-    python benchmarks/robustness.py models/nano --name nano --data CIFAR --eps 8/255 2/255
+    python benchmarks/robustness.py idc-nano-cifar10 --name nano --data CIFAR --eps 8/255 2/255
     python benchmarks/pitfalls.py models/digits --name digits --data digits --eps 0.1
     python benchmarks/parity.py digits_cnn --data digits --eps 0.05 0.1 0.15
     make peers
@@ -19,7 +19,8 @@ The records come from
     python benchmarks/export.py --cifar CIFAR
     idc train --data CIFAR --preset nano --epochs 4 --compile true [see SHORT] --out runs/short-NAME
 
-with CIFAR the CIFAR-10 (JPEG-75) parquet folder.
+with CIFAR the CIFAR-10 (JPEG-75) parquet folder. What was written while the weights of nano still lay in the
+repository as float32 says so in the pages (ROUNDED).
 """
 
 import re
@@ -27,11 +28,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from common import CIFAR, RESULTS, article, read, row, share, write
+from common import CIFAR, MODELS, RESULTS, ROUNDED, article, read, row, share, write
 from robust_pages import compared, costs, parity, peers, pitfalls, published_table, robust, robustness
 from speed_pages import bf16, loss_memory, plan, profiled, scaling, speed
 
 from idc.training.trainer import read_metrics
+from idc.zoo import HOME
 
 ROOT = Path(__file__).parents[1]
 RUNS = Path("runs")
@@ -74,6 +76,13 @@ def collect() -> None:
 # -- from results/ to pages --------------------------------------------------------------------------------------------
 
 
+def _other_training(validation: dict) -> str:
+    """What to add if the packaged model is not of the training that was recorded."""
+    own = read(HOME / MODELS["nano"] / "config.json")["card"]["figures"]
+    same = own == {f"validation {k}": v for k, v in validation.items()}
+    return "" if same else f" The packaged `{MODELS['nano']}` is of another training by the same recipe."
+
+
 def measured() -> list[str]:
     """README: what is measured so far."""
     demo, train, test = (read(RESULTS / f"{name}.json") for name in ("demo", "nano-train", "nano-test"))
@@ -94,7 +103,7 @@ def measured() -> list[str]:
         f"{article(hardware['cpu'])}), `nano` {summary['seconds'] / 60:.0f} minutes ({summary['recipe']['epochs']:g} "
         f"epochs, {summary['images_seen']:,} images; {train['hardware']['threads']} threads of "
         f"{article(train['hardware']['cpu'])}), in bf16, on machines shared with other work; one seed each. Brackets: "
-        "95% Wilson intervals over test images.",
+        "95% Wilson intervals over test images." + _other_training(validation),
         "",
         loss_memory(),
     ]  # fmt: skip
@@ -175,7 +184,8 @@ def serving() -> list[str]:
         "",
         f"One draw of the noise, the same for all; {hardware['threads']} thread(s) of {article(hardware['cpu'])}, on a "
         f"machine shared with other work; medians of {settings['rounds']} turns; torch {hardware['torch']}, "
-        f"onnxruntime {settings['onnxruntime']}. Test images of digits and of {CIFAR}.",
+        f"onnxruntime {settings['onnxruntime']}. Test images of digits and of {CIFAR}."
+        + ("" if "nano" in settings else f" {ROUNDED}"),
     ]
 
 

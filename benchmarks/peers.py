@@ -9,20 +9,17 @@ is trained by hand.
 
 import argparse
 import json
-import os
 import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from common import write
+from common import CORES, together, write
 
 from idc.comparing import read_comparison
 from idc.report.comparison import read_rows, write_comparison
 
 RUNS = Path("runs/peers")
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 TRAININGS = {
     "ddpm": ["train-peer", "ddpm", "--conditional", "true", "--epochs", "200", "--lr", "3e-3"],
     "trades": ["train-peer", "cnn", "--width", "8", "--method", "trades"],
@@ -32,19 +29,14 @@ TRAININGS = {
 }
 
 
-def _environment() -> dict[str, str]:
-    """Of a program with one thread, outside of any torchrun."""
-    kept = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT")}
-    return kept | {"OMP_NUM_THREADS": "1"}
-
-
 def train(name: str) -> float:
     """Train one system, or finish what was begun; its seconds."""
     out = RUNS / name
     if not (out / "summary.json").exists():
-        command = [sys.executable, "-m", "idc.cli", *TRAININGS[name], "--data", "digits", "--out", str(out), "--resume"]
+        python, environment = together(1)
+        command = [*python, "idc.cli", *TRAININGS[name], "--data", "digits", "--out", str(out), "--resume"]
         with (RUNS / f"{name}.log").open("w") as log:
-            subprocess.run(command, env=_environment(), check=True, stdout=log, stderr=log)
+            subprocess.run(command, env=environment | {"OMP_NUM_THREADS": "1"}, check=True, stdout=log, stderr=log)
     seconds: float = json.loads((out / "summary.json").read_text())["seconds"]
     print(f"{name}: trained in {seconds:.0f} s", flush=True)
     return seconds
@@ -74,9 +66,9 @@ def compare(name: str, seconds: dict[str, float]) -> None:
     """The comparison of that name, one process a core."""
     file, out = Path(__file__).with_name(f"peers-{name}.yaml"), RUNS / f"compare-{name}"
     read_comparison(file)  # its mistakes are told once, not by every process
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(CORES), "--master_port"]
-    command = [*launch, "29631", "-m", "idc.cli", "compare", str(file), "--out", str(out)]
-    subprocess.run(command, env=_environment() | {"ACCELERATE_USE_CPU": "true"}, check=True)
+    launch, environment = together(CORES)
+    command = [*launch, "idc.cli", "compare", str(file), "--out", str(out)]
+    subprocess.run(command, env=environment, check=True)
     made = "make peers" if name == "digits" else f"python benchmarks/peers.py {name}"
     write(f"peers-{name}", made, {"training_seconds": seconds, "rows": read_rows(out)})
     for path in write_comparison(out):

@@ -1,6 +1,6 @@
 """The tables of evaluations in README.md, docs/robustness.md and docs/peers.md; see pages.py."""
 
-from common import CIFAR, RESULTS, read, row, share
+from common import CIFAR, RESULTS, ROUNDED, read, row, share
 
 from idc.report.comparison import markdown, protocols, published
 
@@ -22,6 +22,12 @@ def _pairs() -> list[tuple[str, dict, dict]]:
     rows = _evaluations()
     adaptive = {(n, r["eps"]): r for n, r in rows if r["protocol"] == "adaptive"}
     return [(n, adaptive[n, r["eps"]], r) for n, r in rows if r["protocol"] == "paper" and (n, r["eps"]) in adaptive]
+
+
+def _rounded() -> str:
+    """What to add if figures are of nano's weights as they were before they came into the package."""
+    then = any(r["settings"]["classifier"]["name"] == "models/nano" for name, r in _evaluations())
+    return f" {ROUNDED}" if then else ""
 
 
 def _alone(r: dict) -> str:
@@ -46,7 +52,7 @@ def robust() -> list[str]:
         *lines,
         "",
         f"L-inf, test images, {draws} draws of the noise, one seed and one training each; "
-        "[docs/robustness.md](docs/robustness.md) has the rest.",
+        f"[docs/robustness.md](docs/robustness.md) has the rest.{_rounded()}",
     ]
 
 
@@ -71,7 +77,7 @@ def robustness() -> list[str]:
     versions = ", ".join(f"{k} {v}" for k, v in rows[0][1]["settings"]["versions"].items())
     lines += [
         "",
-        f"L-inf. {about}. One seed, one training each. {versions}.",
+        f"L-inf. {about}. One seed, one training each.{_rounded()} {versions}.",
         "",
         "The paper's attacks, each alone:",
         "",

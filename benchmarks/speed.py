@@ -5,8 +5,8 @@
 Times are medians over rounds; `ratio` is the median over rounds of plain / ours. `of_peak` is the rate of FLOPs that
 ours achieves over the best rate of a matrix product or convolution in its precision, measured in the same run; the
 FLOPs are counted. Both keep the memory that they free, as the program `idc` does. Peak memory is what a call allocates
-at most beyond what was there. Random weights and images; the evaluation takes models/nano and its data (--data). Writes
-benchmarks/results/NAME.json.
+at most beyond what was there. Random weights and images; the evaluation takes idc-nano-cifar10 and its data (--data).
+Writes benchmarks/results/NAME.json.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import write
+from common import MODELS, write
 from PIL import Image
 from plain import PlainIDC, PlainTraining, class_losses
 from torch import Tensor
@@ -260,8 +260,8 @@ class PlainClassifier(PlainIDC):
 
 
 def evaluation_task(data: str, device: torch.device, folder: Path) -> Task:
-    """The protocol "quick" on some test images of models/nano."""
-    model = IDC.from_pretrained("models/nano").to(device).requires_grad_(False)
+    """The protocol "quick" on some test images of idc-nano-cifar10."""
+    model = IDC.from_pretrained(MODELS["nano"]).to(device).requires_grad_(False)
     images = datasets.load(data, split="test", limit=EVALUATED)
     protocol = build_protocol("quick", Threat("linf", 8 / 255))
     runs = iter(range(10**6))
@@ -293,10 +293,10 @@ def shares(preset: str, batch: int, device: torch.device, folder: Path) -> list[
 
 
 def agreement(data: str, device: torch.device) -> list[dict[str, Any]]:
-    """What bf16 does to answers: models of the repository on their test images, the same noise."""
+    """What bf16 does to answers: two models on their test images, the same noise."""
     rows = []
     for name, source in (("digits", "digits"), ("nano", data)):
-        model = IDC.from_pretrained(f"models/{name}").to(device)
+        model = IDC.from_pretrained(MODELS[name]).to(device)
         channels, size, _ = model.input_shape
         images = datasets.load(source, split="test", limit=1000, image_size=size, channels=channels)
         x = images.images.float() / 255
@@ -317,7 +317,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--compile", action="store_true", help="torch.compile our training step")
-    parser.add_argument("--data", help="CIFAR-10 for models/nano: a parquet folder or hub id; none: left out")
+    parser.add_argument("--data", help="CIFAR-10 for idc-nano-cifar10: a parquet folder or hub id; none: left out")
     parser.add_argument("--name", default="speed-cpu")
     args = parser.parse_args()
     keep_freed_memory()
@@ -334,7 +334,13 @@ def main() -> None:
         if args.data:
             rows.append(measure(evaluation_task(args.data, device, Path(folder)), device, args.rounds))
     same = agreement(args.data, device) if args.data else []
-    given = {"presets": args.presets, "batch": args.batch, "rounds": args.rounds, "compile": args.compile}
+    given = {
+        "nano": MODELS["nano"],
+        "presets": args.presets,
+        "batch": args.batch,
+        "rounds": args.rounds,
+        "compile": args.compile,
+    }
     peak = max(rates.best["bf16" if bf16_pays(device) else "fp32"].values())
     for r in rows:
         r["of_peak"] = r["flops"] / r["ours"] / peak if r["flops"] else None

@@ -32,7 +32,8 @@ ALLOWED = {
     "fraction": set(),
     "hardware": set(),
     "memory": set(),
-    "saved": {"errors", "files", "hub"},
+    "zoo": set(),
+    "saved": {"errors", "files", "hub", "zoo"},
     "labels": FOUNDATION,
     "bridge": FOUNDATION,
     "unet": FOUNDATION,
@@ -71,6 +72,7 @@ ALLOWED = {
         "certifying",
         "comparing",
         "opening",
+        "zoo",
     }
     | {"__init__"},
 }

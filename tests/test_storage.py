@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -84,6 +85,56 @@ def test_saving_again_replaces(saved, images):
     other = tiny_model(seed=5)
     other.save_pretrained(saved)
     assert torch.equal(IDC.from_pretrained(saved)(images, visits=(3,)), other(images, visits=(3,)))
+
+
+def nearest_bf16(values):
+    """Rounding to the nearest bf16, ties to even, on the bits of finite float32 numbers."""
+    bits = values.numpy().view(np.uint32).astype(np.uint64)
+    bits = bits + 0x7FFF + ((bits >> 16) & 1)
+    return torch.from_numpy((bits & 0xFFFF0000).astype(np.uint32).view(np.float32))
+
+
+def test_bf16_halves_the_file_and_comes_back_as_float32(saved, tmp_path, model):
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    model.save_pretrained(tmp_path / "half", dtype="bf16")
+    again = IDC.from_pretrained(tmp_path / "half")
+    for name, tensor in again.state_dict().items():
+        assert tensor.dtype == torch.float32
+        assert torch.equal(tensor, nearest_bf16(before[name])), name
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())  # its own stay
+    assert again.config == model.config
+    numbers = sum(t.numel() for t in before.values())
+    saving = (saved / WEIGHTS).stat().st_size - (tmp_path / "half" / WEIGHTS).stat().st_size
+    assert saving == pytest.approx(2 * numbers, rel=0.01)  # but for the files' heads
+    assert "stored in bf16" in (tmp_path / "half" / CARD).read_text()
+    assert "bf16" not in (saved / CARD).read_text()
+
+
+@pytest.mark.parametrize("dtype", ["fp16", "float32", ""])
+def test_other_dtypes_write_nothing(tmp_path, model, dtype):
+    with pytest.raises(IDCError, match="one of fp32, bf16"):
+        model.save_pretrained(tmp_path / "m", dtype=dtype)
+    assert not (tmp_path / "m").exists()
+
+
+def test_a_file_in_the_way_of_the_folder(tmp_path, model):
+    (tmp_path / "m").write_text("mine")
+    with pytest.raises(IDCError, match="a folder"):
+        model.save_pretrained(tmp_path / "m")
+    assert (tmp_path / "m").read_text() == "mine"
+
+
+def test_a_card_shows_facts_tables_rows_and_sentences(tmp_path, model):
+    model.card = {
+        "Data": "made up",
+        "measured": [{"attack": "none", "n": 3}, {"attack": "pgd", "n": 4}],
+        "limits": ["A."],
+    }
+    model.save_pretrained(tmp_path)
+    text = (tmp_path / CARD).read_text()
+    assert "## Measured\n\n| attack | n |\n| --- | --- |\n| none | 3 |\n| pgd | 4 |\n" in text
+    assert "## Limits\n\n- A.\n" in text
+    assert "- measured:" not in text
 
 
 def flip_byte(file, where):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,14 @@ from torch.utils.checkpoint import checkpoint
 from idc import noise as streams
 from idc.bridge import Bridge, BridgeSpec, check_eta, default_visits
 from idc.errors import IDCError
+from idc.files import make_folder
 from idc.hardware import uses_bf16
 from idc.labels import LabelKind, fingerprint, inner_products, orthogonal_labels
 from idc.types import LATER, Logits, check_images, name_classes
 from idc.unet import BridgeUNet, UNetSpec
 
 PRECISIONS = ("fp32", "bf16", "auto")
+STORED = ("fp32", "bf16")  # the precisions of a weights file
 Noise = Callable[[int, Tensor], Tensor]  # (reverse step, x) -> standard normal like x
 
 
@@ -434,6 +437,27 @@ class IDC(
 
     # -- files ---------------------------------------------------------------------------------------------------------
 
+    def save_pretrained(self, save_directory: str | Path, *, dtype: str = "fp32", **options: Any) -> str | None:
+        """Save config, weights and model card into a folder, from which ``from_pretrained`` loads them.
+
+        Args:
+            save_directory: the folder.
+            dtype: of the file: "fp32" as they are, or "bf16": half the size, each weight rounded to 8 bits of mantissa.
+                Loading gives float32 weights in either case; this model's own stay as they are.
+            options: ``push_to_hub``, ``repo_id`` and others of huggingface_hub's ``ModelHubMixin.save_pretrained``.
+
+        Returns:
+            The address of the commit if it is pushed, else None.
+
+        Raises:
+            IDCError: for another dtype, or if the folder cannot be written.
+        """
+        if dtype not in STORED:
+            raise IDCError(f"dtype {dtype!r}", f"one of {', '.join(STORED)}", "correct it")
+        make_folder(Path(save_directory))
+        kept = self if dtype == "fp32" else self.with_network(deepcopy(self.unet).to(torch.bfloat16))
+        return super(IDC, kept).save_pretrained(save_directory, **options)
+
     def _save_pretrained(self, save_directory: Path) -> None:
         from idc import storage
 
@@ -450,8 +474,9 @@ class IDC(
         """Load a saved model, in evaluation mode.
 
         Args:
-            pretrained_model_name_or_path: a folder written by ``save_pretrained``, or a hub id ``owner/name``. What
-                looks like a path is never looked up on the hub.
+            pretrained_model_name_or_path: a folder written by ``save_pretrained``, the name of a model that comes with
+                the package (``idc models``), or a hub id ``owner/name``; a folder of that name comes first. What looks
+                like a path is never looked up on the hub.
             revision: branch, tag or commit on the hub.
             device: where the weights go.
 

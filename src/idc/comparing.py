@@ -77,7 +77,7 @@ def read_comparison(file: Path) -> Comparison:
         raise IDCError(file, "YAML", " ".join(str(error).split())[:120]) from error
     models = given.pop("models", None) if isinstance(given, dict) else None
     if not isinstance(models, dict) or not models:
-        raise IDCError(file, "models: with a name and a model for each", "write models: {IDC: models/digits}")
+        raise IDCError(file, "models: with a name and a model for each", "write models: {IDC: idc-nano-cifar10}")
     protocols = [*_listed(given.pop("protocols", None)), *_listed(given.pop("protocol", None))]
     eps = [parse_eps(value) for value in _listed(given.pop("eps", None))]
     _check(given, _ALL, f"in {file}", ("models", "protocols", "eps"))

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from idc import hub
+from idc import hub, zoo
 from idc.errors import IDCError
 from idc.files import make_folder, sha256, whole_file, write_json, write_text
 
@@ -53,7 +53,8 @@ def write(folder: Path, state: Mapping[str, Tensor], values: dict[str, Any], car
 
 
 def locate(source: str, *, revision: str | None = None) -> Path:
-    """The folder of a model: a local one as it is, a hub id after its download.
+    """The folder of a model: a local one as it is, one that comes with the package by its name, a hub id after its
+    download. A name means the first of these that there is.
 
     Raises:
         IDCError: if there is no such model, or no network for a hub id.
@@ -66,8 +67,13 @@ def locate(source: str, *, revision: str | None = None) -> Path:
     if path.is_dir():
         run = path / "best"  # the folder of a training run stands for its best model
         return run if not (path / CONFIG).exists() and (run / CONFIG).exists() else path
+    if not path.exists() and (shipped := zoo.folder(source)):
+        return shipped
     if path.exists() or hub.looks_like_path(source):
         raise IDCError(source, f"a model folder with {CONFIG} and {WEIGHTS}", "check the path, or train one: idc train")
+    if zoo.resembles(source):
+        known = ", ".join(zoo.names())
+        raise IDCError(source, "a model that comes with idc", f"take one of {known}, a folder, or a hub id owner/name")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
@@ -119,7 +125,7 @@ def holds(folder: Path, key: str) -> bool:
 
 
 def load_weights(module: nn.Module, folder: Path, values: dict[str, Any]) -> None:
-    """Give ``module`` the weights that ``read_config`` promised.
+    """Give ``module`` the weights that ``read_config`` promised, in its own precision: a bf16 file becomes float32.
 
     Raises:
         IDCError: if they are missing, are others, or do not fit.
@@ -169,12 +175,19 @@ def misfit(folder: Path, error: Exception) -> IDCError:
 
 
 def card_lines(card: dict[str, Any]) -> list[str]:
-    """The end of a model card: facts, then tables."""
-    lines = [f"- {key}: {value}" for key, value in card.items() if not isinstance(value, dict)]
-    for key, table in card.items():
-        if isinstance(table, dict):
-            lines += ["", f"## {key.capitalize()}", "", "| | |", "| --- | --- |"]
-            lines += [f"| {name} | {value} |" for name, value in table.items()]
+    """The end of a model card: facts, then tables (a mapping, or a list of rows) and lists of sentences."""
+    lines = [f"- {key}: {value}" for key, value in card.items() if not isinstance(value, dict | list)]
+    for key, content in card.items():
+        if not isinstance(content, dict | list) or not content:
+            continue
+        lines += ["", f"## {key.capitalize()}", ""]
+        if isinstance(content, dict):
+            lines += ["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in content.items())]
+        elif isinstance(content[0], dict):
+            rows = [content[0].keys(), ["---"] * len(content[0]), *(row.values() for row in content)]
+            lines += ["| " + " | ".join(map(str, row)) + " |" for row in rows]
+        else:
+            lines += [f"- {sentence}" for sentence in content]
     return [*lines, "", "Adversarial robustness is not implied: measure it before you rely on it.", ""]
 
 

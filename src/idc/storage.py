@@ -4,6 +4,8 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from idc import __version__, saved
 from idc.bridge import BridgeSpec
 from idc.errors import IDCError
@@ -61,6 +63,7 @@ def card_text(model: "IDC") -> str:
     """The model card: what it is, its classes, data, recipe and figures, in the hub's layout."""
     config, card = model.config, model.card
     parameters = sum(p.numel() for p in model.parameters())
+    rounded = "" if {p.dtype for p in model.parameters()} == {torch.float32} else " (stored in bf16)"
     shape, visits = "x".join(map(str, config.image_shape)), ", ".join(map(str, config.visits))
     lines = [
         "---", "library_name: idc", "license: apache-2.0", "pipeline_tag: image-classification",
@@ -73,7 +76,7 @@ def card_text(model: "IDC") -> str:
         f"- Classes: {', '.join(config.class_names[:200])}",
         f"- Image labels: {config.label_kind}, seed {config.label_seed}"
         + (f", in cells of {config.label_cell}x{config.label_cell} pixels" if config.label_cell > 1 else ""),
-        f"- Parameters: {parameters:,}; timesteps visited: {visits} of T = {config.bridge.timesteps}; "
+        f"- Parameters: {parameters:,}{rounded}; timesteps visited: {visits} of T = {config.bridge.timesteps}; "
         f"eta = {config.bridge.eta}",
     ]  # fmt: skip
     return "\n".join([*lines, *saved.card_lines(card)])

@@ -36,13 +36,13 @@ def test_bad_values(changes):
 
 def test_yaml(tmp_path):
     file = tmp_path / "r.yaml"
-    file.write_text("recipe: paper\nepochs: 3\ndata: digits\npreset: nano\n")
+    file.write_text("recipe: paper\nepochs: 3\neps: 8/255\ndata: digits\npreset: nano\n")
     recipe, extra = load_recipe(str(file))
-    assert recipe == override(RECIPES["paper"], {"epochs": 3})
+    assert recipe == override(RECIPES["paper"], {"epochs": 3, "eps": 8 / 255})
     assert extra == {"data": "digits", "preset": "nano"}
 
 
-@pytest.mark.parametrize("text", ["[1]", "recipe: best", "epochz: 3", "a: [", "epochs: soon"])
+@pytest.mark.parametrize("text", ["[1]", "recipe: best", "epochz: 3", "a: [", "epochs: soon", "t_weights: [a, b]"])
 def test_bad_yaml(tmp_path, text):
     file = tmp_path / "r.yaml"
     file.write_text(text)

@@ -1,4 +1,4 @@
-"""``idc predict``, ``profile``, ``export``, ``import-reference`` and ``demo``."""
+"""``idc predict``, ``models``, ``profile``, ``export``, ``import-reference`` and ``demo``."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from idc.cli.common import (
+    SAVED_HELP,
     AsJson,
     Channels,
     Eta,
@@ -25,6 +26,7 @@ Draws = Annotated[int, typer.Option("--draws", min=1, help="noise draws averaged
 def register(app: typer.Typer) -> None:
     """Add the commands to ``app``."""
     app.command()(predict)
+    app.command()(models)
     app.command()(profile)
     app.command()(export)
     app.command("import-reference")(import_reference)
@@ -32,7 +34,7 @@ def register(app: typer.Typer) -> None:
 
 
 def predict(
-    model: Annotated[str, typer.Argument(help="a model's folder, a run's folder, or a hub id")],
+    model: Annotated[str, typer.Argument(help=SAVED_HELP)],
     images: Annotated[list[Path], typer.Argument(help="image files")],
     draws: Draws = 10,
     top: Annotated[int, typer.Option("--top", min=1, help="classes to show for each image")] = 1,
@@ -63,6 +65,23 @@ def predict(
     )
 
 
+def models(as_json: AsJson = False) -> None:
+    """The models that come with idc: every command takes their names, and none of them needs a network."""
+    from idc.zoo import models as shipped
+
+    found = shipped()
+    if as_json:
+        print_json([model.to_dict() for model in found])
+        return
+    for model in found:
+        out.print(f"{model.name}: {model.parameters:,} parameters; {model.about}", markup=False)
+        rows = [{key: str(row[key]) for key in ("attack", "answer", "accuracy", "n")} for row in model.measured]
+        if rows:
+            table(f"{model.data} test, accuracy with 95% intervals", rows)
+        else:
+            out.print("accuracy on test images: not measured")
+
+
 def profile(
     model: Annotated[str | None, typer.Argument(help="a preset's name or a model; none: the pruning table")] = None,
     num_classes: Annotated[int | None, typer.Option("--num-classes", help="of a preset")] = None,
@@ -89,7 +108,7 @@ def profile(
 
 
 def export(
-    model: Annotated[str, typer.Argument(help="a model's folder, a run's folder, or a hub id")],
+    model: Annotated[str, typer.Argument(help=SAVED_HELP)],
     file: Annotated[Path, typer.Option("--out", help="the .onnx file, which must not exist yet")],
     one_step: OneStep = False,
     visits: Visits = None,

@@ -90,7 +90,8 @@ RECIPES: dict[str, Recipe] = {
 def load_recipe(name: str) -> tuple[Recipe, dict[str, Any]]:
     """A recipe by name, or from a YAML file; the second value holds the file's other keys (data, preset, ...).
 
-    A YAML file may name a ``recipe`` to start from. Raises IDCError for anything that is not such a file.
+    A YAML file may name a ``recipe`` to start from, and say under ``evaluate`` how benchmarks/reproduce.py evaluates
+    what it gives. Raises IDCError for anything that is not such a file.
     """
     if name in RECIPES:
         return RECIPES[name], {}
@@ -112,7 +113,7 @@ def load_recipe(name: str) -> tuple[Recipe, dict[str, Any]]:
     if base is None:
         raise IDCError(f"recipe in {name}", f"one of {', '.join(RECIPES)}", "correct its name")
     extra = {k: v for k, v in values.items() if k not in own}
-    known = {"data", "preset", "network", "bridge", "labels", "label_cell", "image_size", "channels"}
+    known = {"data", "preset", "network", "bridge", "labels", "label_cell", "image_size", "channels", "evaluate"}
     if unknown := set(extra) - known:
         raise IDCError(
             f"setting {sorted(unknown)[0]!r} in {name}", f"one of {', '.join(sorted(own))}", "correct its name"

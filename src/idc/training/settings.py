@@ -129,7 +129,7 @@ def override(recipe: S, changes: dict[str, Any]) -> S:
     try:
         given = {n: convert(kind, known[n], v) if isinstance(v, str) else v for n, v in changes.items()}
         return replace(recipe, **given)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise IDCError(
             f"recipe {changes}", "values of the fields' types", "compare with the recipe.yaml of a run"
         ) from error

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -181,6 +181,8 @@ def start_training(
         "network": spec_to_dict(model.config.unet),
     }
     # Only what is not the default: runs from before there was a choice go on.
+    bridge = model.config.bridge
+    about |= {"bridge": asdict(bridge)} if bridge != BridgeSpec() else {}
     about |= ({"labels": kind} if kind != "qr" else {}) | ({"label_cell": cell} if cell != 1 else {})
     objective = Bridging(model, chosen)
     return run_training(objective, chosen, train, validation, out, resume=resume, about=about, say=say)

@@ -1,0 +1,217 @@
+"""Put a trained model into the package, with a card filled from files.
+
+    python benchmarks/zoo.py add RUN NAME [--figures FILE ...] [--data-name TEXT] [--into src/idc/zoo]
+
+RUN is the folder of a finished training (best/, summary.json, recipe.yaml). Figures are benchmarks/results/*.json of
+benchmarks/robustness.py or summary.json files of `idc evaluate`; those under RUN/evaluation, which `make reproduce`
+writes, are taken by themselves. A figure is refused unless it was measured with the run's weights, as they are or as
+they are rounded here. The folder is written anew each time, so give all figures each time.
+"""
+
+import argparse
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+from common import share
+
+from idc import IDC
+from idc.errors import IDCError
+from idc.evaluation.runner import model_fingerprint
+from idc.files import whole_folder, write_text
+from idc.records import read_json
+from idc.report.results import eps_text
+from idc.saved import CARD, WEIGHTS
+from idc.zoo import HOME
+
+LARGEST = 3_000_000  # bytes of weights
+ELSEWHERE = ("data", "network", "image_size", "channels")  # of recipe.yaml: what the config or another line says
+NORMS = {"linf": "L-inf", "l2": "L2"}
+
+
+def evaluations(files: list[Path]) -> list[dict[str, Any]]:
+    """The evaluations in the files: protocol, clean, robust, attacks, images, sanity, settings of each.
+
+    Raises:
+        IDCError: for a file that is of another kind.
+    """
+    found = []
+    for file in files:
+        held = read_json(file, "give results of idc evaluate or benchmarks/robustness.py")
+        rows = held.get("rows", [held]) if isinstance(held, dict) else []
+        if not rows or any({"protocol", "clean", "settings", "images"} - set(row) for row in rows):
+            raise IDCError(file, "results of idc evaluate or benchmarks/robustness.py", "give another file")
+        found += rows
+    order = {"clean": 0, "adaptive": 1, "paper": 2}
+    return sorted(found, key=lambda r: (order.get(r["protocol"], 3), r["settings"]["protocol"]["threat"]["eps"]))
+
+
+def measured(rows: list[dict[str, Any]], precision: dict[str, str]) -> list[dict[str, Any]]:
+    """The card's table: a row for each share; ``precision`` names the weights by their fingerprint.
+
+    Raises:
+        IDCError: for figures of other weights.
+    """
+    table: list[dict[str, Any]] = []
+
+    def add(r: dict[str, Any], attack: str, answer: str, accuracy: str, checks: str = "") -> None:
+        row = {"attack": attack, "answer": answer, "accuracy": accuracy, "n": r["images"], "checks": checks}
+        table.append(row | {"weights": precision[r["settings"]["classifier"]["fingerprint"]]})
+
+    for r in rows:
+        held = r["settings"]["classifier"]
+        if held["fingerprint"] not in precision:
+            raise IDCError(f"figures of {held['name']} ({r['protocol']})", "figures of the run's weights", "leave them")
+    whole = next((r for r in rows if r["protocol"] == "clean"), None)
+    if whole:
+        for answer, own in whole.get("accuracy", {}).items():
+            add(whole, "none", answer, share(own))
+    elif rows:
+        add(rows[0], "none", *_mean(rows[0]["clean"]))
+    for r in (r for r in rows if r["protocol"] != "clean"):
+        threat = r["settings"]["protocol"]["threat"]
+        attack = f"{r['protocol']}, {NORMS[threat['norm']]} {eps_text(threat['eps'])}"
+        failed = [f["name"] for f in r["sanity"] if not f["passed"]]
+        checks = f"failed: {', '.join(failed)}" if failed else f"{len(r['sanity'])} passed" if r["sanity"] else ""
+        add(r, attack, *_mean(r["robust"]), checks)
+        if r["robust"]["draws"] > 1:
+            worst = f"worst of {r['robust']['draws']} draws"
+            add(r, attack, worst, share(r["robust"]["worst_of_n"]), checks)
+    return table
+
+
+def _mean(verdict: dict[str, Any]) -> tuple[str, str]:
+    answer = f"mean of {verdict['draws']} draws" if verdict["draws"] > 1 else "one answer"
+    return answer, share(verdict["mean"])
+
+
+def source(run: str, rows: list[dict[str, Any]], name: str | None) -> str:
+    """What the card calls the data, which the run names ``run``.
+
+    Raises:
+        IDCError: if there is no such name, or figures are of other data.
+    """
+    named = {r["settings"]["data"]["source"] for r in rows} - {run}
+    chosen = name or (named.pop() if len(named) == 1 else run if run == "digits" else None)
+    if chosen is None:
+        raise IDCError(f"the run's data {run!r}", "a name for it", "give --data-name")
+    if other := named - {chosen}:
+        raise IDCError(f"figures of {sorted(other)[0]!r}", f"figures of {chosen}", "leave them out")
+    return chosen
+
+
+def about(recipe: dict[str, Any], model: IDC, data: str) -> str:
+    """One line on the model."""
+    shape = "x".join(map(str, model.input_shape))
+    what = f"the {recipe.get('preset', 'custom')} network for {model.num_classes} classes of {shape} images"
+    if recipe.get("eps"):
+        return f"{what}, trained on {data} against {NORMS[recipe['norm']]} attacks of {eps_text(recipe['eps'])}"
+    return f"{what}, trained on {data} without attacks: not robust"
+
+
+def limits(recipe: dict[str, Any], model: IDC, data: str, table: list[dict[str, Any]]) -> list[str]:
+    """What the model is not, as far as files tell."""
+    shape = "x".join(map(str, model.input_shape))
+    found = [
+        f"Every {shape} image gets one of the {model.num_classes} classes as its answer, also one that shows none."
+    ]
+    if "JPEG-75" in data:
+        found += [
+            "JPEG-75: the images were re-encoded as JPEG of quality 75; on the original files figures may differ."
+        ]
+    if recipe.get("eps"):
+        norm, eps = NORMS[recipe["norm"]], eps_text(recipe["eps"])
+        found += [f"It was trained against {norm} attacks of {eps}: other norms and larger attacks are another matter."]
+    else:
+        found += ["It was not trained against attacks, and does not withstand them."]
+    if not any(row["attack"].startswith("adaptive") for row in table):
+        found += ["Its robustness has not been measured with the adaptive protocol: none is claimed."]
+    if any(row["attack"].startswith("paper") for row in table):
+        found += ["The paper's protocol overstates robustness: quote the adaptive one."]
+    if failed := sorted({row["attack"] for row in table if row["checks"].startswith("failed")}):
+        found += [f"A sanity check failed, so that a stronger attack may find less: {'; '.join(failed)}."]
+    if "float32" in {row["weights"] for row in table}:
+        found += ["Figures with weights float32 were measured before the weights were rounded to bf16."]
+    return [*found, f"One training, one seed ({recipe.get('seed', 0)})."]
+
+
+def training(summary: dict[str, Any], card: dict[str, Any]) -> str:
+    """The cost of the training."""
+    _, _, device = str(card.get("Training", "")).partition(" on ")
+    where = device or f"{summary['processes']} x {str(summary['device']).upper()}"
+    return (
+        f"{summary['seconds']:,.0f} s on {where}, {'bf16' if summary['bf16'] else 'fp32'}, torch {summary['torch']}; "
+        f"{summary['images_seen']:,} images, {summary['images_per_second']:,.0f} a second"
+    )
+
+
+def precisions(model: IDC) -> dict[str, str]:
+    """The fingerprints of the weights as they are and as they are once rounded."""
+    as_they_are = model_fingerprint(model)
+    state = {name: tensor.bfloat16().float() for name, tensor in model.state_dict().items()}
+    rounded = IDC(model.config)
+    rounded.load_state_dict(state)
+    return {model_fingerprint(rounded): "bf16", as_they_are: "float32"}
+
+
+def add(run: Path, name: str, files: list[Path], *, data_name: str | None = None, into: Path = HOME) -> Path:
+    """Write the package's folder of a model.
+
+    Returns:
+        The folder.
+
+    Raises:
+        IDCError: if the run is not finished, the figures are of other weights or data, or the model is too large.
+    """
+    if not re.fullmatch(r"idc(-[a-z0-9]+)+", name):
+        raise IDCError(f"name {name!r}", "a name such as idc-nano-cifar10", "correct it")
+    summary = read_json(run / "summary.json", "give the folder of a finished run of idc train")
+    try:
+        recipe = yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise IDCError(run / "recipe.yaml", "the recipe of a run", "give the folder of a finished run") from error
+    model = IDC.from_pretrained(run / "best")
+    rows = evaluations([*files, *sorted((run / "evaluation").glob("*/summary.json"))])
+    data = source(summary["about"]["data"], rows, data_name)
+    table = measured(rows, precisions(model))
+    model.card = {
+        "Name": name,
+        "About": about(recipe, model, data),
+        "Data": data,
+        "Training": training(summary, model.card),
+        "recipe": {k: v for k, v in recipe.items() if k not in ELSEWHERE},
+        "figures": {f"validation {k}": v for k, v in summary["validation"].items()},
+        "measured": table,
+        "limits": limits(recipe, model, data, table),
+    }
+    with whole_folder(into / name) as part:
+        model.save_pretrained(part, dtype="bf16")
+        if (size := (part / WEIGHTS).stat().st_size) > LARGEST:
+            raise IDCError(f"{size:,} bytes of weights", f"{LARGEST:,} at most", "train a smaller network")
+        text = (part / CARD).read_text(encoding="utf-8")
+        write_text(part / CARD, text.replace("THIS FOLDER OR HUB ID", name))
+    return into / name
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True)
+    adding = commands.add_parser("add", help="put a trained model into the package")
+    adding.add_argument("run", type=Path)
+    adding.add_argument("name")
+    adding.add_argument("--figures", type=Path, nargs="+", default=[])
+    adding.add_argument("--data-name", help="what the card calls the data; default: as the figures do")
+    adding.add_argument("--into", type=Path, default=HOME)
+    given = parser.parse_args()
+    try:
+        folder = add(given.run, given.name, given.figures, data_name=given.data_name, into=given.into)
+    except IDCError as error:
+        print(f"zoo: {error}", file=sys.stderr)
+        sys.exit(2)
+    print(f"written: {folder}")
+
+
+if __name__ == "__main__":
+    main()

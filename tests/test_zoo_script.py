@@ -1,0 +1,133 @@
+"""``benchmarks/zoo.py add``: a card says what the files say, and figures of other weights are refused."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from conftest import save_digits_model, tiny_model
+from idc import IDC, IDCError
+from idc.evaluating import evaluate
+from idc.opening import Request
+from idc.saved import CARD, CONFIG
+
+ROOT = Path(__file__).parents[1]
+# By its path: as a module it would be called zoo, like the package's own.
+SPEC = importlib.util.spec_from_file_location("zoo_script", ROOT / "benchmarks" / "zoo.py")
+script = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(script)
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def finished_run(folder: Path, data: str = "digits", **recipe: object) -> Path:
+    """What a training leaves: an untrained model, but whole records."""
+    save_digits_model(folder / "best")
+    recipe = {
+        "data": data,
+        "preset": "digits",
+        "network": {},
+        "epochs": 7,
+        "norm": "linf",
+        "eps": 0.1,
+        "seed": 3,
+    } | recipe
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    summary = {
+        "seconds": 1234.5, "processes": 2, "device": "cpu", "bf16": True, "torch": "2.9", "images_seen": 7000,
+        "images_per_second": 5.6, "validation": {"one_step": 0.25, "images": 126}, "about": {"data": data},
+    }  # fmt: skip
+    (folder / "summary.json").write_text(json.dumps(summary))
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path):
+    return finished_run(tmp_path / "run")
+
+
+def attacked(model: Path, out: Path) -> dict:
+    request = Request(
+        model=str(model), data="digits", protocol="pgd", eps=0.1, limit=10, draws=3, knobs=(("steps", 2),)
+    )
+    return evaluate(request, out, say=lambda _: None)
+
+
+def test_the_card_is_filled_from_files(run, tmp_path):
+    found = attacked(run, run / "evaluation" / "pgd")  # where make reproduce leaves it
+    folder = script.add(run, "idc-tiny", [], into=tmp_path / "zoo")
+    card, text = json.loads((folder / CONFIG).read_text())["card"], (folder / CARD).read_text()
+    robust = found["robust"]["mean"]
+    accuracy = f"{100 * robust['mean']:.1f}% [{100 * robust['low']:.1f}%, {100 * robust['high']:.1f}%]"
+    row = {"attack": "pgd, L-inf 0.1", "answer": "mean of 3 draws", "accuracy": accuracy, "n": 10, "weights": "float32"}
+    assert row.items() <= card["measured"][1].items()
+    assert f"| pgd, L-inf 0.1 | mean of 3 draws | {accuracy} | 10 |" in text
+    assert card["measured"][0]["attack"] == "none"
+    assert card["recipe"] == {"preset": "digits", "epochs": 7, "norm": "linf", "eps": 0.1, "seed": 3}
+    assert card["figures"] == {"validation one_step": 0.25, "validation images": 126}
+    for word in ("1,234 s on 2 x CPU", "bf16", "torch 2.9", "7,000 images", "against L-inf attacks of 0.1", "seed (3)"):
+        assert word in text
+    assert 'IDC.from_pretrained("idc-tiny")' in text
+    assert "none is claimed" in text  # no adaptive figures
+    assert IDC.from_pretrained(folder).num_classes == 10
+
+
+def test_figures_can_be_added_later_and_say_which_weights_were_measured(run, tmp_path):
+    folder = script.add(run, "idc-tiny", [], into=tmp_path / "zoo")
+    assert json.loads((folder / CONFIG).read_text())["card"]["measured"] == []
+    attacked(folder, tmp_path / "rounded")
+    script.add(run, "idc-tiny", [tmp_path / "rounded" / "summary.json"], into=tmp_path / "zoo")
+    assert {row["weights"] for row in IDC.from_pretrained(folder).card["measured"]} == {"bf16"}
+    assert [p.name for p in (tmp_path / "zoo").iterdir()] == ["idc-tiny"]
+
+
+def test_figures_of_other_weights_are_refused(run, tmp_path):
+    other = tmp_path / "other"
+    tiny_model(10, seed=5, class_names=tuple("0123456789")).save_pretrained(other)
+    attacked(other, tmp_path / "result")
+    with pytest.raises(IDCError, match="figures of the run's weights"):
+        script.add(run, "idc-tiny", [tmp_path / "result" / "summary.json"], into=tmp_path / "zoo")
+    assert not (tmp_path / "zoo").exists()
+
+
+def test_a_path_never_becomes_the_name_of_the_data(tmp_path):
+    run = finished_run(tmp_path / "run", data=str(tmp_path / "images"), eps=0)
+    with pytest.raises(IDCError, match="--data-name"):
+        script.add(run, "idc-tiny", [], into=tmp_path / "zoo")
+    folder = script.add(run, "idc-tiny", [], data_name="CIFAR-10 (JPEG-75)", into=tmp_path / "zoo")
+    text = (folder / CARD).read_text()
+    assert str(tmp_path) not in text + (folder / CONFIG).read_text()
+    assert "- Data: CIFAR-10 (JPEG-75)" in text
+    assert "not robust" in text
+
+
+def test_figures_of_other_data_are_refused(run, tmp_path):
+    attacked(run, tmp_path / "result")
+    file = tmp_path / "result" / "summary.json"
+    held = json.loads(file.read_text())
+    held["settings"]["data"]["source"] = "easy images"
+    file.write_text(json.dumps(held))
+    with pytest.raises(IDCError, match="easy images"):
+        script.add(run, "idc-tiny", [file], data_name="digits", into=tmp_path / "zoo")
+
+
+def test_mistakes_leave_nothing(run, tmp_path, monkeypatch):
+    zoo = tmp_path / "zoo"
+    (tmp_path / "text.json").write_text("[1]")
+    for args, match in (
+        ((run, "../idc", []), "a name such as"),
+        ((tmp_path / "nothing", "idc-tiny", []), "finished run"),
+        ((run, "idc-tiny", [tmp_path / "text.json"]), "results of"),
+        ((run, "idc-tiny", [tmp_path / "missing.json"]), "missing.json"),
+    ):
+        with pytest.raises(IDCError, match=match):
+            script.add(*args, into=zoo)
+    monkeypatch.setattr(script, "LARGEST", 1000)
+    with pytest.raises(IDCError, match="smaller network"):
+        script.add(run, "idc-tiny", [], into=zoo)
+    assert not zoo.exists() or not list(zoo.iterdir())

@@ -8,6 +8,7 @@ from dataclasses import asdict, fields
 from fractions import Fraction
 from pathlib import Path
 
+import ablations
 import pytest
 import reproduce
 import yaml
@@ -43,6 +44,26 @@ def test_resolves(file):
     eps, limit = reproduce.evaluation(file)
     assert eps == [pytest.approx(float(Fraction(str(text)))) for text in written["evaluate"]["eps"]]
     assert limit == 512
+
+
+@pytest.mark.parametrize("name", ["digits", "nano"])
+def test_a_row_of_the_ablation_changes_one_thing_of_its_base(name):
+    """Below the base, each file differs from it in one setting, but for what the setting brings with it."""
+    rows = {row: yaml.safe_load(file.read_text()) for row, file in ablations.rows(name).items()}
+    assert list(rows).index(ablations.BASE) == 4
+    base = rows[ablations.BASE]
+    brings = {
+        "bridge": {"bridge", "t_weights"},  # as many weights as timesteps: uniform ones
+        "labels": {"labels", "ce_temperature", "label_cell"},  # in proportion to the labels' distance
+    }
+    for row, written in list(rows.items())[5:]:
+        changed = {k for k in {*base, *written} if base.get(k) != written.get(k)}
+        assert changed, row
+        assert len(changed) == 1 or any(k in changed and changed <= v for k, v in brings.items()), (row, changed)
+        recipe, extra = load_recipe(str(ablations.rows(name)[row]))
+        assert recipe.eps == pytest.approx(float(Fraction(ablations.EPS[name])))
+        assert load_network(extra["preset"]).base_channels > 0
+        assert ablations.meaning(ablations.rows(name)[row]).endswith(".")
 
 
 def test_the_digits_recipe_is_the_demos():

@@ -1,0 +1,123 @@
+"""What carries the robustness: one setting changed at a time, on the digits or on CIFAR-10 with `nano`.
+
+    python benchmarks/ablations.py digits [--seeds 2] [--only adversarial free]
+    python benchmarks/ablations.py nano --data CIFAR --data-name "CIFAR-10 (JPEG-75)"
+
+A row is a file of recipes/ablation/NAME: a short training, then the protocol `quick` at the eps of the trainings on the
+one-step answer and on the chain (and, for the row `adversarial`, on other visits and another eta of the same weights).
+The digits are judged on their test split, whose recipe was chosen on the validation split alone; CIFAR-10 on validation
+images. Rows run side by side, one thread each, into runs/ablation/NAME, and all of it is resumable; the figures go to
+benchmarks/results/ablation-NAME.json.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from common import CORES, read, together, write
+
+from idc.evaluating import evaluate
+from idc.opening import Request, parse_eps
+from idc.training.recipe import load_recipe
+from idc.training.start import start_training
+
+RECIPES = Path(__file__).parents[1] / "recipes" / "ablation"
+RUNS = Path("runs/ablation")
+EPS = {"digits": "0.1", "nano": "8/255"}
+SPLIT = {"digits": "test", "nano": "validation"}
+BASE = "adversarial"
+ANSWERS: dict[str, dict[str, Any]] = {"one step": {"one_step": True}, "chain": {}}
+OTHERS: dict[str, dict[str, Any]] = {
+    "chain, visits 3, 0": {"visits": (3, 0)},
+    "chain, visits 3, 2, 1, 0": {"visits": (3, 2, 1, 0)},
+    "chain, eta 0": {"eta": 0.0},
+}
+KEPT = ("clean", "robust", "images", "draws", "answer")
+
+
+def rows(name: str) -> dict[str, Path]:
+    """The recipe of each row, by its name, in order."""
+    return {file.stem.split("-", 1)[1]: file for file in sorted((RECIPES / name).glob("*.yaml"))}
+
+
+def meaning(file: Path) -> str:
+    """What a row is: the comment at the head of its recipe."""
+    return file.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
+
+
+def one(name: str, row: str, seed: int, data: str | None, data_name: str | None, limit: int) -> None:
+    """Train a row with one seed and evaluate it, or finish what was begun."""
+    file = rows(name)[row]
+    out = RUNS / name / f"{row}-{seed}"
+    source = data or str(load_recipe(str(file))[1]["data"])
+    if not (out / "summary.json").exists():
+        result = start_training(source, out, recipe=str(file), resume=True, changes={"seed": seed})
+        if result.stopped:
+            sys.exit(128 + result.stopped)
+    for answer, settings in (ANSWERS | (OTHERS if row == BASE else {})).items():
+        request = Request(
+            model=str(out), data=source, data_name=data_name, protocol="quick", eps=parse_eps(EPS[name]), limit=limit,
+            split=SPLIT[name], **settings,
+        )  # fmt: skip
+        evaluate(request, out / "quick" / answer.replace(", ", "-").replace(" ", "-"))
+
+
+def figures(name: str, row: str, seeds: int) -> list[dict[str, Any]]:
+    """What was measured of a row: an entry for each answer and seed."""
+    found = []
+    for seed in range(seeds):
+        out = RUNS / name / f"{row}-{seed}"
+        training = read(out / "summary.json")
+        for answer in ANSWERS | (OTHERS if row == BASE else {}):
+            summary = read(out / "quick" / answer.replace(", ", "-").replace(" ", "-") / "summary.json")
+            found.append(
+                {"row": row, "meaning": meaning(rows(name)[row]), "seed": seed, "answer_name": answer}
+                | {k: summary[k] for k in KEPT}
+                | {"seconds": training["seconds"], "validation": training["validation"]}
+            )
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", choices=sorted(EPS))
+    parser.add_argument("--data")
+    parser.add_argument("--data-name")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--limit", type=int, default=500)
+    parser.add_argument("--only", nargs="+", metavar="ROW")
+    parser.add_argument("--one", nargs=2, metavar=("ROW", "SEED"), help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.one:
+        one(given.name, given.one[0], int(given.one[1]), given.data, given.data_name, given.limit)
+        return
+    chosen = [r for r in rows(given.name) if r in (given.only or rows(given.name))]
+
+    def run(job: tuple[str, int]) -> None:
+        row, seed = job
+        python, environment = together(1)
+        own = [__file__, *sys.argv[1:], "--one", row, str(seed)]
+        log = RUNS / given.name / f"{row}-{seed}.log"
+        with log.open("w") as text:
+            done = subprocess.run(
+                [python[0], *own], env=environment | {"OMP_NUM_THREADS": "1"}, stdout=text, stderr=subprocess.STDOUT
+            )
+        print(f"{row}, seed {seed}: {'done' if done.returncode == 0 else f'failed, see {log}'}", flush=True)
+        done.check_returncode()
+
+    (RUNS / given.name).mkdir(parents=True, exist_ok=True)
+    jobs = [(row, seed) for seed in range(given.seeds) for row in chosen]
+    with ThreadPoolExecutor(CORES) as pool:
+        list(pool.map(run, jobs))
+    found = [entry for row in chosen for entry in figures(given.name, row, given.seeds)]
+    about = {"data": given.data_name or given.data or "digits", "split": SPLIT[given.name], "eps": EPS[given.name]}
+    settings = " ".join(json.dumps(a) if " " in a else a for a in sys.argv[1:])
+    print(write(f"ablation-{given.name}", f"python benchmarks/ablations.py {settings}", about | {"rows": found}))
+
+
+if __name__ == "__main__":
+    main()

@@ -103,13 +103,14 @@ class Diffusion(nn.Module):
         self.alphas: Tensor
         self.register_buffer("alphas", self.scheduler().alphas_cumprod, persistent=False)
 
-    def scheduler(self, **settings: Any) -> Any:
-        """A ``diffusers.DDIMScheduler`` of this model's betas, without clipping; eta = 1 makes it DDPM's sampler."""
+    def scheduler(self, *, clip: bool = False, **settings: Any) -> Any:
+        """A ``diffusers.DDIMScheduler`` of this model's betas; eta = 1 makes it DDPM's sampler. ``clip``: the x_0 of
+        each step is kept in [-1, 1], as DDPM has it; what is to be differentiated leaves it."""
         from diffusers import DDIMScheduler
 
         config = self.config
         return DDIMScheduler(
-            num_train_timesteps=config.timesteps, beta_schedule=config.schedule, clip_sample=False,
+            num_train_timesteps=config.timesteps, beta_schedule=config.schedule, clip_sample=clip,
             trained_betas=list(config.betas) or None, **settings,
         )  # fmt: skip
 
@@ -148,9 +149,9 @@ class Diffusion(nn.Module):
         return nn.functional.pixel_shuffle(out, self.config.patch) if self.config.patch > 1 else out
 
     def samples(self, count: int, random: torch.Generator, *, steps: int = 50) -> Tensor:
-        """(count, C, H, W) images drawn from the model by DDPM's sampler in few steps, about in [0, 1]; of the classes
-        in turn if it knows any."""
-        scheduler = self.scheduler(timestep_spacing="trailing")
+        """(count, C, H, W) images in [0, 1] drawn from the model by DDPM's sampler in few steps; of the classes in turn
+        if it knows any."""
+        scheduler = self.scheduler(clip=True, timestep_spacing="trailing")
         scheduler.set_timesteps(steps)
         shape, device = (count, *self.config.image_shape), self.alphas.device
         classes = torch.arange(count, device=device) % self.config.num_classes if self.config.num_classes else None
@@ -159,7 +160,7 @@ class Diffusion(nn.Module):
             noise = torch.randn(shape, generator=random).to(device)
             eps = self(x, t.to(device), classes)
             x = scheduler.step(eps, int(t), x, eta=1.0, variance_noise=noise).prev_sample
-        return (x + 1) / 2
+        return ((x + 1) / 2).clamp(0, 1)
 
     # -- files ---------------------------------------------------------------------------------------------------------
 

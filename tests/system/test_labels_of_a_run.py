@@ -1,4 +1,4 @@
-"""``idc train --labels``: what is asked for is trained on, recorded, kept on resuming, and reproduced."""
+"""``idc train --labels`` and ``--visits``: what is asked for is trained on, recorded, kept, and reproduced."""
 
 import json
 import sys
@@ -80,6 +80,19 @@ def test_a_run_keeps_its_labels(network, tmp_path, idc):
     assert (code, json.loads(text)["label_kind"], json.loads(text)["label_cell"]) == (0, "blocks", 2)
 
 
+def test_a_run_keeps_its_visits(network, tmp_path, idc):
+    """A model that answers in one step by its training is asked so wherever nothing else is said."""
+    run = tmp_path / "run"
+    args = ("train", "--data", "digits", "--preset", network, *RECIPE)
+    assert idc(*args, "--visits", "3", "--out", run)[0] == 0
+    model = IDC.from_pretrained(run)
+    assert (model.config.visits, model.stochastic) == ((3,), False)
+    assert idc("train", "--recipe", run / "recipe.yaml", "--limit", 64, "--out", tmp_path / "again")[0] == 0
+    assert IDC.from_pretrained(tmp_path / "again").config.visits == (3,)
+    code, _, said = idc(*args, "--visits", "3,0", "--out", run, "--resume")
+    assert (code, "settings of the run" in said) == (2, True), said
+
+
 @pytest.mark.parametrize(
     ("flags", "word"),
     [
@@ -88,6 +101,8 @@ def test_a_run_keeps_its_labels(network, tmp_path, idc):
         (("--label-cell", 16, "--labels", "blocks"), "10 classes: expected at most 4"),
         (("--image-size", 40, "--labels", "hadamard", "--label-cell", 4), "100 values"),
         (("--recipe", "RECIPE"), "label cell two"),
+        (("--visits", "2,0"), "visits = 2,0"),
+        (("--visits", "last"), "visits 'last'"),
     ],
 )
 def test_labels_that_cannot_be_leave_no_folder(flags, word, network, tmp_path, idc):

@@ -218,6 +218,29 @@ def test_free_training_needs_an_attack_of_its_own(wrong):
         replace(RECIPES["digits"], **wrong)
 
 
+def test_a_rollout_is_what_the_chain_meets():
+    """x_t where the chain 3 -> t arrives, and the target that takes it to the label; at T-1 nothing changes."""
+    model, objective = bridging(rollout=1.0, t_weights=(1.0, 0.0, 0.0, 0.0))
+    seen = []
+    random = torch.Generator().manual_seed(3)
+    terms = objective.loss(
+        lambda x, t, y: seen.append(x) or torch.zeros_like(x), IMAGES, CLASSES, random
+    )  # fmt: skip
+    # x_T is the image itself: the reverse step to t injects all of the bridge's noise at t.
+    random = torch.Generator().manual_seed(3)
+    torch.multinomial(torch.tensor([1.0, 0.0, 0.0, 0.0]), 6, replacement=True, generator=random)
+    eps = torch.randn(IMAGES.shape, generator=random)
+    y = 2 * IMAGES - 1
+    x0_hat = 2 * model.translate(IMAGES, visits=(3,)) - 1
+    m, var = 0.001, 2 * (0.001 - 0.001**2)
+    torch.testing.assert_close(seen[0], (1 - m) * x0_hat + m * y + var**0.5 * eps, rtol=1e-4, atol=1e-4)
+    away = (seen[0] - objective.labels[CLASSES]).abs().mean()
+    torch.testing.assert_close(terms["intra"], away, rtol=1e-4, atol=1e-5)  # of a network that answers 0
+    model, objective = bridging(rollout=1.0, t_weights=(0.0, 0.0, 0.0, 1.0))
+    _, plain = bridging(t_weights=(0.0, 0.0, 0.0, 1.0))
+    torch.testing.assert_close(loss_of(objective)["total"], loss_of(plain)["total"])
+
+
 def test_eps_rises_and_noise_is_added():
     _, objective = bridging(eps=0.1, eps_warmup=0.5)
     radii = []

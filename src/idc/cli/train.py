@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from idc.cli.common import DATA_HELP, note, out
+from idc.cli.common import DATA_HELP, note, out, parse_visits
 from idc.training.peer_recipes import CNNRecipe, NoiseRecipe
 from idc.training.recipe import Recipe
 from idc.training.settings import Settings
@@ -69,6 +69,7 @@ def _train_signature() -> Signature:
         _option("preset", str, "auto", preset),
         _option("labels", str | None, None, "image labels: qr (the default) | hadamard | low-frequency | blocks"),
         _option("label_cell", int | None, None, "resolution of the labels: squares of so many pixels; default: 1"),
+        _option("visits", str | None, None, "timesteps of the model's answer, such as 3,0; 3: the one-step answer"),
     ]
     return _signature(own, Recipe, None, recipe)
 
@@ -94,6 +95,7 @@ def register(app: typer.Typer) -> None:
         """Train a classifier; the run's folder holds best/, last/, recipe.yaml, metrics.jsonl, tensorboard/."""
         from idc.training.start import start_training
 
+        given["visits"] = parse_visits(given["visits"])
         _run(start_training, Recipe, given, "idc predict {model} IMAGE...")
 
     def cnn(**given: Any) -> None:

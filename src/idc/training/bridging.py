@@ -1,5 +1,6 @@
 """IDC's own training: the losses of the Brownian bridge."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -92,11 +93,25 @@ class Bridging:
         eps = torch.randn(images.shape, generator=random, device=y.device).repeat(copies, 1, 1, 1)
         true = classes.repeat(copies)
         sample = self.model.bridge.sample(self.labels[true], y.contiguous(memory_format=self.format), t, eps)
+        if self.recipe.rollout > 0:
+            sample = self._rolled_out(sample, random)
         if self.eps > 0 and self.recipe.weight_perturbation > 0:
             with self.autocast:
                 output = self.network(sample.x_t, t, sample.y)
             self.shift.up(self._losses(sample, output, true, both=both)["total"])
         return self._losses(sample, call(sample.x_t, t, sample.y), true, both=both)
+
+    def _rolled_out(self, sample: BridgeSample, random: torch.Generator) -> BridgeSample:
+        """``sample`` with the x_t of ``recipe.rollout`` of the images as the chain would meet it: made of what the
+        network predicts at T-1, where x_t is the image. The network learns to correct itself rather than to trust x_t,
+        which shows the label as long as it is made of it."""
+        last = self.model.one_step_visits[0]
+        with torch.no_grad(), evaluation_mode(self.network), self.autocast:
+            output = self.network(sample.y, torch.full_like(sample.t, last), sample.y)
+        predicted = self.model.bridge.sample((sample.y - output).clamp(-1, 1), sample.y, sample.t, sample.eps).x_t
+        chosen = torch.rand(len(sample.t), generator=random, device=sample.t.device) < self.recipe.rollout
+        x_t = torch.where((chosen & (sample.t < last)).view(-1, 1, 1, 1), predicted.to(sample.x_t.dtype), sample.x_t)
+        return replace(sample, x_t=x_t, target=x_t - sample.x0)
 
     def _losses(self, sample: BridgeSample, output: Tensor, classes: Tensor, *, both: bool) -> dict[str, Tensor]:
         away = None

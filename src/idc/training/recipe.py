@@ -30,6 +30,9 @@ class Recipe(Settings):
     weight_perturbation: float = setting(
         0.0, "with eps: adversarial shift of the weights in each step, as a share of their norm (AWP)"
     )
+    rollout: float = setting(
+        0.0, "share of images whose x_t is made of the network's own x0 prediction, as an answer's is, not of the label"
+    )
     sigma: float = setting(0.0, "standard deviation of Gaussian noise on the images, on [0, 1]")
     init: Literal["default", "normal"] = setting("default", "normal: all weights N(0, 0.02), as the authors start")
     dropout: float | None = setting(None, "dropout of the network; none: as in its preset")
@@ -41,6 +44,7 @@ class Recipe(Settings):
         self.check(lambda v: v >= 0, "0 or more", "inter_weight", "ce_weight", "eps", "attack_step", "consistency",
                    "weight_perturbation", "sigma")  # fmt: skip
         self.check(lambda v: 0 <= v < 1, "a number in [0, 1)", "eps_warmup")
+        self.check(lambda v: 0 <= v <= 1, "a number in [0, 1]", "rollout")
         if self.replays > 1 and (self.consistency or self.weight_perturbation):
             also = "consistency" if self.consistency else "weight_perturbation"
             raise IDCError(f"replays = {self.replays} with {also}", "one of them", f"leave {also} or replays out")
@@ -113,7 +117,8 @@ def load_recipe(name: str) -> tuple[Recipe, dict[str, Any]]:
     if base is None:
         raise IDCError(f"recipe in {name}", f"one of {', '.join(RECIPES)}", "correct its name")
     extra = {k: v for k, v in values.items() if k not in own}
-    known = {"data", "preset", "network", "bridge", "labels", "label_cell", "image_size", "channels", "evaluate"}
+    known = {"data", "preset", "network", "bridge", "labels", "label_cell", "visits", "image_size", "channels",
+             "evaluate"}  # fmt: skip
     if unknown := set(extra) - known:
         raise IDCError(
             f"setting {sorted(unknown)[0]!r} in {name}", f"one of {', '.join(sorted(own))}", "correct its name"

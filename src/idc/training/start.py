@@ -1,6 +1,6 @@
 """From names to a run: data, network and recipe put together."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -49,6 +49,12 @@ def _bridge(values: Any) -> BridgeSpec:
         raise IDCError(f"bridge {values}", f"a mapping of {names}", "correct the YAML file") from error
 
 
+def _visits(values: Any) -> tuple[int, ...]:
+    if isinstance(values, list | tuple) and all(isinstance(v, int) and not isinstance(v, bool) for v in values):
+        return tuple(values)
+    raise IDCError(f"visits: {values}", "timesteps such as [3, 1, 0]", "correct the YAML file")
+
+
 @contextmanager
 def fresh_weights(recipe: Settings) -> Iterator[None]:
     """Inside, weights follow from the recipe's seed alone; the global generator is left as found."""
@@ -65,13 +71,14 @@ def build_model(
     *,
     labels: LabelKind = "qr",
     cell: int = 1,
+    visits: Sequence[int] = (),
 ) -> IDC:
     """A fresh classifier for ``data``; its weights follow from the recipe's seed alone."""
     if recipe.dropout is not None:
         spec = replace(spec, dropout=recipe.dropout)
     config = IDCConfig(
         data.num_classes, data.shape, spec, bridge=bridge or BridgeSpec(), class_names=data.class_names,
-        label_kind=labels, label_cell=cell,
+        label_kind=labels, label_cell=cell, visits=tuple(visits),
     )  # fmt: skip
     with fresh_weights(recipe):
         model = IDC(config)
@@ -136,6 +143,7 @@ def start_training(
     preset: str = "auto",
     labels: str | None = None,
     label_cell: int | None = None,
+    visits: Sequence[int] | None = None,
     recipe: str = "auto",
     resume: bool = False,
     image_size: int | None = None,
@@ -152,6 +160,7 @@ def start_training(
         out: the run's folder.
         preset: a preset's name, "auto", or a YAML file of a network's fields.
         labels, label_cell: kind and cell of the image labels, see ``orthogonal_labels``; by default "qr" and 1.
+        visits: timesteps of the model's answer, by default ``default_visits(T)``; (T-1,) is the one-step answer.
         recipe: a recipe's name or YAML file, or "auto": "digits" for digits, else "fast"; ``changes``
             override its fields.
         resume: go on from the newest checkpoint.
@@ -174,15 +183,16 @@ def start_training(
     )  # fmt: skip
     kind: Any = labels or extra.get("labels", "qr")
     cell: Any = extra.get("label_cell", 1) if label_cell is None else label_cell
-    model = build_model(spec, train, chosen, _bridge(extra.get("bridge")), labels=kind, cell=cell)
+    bridge, visits = _bridge(extra.get("bridge")), _visits(extra.get("visits", ()) if visits is None else visits)
+    model = build_model(spec, train, chosen, bridge, labels=kind, cell=cell, visits=visits)
     about: dict[str, Any] = {
         "data": source,
         "preset": name if name in PRESETS else "custom",
         "network": spec_to_dict(model.config.unet),
     }
     # Only what is not the default: runs from before there was a choice go on.
-    bridge = model.config.bridge
     about |= {"bridge": asdict(bridge)} if bridge != BridgeSpec() else {}
+    about |= {"visits": list(visits)} if visits else {}
     about |= ({"labels": kind} if kind != "qr" else {}) | ({"label_cell": cell} if cell != 1 else {})
     objective = Bridging(model, chosen)
     return run_training(objective, chosen, train, validation, out, resume=resume, about=about, say=say)

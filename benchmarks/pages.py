@@ -16,6 +16,8 @@ The records come from
     make peers
     python benchmarks/answers.py runs/nano --data CIFAR --limit 2000
     make bench
+    python benchmarks/ablations.py digits
+    python benchmarks/ablations.py nano --data CIFAR
     python benchmarks/export.py --cifar CIFAR
     idc train --data CIFAR --preset nano --epochs 4 --compile true [see SHORT] --out runs/short-NAME
 
@@ -28,6 +30,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from ablation_pages import ablation
 from common import CIFAR, MODELS, RESULTS, ROUNDED, article, read, row, share, write
 from robust_pages import compared, costs, parity, peers, pitfalls, published_table, robust, robustness
 from speed_pages import bf16, loss_memory, plan, profiled, scaling, speed
@@ -191,7 +194,7 @@ def serving() -> list[str]:
 
 BLOCKS: dict[str, Callable[[], list[str]]] = {
     f.__name__: f for f in (measured, answers, timesteps, learning, short, serving, robust, robustness, pitfalls,
-                            parity, costs, compared, peers, published_table, speed, bf16, profiled, scaling, plan)
+                            parity, costs, compared, peers, published_table, speed, bf16, profiled, scaling, plan, ablation)
 }  # fmt: skip
 PLACE = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- /results -->)", re.DOTALL)
 

@@ -1,0 +1,57 @@
+"""The tables of docs/training.md: what carries the robustness; see pages.py."""
+
+from collections.abc import Iterator
+from itertools import groupby
+
+from ablations import BASE
+from common import RESULTS, read, row, share
+
+TITLES = {"digits": "The digits", "nano": "CIFAR-10, `nano`"}
+
+
+def _verdicts(entries: list[dict]) -> Iterator[str]:
+    """Clean and robust accuracy of one answer, over its seeds."""
+    for part in ("clean", "robust"):
+        found = [e[part]["majority"] for e in entries]
+        if len(found) == 1:
+            yield share(found[0])
+        else:
+            means = [v["mean"] for v in found]
+            yield f"{sum(means) / len(means):.1%} ({min(means):.1%} to {max(means):.1%})"
+
+
+def ablation() -> list[str]:
+    """Every row, by its answers."""
+    lines: list[str] = []
+    for name, title in TITLES.items():
+        file = RESULTS / f"ablation-{name}.json"
+        if not file.exists():
+            continue
+        found = read(file)
+        head = ("trained with", "one step: clean", "robust", "chain: clean", "robust", "seconds")
+        lines += [f"### {title}", "", row(*head), row(*["---"] * len(head))]
+        others: list[str] = []
+        for name_of_row, group in groupby(found["rows"], key=lambda r: r["row"]):
+            rows = list(group)
+            answers = {a: list(g) for a, g in groupby(sorted(rows, key=_answer), key=_answer)}
+            cells = [*_verdicts(answers.pop("one step")), *_verdicts(answers.pop("chain"))]
+            seconds = sum(r["seconds"] for r in rows) / len(rows)
+            lines.append(row(f"`{name_of_row}`: {rows[0]['meaning']}", *cells, f"{seconds:.0f}"))
+            others += [row(answer, *_verdicts(entries)) for answer, entries in answers.items()]
+        if others:
+            lines += ["", f"Other answers of the weights of `{BASE}`:", "", row("answer", "clean", "robust")]
+            lines += [row(*["---"] * 3), *others]
+        first, seeds = found["rows"][0], 1 + max(r["seed"] for r in found["rows"])
+        spread = "brackets: 95% Wilson intervals" if seeds == 1 else "mean over seeds, in brackets their range"
+        lines += [
+            "",
+            f"Majority of {first['draws']} draws, protocol `quick` at eps {found['eps']}, {first['images']} {found['split']} "
+            f"images of {found['data']}, {seeds} seed{'s' * (seeds > 1)}; {spread}. Seconds of training are those of one "
+            f"core of {found['hardware']['cpu']} among others at work.",
+            "",
+        ]
+    return lines or ["Not measured yet."]
+
+
+def _answer(entry: dict) -> str:
+    return str(entry["answer_name"])

@@ -45,9 +45,9 @@ def ablation() -> list[str]:
         spread = "brackets: 95% Wilson intervals" if seeds == 1 else "mean over seeds, in brackets their range"
         lines += [
             "",
-            f"Majority of {first['draws']} draws, protocol `quick` at eps {found['eps']}, {first['images']} {found['split']} "
-            f"images of {found['data']}, {seeds} seed{'s' * (seeds > 1)}; {spread}. Seconds of training are those of one "
-            f"core of {found['hardware']['cpu']} among others at work.",
+            f"Majority of {first['draws']} draws, protocol `quick` at eps {found['eps']}, {first['images']} "
+            f"{found['split']} images of {found['data']}, {seeds} seed{'s' * (seeds > 1)}; {spread}. Seconds of training "
+            f"are those of one core of {found['hardware']['cpu']} among others at work.",
             "",
         ]
     return lines or ["Not measured yet."]

@@ -46,8 +46,8 @@ def ablation() -> list[str]:
         lines += [
             "",
             f"Majority of {first['draws']} draws, protocol `quick` at eps {found['eps']}, {first['images']} "
-            f"{found['split']} images of {found['data']}, {seeds} seed{'s' * (seeds > 1)}; {spread}. Seconds of training "
-            f"are those of one core of {found['hardware']['cpu']} among others at work.",
+            f"{found['split']} images of {found['data']}, {seeds} seed{'s' * (seeds > 1)}; {spread}. Seconds "
+            f"of training are those of one core of {found['hardware']['cpu']} among others at work.",
             "",
         ]
     return lines or ["Not measured yet."]

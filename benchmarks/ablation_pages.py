@@ -42,12 +42,13 @@ def ablation() -> list[str]:
             lines += ["", f"Other answers of the weights of `{BASE}`:", "", row("answer", "clean", "robust")]
             lines += [row(*["---"] * 3), *others]
         first, seeds = found["rows"][0], 1 + max(r["seed"] for r in found["rows"])
+        draws = max(r["draws"] for r in found["rows"])
         spread = "brackets: 95% Wilson intervals" if seeds == 1 else "mean over seeds, in brackets their range"
         lines += [
             "",
-            f"Majority of {first['draws']} draws, protocol `quick` at eps {found['eps']}, {first['images']} "
-            f"{found['split']} images of {found['data']}, {seeds} seed{'s' * (seeds > 1)}; {spread}. Seconds "
-            f"of training are those of one core of {found['hardware']['cpu']} among others at work.",
+            f"One step: a single answer; chain: majority of {draws} draws. Protocol `quick` at eps {found['eps']}, "
+            f"{first['images']} {found['split']} images of {found['data']}, {seeds} seed{'s' * (seeds > 1)}; {spread}. "
+            f"Seconds of training are those of one core of {found['hardware']['cpu']} among others at work.",
             "",
         ]
     return lines or ["Not measured yet."]

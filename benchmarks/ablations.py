@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from common import CORES, read, together, write
+from common import CORES, alone, read, write
 
 from idc.evaluating import evaluate
 from idc.opening import Request, parse_eps
@@ -54,10 +54,10 @@ def one(name: str, row: str, seed: int, data: str | None, data_name: str | None,
     file = rows(name)[row]
     out = RUNS / name / f"{row}-{seed}"
     source = data or str(load_recipe(str(file))[1]["data"])
-    if not (out / "summary.json").exists():
-        result = start_training(source, out, recipe=str(file), resume=True, changes={"seed": seed})
-        if result.stopped:
-            sys.exit(128 + result.stopped)
+    # A finished training is only checked: its recipe must still be the file's.
+    result = start_training(source, out, recipe=str(file), resume=True, changes={"seed": seed})
+    if result.stopped:
+        sys.exit(128 + result.stopped)
     for answer, settings in (ANSWERS | (OTHERS if row == BASE else {})).items():
         request = Request(
             model=str(out), data=source, data_name=data_name, protocol="quick", eps=parse_eps(EPS[name]), limit=limit,
@@ -89,23 +89,22 @@ def main() -> None:
     parser.add_argument("--data-name")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--limit", type=int, default=500)
-    parser.add_argument("--only", nargs="+", metavar="ROW")
+    parser.add_argument("--only", nargs="+", metavar="ROW", help="do these rows only, and write no table")
     parser.add_argument("--one", nargs=2, metavar=("ROW", "SEED"), help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.one:
         one(given.name, given.one[0], int(given.one[1]), given.data, given.data_name, given.limit)
         return
+    if unknown := set(given.only or ()) - set(rows(given.name)):
+        parser.error(f"row {min(unknown)!r}: expected one of {', '.join(rows(given.name))}")
     chosen = [r for r in rows(given.name) if r in (given.only or rows(given.name))]
 
     def run(job: tuple[str, int]) -> None:
         row, seed = job
-        python, environment = together(1)
-        own = [__file__, *sys.argv[1:], "--one", row, str(seed)]
+        own = [sys.executable, __file__, *sys.argv[1:], "--one", row, str(seed)]
         log = RUNS / given.name / f"{row}-{seed}.log"
         with log.open("w") as text:
-            done = subprocess.run(
-                [python[0], *own], env=environment | {"OMP_NUM_THREADS": "1"}, stdout=text, stderr=subprocess.STDOUT
-            )
+            done = subprocess.run(own, env=alone(), stdout=text, stderr=subprocess.STDOUT)
         print(f"{row}, seed {seed}: {'done' if done.returncode == 0 else f'failed, see {log}'}", flush=True)
         done.check_returncode()
 
@@ -113,6 +112,8 @@ def main() -> None:
     jobs = [(row, seed) for seed in range(given.seeds) for row in chosen]
     with ThreadPoolExecutor(CORES) as pool:
         list(pool.map(run, jobs))
+    if given.only:
+        return
     found = [entry for row in chosen for entry in figures(given.name, row, given.seeds)]
     about = {"data": given.data_name or given.data or "digits", "split": SPLIT[given.name], "eps": EPS[given.name]}
     settings = " ".join(json.dumps(a) if " " in a else a for a in sys.argv[1:])

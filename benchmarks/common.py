@@ -50,16 +50,25 @@ def write(name: str, command: str, figures: dict[str, Any]) -> Path:
 
 
 def together(processes: int) -> tuple[list[str], dict[str, str]]:
-    """The beginning of a command line that runs a module in so many processes of one thread each, on the CPU if there
-    is more than one; and its environment, outside of any torchrun."""
-    kept = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT")}
+    """The beginning of a command line that runs a module in so many processes, and its environment: one process has
+    all threads, or the GPU; several have one thread each on the CPU."""
     if processes == 1:
-        return [sys.executable, "-m"], kept
+        return [sys.executable, "-m"], _outside()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(processes), "--master_port", port]
-    return [*launch, "-m"], kept | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    return [*launch, "-m"], alone() | {"ACCELERATE_USE_CPU": "true"}
+
+
+def alone() -> dict[str, str]:
+    """The environment of a program with one thread, beside others."""
+    return _outside() | {"OMP_NUM_THREADS": "1"}
+
+
+def _outside() -> dict[str, str]:
+    """The environment outside of any torchrun."""
+    return {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT")}
 
 
 def model_arguments(doc: str | None) -> argparse.ArgumentParser:

@@ -10,11 +10,12 @@ is trained by hand.
 import argparse
 import json
 import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from common import CORES, together, write
+from common import CORES, alone, together, write
 
 from idc.comparing import read_comparison
 from idc.report.comparison import read_rows, write_comparison
@@ -33,10 +34,9 @@ def train(name: str) -> float:
     """Train one system, or finish what was begun; its seconds."""
     out = RUNS / name
     if not (out / "summary.json").exists():
-        python, environment = together(1)
-        command = [*python, "idc.cli", *TRAININGS[name], "--data", "digits", "--out", str(out), "--resume"]
+        command = [sys.executable, "-m", "idc.cli", *TRAININGS[name], "--data", "digits", "--out", str(out), "--resume"]
         with (RUNS / f"{name}.log").open("w") as log:
-            subprocess.run(command, env=environment | {"OMP_NUM_THREADS": "1"}, check=True, stdout=log, stderr=log)
+            subprocess.run(command, env=alone(), check=True, stdout=log, stderr=log)
     seconds: float = json.loads((out / "summary.json").read_text())["seconds"]
     print(f"{name}: trained in {seconds:.0f} s", flush=True)
     return seconds

@@ -82,11 +82,14 @@ def run(command: list[str], processes: int) -> int:
     """Run ``idc`` in so many processes; its exit code. A signal is left to it, so that it can save and end."""
     launch, environment = together(processes)
     print("$ idc " + " ".join(command), flush=True)
-    before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
+    received: list[int] = []
+    before = {n: signal.signal(n, lambda n, _: received.append(n)) for n in (signal.SIGINT, signal.SIGTERM)}
     try:
         process = subprocess.Popen([*launch, "idc.cli", *command], env=environment)
         # Ctrl-C reaches every process of the terminal by itself; a SIGTERM only this one.
         signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+        if signal.SIGTERM in received:
+            process.terminate()
         return process.wait()
     finally:
         for number, handler in before.items():

@@ -48,12 +48,13 @@ def evaluations(files: list[Path]) -> list[dict[str, Any]]:
     return sorted(found, key=lambda r: (order.get(r["protocol"], 3), r["settings"]["protocol"]["threat"]["eps"]))
 
 
-def measured(rows: list[dict[str, Any]], precision: dict[str, str]) -> list[dict[str, Any]]:
-    """The card's table: a row for each share; ``precision`` names the weights by their fingerprint.
+def measured(rows: list[dict[str, Any]], model: IDC) -> list[dict[str, Any]]:
+    """The card's table: a row for each share, with the precision of the weights that were measured.
 
     Raises:
-        IDCError: for figures of other weights.
+        IDCError: for figures of other weights, of another answer, or of another split than test.
     """
+    precision, own_answer = precisions(model), (list(model.config.visits), model.config.bridge.eta)
     table: list[dict[str, Any]] = []
 
     def add(r: dict[str, Any], attack: str, answer: str, accuracy: str, checks: str = "") -> None:
@@ -64,6 +65,11 @@ def measured(rows: list[dict[str, Any]], precision: dict[str, str]) -> list[dict
         held = r["settings"]["classifier"]
         if held["fingerprint"] not in precision:
             raise IDCError(f"figures of {held['name']} ({r['protocol']})", "figures of the run's weights", "leave them")
+        if (split := r["settings"]["data"]["split"]) != "test":
+            raise IDCError(f"figures of the {split} split ({r['protocol']})", "figures of the test split", "leave them")
+        if (asked := (held["config"]["visits"], held["config"]["bridge"]["eta"])) != own_answer:
+            given = f"figures of visits, eta = {asked} ({r['protocol']})"
+            raise IDCError(given, f"those of the model's own answer, {own_answer}", "leave them")
     whole = next((r for r in rows if r["protocol"] == "clean"), None)
     if whole:
         for answer, own in whole.get("accuracy", {}).items():
@@ -175,7 +181,7 @@ def add(run: Path, name: str, files: list[Path], *, data_name: str | None = None
     model = IDC.from_pretrained(run / "best")
     rows = evaluations([*files, *sorted((run / "evaluation").glob("*/summary.json"))])
     data = source(summary["about"]["data"], rows, data_name)
-    table = measured(rows, precisions(model))
+    table = measured(rows, model)
     model.card = {
         "Name": name,
         "About": about(recipe, model, data),

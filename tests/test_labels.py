@@ -245,11 +245,11 @@ def test_labels_that_cannot_be(settings, message):
         orthogonal_labels(4, (1, 10, 10), **settings)
 
 
-@pytest.mark.parametrize("kind", ["hadamard", "low-frequency", "blocks"])
+@pytest.mark.parametrize("kind", ["qr", "hadamard", "low-frequency", "blocks"])
 @pytest.mark.parametrize("cell", [1, 2])
 def test_inner_products_rank_labels_as_their_l2_distance_does(kind, cell):
     labels = orthogonal_labels(7, (3, 8, 8), kind=kind, cell=cell)
-    weights, offsets = inner_products(labels, kind)
+    weights, offsets = inner_products(labels, published=False)
     signed = 2 * labels.flatten(1) - 1
     random = torch.Generator().manual_seed(0)
     mixed = torch.rand(500, 7, generator=random).pow(4)
@@ -269,6 +269,6 @@ def test_inner_products_rank_labels_as_their_l2_distance_does(kind, cell):
 
 def test_inner_products_of_the_papers_labels_are_plain():
     labels = orthogonal_labels(5, (1, 8, 8))
-    weights, offsets = inner_products(labels, "qr")
+    weights, offsets = inner_products(labels, published=True)
     assert torch.equal(weights, 2 * labels.flatten(1) - 1)
     assert not offsets.any()

@@ -46,6 +46,28 @@ def test_the_environment_has_precedence():
     assert faults("keep", MALLOC_TRIM_THRESHOLD_="131072") > 10_000 // (os.sysconf("SC_PAGESIZE") // 4096)
 
 
+@pytest.mark.parametrize(("largest", "settings"), [(2**30, [2**30, 2**31 - 1]), (2**25, [2**25, 2**31 - 1]), (0, [])])
+def test_what_an_older_glibc_refuses(monkeypatch, largest, settings):
+    """The limits of mallopt(3): what is taken, in order; the second threshold never alone."""
+    taken = []
+
+    class Libc:
+        gnu_get_libc_version = None
+
+        @staticmethod
+        def mallopt(which, value):
+            if which == -3 and value > largest:
+                return 0
+            taken.append(value)
+            return 1
+
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: Libc())
+    for name in [n for n in os.environ if n.startswith("MALLOC_") or n == "GLIBC_TUNABLES"]:
+        monkeypatch.delenv(name)
+    keep_freed_memory()
+    assert taken == settings
+
+
 def test_without_glibc_nothing_happens(monkeypatch):
     def absent(name):
         raise OSError(name)

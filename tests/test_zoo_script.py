@@ -51,9 +51,9 @@ def run(tmp_path):
     return finished_run(tmp_path / "run")
 
 
-def attacked(model: Path, out: Path) -> dict:
+def attacked(model: Path, out: Path, **settings) -> dict:
     request = Request(
-        model=str(model), data="digits", protocol="pgd", eps=0.1, limit=10, draws=3, knobs=(("steps", 2),)
+        model=str(model), data="digits", protocol="pgd", eps=0.1, limit=10, draws=3, knobs=(("steps", 2),), **settings
     )
     return evaluate(request, out, say=lambda _: None)
 
@@ -91,6 +91,18 @@ def test_figures_of_other_weights_are_refused(run, tmp_path):
     tiny_model(10, seed=5, class_names=tuple("0123456789")).save_pretrained(other)
     attacked(other, tmp_path / "result")
     with pytest.raises(IDCError, match="figures of the run's weights"):
+        script.add(run, "idc-tiny", [tmp_path / "result" / "summary.json"], into=tmp_path / "zoo")
+    assert not (tmp_path / "zoo").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"split": "validation"}, "figures of the test split"), ({"one_step": True}, "the model's own answer"),
+     ({"eta": 0.0}, "the model's own answer")],
+)  # fmt: skip
+def test_figures_of_another_question_are_refused(run, tmp_path, settings, message):
+    attacked(run, tmp_path / "result", **settings)
+    with pytest.raises(IDCError, match=message):
         script.add(run, "idc-tiny", [tmp_path / "result" / "summary.json"], into=tmp_path / "zoo")
     assert not (tmp_path / "zoo").exists()
 

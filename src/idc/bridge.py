@@ -56,7 +56,8 @@ def check_eta(eta: float) -> None:
 class BridgeSample:
     """One noisy point of the bridge for each image, and all that a loss needs. Tensors are (B, C, H, W) unless said.
 
-    ``target = m_t (y - x0) + sqrt(var_t) eps = x_t - x0`` is what the network predicts; ``gap`` (B, 1, 1, 1) is
+    ``target = x_t - x0`` is what the network predicts; in the forward process it is ``m_t (y - x0) + sqrt(var_t) eps``
+    (a training may put an x_t of its own in place). ``gap`` (B, 1, 1, 1) is
     m_t - m_{t-1}, by which the target of another class differs (see ``idc.loss``).
     """
 

@@ -18,7 +18,8 @@ from idc.errors import IDCError
 from idc.files import make_folder
 from idc.hardware import uses_bf16
 from idc.labels import LabelKind, fingerprint, inner_products, orthogonal_labels
-from idc.types import LATER, Logits, check_images, name_classes
+from idc.records import OMIT_DEFAULT
+from idc.types import Logits, check_images, name_classes
 from idc.unet import BridgeUNet, UNetSpec
 
 PRECISIONS = ("fp32", "bf16", "auto")
@@ -52,8 +53,8 @@ class IDCConfig:
     clip: bool = True
     temperature: float = 0.1
     class_names: tuple[str, ...] = ()
-    label_kind: LabelKind = field(default="qr", metadata=LATER)
-    label_cell: int = field(default=1, metadata=LATER)
+    label_kind: LabelKind = field(default="qr", metadata=OMIT_DEFAULT)
+    label_cell: int = field(default=1, metadata=OMIT_DEFAULT)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "class_names", name_classes(self.class_names, self.num_classes))
@@ -399,6 +400,10 @@ class IDC(
 
     # -- weak spots ----------------------------------------------------------------------------------------------------
 
+    def inner_products(self) -> tuple[Tensor, Tensor]:
+        """Weights (K, C*H*W) and offsets (K,) of the inner products in place of distances; see ``idc.labels``."""
+        return inner_products(self.labels, published=(self.config.label_kind, self.config.label_cell) == ("qr", 1))
+
     def surrogates(self) -> Mapping[str, Logits]:
         """The model's own weak spots: functions images -> logits that are easier to differentiate than the answer.
 
@@ -407,7 +412,7 @@ class IDC(
         generator.
         """
         labels = 2 * self.labels.flatten(1) - 1
-        weights, offsets = inner_products(self.labels, self.config.label_kind)
+        weights, offsets = self.inner_products()
 
         def inner(x0_hat: Tensor) -> Tensor:
             return (x0_hat.flatten(1) @ weights.T - offsets) / (labels.shape[1] * self.config.temperature)

@@ -207,22 +207,23 @@ def _blocks(num_classes: int, shape: Shape) -> Tensor:
 # -- what is known of labels -------------------------------------------------------------------------------------------
 
 
-def inner_products(labels: Tensor, kind: LabelKind) -> tuple[Tensor, Tensor]:
+def inner_products(labels: Tensor, *, published: bool) -> tuple[Tensor, Tensor]:
     """The inner products of a translation with the labels, ``x0_hat @ weights.T - offsets``: weights and offsets.
 
     A label of larger norm has larger inner products with everything. Half its squared norm, subtracted, makes the order
     that of the L2 distances; and the scale is such that a perfect translation stands as far above the other labels as
-    with ``qr``, so that temperatures mean the same for every kind. The inner products of ``qr`` are the plain ones, as
-    an attack on the published method takes them, although its norms differ too.
+    with ``qr``, so that temperatures mean the same for every kind.
 
     Args:
         labels: (K, C, H, W) in [0, 1].
+        published: the labels are the paper's, whose inner products are left plain, as an attack on the published method
+            takes them, although their norms differ too.
 
     Returns:
         (K, C*H*W) and (K,), for x0_hat on [-1, 1].
     """
     signed = 2 * labels.flatten(1) - 1
-    if kind == "qr":
+    if published:
         return signed, signed.new_zeros(len(signed))
     squares, (count, size) = signed.square().sum(dim=1), signed.shape
     # The mean of |P_i - P_j|^2 / 2 over pairs is (K sum |P_i|^2 - |sum P_i|^2) / (K (K - 1)).

@@ -20,6 +20,8 @@ def keep_freed_memory() -> None:
         libc = ctypes.CDLL("libc.so.6")
     except OSError:
         return
-    if hasattr(libc, "gnu_get_libc_version"):
-        libc.mallopt(_MMAP_THRESHOLD, 2**30)
+    if not hasattr(libc, "gnu_get_libc_version"):
+        return
+    # Older ones allow 32 MiB at most. If none is taken, the other threshold alone would only stop glibc's own tuning.
+    if libc.mallopt(_MMAP_THRESHOLD, 2**30) or libc.mallopt(_MMAP_THRESHOLD, 2**25):
         libc.mallopt(_TRIM_THRESHOLD, 2**31 - 1)

@@ -9,7 +9,7 @@ import torch
 from idc import __version__, saved
 from idc.bridge import BridgeSpec
 from idc.errors import IDCError
-from idc.types import told
+from idc.records import recorded
 from idc.unet import UNetSpec, resolve_spec, spec_to_dict
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def config_to_dict(config: "IDCConfig") -> dict[str, Any]:
     """JSON-ready values; ``config_from_dict`` reads them back."""
-    values = told(config)
+    values = recorded(config)
     values["unet"] = spec_to_dict(config.unet)
     values["bridge"] = dataclasses.asdict(config.bridge)
     return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}

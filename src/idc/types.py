@@ -1,8 +1,8 @@
 """What every classifier offers, and the range in which its images lie."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any, Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -10,8 +10,6 @@ from torch import Tensor
 from idc.errors import IDCError
 
 Logits = Callable[[Tensor], Tensor]  # images (B, C, H, W) in [0, 1] -> logits (B, K)
-
-LATER = {"later": True}  # metadata of a config's field that came after configs were on disk, see ``told``
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +40,6 @@ class Classifier(Protocol):
     def stochastic(self) -> bool: ...
     def surrogates(self) -> Mapping[str, Logits]: ...
     def __call__(self, images: Tensor) -> Tensor: ...
-
-
-def told(config: Any) -> dict[str, Any]:
-    """What a record says of a config, a dataclass: its fields but those marked ``LATER`` that have their default.
-
-    So a config that says nothing new has the same record, and the same hash of it, as before there was such a field.
-    """
-    values = {f: getattr(config, f.name) for f in fields(config)}
-    return {f.name: v for f, v in values.items() if not (f.metadata.get("later") and v == f.default)}
 
 
 def name_classes(names: Sequence[object], count: int) -> tuple[str, ...]:

@@ -132,7 +132,7 @@ def loss_of(objective, images=IMAGES, seed=3):
 def test_the_surrogate_is_the_models_own(labels):
     """Cross-entropy follows the inner product that an adaptive attack would, up to the temperature."""
     model, objective = bridging(labels, eps=0.1)
-    mine = objective._surrogate(model.unet, IMAGES) * objective.recipe.ce_temperature
+    mine = objective._surrogate(model.unet, IMAGES) * 0.02
     theirs = model.surrogates()["one-step-inner"](IMAGES) * model.config.temperature
     torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
 
@@ -239,6 +239,22 @@ def test_a_rollout_is_what_the_chain_meets():
     model, objective = bridging(rollout=1.0, t_weights=(0.0, 0.0, 0.0, 1.0))
     _, plain = bridging(t_weights=(0.0, 0.0, 0.0, 1.0))
     torch.testing.assert_close(loss_of(objective)["total"], loss_of(plain)["total"])
+
+
+def test_both_copies_of_an_image_are_rolled_out_or_neither(monkeypatch):
+    """The consistency compares predictions at the same point of the bridge."""
+    _, objective = bridging(eps=0.1, consistency=1.0, rollout=0.5, t_weights=(1.0, 0.0, 0.0, 0.0))
+    monkeypatch.setattr(objective, "_attacked", lambda *_: IMAGES.repeat(20, 1, 1, 1))
+    seen = []
+    objective.loss(
+        lambda x, t, y: seen.append(x) or torch.zeros_like(x), IMAGES.repeat(20, 1, 1, 1), CLASSES.repeat(20),
+        torch.Generator().manual_seed(0),
+    )  # fmt: skip
+    clean, attacked = seen[0].chunk(2)
+    torch.testing.assert_close(clean, attacked)
+    label = objective.labels[CLASSES].repeat(20, 1, 1, 1)
+    shown = ((clean - label).abs().mean((1, 2, 3)) < 0.1).float().mean().item()
+    assert shown == pytest.approx(0.5, abs=0.15)  # the rest show what a fresh network predicts
 
 
 def test_eps_rises_and_noise_is_added():

@@ -25,7 +25,7 @@ from idc.evaluation.protocol import Protocol
 from idc.evaluation.published import published
 from idc.files import make_folder, whole_file, write_json
 from idc.noise import Streams, derive_seed
-from idc.types import Classifier, told
+from idc.types import Classifier
 
 BLOCK = 128  # large, so that the adaptive attack's groups of like images fill a call
 PICTURES = 8  # images of the first block that are kept for the report
@@ -84,7 +84,7 @@ def _differing(held: Any, own: Any, path: str = "") -> Iterator[str]:
 
 def _plain(config: Any) -> dict[str, Any] | None:
     if is_dataclass(config) and not isinstance(config, type):
-        return {k: v for k, v in asdict(config).items() if k in told(config)}
+        return {k: v for k, v in asdict(config).items() if k in records.recorded(config)}
     return dict(config) if isinstance(config, Mapping) else None
 
 

@@ -159,7 +159,9 @@ class Diffusion(nn.Module):
         for t in scheduler.timesteps:
             noise = torch.randn(shape, generator=random).to(device)
             eps = self(x, t.to(device), classes)
-            x = scheduler.step(eps, int(t), x, eta=1.0, variance_noise=noise).prev_sample
+            x = scheduler.step(
+                eps, int(t), x, eta=1.0, use_clipped_model_output=True, variance_noise=noise
+            ).prev_sample  # fmt: skip
         return ((x + 1) / 2).clamp(0, 1)
 
     # -- files ---------------------------------------------------------------------------------------------------------

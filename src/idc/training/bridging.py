@@ -14,13 +14,14 @@ from idc.classifier import IDC, evaluation_mode
 from idc.data import ImageSet
 from idc.errors import IDCError
 from idc.hardware import unet_format
-from idc.labels import inner_products
 from idc.loss import bridge_loss, label_cross_entropy
 from idc.noise import Streams, derive_seed
 from idc.training.adversarial import Threat, WeightShift, ascend, random_start, threat_of
 from idc.training.objective import Call, check_fits
 from idc.training.recipe import Recipe
 from idc.training.validation import BridgeAccuracy, accuracy, from_counts
+
+_TEMPERATURE = 0.02  # of the attack's softmax: inner products have the same scale for every kind of label
 
 
 class Bridging:
@@ -60,7 +61,7 @@ class Bridging:
         self.format = unet_format(device)
         self.model.to(device).unet.to(memory_format=self.format)  # type: ignore[call-overload]  # torch's stubs lack it
         self.labels = 2 * self.model.labels - 1
-        self.products = inner_products(self.model.labels, self.model.config.label_kind)
+        self.products = self.model.inner_products()
         weights = self.recipe.t_weights or (1.0,) * self.model.config.bridge.timesteps
         self.t_weights = torch.tensor(weights, device=device)
         self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=bf16)
@@ -94,22 +95,23 @@ class Bridging:
         true = classes.repeat(copies)
         sample = self.model.bridge.sample(self.labels[true], y.contiguous(memory_format=self.format), t, eps)
         if self.recipe.rollout > 0:
-            sample = self._rolled_out(sample, random)
+            sample = self._rolled_out(sample, len(classes), random)
         if self.eps > 0 and self.recipe.weight_perturbation > 0:
             with self.autocast:
                 output = self.network(sample.x_t, t, sample.y)
             self.shift.up(self._losses(sample, output, true, both=both)["total"])
         return self._losses(sample, call(sample.x_t, t, sample.y), true, both=both)
 
-    def _rolled_out(self, sample: BridgeSample, random: torch.Generator) -> BridgeSample:
-        """``sample`` with the x_t of ``recipe.rollout`` of the images as the chain would meet it: made of what the
-        network predicts at T-1, where x_t is the image. The network learns to correct itself rather than to trust x_t,
-        which shows the label as long as it is made of it."""
+    def _rolled_out(self, sample: BridgeSample, count: int, random: torch.Generator) -> BridgeSample:
+        """``sample``, copies of ``count`` images, with the x_t of ``recipe.rollout`` of them as the chain meets it:
+        made of what the network predicts at T-1, where x_t is the image. The network learns to correct itself rather
+        than to trust x_t, which shows the label as long as it is made of it."""
         last = self.model.one_step_visits[0]
         with torch.no_grad(), evaluation_mode(self.network), self.autocast:
             output = self.network(sample.y, torch.full_like(sample.t, last), sample.y)
         predicted = self.model.bridge.sample((sample.y - output).clamp(-1, 1), sample.y, sample.t, sample.eps).x_t
-        chosen = torch.rand(len(sample.t), generator=random, device=sample.t.device) < self.recipe.rollout
+        chosen = torch.rand(count, generator=random, device=sample.t.device) < self.recipe.rollout
+        chosen = chosen.repeat(len(sample.t) // count)  # alike for a clean image and its attacked copy
         x_t = torch.where((chosen & (sample.t < last)).view(-1, 1, 1, 1), predicted.to(sample.x_t.dtype), sample.x_t)
         return replace(sample, x_t=x_t, target=x_t - sample.x0)
 
@@ -140,7 +142,7 @@ class Bridging:
             output = network(y, t, y)
         weights, offsets = self.products
         products = (y - output).flatten(1) @ weights.T - offsets
-        return products / (weights.shape[1] * self.recipe.ce_temperature)
+        return products / (weights.shape[1] * _TEMPERATURE)
 
     def _climb(
         self, network: nn.Module, images: Tensor, classes: Tensor, start: Tensor, threat: Threat, steps: int

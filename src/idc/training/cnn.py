@@ -53,6 +53,8 @@ class Classifying:
         recipe: the method and its settings.
     """
 
+    replays = 1
+
     def __init__(self, model: CNN, recipe: CNNRecipe) -> None:
         self.model, self.recipe = model, recipe
         self.threat = threat_of(recipe.norm, recipe.eps)  # refuses an impossible eps before anything is written
@@ -80,8 +82,6 @@ class Classifying:
             step=self.recipe.attack_step or self.recipe.eps / 4,
             start=random_start(images, self.threat, random, share=start),
         )  # fmt: skip
-
-    replays = 1
 
     def begin(self, done: float, *, replay: int) -> None:
         """Nothing changes with time."""

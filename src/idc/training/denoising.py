@@ -51,6 +51,8 @@ class Denoising:
         recipe: the training's settings.
     """
 
+    replays = 1
+
     def __init__(self, model: Diffusion, recipe: NoiseRecipe) -> None:
         self.model, self.recipe = model, recipe
 
@@ -65,8 +67,6 @@ class Denoising:
     def to(self, device: torch.device, *, bf16: bool) -> None:
         self.model.to(device)
         self.network.to(memory_format=unet_format(device))  # type: ignore[call-overload]  # torch's stubs lack it
-
-    replays = 1
 
     def begin(self, done: float, *, replay: int) -> None:
         """Nothing changes with time."""

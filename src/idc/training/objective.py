@@ -52,7 +52,8 @@ class Objective(Protocol):
         steps the batch has had."""
 
     def end(self) -> None:
-        """Called after the backward pass: what ``loss`` did to the weights for its own purposes is undone."""
+        """Called after the backward pass: what ``loss`` did to the weights for its own purposes is undone, and what it
+        wants of the gradients is taken."""
 
     def loss(self, call: Call, images: Tensor, classes: Tensor, random: torch.Generator) -> dict[str, Tensor]:
         """Means over a batch, each (): "total", which is minimised, and its parts.

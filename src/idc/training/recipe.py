@@ -21,8 +21,9 @@ class Recipe(Settings):
     attack_steps: int = setting(3, "with eps: steps of the attack on each batch; 1: a single one from a random start")
     attack_step: float = setting(0.0, "length of such a step; 0: 2.5 eps over the steps, at most 1.25 eps")
     replays: int = setting(
-        1, "with eps: free adversarial training, so many steps in a row on a batch, each taking the attack one step on"
-    )
+        1, "with eps: free adversarial training, so many steps in a row on a batch, each taking its attack one step on "
+        "(of attack_step, else eps); an epoch is as many steps as ever, and sees so many times fewer images"
+    )  # fmt: skip
     eps_warmup: float = setting(0.0, "share of the run in which eps rises from 0")
     consistency: float = setting(
         0.0, "with eps: the loss of clean images, and so often the distance to the x0 predictions of attacked ones"

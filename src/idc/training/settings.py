@@ -67,6 +67,9 @@ class Settings:
         self.check(lambda v: v >= 0, "0 or more", "weight_decay", "clip_norm", "ema_start")
         hints = typing.get_type_hints(type(self))
         for field in fields(self):
+            if hints[field.name] is int and type(getattr(self, field.name)) is not int:
+                given = getattr(self, field.name)
+                raise IDCError(f"{field.name} = {given!r}", "a whole number", "correct the recipe")
             choices = typing.get_args(hints[field.name]) if typing.get_origin(hints[field.name]) is Literal else ()
             if choices and getattr(self, field.name) not in choices:
                 wanted = ", ".join(map(str, choices))

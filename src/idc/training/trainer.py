@@ -134,7 +134,7 @@ class Trainer:
                 raise IDCError(
                     self.out, "a new or empty folder", "it holds a run: give --resume to go on, or another --out"
                 )
-            if file.exists() and not _same_yaml(file, text):
+            if file.exists() and not self._same_settings(file, text):
                 raise IDCError(
                     file, "the settings of the run that it holds", "resume with the same settings, or use another --out"
                 )
@@ -142,10 +142,18 @@ class Trainer:
         self.accelerator.wait_for_everyone()
 
     def _recipe_text(self) -> str:
+        return _yaml(self.about | asdict(self.recipe))
+
+    def _same_settings(self, file: Path, text: str) -> bool:
+        """Whether the file holds the settings of ``text``; one that it lacks is newer than it, and had its default."""
         import yaml
 
-        values = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self.recipe).items()}
-        return yaml.safe_dump(self.about | values, sort_keys=False, allow_unicode=True)
+        try:
+            held = yaml.safe_load(file.read_text(encoding="utf-8"))
+        except (OSError, yaml.YAMLError):
+            return False
+        defaults = yaml.safe_load(_yaml(asdict(type(self.recipe)())))
+        return isinstance(held, dict) and defaults | held == defaults | yaml.safe_load(text)
 
     # -- checkpoints ---------------------------------------------------------------------------------------------------
 
@@ -367,13 +375,11 @@ class Trainer:
         )
 
 
-def _same_yaml(file: Path, text: str) -> bool:
+def _yaml(values: dict[str, Any]) -> str:
     import yaml
 
-    try:
-        return bool(yaml.safe_load(file.read_text(encoding="utf-8")) == yaml.safe_load(text))
-    except (OSError, yaml.YAMLError):
-        return False
+    plain = {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+    return str(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
 
 
 def _compile(network: torch.nn.Module) -> None:

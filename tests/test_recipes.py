@@ -55,6 +55,7 @@ def test_a_row_of_the_ablation_changes_one_thing_of_its_base(name):
     brings = {
         "bridge": {"bridge", "t_weights"},  # as many weights as timesteps: uniform ones
         "labels": {"labels", "ce_temperature", "label_cell"},  # in proportion to the labels' distance
+        "replays": {"replays", "attack_steps"},  # which has no part in it
     }
     for row, written in list(rows.items())[5:]:
         changed = {k for k in {*base, *written} if base.get(k) != written.get(k)}

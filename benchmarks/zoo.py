@@ -1,6 +1,6 @@
 """Put a trained model into the package, with a card filled from files.
 
-    python benchmarks/zoo.py add RUN NAME [--figures FILE ...] [--data-name TEXT] [--into src/idc/zoo]
+    python benchmarks/zoo.py add RUN NAME [--figures FILE ...] [--data-name TEXT] [--visits 3] [--into src/idc/zoo]
 
 RUN is the folder of a finished training (best/, summary.json, recipe.yaml). Figures are benchmarks/results/*.json of
 benchmarks/robustness.py or summary.json files of `idc evaluate`; those under RUN/evaluation, which `make reproduce`
@@ -18,6 +18,7 @@ import yaml
 from common import share
 
 from idc import IDC
+from idc.cli.common import parse_visits
 from idc.errors import IDCError
 from idc.evaluation.runner import model_fingerprint
 from idc.files import whole_folder, write_text
@@ -162,8 +163,20 @@ def precisions(model: IDC) -> dict[str, str]:
     return {model_fingerprint(rounded): "bf16", as_they_are: "float32"}
 
 
-def add(run: Path, name: str, files: list[Path], *, data_name: str | None = None, into: Path = HOME) -> Path:
+def add(
+    run: Path,
+    name: str,
+    files: list[Path],
+    *,
+    data_name: str | None = None,
+    visits: tuple[int, ...] | None = None,
+    into: Path = HOME,
+) -> Path:
     """Write the package's folder of a model.
+
+    Args:
+        visits: the timesteps of the answer that the package's model gives by default, if not those of the run's. The
+            weights do not depend on them.
 
     Returns:
         The folder.
@@ -179,6 +192,8 @@ def add(run: Path, name: str, files: list[Path], *, data_name: str | None = None
     except (OSError, yaml.YAMLError) as error:
         raise IDCError(run / "recipe.yaml", "the recipe of a run", "give the folder of a finished run") from error
     model = IDC.from_pretrained(run / "best")
+    if visits is not None:
+        model, recipe = model.with_answer(visits=visits), recipe | {"visits": list(visits)}
     rows = evaluations([*files, *sorted((run / "evaluation").glob("*/summary.json"))])
     data = source(summary["about"]["data"], rows, data_name)
     table = measured(rows, model)
@@ -209,10 +224,12 @@ def main() -> None:
     adding.add_argument("name")
     adding.add_argument("--figures", type=Path, nargs="+", default=[])
     adding.add_argument("--data-name", help="what the card calls the data; default: as the figures do")
+    adding.add_argument("--visits", help="timesteps of its default answer, such as 3; default: as the run")
     adding.add_argument("--into", type=Path, default=HOME)
     given = parser.parse_args()
     try:
-        folder = add(given.run, given.name, given.figures, data_name=given.data_name, into=given.into)
+        visits = parse_visits(given.visits)
+        folder = add(given.run, given.name, given.figures, data_name=given.data_name, visits=visits, into=given.into)
     except IDCError as error:
         print(f"zoo: {error}", file=sys.stderr)
         sys.exit(2)

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from conftest import save_digits_model, tiny_model
@@ -93,6 +94,19 @@ def test_figures_of_other_weights_are_refused(run, tmp_path):
     with pytest.raises(IDCError, match="figures of the run's weights"):
         script.add(run, "idc-tiny", [tmp_path / "result" / "summary.json"], into=tmp_path / "zoo")
     assert not (tmp_path / "zoo").exists()
+
+
+def test_a_model_may_be_shipped_with_another_answer(run, tmp_path):
+    """The one-step answer of the same weights; figures of it, and only of it, are then its own."""
+    attacked(run, tmp_path / "result", one_step=True)
+    folder = script.add(run, "idc-tiny", [tmp_path / "result" / "summary.json"], visits=(3,), into=tmp_path / "zoo")
+    shipped = IDC.from_pretrained(folder)
+    assert shipped.config.visits == (3,)
+    assert shipped.card["recipe"]["visits"] == [3]
+    assert {row["answer"] for row in shipped.card["measured"]} == {"one answer"}
+    images = torch.rand(4, *shipped.input_shape, generator=torch.Generator().manual_seed(0))
+    expected = IDC.from_pretrained(run / "best").distances(images, visits=(3,))
+    torch.testing.assert_close(shipped.distances(images), expected, rtol=0, atol=0.02)  # of rounded weights
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,6 @@ from idc.training.objective import Call, check_fits
 from idc.training.recipe import Recipe
 from idc.training.validation import BridgeAccuracy, accuracy, from_counts
 
-_TEMPERATURE = 0.005  # of the attack's softmax; with a flatter one PGD-10 missed a sixth of what its margin finds
-
 
 class Bridging:
     """IDC: the intra-class and inter-class losses of the Brownian bridge (paper; method.md "Losses").
@@ -142,7 +140,7 @@ class Bridging:
             output = network(y, t, y)
         weights, offsets = self.products
         products = (y - output).flatten(1) @ weights.T - offsets
-        return products / (weights.shape[1] * _TEMPERATURE)
+        return products / (weights.shape[1] * self.recipe.attack_temperature)
 
     def _climb(
         self, network: nn.Module, images: Tensor, classes: Tensor, start: Tensor, threat: Threat, steps: int

@@ -20,6 +20,10 @@ class Recipe(Settings):
     eps: float = setting(0.0, "its radius on [0, 1], such as 8/255; 0: images as they are")
     attack_steps: int = setting(3, "with eps: steps of the attack on each batch; 1: a single one from a random start")
     attack_step: float = setting(0.0, "length of such a step; 0: 2.5 eps over the steps, at most 1.25 eps")
+    attack_temperature: float = setting(
+        0.005,
+        "of the softmax that the attack climbs (inner products, of one scale for all labels): a flat one misleads it",
+    )
     replays: int = setting(
         1, "with eps: free adversarial training, so many steps in a row on a batch, each taking its attack one step on "
         "(of attack_step, else eps); an epoch is as many steps as ever, and sees so many times fewer images"
@@ -41,7 +45,8 @@ class Recipe(Settings):
     def __post_init__(self) -> None:
         Settings.__post_init__(self)
         object.__setattr__(self, "t_weights", tuple(float(w) for w in self.t_weights))
-        self.check(lambda v: v > 0, "a number above 0", "ce_temperature", "attack_steps", "replays")
+        self.check(lambda v: v > 0, "a number above 0", "ce_temperature", "attack_steps", "attack_temperature",
+                   "replays")  # fmt: skip
         self.check(lambda v: v >= 0, "0 or more", "inter_weight", "ce_weight", "eps", "attack_step", "consistency",
                    "weight_perturbation", "sigma")  # fmt: skip
         self.check(lambda v: 0 <= v < 1, "a number in [0, 1)", "eps_warmup")

@@ -144,6 +144,7 @@ _PRUNING = (
     ("IDC, CIFAR-100", "paper-cifar100", (3, 32, 32), 3),
     ("IDC, CIFAR-10", "paper-cifar10", (3, 32, 32), 3),
     ("nano (ours)", "nano", (3, 32, 32), 3),
+    ("nano-patch4 (ours)", "nano-patch4", (3, 32, 32), 3),
 )
 
 

@@ -1,5 +1,8 @@
 """Optimiser, learning-rate schedule, averaged weights and precision of a recipe."""
 
+import os
+import shutil
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -102,5 +105,13 @@ def resolve_precision(recipe: Settings, device: torch.device) -> bool:
 
 
 def compiles(recipe: Settings, device: torch.device, steps: int) -> bool:
-    """Whether a run of so many steps compiles its network: as the recipe says, else where it pays."""
-    return (device.type == "cuda" and steps >= LONG) if recipe.compile is None else recipe.compile
+    """Whether a run of so many steps compiles its network: as the recipe says, else where it pays and can be done:
+    for a GPU, torch writes kernels for Triton and launchers for a C compiler."""
+    if recipe.compile is not None:
+        return recipe.compile
+    return device.type == "cuda" and steps >= LONG and _has_compilers()
+
+
+def _has_compilers() -> bool:
+    names = (os.environ.get("CC", "cc"), "gcc", "clang")
+    return find_spec("triton") is not None and any(shutil.which(name) for name in names)

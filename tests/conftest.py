@@ -1,10 +1,12 @@
 """Small models shared by the tests."""
 
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from idc import cli
 from idc.classifier import IDC, IDCConfig
 from idc.unet import UNetSpec
 
@@ -35,3 +37,16 @@ def model() -> IDC:
 @pytest.fixture
 def images() -> torch.Tensor:
     return torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture
+def idc(monkeypatch, capsys):
+    """The program in this process, which has imported all that takes long: exit code, stdout, stderr."""
+
+    def call(*args):
+        monkeypatch.setattr(sys, "argv", ["idc", *map(str, args)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return ended.value.code or 0, *capsys.readouterr()
+
+    return call

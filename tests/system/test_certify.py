@@ -9,7 +9,6 @@ import time
 import pytest
 
 from conftest import save_digits_model
-from idc import cli
 from idc.evaluation.certifier import read_certified
 
 FLAGS = ("--data", "digits", "--sigma", 0.25, "--n0", 10, "--n", 40, "--limit", 12, "--out")
@@ -18,19 +17,6 @@ FLAGS = ("--data", "digits", "--sigma", 0.25, "--n0", 10, "--n", 40, "--limit", 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     return save_digits_model(tmp_path_factory.mktemp("model") / "m")
-
-
-@pytest.fixture
-def idc(monkeypatch, capsys):
-    """The program in this process, which has imported all that takes long: exit code, stdout, stderr."""
-
-    def call(*args):
-        monkeypatch.setattr(sys, "argv", ["idc", *map(str, args)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        return ended.value.code or 0, *capsys.readouterr()
-
-    return call
 
 
 def timeless(folder):

@@ -1,7 +1,6 @@
 """``idc train --labels`` and ``--visits``: what is asked for is trained on, recorded, kept, and reproduced."""
 
 import json
-import sys
 from pathlib import Path
 from typing import get_args
 
@@ -10,7 +9,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from idc import IDC, cli
+from idc import IDC
 from idc.labels import LabelKind, orthogonal_labels
 
 KINDS = get_args(LabelKind)
@@ -23,19 +22,6 @@ def network(tmp_path_factory):
     file = tmp_path_factory.mktemp("network") / "small.yaml"
     file.write_text("base_channels: 8\nmultipliers: [1, 2]\ngroups: 4\nhead_channels: 8\npatch: 4\n")
     return file
-
-
-@pytest.fixture
-def idc(monkeypatch, capsys):
-    """The program in this process: exit code, stdout, stderr."""
-
-    def call(*args):
-        monkeypatch.setattr(sys, "argv", ["idc", *map(str, args)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        return ended.value.code or 0, *capsys.readouterr()
-
-    return call
 
 
 def recorded(run: Path) -> dict[str, object]:

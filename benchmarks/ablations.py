@@ -49,31 +49,40 @@ def meaning(file: Path) -> str:
     return file.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
 
 
+def answers(row: str) -> dict[str, dict[str, Any]]:
+    """What is asked of a row's weights, by the answer's name."""
+    return ANSWERS | (OTHERS if row == BASE else {})
+
+
+def result(name: str, row: str, seed: int, answer: str) -> Path:
+    """The folder of an evaluation."""
+    return RUNS / name / f"{row}-{seed}" / "quick" / answer.replace(", ", "-").replace(" ", "-")
+
+
 def one(name: str, row: str, seed: int, data: str | None, data_name: str | None, limit: int) -> None:
     """Train a row with one seed and evaluate it, or finish what was begun."""
     file = rows(name)[row]
     out = RUNS / name / f"{row}-{seed}"
     source = data or str(load_recipe(str(file))[1]["data"])
     # A finished training is only checked: its recipe must still be the file's.
-    result = start_training(source, out, recipe=str(file), resume=True, changes={"seed": seed})
-    if result.stopped:
-        sys.exit(128 + result.stopped)
-    for answer, settings in (ANSWERS | (OTHERS if row == BASE else {})).items():
+    training = start_training(source, out, recipe=str(file), resume=True, changes={"seed": seed})
+    if training.stopped:
+        sys.exit(128 + training.stopped)
+    for answer, settings in answers(row).items():
         request = Request(
             model=str(out), data=source, data_name=data_name, protocol="quick", eps=parse_eps(EPS[name]), limit=limit,
             split=SPLIT[name], **settings,
         )  # fmt: skip
-        evaluate(request, out / "quick" / answer.replace(", ", "-").replace(" ", "-"))
+        evaluate(request, result(name, row, seed, answer))
 
 
 def figures(name: str, row: str, seeds: int) -> list[dict[str, Any]]:
     """What was measured of a row: an entry for each answer and seed."""
     found = []
     for seed in range(seeds):
-        out = RUNS / name / f"{row}-{seed}"
-        training = read(out / "summary.json")
-        for answer in ANSWERS | (OTHERS if row == BASE else {}):
-            summary = read(out / "quick" / answer.replace(", ", "-").replace(" ", "-") / "summary.json")
+        training = read(RUNS / name / f"{row}-{seed}" / "summary.json")
+        for answer in answers(row):
+            summary = read(result(name, row, seed, answer) / "summary.json")
             found.append(
                 {"row": row, "meaning": meaning(rows(name)[row]), "seed": seed, "answer_name": answer}
                 | {k: summary[k] for k in KEPT}

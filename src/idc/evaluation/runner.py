@@ -84,7 +84,8 @@ def _differing(held: Any, own: Any, path: str = "") -> Iterator[str]:
 
 def _plain(config: Any) -> dict[str, Any] | None:
     if is_dataclass(config) and not isinstance(config, type):
-        return {k: v for k, v in asdict(config).items() if k in records.recorded(config)}
+        kept = records.recorded(config)
+        return {k: v for k, v in asdict(config).items() if k in kept}
     return dict(config) if isinstance(config, Mapping) else None
 
 

@@ -2,9 +2,10 @@
 
     python benchmarks/peers.py [digits|cifar] [--stage train|compare]
 
-Trainings run side by side, one thread each, into runs/peers; all of it is resumable. The comparison is that of
-benchmarks/peers-NAME.yaml; its table goes to benchmarks/results/peers-NAME.json. What `cifar` compares
-is trained by hand.
+Trainings run side by side, one thread each, into runs/peers; so do the digits' evaluations, a process for each model
+and protocol. The images of `cifar`, which are more, are shared out over the processes instead; what it compares is
+trained by hand. All of it is resumable. The comparison is that of benchmarks/peers-NAME.yaml; its table goes to
+benchmarks/results/peers-NAME.json.
 """
 
 import argparse
@@ -13,18 +14,21 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from pathlib import Path
 
 from common import CORES, alone, together, write
 
-from idc.comparing import read_comparison
+from idc.comparing import evaluate_one, read_comparison
 from idc.report.comparison import read_rows, write_comparison
 
 RUNS = Path("runs/peers")
+RECIPES = Path(__file__).parents[1] / "recipes"
 TRAININGS = {
     "ddpm": ["train-peer", "ddpm", "--conditional", "true", "--epochs", "200", "--lr", "3e-3"],
     "trades": ["train-peer", "cnn", "--width", "8", "--method", "trades"],
     "pgd-at": ["train-peer", "cnn", "--width", "8", "--method", "pgd-at"],
+    "idc-robust": ["train", "--recipe", str(RECIPES / "idc-digits-robust.yaml")],
     "idc-paper": ["train", "--ce-weight", "0", "--t-weights", "none"],
     "standard": ["train-peer", "cnn", "--width", "8", "--method", "standard"],
 }
@@ -37,8 +41,13 @@ def train(name: str) -> float:
         command = [sys.executable, "-m", "idc.cli", *TRAININGS[name], "--data", "digits", "--out", str(out), "--resume"]
         with (RUNS / f"{name}.log").open("w") as log:
             subprocess.run(command, env=alone(), check=True, stdout=log, stderr=log)
-    seconds: float = json.loads((out / "summary.json").read_text())["seconds"]
-    print(f"{name}: trained in {seconds:.0f} s", flush=True)
+    print(f"{name}: trained in {trained_in(name):.0f} s", flush=True)
+    return trained_in(name)
+
+
+def trained_in(name: str) -> float:
+    """Seconds of a training that is done."""
+    seconds: float = json.loads((RUNS / name / "summary.json").read_text())["seconds"]
     return seconds
 
 
@@ -46,33 +55,62 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", choices=["digits", "cifar"], nargs="?", default="digits")
     parser.add_argument("--stage", choices=["all", "train", "compare"], default="all")
+    parser.add_argument("--only", nargs=2, metavar=("MODEL", "PROTOCOL"), help="evaluate this part in this process")
     given = parser.parse_args()
-    seconds = train_all() if given.name == "digits" and given.stage != "compare" else {}
+    if given.only:
+        evaluate_part(given.name, *given.only)
+        return
+    if given.name == "digits" and given.stage != "compare":
+        train_all()
     if given.stage != "train":
-        compare(given.name, seconds)
+        compare(given.name)
 
 
-def train_all() -> dict[str, float]:
-    """Every system of the digits; seconds by name."""
+def train_all() -> None:
+    """Every system of the digits."""
     RUNS.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     with ThreadPoolExecutor(CORES) as pool:
-        seconds = dict(zip(TRAININGS, pool.map(train, TRAININGS), strict=True))
-    print(f"all trained: {sum(seconds.values()):.0f} s of one core, now {time.monotonic() - began:.0f} s", flush=True)
-    return seconds
+        seconds = sum(pool.map(train, TRAININGS))
+    print(f"all trained: {seconds:.0f} s of one core, now {time.monotonic() - began:.0f} s", flush=True)
 
 
-def compare(name: str, seconds: dict[str, float]) -> None:
-    """The comparison of that name, one process a core."""
-    file, out = Path(__file__).with_name(f"peers-{name}.yaml"), RUNS / f"compare-{name}"
-    read_comparison(file)  # its mistakes are told once, not by every process
-    launch, environment = together(CORES)
-    command = [*launch, "idc.cli", "compare", str(file), "--out", str(out)]
-    subprocess.run(command, env=environment, check=True)
+def compare(name: str) -> None:
+    """The comparison of that name; its table."""
+    file, out = plan(name)
+    comparison = read_comparison(file)  # its mistakes are told once, not by every process
+    if name == "digits":
+        # The dearest are the last of the file; begun first, they do not keep the others waiting.
+        parts = product(reversed(comparison.entries), comparison.protocols)
+        with ThreadPoolExecutor(CORES) as pool:
+            list(pool.map(lambda part: start_part(name, part[0].name, part[1]), parts))
+    launch, environment = together(1 if name == "digits" else CORES)
+    subprocess.run([*launch, "idc.cli", "compare", str(file), "--out", str(out)], env=environment, check=True)
     made = "make peers" if name == "digits" else f"python benchmarks/peers.py {name}"
-    write(f"peers-{name}", made, {"training_seconds": seconds, "rows": read_rows(out)})
+    trained = {run: trained_in(run) for run in TRAININGS} if name == "digits" else {}
+    write(f"peers-{name}", made, {"training_seconds": trained, "rows": read_rows(out)})
     for path in write_comparison(out):
         print(f"written: {path}")
+
+
+def plan(name: str) -> tuple[Path, Path]:
+    """The comparison's file and the folder of its results."""
+    return Path(__file__).with_name(f"peers-{name}.yaml"), RUNS / f"compare-{name}"
+
+
+def start_part(name: str, model: str, protocol: str) -> None:
+    """A process for ``evaluate_part``."""
+    subprocess.run([sys.executable, __file__, name, "--only", model, protocol], env=alone(), check=True)
+    print(f"{model}: {protocol} done", flush=True)
+
+
+def evaluate_part(name: str, model: str, protocol: str) -> None:
+    """One model under one protocol, at every radius."""
+    file, out = plan(name)
+    comparison = read_comparison(file)
+    entry = next(entry for entry in comparison.entries if entry.name == model)
+    for eps in sorted(comparison.eps, reverse=True):
+        evaluate_one(comparison, entry, protocol, eps, out)
 
 
 if __name__ == "__main__":

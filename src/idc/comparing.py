@@ -53,11 +53,17 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Models x protocols x sizes of attack."""
+    """Models x protocols x sizes of attack.
+
+    Args:
+        nested: what withstands a protocol's every attack at one radius is not attacked again at smaller ones; see
+            ``idc.evaluation.nested``.
+    """
 
     entries: tuple[Entry, ...]
     protocols: tuple[str, ...]
     eps: tuple[float, ...]
+    nested: bool = False
 
 
 def read_comparison(file: Path) -> Comparison:
@@ -80,13 +86,16 @@ def read_comparison(file: Path) -> Comparison:
         raise IDCError(file, "models: with a name and a model for each", "write models: {IDC: idc-nano-cifar10}")
     protocols = [*_listed(given.pop("protocols", None)), *_listed(given.pop("protocol", None))]
     eps = [parse_eps(value) for value in _listed(given.pop("eps", None))]
-    _check(given, _ALL, f"in {file}", ("models", "protocols", "eps"))
+    nested = given.pop("nested", False)
+    if not isinstance(nested, bool):
+        raise IDCError(f"nested: {nested!r} in {file}", "true or false", "correct it")
+    _check(given, _ALL, f"in {file}", ("models", "protocols", "eps", "nested"))
     if not eps or not protocols or "data" not in given:
         raise IDCError(file, "data:, eps: and protocols:", "add what is missing, such as eps: [0.1, 0.2]")
     entries = tuple(_entry(file, str(name), value, given) for name, value in models.items())
     if len({e.folder for e in entries}) < len(entries):
         raise IDCError(file, "a different name for each model", "rename one")
-    return Comparison(entries, tuple(map(str, protocols)), tuple(eps))
+    return Comparison(entries, tuple(map(str, protocols)), tuple(eps), nested)
 
 
 def _unique(loader: type) -> Any:
@@ -140,25 +149,44 @@ def compare(comparison: Comparison, out: Path, *, say: Callable[[str], object] =
         _, images = open_both(entry.request, torch.device("cpu"))
         for protocol, eps in product(comparison.protocols, comparison.eps):
             build(replace(entry.request, protocol=protocol, eps=eps), images)
-    for eps in comparison.eps:
-        for entry in comparison.entries:
-            found = {}
-            for protocol in comparison.protocols:
-                where = Path(entry.folder) / f"{protocol}-{eps_text(eps).replace('/', '-')}"
-                say(f"{entry.name}: {protocol}, eps {eps_text(eps)}")
-                request = replace(entry.request, protocol=protocol, eps=eps)
-                summary = evaluate(request, make_folder(out) / where, say=say)
-                if summary:
-                    found[protocol] = (str(where), summary)
-            if found:
-                _keep(out, _row(entry, eps, found))
-    if not found:  # a process other than the first
+    first = True
+    # The largest radius comes first: a nested comparison builds on it.
+    for eps, entry in product(sorted(comparison.eps, reverse=True), comparison.entries):
+        found = {}
+        for protocol in comparison.protocols:
+            if summary := evaluate_one(comparison, entry, protocol, eps, out, say=say):
+                found[protocol] = (str(_place(entry, protocol, eps)), summary)
+        first = bool(found)
+        if first:
+            _keep(out, _row(entry, eps, found))
+    if not first:  # a process other than the first
         return []
     places = [(entry.name, eps) for eps in comparison.eps for entry in comparison.entries]
     held = read_rows(out)
     rows = [row for place in places for row in held if (row["name"], row["eps"]) == place]
     write_json(out / "compare.json", {"rows": rows})
     return rows
+
+
+def evaluate_one(
+    comparison: Comparison, entry: Entry, protocol: str, eps: float, out: Path, *, say: Callable[[str], object] = print
+) -> dict[str, Any]:
+    """One cell of the table, as ``compare`` makes it; in a nested comparison the larger radii must be done.
+
+    Returns:
+        The summary, as in the folder's ``summary.json``; see ``idc.evaluating.evaluate``.
+    """
+    say(f"{entry.name}: {protocol}, eps {eps_text(eps)}")
+    request = replace(entry.request, protocol=protocol, eps=eps)
+    larger = None
+    if comparison.nested and eps < max(comparison.eps):
+        larger = out / _place(entry, protocol, min(e for e in comparison.eps if e > eps))
+    return evaluate(request, make_folder(out) / _place(entry, protocol, eps), larger=larger, say=say)
+
+
+def _place(entry: Entry, protocol: str, eps: float) -> Path:
+    """The folder of a cell, within that of the comparison."""
+    return Path(entry.folder) / f"{protocol}-{eps_text(eps).replace('/', '-')}"
 
 
 def _keep(out: Path, row: dict[str, Any]) -> None:

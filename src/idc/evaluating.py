@@ -20,6 +20,7 @@ from idc.classifier import IDC
 from idc.errors import IDCError
 from idc.evaluation.bench import Bench, Finding
 from idc.evaluation.cost import answer_cost, evaluation_cost
+from idc.evaluation.nested import nested_check, read_larger
 from idc.evaluation.panel import write_panel
 from idc.evaluation.protocol import Protocol, build_protocol
 from idc.evaluation.runner import KEPT, LINES, Problem, Runner, model_fingerprint
@@ -51,9 +52,16 @@ def build(request: Request, images: datasets.ImageSet) -> Protocol:
     return build_protocol(request.protocol, threat, draws=request.draws, **dict(request.knobs))
 
 
-def evaluate(request: Request, out: Path, *, say: Say = print) -> dict[str, Any]:
+def evaluate(request: Request, out: Path, *, larger: Path | None = None, say: Say = print) -> dict[str, Any]:
     """Run a protocol; what is already done in ``out`` is not done again. Under ``accelerate launch`` the images are
     shared out over the processes.
+
+    Args:
+        request: what is asked.
+        out: folder of the result.
+        larger: the result of the same request but a larger radius: a protocol that looks for the worst point does not
+            attack what stood there, but for one in eight (see ``idc.evaluation.nested``).
+        say: is told what a user may want to know.
 
     Returns:
         The summary, as in ``out/summary.json``; that of a finished run as it is.
@@ -70,6 +78,8 @@ def evaluate(request: Request, out: Path, *, say: Say = print) -> dict[str, Any]
         classifier, problem_of(request, images), protocol, out, request.model, seed=request.seed, chunk=request.chunk,
         keep=request.keep, rank=state.process_index, world=state.num_processes, device=device,
     )  # fmt: skip
+    if larger is not None and protocol.gate:
+        runner = replace(runner, larger=read_larger(larger, runner.settings()))
     if state.is_main_process:
         runner.prepare()
         write_json(out / "request.json", asdict(request))
@@ -181,8 +191,8 @@ def _sanity(runner: Runner, lines: Sequence[dict[str, Any]], flags: Sequence[str
         robust={line["id"]: line["robust"][0] / line["draws"] for line in lines}, chunk=runner.chunk,
     )  # fmt: skip
     if not protocol.sanity:
-        return [gradients_useful(bench)]
-    return [*run_checks(bench), *lines_checks(lines), flags_check(flags)]
+        return [gradients_useful(bench), *nested_check(lines)]
+    return [*run_checks(bench), *lines_checks(lines), *nested_check(lines), flags_check(flags)]
 
 
 # -- rejudge -----------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from idc.attacks.gradient import Attack
 from idc.attacks.target import ANSWER, Target
+from idc.evaluation.nested import Larger
 from idc.evaluation.protocol import Protocol
 from idc.evaluation.verdict import Judged, plurality
 from idc.noise import Streams
@@ -22,11 +23,22 @@ class Block:
         streams: of the images' random numbers.
         protocol: what is done.
         num_classes: K.
+        larger: which of them are not attacked, if any.
     """
 
     def __init__(
-        self, target: Target, images: Tensor, classes: Tensor, streams: Streams, protocol: Protocol, num_classes: int
+        self,
+        target: Target,
+        images: Tensor,
+        classes: Tensor,
+        streams: Streams,
+        protocol: Protocol,
+        num_classes: int,
+        larger: Larger | None = None,
     ) -> None:
+        self.larger = larger or Larger(protocol.threat.eps)
+        spared = [image in self.larger.spared for image in streams.ids.tolist()]
+        self.attacked = ~torch.tensor(spared, device=images.device)
         self.target, self.images, self.classes, self.streams = target, images, classes, streams
         self.protocol, self.num_classes = protocol, num_classes
         self.seconds: dict[str, float] = {}
@@ -45,8 +57,8 @@ class Block:
         worst within the ball.
         """
         began = time.perf_counter()
-        everyone = torch.arange(len(self.images), device=self.images.device)
-        rows = (self.right > 0).nonzero()[:, 0] if self.protocol.gate else everyone
+        open_to_it = self.attacked & (self.right > 0) if self.protocol.gate else self.attacked
+        rows = open_to_it.nonzero()[:, 0]
         self.judged[name] = [None] * len(self.images)
         if len(rows):
             images, classes = self.images[rows], self.classes[rows]
@@ -119,7 +131,7 @@ class Block:
                 "size": round(sizes[row], 7),
                 # As the paper counts: one draw, right both clean and attacked.
                 "single": bool(self.clean[0, row] == true and final[0, row] == true),
-            })  # fmt: skip
+            } | self.larger.remark(image))  # fmt: skip
         return found
 
     def _judge(self, images: Tensor, streams: Streams) -> Tensor:

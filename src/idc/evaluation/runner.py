@@ -21,6 +21,7 @@ from idc import records
 from idc.attacks.target import Target
 from idc.errors import IDCError
 from idc.evaluation.block import Block
+from idc.evaluation.nested import Larger
 from idc.evaluation.protocol import Protocol
 from idc.evaluation.published import published
 from idc.files import make_folder, whole_file, write_json
@@ -134,6 +135,7 @@ class Runner:
         chunk: images times draws in one call of the model; memory, not results, depends on it.
         keep: keep every image's worst adversarial image in ``out/adversarial``.
         rank, world: this process and how many there are.
+        larger: what an evaluation at a larger radius has shown, so that it need not be shown again.
     """
 
     classifier: Classifier
@@ -147,10 +149,12 @@ class Runner:
     rank: int = 0
     world: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    larger: Larger | None = None
 
     def settings(self) -> dict[str, Any]:
         """All that the result depends on."""
-        return {
+        larger = {"larger": self.larger.settings()} if self.larger else {}
+        return larger | {
             "protocol": self.protocol.to_dict(),
             "data": self.problem.about | {"images": len(self.problem)},
             "seed": self.seed,
@@ -212,7 +216,7 @@ class Runner:
         images, classes, ids = self.problem.block(index, self.device)
         target = self.target()
         block = Block(target, images, classes, Streams(ids, derive_seed(self.seed, "evaluation")), self.protocol,
-                      self.classifier.num_classes)  # fmt: skip
+                      self.classifier.num_classes, self.larger)  # fmt: skip
         self._resume(index, block)
         for name, attack in self.protocol.attacks:
             if name not in block.judged:

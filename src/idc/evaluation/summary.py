@@ -27,7 +27,8 @@ def summarise_lines(lines: Sequence[Line], class_names: Sequence[str]) -> dict[s
     Returns:
         ``clean``, ``noise`` (random noise of the attacks' size) and ``robust`` (the worst point that any attack found
         for each image, judged afresh), each with ``mean``, ``majority``, ``worst_of_n``; ``attacks``, the same for each
-        one; ``single_draw``, robust as the paper counts it; ``confusion``, rows true, columns the vote under attack.
+        one; ``spared``, how many were not attacked since they withstood a larger radius; ``single_draw``, robust as
+        the paper counts it; ``confusion``, rows true, columns the vote under attack.
     """
     classes, draws = [line["class"] for line in lines], lines[0]["draws"]
 
@@ -39,8 +40,11 @@ def summarise_lines(lines: Sequence[Line], class_names: Sequence[str]) -> dict[s
     attacks = {}
     for name in names:
         pairs = [line["attacks"][name] for line in lines]
-        # Each attack alone; under a gate, an image that had fallen before was not attacked again and stays fallen.
-        attacks[name] = of(pairs) | {"attacked": sum(p is not None for p in pairs)}
+        # Each attack alone; under a gate, an image that had fallen before was not attacked again and stays fallen, and
+        # one that a larger radius spared stands.
+        known = [line["robust"] if line.get("larger") == "spared" else line["attacks"][name] for line in lines]
+        attacks[name] = of(known) | {"attacked": sum(p is not None for p in pairs)}
+    spared = sum(line.get("larger") == "spared" for line in lines)
     single = sum(line["single"] for line in lines) / len(lines)
     return {
         "clean": of([line["clean"] for line in lines]),
@@ -55,6 +59,7 @@ def summarise_lines(lines: Sequence[Line], class_names: Sequence[str]) -> dict[s
         "confusion": _confusion(lines, len(class_names)),
         "class_names": list(class_names),
         "images": len(lines),
+        "spared": spared,
         "draws": draws,
     }
 

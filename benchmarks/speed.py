@@ -10,7 +10,9 @@ Writes benchmarks/results/NAME.json.
 """
 
 import argparse
+import copy
 import io
+import shutil
 import statistics
 import tempfile
 import time
@@ -164,10 +166,15 @@ def network_tasks(preset: str, batch: int, device: torch.device, folder: Path, *
         for parameter in weights.parameters():
             parameter.requires_grad_(False)
 
-    def answer(**settings: Any) -> Task:
+    compiled = copy.deepcopy(fast)
+    compiled.unet.compile()
+
+    def answer(model: IDC, **settings: Any) -> Task:
         name = f"{preset}: answer, {'one step' if 'visits' in settings else 'multi-step'}"
-        ours = quiet(lambda: fast(images, **settings))
-        return Task(name, batch, ours, quiet(lambda: plain(images, noise)), flops_of(ours))
+        ours = quiet(lambda: model(images, **settings))
+        own = quiet(lambda: fast(images, **settings))  # compiled code is not counted
+        name += ", compiled" if model is compiled else ""
+        return Task(name, batch, ours, quiet(lambda: plain(images, noise)), flops_of(own))
 
     def attack(draws: int) -> Task:
         ours, theirs = partial(gradient, draws), partial(plain_gradient, draws)
@@ -175,11 +182,21 @@ def network_tasks(preset: str, batch: int, device: torch.device, folder: Path, *
 
     return [
         training_task(preset, batch, device, folder, compile=compile),
-        answer(visits=fast.one_step_visits),
-        answer(noise=noise[[0, 2]]),
+        answer(fast, visits=fast.one_step_visits),
+        answer(fast, noise=noise[[0, 2]]),
+        *(
+            answer(compiled, **settings)
+            for settings in ({"visits": fast.one_step_visits}, {"noise": noise[[0, 2]]})
+            if has_cpp_compiler() or device.type == "cuda"
+        ),
         attack(1),
         attack(8),
     ]
+
+
+def has_cpp_compiler() -> bool:
+    """Whether torch.compile finds what builds its code for the CPU."""
+    return any(map(shutil.which, ("c++", "g++", "clang++")))
 
 
 def quiet(work: Callable[[], Any]) -> Callable[[], Any]:

@@ -19,6 +19,10 @@ from idc.report.curves import COLOURS, flops_scale
 from idc.report.html import share
 
 _PUBLISHED_EPS = 8 / 255
+SPARED = (
+    "Spared: not attacked at this eps, having withstood the same attacks at a larger one; one in eight was attacked all "
+    "the same, as a check."
+)
 
 
 def read_rows(folder: Path) -> list[dict[str, Any]]:
@@ -52,6 +56,8 @@ def _text(row: dict[str, Any], protocol: str) -> list[str]:
     if own is None:
         return ["", "", ""]
     mark = "" if own["reliable"] else " (unreliable)"
+    if own.get("spared"):
+        mark += f" ({own['spared']} spared)"
     worst = share(own["robust"]["worst_of_n"]) if row["stochastic"] else ""
     return [share(own["robust"]["mean"]) + mark, worst, f"{own['seconds']:.3g}"]
 
@@ -71,6 +77,8 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
             cells += _text(row, p)
         where = ", ".join(own["folder"] for own in row["protocols"].values())
         lines.append(f"| {' | '.join([*cells, str(row['images']), row['training'] or '', where])} |")
+    if any(own.get("spared") for row in rows for own in row["protocols"].values()):
+        lines += ["", SPARED]
     return "\n".join(lines) + "\n"
 
 
@@ -81,7 +89,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     kinds = [f"robust_{k}{end}" for k in ("mean", "majority", "worst_of_n") for end in ("", "_low", "_high")]
     writer.writerow(["name", "model", "data", "split", "norm", "eps", "protocol", "images", "draws", "parameters",
                      "flops", "evaluations", "clean", "clean_low", "clean_high", *kinds, "seconds", "reliable",
-                     "training", "folder"])  # fmt: skip
+                     "spared", "training", "folder"])  # fmt: skip
     for row in rows:
         clean = row["clean"]["mean"]
         for protocol, own in row["protocols"].items():
@@ -91,7 +99,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
             writer.writerow([
                 row["name"], row["model"], row["data"], row["split"], row["norm"], row["eps"], protocol, row["images"],
                 own["draws"], row["parameters"], row["flops"], row["evaluations"], clean["mean"], clean["low"],
-                clean["high"], *shares, own["seconds"], own["reliable"], row["training"], own["folder"],
+                clean["high"], *shares, own["seconds"], own["reliable"], own.get("spared", 0), row["training"], own["folder"],
             ])  # fmt: skip
     return buffer.getvalue()
 

@@ -20,8 +20,8 @@ from idc.report.html import share
 
 _PUBLISHED_EPS = 8 / 255
 SPARED = (
-    "Spared: not attacked at this eps, having withstood the same attacks at a larger one; one in eight was attacked all "
-    "the same, as a check."
+    "Spared: not attacked at this eps, having withstood the same attacks at a larger one; one in eight was attacked "
+    "all the same, as a check."
 )
 
 
@@ -99,7 +99,8 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
             writer.writerow([
                 row["name"], row["model"], row["data"], row["split"], row["norm"], row["eps"], protocol, row["images"],
                 own["draws"], row["parameters"], row["flops"], row["evaluations"], clean["mean"], clean["low"],
-                clean["high"], *shares, own["seconds"], own["reliable"], own.get("spared", 0), row["training"], own["folder"],
+                clean["high"], *shares, own["seconds"], own["reliable"], own.get("spared", 0),
+                row["training"], own["folder"],
             ])  # fmt: skip
     return buffer.getvalue()
 

@@ -13,7 +13,7 @@ import json
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from itertools import product
 from pathlib import Path
 
@@ -83,7 +83,11 @@ def compare(name: str) -> None:
         # The dearest are the last of the file; begun first, they do not keep the others waiting.
         parts = product(reversed(comparison.entries), comparison.protocols)
         with ThreadPoolExecutor(CORES) as pool:
-            list(pool.map(lambda part: start_part(name, part[0].name, part[1]), parts))
+            begun = [pool.submit(start_part, name, entry.name, protocol) for entry, protocol in parts]
+            for part in as_completed(begun):
+                if part.exception():
+                    pool.shutdown(wait=False, cancel_futures=True)
+                part.result()
     launch, environment = together(1 if name == "digits" else CORES)
     subprocess.run([*launch, "idc.cli", "compare", str(file), "--out", str(out)], env=environment, check=True)
     made = "make peers" if name == "digits" else f"python benchmarks/peers.py {name}"
@@ -100,7 +104,8 @@ def plan(name: str) -> tuple[Path, Path]:
 
 def start_part(name: str, model: str, protocol: str) -> None:
     """A process for ``evaluate_part``."""
-    subprocess.run([sys.executable, __file__, name, "--only", model, protocol], env=alone(), check=True)
+    environment = alone() | {"ACCELERATE_USE_CPU": "true"}
+    subprocess.run([sys.executable, __file__, name, "--only", model, protocol], env=environment, check=True)
     print(f"{model}: {protocol} done", flush=True)
 
 

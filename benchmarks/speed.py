@@ -12,7 +12,6 @@ Writes benchmarks/results/NAME.json.
 import argparse
 import copy
 import io
-import shutil
 import statistics
 import tempfile
 import time
@@ -38,7 +37,7 @@ from idc.data import ImageSet
 from idc.evaluation.cost import flops_of, total_flops
 from idc.evaluation.protocol import build_protocol
 from idc.evaluation.runner import Problem, Runner
-from idc.hardware import bf16_pays
+from idc.hardware import bf16_pays, can_compile
 from idc.loss import bridge_loss
 from idc.memory import keep_freed_memory
 from idc.noise import Streams
@@ -169,12 +168,15 @@ def network_tasks(preset: str, batch: int, device: torch.device, folder: Path, *
     compiled = copy.deepcopy(fast)
     compiled.unet.compile()
 
-    def answer(model: IDC, **settings: Any) -> Task:
+    def answer(**settings: Any) -> list[Task]:
         name = f"{preset}: answer, {'one step' if 'visits' in settings else 'multi-step'}"
-        ours = quiet(lambda: model(images, **settings))
-        own = quiet(lambda: fast(images, **settings))  # compiled code is not counted
-        name += ", compiled" if model is compiled else ""
-        return Task(name, batch, ours, quiet(lambda: plain(images, noise)), flops_of(own))
+        ours, theirs = quiet(lambda: fast(images, **settings)), quiet(lambda: plain(images, noise))
+        flops = flops_of(ours)
+        tasks = [Task(name, batch, ours, theirs, flops)]
+        if can_compile(device):
+            own = quiet(lambda: compiled(images, **settings))
+            tasks.append(Task(f"{name}: compiled, beside ours as it is", batch, own, ours, flops))
+        return tasks
 
     def attack(draws: int) -> Task:
         ours, theirs = partial(gradient, draws), partial(plain_gradient, draws)
@@ -182,21 +184,11 @@ def network_tasks(preset: str, batch: int, device: torch.device, folder: Path, *
 
     return [
         training_task(preset, batch, device, folder, compile=compile),
-        answer(fast, visits=fast.one_step_visits),
-        answer(fast, noise=noise[[0, 2]]),
-        *(
-            answer(compiled, **settings)
-            for settings in ({"visits": fast.one_step_visits}, {"noise": noise[[0, 2]]})
-            if has_cpp_compiler() or device.type == "cuda"
-        ),
+        *answer(visits=fast.one_step_visits),
+        *answer(noise=noise[[0, 2]]),
         attack(1),
         attack(8),
     ]
-
-
-def has_cpp_compiler() -> bool:
-    """Whether torch.compile finds what builds its code for the CPU."""
-    return any(map(shutil.which, ("c++", "g++", "clang++")))
 
 
 def quiet(work: Callable[[], Any]) -> Callable[[], Any]:

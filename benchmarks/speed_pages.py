@@ -1,6 +1,10 @@
 """The tables of docs/speed.md: time, memory, share of the peak beside the plain implementation; how cost grows."""
 
+import math
+
 from common import RESULTS, ROUNDED, read, row
+
+from idc.evaluation.runner import BLOCK
 
 LEFT_OUT = "Not measured yet."
 
@@ -100,6 +104,15 @@ PLANNED = (  # what, images, FLOPs of one pass of the network: method.md; four t
 )
 
 
+def _for_a_night(images: int, hours: float) -> str:
+    """How many devices have done in 8 hours what one does in ``hours``: each takes whole blocks of images."""
+    blocks = math.ceil(images / BLOCK)
+    each = int(8 / (hours / blocks))
+    if each == 0:
+        return f"none: {blocks:,} take {hours / blocks:,.0f} h"
+    return f"{math.ceil(blocks / each):,}"
+
+
 def plan() -> list[str]:
     """docs/speed.md: device-hours of a full ``adaptive`` evaluation, from measured passes and measured rates."""
     found = {name: _found(f"speed-{name}") for name in ("cpu", "cuda")}
@@ -117,7 +130,7 @@ def plan() -> list[str]:
             total = images * passes * one
             hours = total / (attack["flops"] / attack["ours"]) / 3600
             cells = (f"{total / 1e15:,.0f}", _about(held["hardware"]), f"{hours:,.0f}", f"{images / hours:,.0f}")
-            lines.append(row(what, *cells, f"{hours / 8:,.1f}"))
+            lines.append(row(what, *cells, _for_a_night(images, hours)))
     share = f"{dearest['robust']['mean']['mean']:.1%}"
     before = "" if "spared" in dearest["cost"] else " (before draws shared an evaluation)"
     return [*lines, "", f"An image takes {passes:,.0f} passes' worth of FLOPs, measured{before} on `nano` at eps "

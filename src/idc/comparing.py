@@ -212,7 +212,7 @@ def _row(entry: Entry, eps: float, found: dict[str, tuple[str, dict[str, Any]]])
         "protocols": {
             protocol: {
                 "folder": folder, "robust": s["robust"], "draws": s["draws"], "adaptive": s["adaptive"],
-                "spared": s.get("spared", 0),
+                "images_spared": s.get("images_spared", 0),
                 "reliable": s["reliable"], "seconds": s["cost"]["seconds"],
                 "attacks": {name: v["mean"] for name, v in s["attacks"].items()},
             }

@@ -20,7 +20,7 @@ from idc.classifier import IDC
 from idc.errors import IDCError
 from idc.evaluation.bench import Bench, Finding
 from idc.evaluation.cost import answer_cost, evaluation_cost
-from idc.evaluation.nested import nested_check, read_larger
+from idc.evaluation.nested import held_in, nested_check, note, read_larger
 from idc.evaluation.panel import write_panel
 from idc.evaluation.protocol import Protocol, build_protocol
 from idc.evaluation.runner import KEPT, LINES, Problem, Runner, model_fingerprint
@@ -60,7 +60,8 @@ def evaluate(request: Request, out: Path, *, larger: Path | None = None, say: Sa
         request: what is asked.
         out: folder of the result.
         larger: the result of the same request but a larger radius: a protocol that looks for the worst point does not
-            attack what stood there, but for one in eight (see ``idc.evaluation.nested``).
+            attack what stood there, but for one in eight (see ``idc.evaluation.nested``). A result that was begun
+            without it is finished without it, and adversarial images that are to be kept are all looked for.
         say: is told what a user may want to know.
 
     Returns:
@@ -78,14 +79,13 @@ def evaluate(request: Request, out: Path, *, larger: Path | None = None, say: Sa
         classifier, problem_of(request, images), protocol, out, request.model, seed=request.seed, chunk=request.chunk,
         keep=request.keep, rank=state.process_index, world=state.num_processes, device=device,
     )  # fmt: skip
-    if larger is not None and protocol.gate:
-        runner = replace(runner, larger=read_larger(larger, runner.settings()))
     if state.is_main_process:
-        runner.prepare()
+        _prepare(runner, larger if protocol.gate and not request.keep else None)
         write_json(out / "request.json", asdict(request))
         if done := len(records.read_all(out, f"{LINES}-*.jsonl", "id")):
             say(f"{done} of {len(images)} images are already done")
     state.wait_for_everyone()
+    runner = replace(runner, larger=held_in(out))
     if finished := runner.finished():
         return finished if state.is_main_process else {}
     # TF32 would move points that lie at a decision's edge from one batch to another.
@@ -94,6 +94,18 @@ def evaluate(request: Request, out: Path, *, larger: Path | None = None, say: Sa
             runner.run(bar.advance, bar.describe)
         state.wait_for_everyone()
         return _summarise(request, runner, images, say) if state.is_main_process else {}
+
+
+def _prepare(runner: Runner, larger: Path | None) -> None:
+    """The folder of the result, and in it what a larger radius spares."""
+    out = runner.out
+    begun = (out / "settings.json").exists()
+    claim = read_larger(larger, runner.settings()) if larger and not begun else None
+    runner.prepare()
+    if claim is not None:
+        note(out, claim)
+    elif larger is None and (held := held_in(out)) and held.spared:
+        raise IDCError(out, "a result of attacks on every image", "choose another --out (this one is of nested: true)")
 
 
 def processes() -> tuple["PartialState", torch.device]:

@@ -1,5 +1,9 @@
 """What a device is good at, so that the fast way is chosen without being asked for."""
 
+import os
+import shutil
+from importlib.util import find_spec
+
 import torch
 
 
@@ -23,3 +27,11 @@ def unet_format(device: torch.device) -> torch.memory_format:
     """
     channels_last = device.type == "cuda" or (device.type == "cpu" and torch.cpu._is_amx_tile_supported())
     return torch.channels_last if channels_last else torch.contiguous_format
+
+
+def can_compile(device: torch.device) -> bool:
+    """Whether torch.compile finds what it needs: Triton and a C compiler for a GPU, else a compiler of C++."""
+    if device.type == "cuda":
+        names = (os.environ.get("CC", "cc"), "gcc", "clang")
+        return find_spec("triton") is not None and any(map(shutil.which, names))
+    return shutil.which(os.environ.get("CXX", "g++")) is not None

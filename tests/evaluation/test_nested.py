@@ -1,30 +1,36 @@
 """Radii within each other: what may be left out, what is looked at all the same, and that a wrong claim is found."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
+from conftest import save_digits_model
 from idc import records
 from idc.attacks.gradient import pgd
 from idc.attacks.objective import Margin
 from idc.attacks.threat import Threat
+from idc.comparing import compare, read_comparison
 from idc.errors import IDCError
-from idc.evaluation.nested import CHECKED, Larger, nested_check, read_larger
+from idc.evaluation.nested import CHECKED, nested_check, read_larger
 from idc.evaluation.protocol import Protocol
 from idc.evaluation.runner import Problem, Runner
-from idc.evaluation.summary import read_lines, summarise_lines
-from noise_models import Linear, easy_images
+from idc.evaluation.summary import read_costs, read_lines, summarise_lines
+from idc.peers.cnn import CNN, CNNConfig
+from idc.report.comparison import write_comparison
+from noise_models import Linear, Noisy, easy_images
 
 
-def evaluate(out, model, problem, eps, larger=None, steps=4):
-    threat = Threat("linf", eps)
+def evaluate(out, model, problem, eps, larger=None, *, steps=4, norm="linf", reliable=True):
+    threat = Threat(norm, eps)
     attack = pgd(threat, steps=steps, step=0.5, random_start=False, objective=Margin())
-    runner = Runner(model, problem, Protocol("toy", threat, (("pgd", attack),), gate=True), out)
+    runner = Runner(model, problem, Protocol("toy", threat, (("pgd", attack),), gate=True, draws=5), out)
     if larger is not None:
-        runner = Runner(model, problem, runner.protocol, out, larger=read_larger(larger, runner.settings()))
+        runner = replace(runner, larger=read_larger(larger, runner.settings()))
     runner.prepare()
     runner.run()
+    (out / "summary.json").write_text(json.dumps({"reliable": reliable}))
     return read_lines(out)
 
 
@@ -39,57 +45,119 @@ def case():
 
 
 def test_every_radius_has_the_closed_form(case, tmp_path):
-    """Of the images that withstood the larger radius one in eight is attacked, of the others each one that is right."""
+    """Of the images that withstood the larger radius one in eight is attacked, of the others each one that is right;
+    and at a third radius no other count comes out, nor are the same images checked."""
     model, problem, reach = case
-    large, small = reach.quantile(0.6).item(), reach.quantile(0.3).item()
-    evaluate(tmp_path / "large", model, problem, large)
-    lines = evaluate(tmp_path / "small", model, problem, small, tmp_path / "large")
-    summary = summarise_lines(lines, ("a", "b"))
-    stand, spared = int((reach > small).sum()), int((reach > large).sum())
-    assert 0 < spared < stand < 64
-    assert summary["robust"]["mean"]["mean"] == summary["attacks"]["pgd"]["mean"]["mean"] == stand / 64
-    checked = -(-spared // CHECKED)
-    assert summary["spared"] == spared - checked
-    assert summary["attacks"]["pgd"]["attacked"] == 64 - spared + checked
-    assert {line["id"] for line in lines if "larger" in line} == set((reach > large).nonzero()[:, 0].tolist())
-    (finding,) = nested_check(lines)
-    assert finding.passed
-    assert f"0 of {checked}" in finding.figure
-    assert not list(nested_check(read_lines(tmp_path / "large")))
+    radii = [reach.quantile(q).item() for q in (0.6, 0.4, 0.2)]
+    before = evaluate(tmp_path / "0", model, problem, radii[0])
+    assert not any("larger" in line for line in before)
+    looked_at = []
+    for i in (1, 2):
+        lines = evaluate(tmp_path / str(i), model, problem, radii[i], tmp_path / str(i - 1))
+        summary = summarise_lines(lines, ("a", "b"))
+        stand, stood = int((reach > radii[i]).sum()), int((reach > radii[i - 1]).sum())
+        assert 0 < stood < stand < 64
+        assert summary["robust"]["mean"]["mean"] == summary["attacks"]["pgd"]["mean"]["mean"] == stand / 64
+        checked = -(-stood // CHECKED)
+        assert summary["images_spared"] == stood - checked
+        assert summary["attacks"]["pgd"]["attacked"] == 64 - stood + checked
+        assert {n["id"] for n in lines if "larger" in n} == set((reach > radii[i - 1]).nonzero()[:, 0].tolist())
+        assert read_costs(tmp_path / str(i))["images"] == 64 - stood + checked
+        (finding,) = nested_check(lines)
+        assert finding.passed
+        assert f"0 of {checked}" in finding.figure
+        looked_at.append({line["id"] for line in lines if line.get("larger") == "checked"})
+    assert looked_at[0] != looked_at[1]
 
 
-def test_a_wrong_claim_is_found(case, tmp_path):
-    """Where the larger radius had seen no attack, the images that are looked at all the same fall."""
+def test_a_wrong_claim_is_found_and_handed_to_nobody(case, tmp_path):
+    """Where the larger radius had seen no attack, the images that are looked at all the same fall; what is known to be
+    unreliable spares nothing."""
     model, problem, reach = case
     large, small = reach.max().item() * 1.2, reach.max().item() * 1.1
     evaluate(tmp_path / "large", model, problem, large)
     for file in (tmp_path / "large").glob("images-*.jsonl"):  # as if nothing had been found there
         lines = [line | {"robust": line["clean"]} for line in records.read(file)]
         file.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    found = evaluate(tmp_path / "small", model, problem, small, tmp_path / "large")
-    (finding,) = nested_check(found)
+    (finding,) = nested_check(evaluate(tmp_path / "small", model, problem, small, tmp_path / "large"))
     assert not finding.passed
     assert "8 of 8" in finding.figure
+    (tmp_path / "large" / "summary.json").write_text('{"reliable": false}')
+    found = evaluate(tmp_path / "other", model, problem, small, tmp_path / "large")
+    assert not any(line["robust"][0] for line in found)
 
 
-def test_only_an_evaluation_of_the_same_at_more_is_taken(case, tmp_path):
+def test_a_stochastic_model_is_attacked_everywhere(tmp_path):
+    """What of its draws are right at a larger radius says nothing of how many are at a smaller one."""
+    model = Noisy()
+    images, classes = easy_images(model, 24, spread=0.4)
+    problem = Problem(images, classes, torch.arange(24))
+    before = evaluate(tmp_path / "large", model, problem, 0.01)
+    assert any(line["robust"][0] == line["draws"] for line in before)
+    assert not any("larger" in n for n in evaluate(tmp_path / "small", model, problem, 0.005, tmp_path / "large"))
+
+
+def test_only_a_finished_evaluation_of_the_same_at_more_is_taken(case, tmp_path):
     model, problem, _ = case
-    evaluate(tmp_path / "large", model, problem, 0.1)
+    large = tmp_path / "large"
+    evaluate(large, model, problem, 0.1)
     with pytest.raises(IDCError, match=r"more than 0\.1"):
-        evaluate(tmp_path / "a", model, problem, 0.1, tmp_path / "large")
+        evaluate(tmp_path / "a", model, problem, 0.1, large)
     with pytest.raises(IDCError, match="same protocol"):
-        evaluate(tmp_path / "b", model, problem, 0.05, tmp_path / "large", steps=5)
+        evaluate(tmp_path / "a", model, problem, 0.05, large, steps=5)
+    with pytest.raises(IDCError, match="same protocol"):
+        evaluate(tmp_path / "a", model, problem, 0.05, large, norm="l2")
     with pytest.raises(IDCError, match="same classifier"):
-        evaluate(tmp_path / "c", Linear(num_classes=2, seed=1), problem, 0.05, tmp_path / "large")
+        evaluate(tmp_path / "a", Linear(num_classes=2, seed=1), problem, 0.05, large)
     with pytest.raises(IDCError, match="larger radius first"):
-        evaluate(tmp_path / "d", model, problem, 0.05, tmp_path / "nowhere")
+        evaluate(tmp_path / "a", model, problem, 0.05, tmp_path / "nowhere")
+    (file,) = large.glob("images-*.jsonl")
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[:20]))
+    with pytest.raises(IDCError, match="64 finished images"):
+        evaluate(tmp_path / "a", model, problem, 0.05, large)
+    (large / "settings.json").write_text("{}")
+    with pytest.raises(IDCError, match="a whole result"):
+        evaluate(tmp_path / "a", model, problem, 0.05, large)
     assert not (tmp_path / "a").exists()
 
 
-def test_a_result_is_not_continued_with_another_claim(case, tmp_path):
-    model, problem, _ = case
-    evaluate(tmp_path / "alone", model, problem, 0.05)
-    evaluate(tmp_path / "large", model, problem, 0.1)
-    with pytest.raises(IDCError, match="larger"):
-        evaluate(tmp_path / "alone", model, problem, 0.05, tmp_path / "large")
-    assert Larger(0.1).settings() == {"eps": 0.1, "spared": 0, "checked": 0}
+YAML = """
+data: digits
+protocols: [quick, pgd]
+eps: [{eps}]
+limit: 40
+nested: {nested}
+models:
+  IDC: {{model: {folder}/idc, one_step: true}}
+  CNN: {folder}/cnn
+"""
+
+
+def test_a_nested_comparison(tmp_path):
+    """It gives what one gives that attacks every image; another radius may join; not nested, it refuses what is."""
+    save_digits_model(tmp_path / "idc")
+    torch.manual_seed(0)
+    names = tuple("0123456789")
+    CNN(CNNConfig("preact-resnet18", 10, (1, 8, 8), width=2, class_names=names)).save_pretrained(tmp_path / "cnn")
+
+    def run(out, eps="1e-6, 1e-4", nested="true"):
+        (tmp_path / "c.yaml").write_text(YAML.format(folder=tmp_path, eps=eps, nested=nested))
+        return compare(read_comparison(tmp_path / "c.yaml"), tmp_path / out, say=lambda text: None)
+
+    rows, plain = run("nested"), run("plain", nested="false")
+    for one, other in zip(rows, plain, strict=True):
+        for name, own in one["protocols"].items():
+            assert own["robust"] == other["protocols"][name]["robust"]
+            assert other["protocols"][name]["images_spared"] == 0
+    spared = {(r["name"], r["eps"]): r["protocols"]["quick"]["images_spared"] for r in rows}
+    stood = {r["name"]: round(40 * r["protocols"]["quick"]["robust"]["mean"]["mean"]) for r in rows if r["eps"] == 1e-4}
+    assert all(rows[i]["protocols"]["pgd"]["images_spared"] == 0 for i in range(4))
+    assert spared == {("IDC", 1e-4): 0, ("CNN", 1e-4): 0} | {(n, 1e-6): max(0, k - 1) for n, k in stood.items()}
+    assert any(spared.values())
+    write_comparison(tmp_path / "nested")
+    assert "spared)" in (tmp_path / "nested" / "table.md").read_text()
+    done = {p: p.stat().st_mtime_ns for p in (tmp_path / "nested").glob("*/*/summary.json")}
+    assert len(run("nested", eps="1e-6, 1e-5, 1e-4")) == 6
+    assert done.items() <= {p: p.stat().st_mtime_ns for p in (tmp_path / "nested").glob("*/*/summary.json")}.items()
+    with pytest.raises(IDCError, match="attacks on every image"):
+        run("nested", nested="false")

@@ -13,8 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from idc import IDC, IDCError
-from idc.training import optim
+from idc import IDC, IDCError, hardware
 from idc.training.checkpoint import load_latest
 from idc.training.optim import compiles
 from idc.training.recipe import Recipe
@@ -240,16 +239,16 @@ def test_paper_recipe_is_that_of_method_md():
      (False, "cuda", 9999, False)],
 )  # fmt: skip
 def test_long_runs_on_a_gpu_are_compiled(wanted, device, steps, compiled, monkeypatch):
-    monkeypatch.setattr(optim, "find_spec", lambda name: name)
-    monkeypatch.setattr(optim.shutil, "which", lambda name: name)
+    monkeypatch.setattr(hardware, "find_spec", lambda name: name)
+    monkeypatch.setattr(hardware.shutil, "which", lambda name: name)
     assert compiles(Recipe(compile=wanted), torch.device(device), steps) == compiled
 
 
 @pytest.mark.parametrize(("triton", "tool"), [(None, "gcc"), ("triton", None), ("triton", "clang")])
 def test_a_run_is_not_compiled_where_it_cannot_be(monkeypatch, triton, tool):
     """Unless it is asked for: then torch says what is missing."""
-    monkeypatch.setattr(optim, "find_spec", lambda name: triton)
-    monkeypatch.setattr(optim.shutil, "which", lambda name: name if name == tool else None)
+    monkeypatch.setattr(hardware, "find_spec", lambda name: triton)
+    monkeypatch.setattr(hardware.shutil, "which", lambda name: name if name == tool else None)
     assert compiles(Recipe(), torch.device("cuda"), 9999) == bool(triton and tool)
     assert compiles(Recipe(compile=True), torch.device("cuda"), 9999)
 

@@ -3,6 +3,8 @@
 The ball of the smaller radius lies within that of the larger one, so a figure for the larger radius already claims that
 these images stand at the smaller. The claim is as good as the attacks at the larger radius, and attacks that masked
 gradients mislead may well find more at the smaller: therefore one such image in ``CHECKED`` is attacked all the same.
+
+Only a deterministic answer either withstands or falls: of a stochastic model every image is attacked at every radius.
 """
 
 import json
@@ -14,8 +16,12 @@ from typing import Any
 from idc import records
 from idc.errors import IDCError
 from idc.evaluation.bench import Finding
+from idc.files import write_json
+from idc.noise import derive_seed
 
 CHECKED = 8
+LINES = "images"  # of the runner's records
+_FILE = "larger.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,39 +43,57 @@ class Larger:
         kind = "spared" if image in self.spared else "checked" if image in self.checked else None
         return {} if kind is None else {"larger": kind}
 
-    def settings(self) -> dict[str, Any]:
-        """For the record of a result that depends on it."""
-        return {"eps": self.eps, "spared": len(self.spared), "checked": len(self.checked)}
-
 
 def read_larger(folder: Path, settings: Mapping[str, Any]) -> Larger:
     """What the finished evaluation in ``folder`` says for one of ``settings``, as ``Runner.settings`` gives them.
 
-    An image withstood if all draws were right on its worst point.
+    Of a stochastic model, and where the checks say that it cannot be believed, it says nothing.
 
     Raises:
-        IDCError: if the evaluation differs in more than its radius, or its radius is not larger.
+        IDCError: if the evaluation is not finished, differs in more than its radius, or its radius is not larger.
     """
+    own = json.loads(json.dumps(settings))
     held = records.read_json(folder / "settings.json", "evaluate at the larger radius first")
-    eps, own = held["protocol"]["threat"]["eps"], settings["protocol"]["threat"]["eps"]
-    if eps <= own:
-        raise IDCError(folder, f"an evaluation at more than {own:g}", f"order the radii; this one is of {eps:g}")
-    for name in ("data", "seed", "classifier"):
-        if held[name] != settings[name]:
-            raise IDCError(folder, f"an evaluation of the same {name}", "evaluate all radii alike")
-    if _but_radius(held["protocol"]) != _but_radius(json.loads(json.dumps(settings["protocol"]))):
-        raise IDCError(folder, "an evaluation by the same protocol", "evaluate all radii alike")
-    lines = records.read_lines(folder, "images", "evaluate")  # runner.LINES; the runner imports this room
-    stood = sorted(line["id"] for line in lines if line["robust"][0] == line["draws"])
-    checked = frozenset(stood[::CHECKED])
-    return Larger(eps, frozenset(stood) - checked, checked)
+    summary = records.read_json(folder / "summary.json", "finish the larger radius first")
+    try:
+        larger, radius = held["protocol"]["threat"]["eps"], own["protocol"]["threat"]["eps"]
+        if larger <= radius:
+            raise IDCError(folder, f"an evaluation at more than {radius:g}", f"order the radii: it is of {larger:g}")
+        for name in ("data", "seed", "block", "classifier", "protocol"):
+            if _but_radius(held[name]) != _but_radius(own[name]):
+                raise IDCError(folder, f"an evaluation of the same {name}", "evaluate all radii alike")
+        if own["classifier"]["stochastic"] or not summary["reliable"]:
+            return Larger(larger)
+    except (KeyError, TypeError) as error:
+        raise IDCError(folder, "a whole result of idc evaluate", "remove it and evaluate again") from error
+    lines = records.read_lines(folder, LINES, "evaluate")
+    if len(lines) < held["data"]["images"]:
+        raise IDCError(folder, f"{held['data']['images']} finished images", "finish the larger radius first")
+    stood = [line["id"] for line in lines if line["robust"][0] == line["draws"]]
+    # Others at each radius, so that no image is spared at all of them by its place.
+    stood.sort(key=lambda image: derive_seed(own["seed"], "nested", f"{radius:.9g}", image))
+    checked = -(-len(stood) // CHECKED)
+    return Larger(larger, frozenset(stood[checked:]), frozenset(stood[:checked]))
 
 
-def _but_radius(protocol: Any) -> Any:
-    """A protocol's record without its threats."""
-    if isinstance(protocol, dict):
-        return {name: _but_radius(value) for name, value in protocol.items() if name != "threat"}
-    return [_but_radius(value) for value in protocol] if isinstance(protocol, list) else protocol
+def _but_radius(record: Any) -> Any:
+    """A record without the radius of its threats."""
+    if isinstance(record, dict):
+        return {name: _but_radius(value) for name, value in record.items() if name != "eps"}
+    return [_but_radius(value) for value in record] if isinstance(record, list) else record
+
+
+def note(out: Path, larger: Larger) -> None:
+    """Note in ``out`` what its evaluation leaves out; it is then continued so."""
+    write_json(out / _FILE, {"eps": larger.eps, "spared": sorted(larger.spared), "checked": sorted(larger.checked)})
+
+
+def held_in(out: Path) -> Larger | None:
+    """What ``note`` noted in ``out``; None if nothing."""
+    if not (out / _FILE).exists():
+        return None
+    held = records.read_json(out / _FILE, "remove the folder and evaluate again")
+    return Larger(held["eps"], frozenset(held["spared"]), frozenset(held["checked"]))
 
 
 def nested_check(lines: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
@@ -77,9 +101,10 @@ def nested_check(lines: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
     checked = [line for line in lines if line.get("larger") == "checked"]
     if not checked:
         return
-    fell = sum(line["robust"][1] != line["class"] for line in checked)
+    fell = sum(line["robust"][0] < line["draws"] for line in checked)
+    spared = sum(line.get("larger") == "spared" for line in lines)
     yield Finding(
         "what stood at a larger radius stands", not fell,
-        f"{fell} of {len(checked)} images fell at this radius that had withstood a larger one",
+        f"{fell} of {len(checked)} images fell that had withstood a larger radius; {spared} more were not attacked",
         "attack at each radius anew (nested: false): larger steps miss what smaller ones find",
     )  # fmt: skip

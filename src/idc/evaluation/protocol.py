@@ -23,7 +23,8 @@ class Protocol:
         attacks: by name, in the order in which they run.
         draws: of the noise by which a stochastic model is judged on each point; a deterministic one is asked once.
         adaptive: whether the attacks are made for the model; otherwise the result is marked as an upper bound.
-        gate: an image with no right draw left is not attacked further: nothing can get worse for it.
+        gate: an image with no right draw left is not attacked further: nothing can get worse for it. Such a protocol's
+            attacks take their radius from ``threat`` alone, so that those of two radii are the same otherwise.
         sanity: images on which the sanity checks run; 0 for none.
     """
 

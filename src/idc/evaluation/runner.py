@@ -153,8 +153,7 @@ class Runner:
 
     def settings(self) -> dict[str, Any]:
         """All that the result depends on."""
-        larger = {"larger": self.larger.settings()} if self.larger else {}
-        return larger | {
+        return {
             "protocol": self.protocol.to_dict(),
             "data": self.problem.about | {"images": len(self.problem)},
             "seed": self.seed,
@@ -231,7 +230,12 @@ class Runner:
         if index == 0:
             pictures = {"images": images[:PICTURES], "worst": block.worst[:PICTURES], "ids": ids[:PICTURES]}
             self._save(self.out / "first.safetensors", pictures)
-        cost = {"block": index, "images": len(ids), "seconds": block.seconds, "flags": target.tally.flags}
+        cost = {
+            "block": index,
+            "images": int(block.attacked.sum()),
+            "seconds": block.seconds,
+            "flags": target.tally.flags,
+        }
         cost |= target.tally.counts()
         records.append(self.out / f"{COSTS}-{self.rank}.jsonl", [cost])
         records.append(self.out / f"{LINES}-{self.rank}.jsonl", lines)

@@ -294,10 +294,11 @@ def lines_checks(lines: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
     """Checks of finished lines: Square must not break more than 0.2 points of what the white-box attacks left."""
     if not lines or "square" not in lines[0]["attacks"]:
         return
+    lines = [line for line in lines if line.get("larger") != "spared"]  # Square was not asked of these
     broken = sum(line["worst"] == "square" and _majority_fell(line) for line in lines)
-    figure = broken / len(lines)
+    figure = broken / max(1, len(lines))
     yield Finding(
-        "black-box no stronger than white-box", figure <= max(0.002, 1 / len(lines)),
+        "black-box no stronger than white-box", figure <= max(0.002, 1 / max(1, len(lines))),
         f"Square broke {share(figure)} more of {len(lines)} images",
         "the white-box attacks are lost in masked gradients: give a surrogate",
     )  # fmt: skip

@@ -27,8 +27,8 @@ def summarise_lines(lines: Sequence[Line], class_names: Sequence[str]) -> dict[s
     Returns:
         ``clean``, ``noise`` (random noise of the attacks' size) and ``robust`` (the worst point that any attack found
         for each image, judged afresh), each with ``mean``, ``majority``, ``worst_of_n``; ``attacks``, the same for each
-        one; ``spared``, how many were not attacked since they withstood a larger radius; ``single_draw``, robust as
-        the paper counts it; ``confusion``, rows true, columns the vote under attack.
+        one; ``images_spared``, how many were not attacked since they withstood a larger radius; ``single_draw``, robust
+        as the paper counts it; ``confusion``, rows true, columns the vote under attack.
     """
     classes, draws = [line["class"] for line in lines], lines[0]["draws"]
 
@@ -59,7 +59,7 @@ def summarise_lines(lines: Sequence[Line], class_names: Sequence[str]) -> dict[s
         "confusion": _confusion(lines, len(class_names)),
         "class_names": list(class_names),
         "images": len(lines),
-        "spared": spared,
+        "images_spared": spared,
         "draws": draws,
     }
 

@@ -56,8 +56,8 @@ def _text(row: dict[str, Any], protocol: str) -> list[str]:
     if own is None:
         return ["", "", ""]
     mark = "" if own["reliable"] else " (unreliable)"
-    if own.get("spared"):
-        mark += f" ({own['spared']} spared)"
+    if own.get("images_spared"):
+        mark += f" ({own['images_spared']} spared)"
     worst = share(own["robust"]["worst_of_n"]) if row["stochastic"] else ""
     return [share(own["robust"]["mean"]) + mark, worst, f"{own['seconds']:.3g}"]
 
@@ -77,7 +77,7 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
             cells += _text(row, p)
         where = ", ".join(own["folder"] for own in row["protocols"].values())
         lines.append(f"| {' | '.join([*cells, str(row['images']), row['training'] or '', where])} |")
-    if any(own.get("spared") for row in rows for own in row["protocols"].values()):
+    if any(own.get("images_spared") for row in rows for own in row["protocols"].values()):
         lines += ["", SPARED]
     return "\n".join(lines) + "\n"
 
@@ -99,7 +99,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
             writer.writerow([
                 row["name"], row["model"], row["data"], row["split"], row["norm"], row["eps"], protocol, row["images"],
                 own["draws"], row["parameters"], row["flops"], row["evaluations"], clean["mean"], clean["low"],
-                clean["high"], *shares, own["seconds"], own["reliable"], own.get("spared", 0),
+                clean["high"], *shares, own["seconds"], own["reliable"], own.get("images_spared", 0),
                 row["training"], own["folder"],
             ])  # fmt: skip
     return buffer.getvalue()

@@ -1,8 +1,5 @@
 """Optimiser, learning-rate schedule, averaged weights and precision of a recipe."""
 
-import os
-import shutil
-from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -11,7 +8,7 @@ from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from idc.errors import IDCError
-from idc.hardware import uses_bf16
+from idc.hardware import can_compile, uses_bf16
 from idc.training.settings import LONG, Settings
 
 
@@ -105,13 +102,7 @@ def resolve_precision(recipe: Settings, device: torch.device) -> bool:
 
 
 def compiles(recipe: Settings, device: torch.device, steps: int) -> bool:
-    """Whether a run of so many steps compiles its network: as the recipe says, else where it pays and can be done:
-    for a GPU, torch writes kernels for Triton and launchers for a C compiler."""
+    """Whether a run of so many steps compiles its network: as the recipe says, else where it pays and can be done."""
     if recipe.compile is not None:
         return recipe.compile
-    return device.type == "cuda" and steps >= LONG and _has_compilers()
-
-
-def _has_compilers() -> bool:
-    names = (os.environ.get("CC", "cc"), "gcc", "clang")
-    return find_spec("triton") is not None and any(shutil.which(name) for name in names)
+    return device.type == "cuda" and steps >= LONG and can_compile(device)

@@ -14,7 +14,6 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from itertools import product
 from pathlib import Path
 
 from common import CORES, alone, together, write
@@ -81,7 +80,7 @@ def compare(name: str) -> None:
     comparison = read_comparison(file)  # its mistakes are told once, not by every process
     if name == "digits":
         # The dearest are the last of the file; begun first, they do not keep the others waiting.
-        parts = product(reversed(comparison.entries), comparison.protocols)
+        parts = [(entry, p) for entry in reversed(comparison.entries) for p in comparison.protocols_of(entry)]
         with ThreadPoolExecutor(CORES) as pool:
             begun = [pool.submit(start_part, name, entry.name, protocol) for entry, protocol in parts]
             for part in as_completed(begun):

@@ -7,10 +7,12 @@ import pytest
 import torch
 
 from conftest import save_digits_model
+from idc import comparing
 from idc.comparing import compare, read_comparison
 from idc.errors import IDCError
 from idc.peers.cnn import CNN, CNNConfig
 from idc.report.comparison import markdown, published, read_rows, write_comparison
+from idc.report.results import read_results
 
 YAML = """
 data: digits
@@ -118,6 +120,9 @@ def test_published_figures_are_apart(done):
         ("data: digits\neps: 0.1\nprotocol: pgd\nmodels: {a: {model: b, visits: x}}", "timesteps"),
         ("data: digits\neps: 0.1\nprotocol: pgd\nmodels: {a: {model: b, one_step: 'no'}}", "true or false"),
         ("data: digits\neps: 0.1\nprotocols: []\nmodels: {a: b}", "protocols"),
+        ("data: digits\neps: [0.1, 0.10]\nprotocol: pgd\nmodels: {a: b}", "once"),
+        ("data: digits\neps: 0.1\nprotocols: [pgd, pgd]\nmodels: {a: b}", "once"),
+        ("data: digits\neps: 0.1\nprotocol: pgd\nnested: 'yes'\nmodels: {a: b}", "true or false"),
     ],
 )  # fmt: skip
 def test_what_is_no_comparison(text, word, tmp_path):
@@ -130,7 +135,7 @@ def test_what_is_no_comparison(text, word, tmp_path):
     ("change", "word"),
     [
         (("  CNN:", "  Lost: ./nowhere\n  CNN:"), "nowhere"), (("pgd]", "papre]"), "papre"), (("0.1]", "8]"), "eps"),
-        (("training: by hand", "one_step: true"), "one-step"),
+        (("training: by hand", "one_step: true"), "one-step"), (("training: by hand", "protocols: [x]"), "'x'"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_told_before_anything_runs(file, tmp_path, change, word):
@@ -138,3 +143,38 @@ def test_a_mistake_is_told_before_anything_runs(file, tmp_path, change, word):
     with pytest.raises(IDCError, match=word):
         compare(read_comparison(tmp_path / "c.yaml"), tmp_path / "out", say=lambda text: None)
     assert not (tmp_path / "out").exists()
+
+
+def test_images_of_one_size(file, tmp_path):
+    """An eps is another threat on other pixels."""
+    torch.manual_seed(0)
+    names = tuple("0123456789")
+    CNN(CNNConfig("preact-resnet18", 10, (1, 16, 16), width=2, class_names=names)).save_pretrained(tmp_path / "large")
+    (tmp_path / "c.yaml").write_text(file.read_text() + f"  large: {tmp_path / 'large'}\n")
+    with pytest.raises(IDCError, match="1x16x16"):
+        compare(read_comparison(tmp_path / "c.yaml"), tmp_path / "out", say=lambda text: None)
+
+
+def test_protocols_of_its_own_and_tables_as_it_goes(file, tmp_path, monkeypatch):
+    """A model may have fewer protocols; what is done when another fails is in the tables, and in a report."""
+    text = file.read_text().replace("[0.05, 0.1]", "[0.05]").replace("training: by hand", "protocols: [pgd]")
+    (tmp_path / "c.yaml").write_text(text)
+    plain = comparing.evaluate
+
+    def failing(request, *rest, **settings):
+        if "cnn" in request.model:
+            raise RuntimeError("broken")
+        return plain(request, *rest, **settings)
+
+    monkeypatch.setattr(comparing, "evaluate", failing)
+    with pytest.raises(RuntimeError):
+        compare(read_comparison(tmp_path / "c.yaml"), tmp_path / "out", say=lambda text: None)
+    assert "IDC, tiny" in (tmp_path / "out" / "table.md").read_text()
+    monkeypatch.undo()
+    rows = compare(read_comparison(tmp_path / "c.yaml"), tmp_path / "out", say=lambda text: None)
+    assert [list(row["protocols"]) for row in rows] == [["clean", "pgd"], ["pgd"]]
+    write_comparison(tmp_path / "out")
+    results, _ = read_results([tmp_path / "out"])
+    assert [result.protocol for result in results] == ["clean", "pgd", "pgd"]
+    with pytest.raises(IDCError, match="a folder of a result"):
+        read_results([tmp_path / "nowhere"])

@@ -13,7 +13,7 @@ from idc.errors import IDCError
 from idc.evaluating import build, evaluate
 from idc.files import make_folder, write_json
 from idc.opening import Request, open_both, parse_eps
-from idc.report.comparison import read_rows
+from idc.report.comparison import read_rows, write_tables
 from idc.report.results import eps_text
 
 
@@ -39,11 +39,19 @@ _EACH: dict[str, _Kind] = {
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One model of a comparison: its name in the table, how it was trained, and what is asked of it."""
+    """One model of a comparison.
+
+    Args:
+        name: in the table.
+        request: what is asked of it.
+        training: a remark on how it was trained.
+        protocols: its own, if they are not those of all.
+    """
 
     name: str
     request: Request
     training: str | None = None
+    protocols: tuple[str, ...] = ()
 
     @property
     def folder(self) -> str:
@@ -65,6 +73,10 @@ class Comparison:
     eps: tuple[float, ...]
     nested: bool = False
 
+    def protocols_of(self, entry: Entry) -> tuple[str, ...]:
+        """By which protocols a model is evaluated."""
+        return entry.protocols or self.protocols
+
 
 def read_comparison(file: Path) -> Comparison:
     """A comparison from YAML: ``data``, ``protocols``, ``eps``, what else holds for all, and ``models``, each a name
@@ -84,7 +96,7 @@ def read_comparison(file: Path) -> Comparison:
     models = given.pop("models", None) if isinstance(given, dict) else None
     if not isinstance(models, dict) or not models:
         raise IDCError(file, "models: with a name and a model for each", "write models: {IDC: idc-nano-cifar10}")
-    protocols = [*_listed(given.pop("protocols", None)), *_listed(given.pop("protocol", None))]
+    protocols = _protocols(given)
     eps = [parse_eps(value) for value in _listed(given.pop("eps", None))]
     nested = given.pop("nested", False)
     if not isinstance(nested, bool):
@@ -92,10 +104,13 @@ def read_comparison(file: Path) -> Comparison:
     _check(given, _ALL, f"in {file}", ("models", "protocols", "eps", "nested"))
     if not eps or not protocols or "data" not in given:
         raise IDCError(file, "data:, eps: and protocols:", "add what is missing, such as eps: [0.1, 0.2]")
+    for name, values in (("eps", eps), ("protocols", protocols)):
+        if len(set(values)) < len(values):
+            raise IDCError(f"{name} in {file}", "each value once", "remove the second")
     entries = tuple(_entry(file, str(name), value, given) for name, value in models.items())
     if len({e.folder for e in entries}) < len(entries):
         raise IDCError(file, "a different name for each model", "rename one")
-    return Comparison(entries, tuple(map(str, protocols)), tuple(eps), nested)
+    return Comparison(entries, protocols, tuple(eps), nested)
 
 
 def _unique(loader: type) -> Any:
@@ -115,6 +130,11 @@ def _listed(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list) else [] if value is None else [value]
 
 
+def _protocols(given: dict[str, Any]) -> tuple[str, ...]:
+    """Take them out of ``given``, under either name."""
+    return tuple(str(p) for name in ("protocols", "protocol") for p in _listed(given.pop(name, None)))
+
+
 def _check(given: dict[Any, Any], known: dict[str, _Kind], where: str, besides: tuple[str, ...] = ()) -> None:
     for key, value in given.items():
         if key not in known:
@@ -126,13 +146,14 @@ def _check(given: dict[Any, Any], known: dict[str, _Kind], where: str, besides: 
 
 def _entry(file: Path, name: str, value: Any, common: dict[str, Any]) -> Entry:
     own = dict(value) if isinstance(value, dict) else {"model": value}
-    _check(own, _EACH, f"of {name} in {file}")
+    protocols = _protocols(own)
+    _check(own, _EACH, f"of {name} in {file}", ("protocols",))
     if "model" not in own:
         raise IDCError(f"{name} in {file}", "a model: a folder, a peer's name or package.module:factory", "add it")
     training = own.pop("training", None)
     if "visits" in own:
         own["visits"] = tuple(own["visits"])
-    return Entry(name, Request(**common | own), training)
+    return Entry(name, Request(**common | own), training, protocols)
 
 
 def compare(comparison: Comparison, out: Path, *, say: Callable[[str], object] = print) -> list[dict[str, Any]]:
@@ -145,15 +166,20 @@ def compare(comparison: Comparison, out: Path, *, say: Callable[[str], object] =
     Raises:
         IDCError: if a model or the data cannot be opened; before anything is evaluated.
     """
+    shapes = set()
     for entry in comparison.entries:
         _, images = open_both(entry.request, torch.device("cpu"))
-        for protocol, eps in product(comparison.protocols, comparison.eps):
+        for protocol, eps in product(comparison.protocols_of(entry), comparison.eps):
             build(replace(entry.request, protocol=protocol, eps=eps), images)
+        shapes.add(images.shape)
+        if len(shapes) > 1:  # an eps is another threat on other pixels
+            own, others = ("x".join(map(str, shape)) for shape in (images.shape, (shapes - {images.shape}).pop()))
+            raise IDCError(f"{entry.name}: images of {own}", f"{others}, as for the others", "compare it by itself")
     first = True
     # The largest radius comes first: a nested comparison builds on it.
     for eps, entry in product(sorted(comparison.eps, reverse=True), comparison.entries):
         found = {}
-        for protocol in comparison.protocols:
+        for protocol in comparison.protocols_of(entry):
             if summary := evaluate_one(comparison, entry, protocol, eps, out, say=say):
                 found[protocol] = (str(_place(entry, protocol, eps)), summary)
         first = bool(found)
@@ -194,6 +220,7 @@ def _keep(out: Path, row: dict[str, Any]) -> None:
     held = read_rows(out) if (out / "compare.json").exists() else []
     rows = [r for r in held if (r["name"], r["eps"]) != (row["name"], row["eps"])]
     write_json(out / "compare.json", {"rows": [*rows, row]})
+    write_tables(out)
 
 
 def _row(entry: Entry, eps: float, found: dict[str, tuple[str, dict[str, Any]]]) -> dict[str, Any]:

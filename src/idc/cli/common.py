@@ -19,7 +19,10 @@ err = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)  # mist
 
 DATA_HELP = "digits (the default) | image folder by class | parquet file or folder | hub id"
 SAVED_HELP = "a model's folder, a run's folder, a name of idc models, or a hub id"
-MODEL_HELP = f"{SAVED_HELP}; or package.module:factory for your own nn.Module"
+MODEL_HELP = (
+    f"{SAVED_HELP}; a peer: pyautoattack-resnet18, diffpure:..., zdc:..., rdc:... (see docs/peers.md); "
+    "or package.module:factory for your own nn.Module"
+)
 Data = Annotated[str, typer.Option("--data", help="digits | image folder by class | parquet file or folder | hub id")]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
 ImageSize = Annotated[int | None, typer.Option("--image-size", help="resize to this; default: the data's own")]

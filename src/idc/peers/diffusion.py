@@ -4,6 +4,7 @@ x_t = sqrt(a_t) x_0 + sqrt(1 - a_t) eps with a_t the product of 1 - beta up to t
 and the samplers are those of ``diffusers``.
 """
 
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -223,7 +224,9 @@ def _from_diffusers(source: str) -> Diffusion:
 def _parts(source: str, unet: dict[str, str], scheduler: dict[str, str], options: dict[str, Any]) -> tuple[Any, Any]:
     from diffusers import DDPMScheduler, UNet2DModel
 
-    return (
-        UNet2DModel.from_pretrained(source, use_safetensors=True, **unet, **options),
-        DDPMScheduler.from_pretrained(source, **scheduler, **options),
-    )
+    with warnings.catch_warnings():  # of an argument that diffusers gives the hub's library
+        warnings.filterwarnings("ignore", message="The `local_dir_use_symlinks` argument", category=UserWarning)
+        return (
+            UNet2DModel.from_pretrained(source, use_safetensors=True, **unet, **options),
+            DDPMScheduler.from_pretrained(source, **scheduler, **options),
+        )

@@ -114,15 +114,19 @@ def figure(rows: Sequence[dict[str, Any]], *, with_published: bool = False) -> F
     drawn = Figure(figsize=(6.6, 0.6 + 3.9 * len(sizes)))
     colours = {n: COLOURS[i % len(COLOURS)] for i, n in enumerate(dict.fromkeys(row["name"] for row in rows))}
     largest = max(row["flops"] for row in rows) or 1
+    counts = {row["images"] for row in rows}
     for index, eps in enumerate(sizes):
         axes = drawn.add_subplot(len(sizes), 1, index + 1)
         for row in (r for r in rows if r["eps"] == eps):
             for protocol, own in row["protocols"].items():
-                _circle(axes, row, own, colours[row["name"]], largest, full=protocol == strongest)
+                named = protocol == (strongest if strongest in row["protocols"] else next(iter(row["protocols"])))
+                name = row["name"] if len(counts) == 1 else f"{row['name']}, n = {row['images']}"
+                full = protocol == strongest
+                _circle(axes, row, own, colours[row["name"]], largest, name if named else None, full=full)
         if with_published and comparable(rows, eps):
             _published(axes)
         flops_scale(axes)
-        axes.set(ylabel="robust accuracy, %", ylim=(-4, 104))
+        axes.set(ylabel="robust accuracy, %", ylim=(-8, 104))
         own = [r for r in rows if r["eps"] == eps]
         images = ", ".join(map(str, sorted({r["images"] for r in own})))
         axes.set_title(f"{own[0]['data']} {own[0]['split']}, {own[0]['norm']} eps {own[0]['eps_text']}, n = {images}; "
@@ -153,14 +157,16 @@ def _published(axes: Axes) -> None:
                       va="center", fontsize=5, color="#666666")  # fmt: skip
 
 
-def _circle(axes: Axes, row: dict[str, Any], own: dict[str, Any], colour: str, largest: float, *, full: bool) -> None:
+def _circle(
+    axes: Axes, row: dict[str, Any], own: dict[str, Any], colour: str, largest: float, name: str | None, *, full: bool
+) -> None:
     x, y = row["flops"] / 1e9, own["robust"]["mean"]
     mean = 100 * y["mean"]
     bars = [[max(0.0, mean - 100 * y["low"])], [max(0.0, 100 * y["high"] - mean)]]
     axes.errorbar([x], [mean], yerr=bars, fmt="none", ecolor=colour, alpha=0.6)
     area = 40 + 400 * row["flops"] / largest
     axes.scatter([x], [mean], s=area, facecolors=colour if full else "none", edgecolors=colour, alpha=0.7,
-                 label=row["name"] if full else None)  # fmt: skip
+                 label=name)  # fmt: skip
 
 
 def write_comparison(folder: Path, *, with_published: bool = False) -> list[Path]:
@@ -170,13 +176,19 @@ def write_comparison(folder: Path, *, with_published: bool = False) -> list[Path
         IDCError: if the comparison is missing or malformed.
     """
     try:
-        rows = read_rows(folder)
-        texts = {"table.md": markdown(rows), "table.csv": table(rows)}
-        drawn = figure(rows, with_published=with_published)
+        written = write_tables(folder)
+        drawn = figure(read_rows(folder), with_published=with_published)
     except (KeyError, TypeError, IndexError, ValueError) as error:
         raise IDCError(folder / "compare.json", f"a whole comparison (at {error!r})", "compare again") from error
-    for name, text in (texts | {"figure.svg": figures.svg(drawn)}).items():
-        write_text(folder / name, text)
+    write_text(folder / "figure.svg", figures.svg(drawn))
     with whole_file(folder / "figure.png") as part:
         part.write_bytes(figures.png(drawn, dpi=150))
-    return [folder / name for name in (*texts, "figure.svg", "figure.png")]
+    return [*written, folder / "figure.svg", folder / "figure.png"]
+
+
+def write_tables(folder: Path) -> list[Path]:
+    """Write ``table.md`` and ``table.csv`` of the rows that ``compare.json`` has so far."""
+    rows = read_rows(folder)
+    for name, text in {"table.md": markdown(rows), "table.csv": table(rows)}.items():
+        write_text(folder / name, text)
+    return [folder / "table.md", folder / "table.csv"]

@@ -83,7 +83,7 @@ def read_result(folder: Path) -> Result:
     Raises:
         IDCError: if its summary is missing, damaged or of another kind.
     """
-    remedy = "give folders of finished runs of idc evaluate, sweep or certify"
+    remedy = "give folders of finished runs of idc evaluate, compare, sweep or certify"
     summary = read_json(folder / "summary.json", remedy)
     missing = [k for k in _NEEDED if not isinstance(summary, dict) or k not in summary]
     if missing:
@@ -113,12 +113,17 @@ def read_certificates(folders: Sequence[Path]) -> list[dict[str, Any]]:
 
 
 def read_results(folders: Sequence[Path]) -> tuple[list[Result], list[dict[str, Any]]]:
-    """Evaluations, and sweeps with the evaluations they are made of, from folders of either; folders of ``idc certify``
-    are left to ``read_certificates``."""
+    """Evaluations, those of comparisons and sweeps too, and the sweeps, from folders of any of them; folders of ``idc
+    certify`` are left to ``read_certificates``."""
     results: list[Result] = []
     sweeps: list[dict[str, Any]] = []
     for folder in folders:
-        if (folder / "sweep.json").exists():
+        if not folder.is_dir():
+            raise IDCError(folder, "a folder of a result", "check the path")
+        if (folder / "compare.json").exists():
+            rows = read_json(folder / "compare.json", "run idc compare again")["rows"]
+            results += [read_result(folder / own["folder"]) for row in rows for own in row["protocols"].values()]
+        elif (folder / "sweep.json").exists():
             sweep = read_json(folder / "sweep.json", "run idc sweep again")
             sweeps.append(sweep)
             results += [read_result(folder / f"{sweep['setting']}-{row['text']}") for row in sweep["rows"]]

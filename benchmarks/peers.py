@@ -1,10 +1,10 @@
 """Train every system of the comparison on the digits, then compare them: what `make peers` runs.
 
-    python benchmarks/peers.py [digits|cifar] [--stage train|compare]
+    python benchmarks/peers.py [digits|cifar|robust] [--stage train|compare]
 
 Trainings run side by side, one thread each, into runs/peers; so do the digits' evaluations, a process for each model
-and protocol. The images of `cifar`, which are more, are shared out over the processes instead; what it compares is
-trained by hand. All of it is resumable. The comparison is that of benchmarks/peers-NAME.yaml; its table goes to
+and protocol. The images of the others, which are more, are shared out over the processes instead; what they compare
+is trained by hand. All of it is resumable. The comparison is that of benchmarks/peers-NAME.yaml; its table goes to
 benchmarks/results/peers-NAME.json.
 """
 
@@ -52,7 +52,7 @@ def trained_in(name: str) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", choices=["digits", "cifar"], nargs="?", default="digits")
+    parser.add_argument("name", choices=["digits", "cifar", "robust"], nargs="?", default="digits")
     parser.add_argument("--stage", choices=["all", "train", "compare"], default="all")
     parser.add_argument("--only", nargs=2, metavar=("MODEL", "PROTOCOL"), help="evaluate this part in this process")
     given = parser.parse_args()

@@ -174,7 +174,7 @@ def costs() -> list[str]:
 
 def _comparisons() -> list[tuple[dict, str]]:
     """The results of comparisons that there are, and what they are of."""
-    about = {"digits": "digits test", "cifar": f"{CIFAR} test"}
+    about = {"digits": "digits test", "cifar": f"{CIFAR} test", "robust": f"{CIFAR} test"}
     files = {RESULTS / f"peers-{name}.json": text for name, text in about.items()}
     return [(read(file), text) for file, text in files.items() if file.exists()]
 

@@ -19,7 +19,6 @@ from pathlib import Path
 from common import CORES, alone, together, write
 
 from idc.comparing import evaluate_one, read_comparison
-from idc.memory import keep_freed_memory
 from idc.report.comparison import read_rows, write_comparison
 
 RUNS = Path("runs/peers")
@@ -111,7 +110,6 @@ def start_part(name: str, model: str, protocol: str) -> None:
 
 def evaluate_part(name: str, model: str, protocol: str) -> None:
     """One model under one protocol, at every radius."""
-    keep_freed_memory()
     file, out = plan(name)
     comparison = read_comparison(file)
     entry = next(entry for entry in comparison.entries if entry.name == model)

@@ -19,7 +19,6 @@ from idc.attacks.objective import CrossEntropy
 from idc.attacks.target import ANSWER, Target
 from idc.bridge import Bridge
 from idc.loss import bridge_loss
-from idc.memory import keep_freed_memory
 from idc.noise import Streams
 from idc.profiling import preset_model
 
@@ -50,7 +49,6 @@ def works(device: torch.device, *, batch: int, draws: int, K: int, size: int) ->
 
 
 def main() -> None:
-    keep_freed_memory()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     rows = []
     for name, values in CURVES.items():

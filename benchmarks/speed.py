@@ -39,7 +39,6 @@ from idc.evaluation.protocol import build_protocol
 from idc.evaluation.runner import Problem, Runner
 from idc.hardware import bf16_pays, can_compile
 from idc.loss import bridge_loss
-from idc.memory import keep_freed_memory
 from idc.noise import Streams
 from idc.profiling import peak_cpu_bytes, preset_model
 from idc.training.bridging import Bridging
@@ -329,7 +328,6 @@ def main() -> None:
     parser.add_argument("--data", help="CIFAR-10 for idc-nano-cifar10: a parquet folder or hub id; none: left out")
     parser.add_argument("--name", default="speed-cpu")
     args = parser.parse_args()
-    keep_freed_memory()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     rates, rows = Rates(device), []
     with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""What benchmarks share: how freed memory is treated, processes, and figures with the hardware they were measured on."""
+"""What benchmarks share: kept memory, processes, and figures with the hardware they were measured on."""
 
 import argparse
 import json

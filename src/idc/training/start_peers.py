@@ -56,6 +56,8 @@ def start_cnn(
     config = CNNConfig(arch, train.num_classes, train.shape, width, train.class_names)
     with fresh_weights(chosen):
         model = CNN(config)
+    attacked = f" against {chosen.norm} attacks of {chosen.eps:.3g}" if chosen.adversarial else ""
+    say(f"{arch}, method {chosen.method}{attacked}: {len(train)} images")
     about = {"data": data, "arch": arch, "width": config.width}
     objective = Classifying(model, chosen)
     return run_training(objective, chosen, train, validation, out, resume=resume, about=about, say=say)

@@ -9,12 +9,14 @@ from safetensors.torch import load_file
 from idc import IDC, data
 from idc.demo import EPS, run_demo
 
+TESTED = 100
+
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
     out = tmp_path_factory.mktemp("demo")
     said: list[str] = []
-    page = run_demo(out, epochs=2, say=said.append)
+    page = run_demo(out, epochs=2, limit=TESTED, say=said.append)
     return out, page, said
 
 
@@ -24,10 +26,10 @@ def records(demo):
 
 
 def test_figures_are_the_models(demo, records):
-    test = data.load("digits", split="test")
+    test = data.load("digits", split="test", limit=TESTED)
     model = IDC.from_pretrained(demo[0] / "run")
     right = model.predict(test.images.float() / 255, visits=(3,)).classes == test.labels
-    assert records["clean"]["one_step"]["n"] == len(test) == records["data"]["test"]
+    assert records["clean"]["one_step"]["n"] == len(test) == records["data"]["test"] == TESTED
     assert records["clean"]["one_step"]["mean"] == pytest.approx(right.float().mean().item())
     assert records["model"]["parameters"] == sum(p.numel() for p in model.parameters())
 
@@ -61,5 +63,5 @@ def test_page_and_words(demo, records):
 def test_a_demo_that_was_finished_is_not_trained_again(demo):
     out, page, _ = demo
     weights = (out / "run" / "best" / "model.safetensors").stat().st_mtime_ns
-    assert run_demo(out, epochs=2, say=lambda _: None) == page
+    assert run_demo(out, epochs=2, limit=TESTED, say=lambda _: None) == page
     assert (out / "run" / "best" / "model.safetensors").stat().st_mtime_ns == weights

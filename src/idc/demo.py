@@ -149,13 +149,21 @@ def _records(model: IDC, run: Path, splits: dict[str, ImageSet], seed: int, summ
     }
 
 
-def run_demo(out: Path, *, seed: int = 0, epochs: float | None = None, say: Callable[[str], object] = print) -> Path:
+def run_demo(
+    out: Path,
+    *,
+    seed: int = 0,
+    epochs: float | None = None,
+    limit: int | None = None,
+    say: Callable[[str], object] = print,
+) -> Path:
     """Train, attack and report; what ``idc demo`` does. An interrupted demo goes on where it stopped.
 
     Args:
         out: folder for ``run/`` (the training run), ``demo.json``, ``pictures.safetensors`` and ``report.html``.
         seed: of weights, order, noise and attack.
         epochs: of training; by default the recipe's, which reach full accuracy.
+        limit: attack so many test images, balanced by class; by default all.
         say: takes a line for the user.
 
     Returns:
@@ -175,7 +183,8 @@ def run_demo(out: Path, *, seed: int = 0, epochs: float | None = None, say: Call
     if result.stopped:
         raise IDCError(out, "a whole training run (this one was interrupted)", "run idc demo again: it goes on")
     model = IDC.from_pretrained(out / "run" / "best")
-    splits = {name: datasets.load("digits", split=name) for name in ("train", "validation", "test")}
+    splits = {name: datasets.load("digits", split=name) for name in ("train", "validation")}
+    splits["test"] = datasets.load("digits", split="test", limit=limit)
     summary = json.loads((out / "run" / "summary.json").read_text(encoding="utf-8"))
     say(f"attacking {len(splits['test'])} test images with PGD-20 at eps {', '.join(map(str, EPS))} ...")
     records = _records(model, out / "run", splits, seed, summary)

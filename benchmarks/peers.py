@@ -19,7 +19,8 @@ from pathlib import Path
 from common import CORES, alone, together, write
 
 from idc.comparing import evaluate_one, read_comparison
-from idc.report.comparison import read_rows, write_comparison
+from idc.report.comparison import write_comparison
+from idc.report.results import read_rows
 
 RUNS = Path("runs/peers")
 RECIPES = Path(__file__).parents[1] / "recipes"

@@ -11,8 +11,8 @@ from idc import comparing
 from idc.comparing import compare, read_comparison
 from idc.errors import IDCError
 from idc.peers.cnn import CNN, CNNConfig
-from idc.report.comparison import markdown, published, read_rows, write_comparison
-from idc.report.results import read_results
+from idc.report.comparison import markdown, published, write_comparison
+from idc.report.results import read_results, read_rows
 
 YAML = """
 data: digits

@@ -13,8 +13,8 @@ from idc.errors import IDCError
 from idc.evaluating import build, evaluate
 from idc.files import make_folder, write_json
 from idc.opening import Request, open_both, parse_eps
-from idc.report.comparison import read_rows, write_tables
-from idc.report.results import eps_text
+from idc.report.comparison import write_tables
+from idc.report.results import eps_text, read_rows
 
 
 def _at_least(least: int) -> Callable[[Any], bool]:

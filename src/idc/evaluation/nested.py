@@ -20,7 +20,7 @@ from idc.files import write_json
 from idc.noise import derive_seed
 
 CHECKED = 8
-LINES = "images"  # of the runner's records
+LINES = "images"  # the runner's records, a line an image
 _FILE = "larger.json"
 
 

@@ -21,6 +21,7 @@ from idc import records
 from idc.attacks.target import Target
 from idc.errors import IDCError
 from idc.evaluation.block import Block
+from idc.evaluation.nested import LINES as LINES
 from idc.evaluation.nested import Larger
 from idc.evaluation.protocol import Protocol
 from idc.evaluation.published import published
@@ -30,7 +31,7 @@ from idc.types import Classifier
 
 BLOCK = 128  # large, so that the adaptive attack's groups of like images fill a call
 PICTURES = 8  # images of the first block that are kept for the report
-LINES, COSTS, KEPT = "images", "costs", "adversarial"
+COSTS, KEPT = "costs", "adversarial"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -13,29 +13,16 @@ from matplotlib.figure import Figure
 
 from idc.errors import IDCError
 from idc.files import whole_file, write_text
-from idc.records import read_json
 from idc.report import figures
 from idc.report.curves import COLOURS, flops_scale
 from idc.report.html import share
+from idc.report.results import read_rows
 
 _PUBLISHED_EPS = 8 / 255
 SPARED = (
     "Spared: not attacked at this eps, having withstood the same attacks at a larger one; one in eight was attacked "
     "all the same, as a check."
 )
-
-
-def read_rows(folder: Path) -> list[dict[str, Any]]:
-    """The rows of ``idc compare``'s result.
-
-    Raises:
-        IDCError: if there are none.
-    """
-    held = read_json(folder / "compare.json", "give a folder of idc compare")
-    rows: list[dict[str, Any]] = held.get("rows", []) if isinstance(held, dict) else []
-    if not rows:
-        raise IDCError(folder, "a comparison with results", "run idc compare")
-    return rows
 
 
 def protocols(rows: Sequence[dict[str, Any]]) -> list[str]:

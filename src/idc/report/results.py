@@ -112,6 +112,19 @@ def read_certificates(folders: Sequence[Path]) -> list[dict[str, Any]]:
     return found
 
 
+def read_rows(folder: Path) -> list[dict[str, Any]]:
+    """The rows of ``idc compare``'s result.
+
+    Raises:
+        IDCError: if there are none.
+    """
+    held = read_json(folder / "compare.json", "give a folder of idc compare")
+    rows: list[dict[str, Any]] = held.get("rows", []) if isinstance(held, dict) else []
+    if not rows:
+        raise IDCError(folder, "a comparison with results", "run idc compare")
+    return rows
+
+
 def read_results(folders: Sequence[Path]) -> tuple[list[Result], list[dict[str, Any]]]:
     """Evaluations, those of comparisons and sweeps too, and the sweeps, from folders of any of them; folders of ``idc
     certify`` are left to ``read_certificates``."""
@@ -121,8 +134,8 @@ def read_results(folders: Sequence[Path]) -> tuple[list[Result], list[dict[str, 
         if not folder.is_dir():
             raise IDCError(folder, "a folder of a result", "check the path")
         if (folder / "compare.json").exists():
-            rows = read_json(folder / "compare.json", "run idc compare again")["rows"]
-            results += [read_result(folder / own["folder"]) for row in rows for own in row["protocols"].values()]
+            held = [own["folder"] for row in read_rows(folder) for own in row["protocols"].values()]
+            results += [read_result(folder / name) for name in held]
         elif (folder / "sweep.json").exists():
             sweep = read_json(folder / "sweep.json", "run idc sweep again")
             sweeps.append(sweep)

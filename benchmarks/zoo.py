@@ -146,10 +146,9 @@ def limits(recipe: dict[str, Any], model: IDC, data: str, table: list[dict[str, 
 
 def training(summary: dict[str, Any], card: dict[str, Any]) -> str:
     """The cost of the training."""
-    _, _, device = str(card.get("Training", "")).partition(" on ")
-    where = device or f"{summary['processes']} x {str(summary['device']).upper()}"
+    where = f"{summary['seconds']:,.0f} s on {summary['processes']} x {str(summary['device']).upper()}"
     return (
-        f"{summary['seconds']:,.0f} s on {where}, {'bf16' if summary['bf16'] else 'fp32'}, torch {summary['torch']}; "
+        f"{card.get('Training') or where}, {'bf16' if summary['bf16'] else 'fp32'}, torch {summary['torch']}; "
         f"{summary['images_seen']:,} images, {summary['images_per_second']:,.0f} a second"
     )
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from safetensors.torch import load_file
 
 from idc.errors import IDCError
 from idc.opening import open_model
+from idc.saved import CONFIG
 from idc.training.start_peers import start_cnn, start_ddpm
 from program import idc, refused
 
@@ -92,17 +94,25 @@ def test_two_processes_resumed_are_two_processes_whole(tmp_path):
              "--checkpoint-every", "1", "--attack-steps", "1", "--precision", "fp32"]  # fmt: skip
     env = os.environ | {"OMP_NUM_THREADS": "1"}
 
-    def train(out: Path, *more: str) -> dict[str, torch.Tensor]:
-        command = [*launch, "-m", "idc.cli", "train-peer", "cnn", *flags, "--out", str(out), *more]
+    def train(out: Path, *more: str, by: list[str] = launch) -> dict[str, torch.Tensor]:
+        command = [*by, "-m", "idc.cli", "train-peer", "cnn", *flags, "--out", str(out), *more]
         result = subprocess.run(command, capture_output=True, text=True, env=env, timeout=300)
         assert result.returncode == 0, result.stderr
         return load_file(out / "last" / "model.safetensors")
 
     whole = train(tmp_path / "whole")
-    shutil.copytree(tmp_path / "whole", tmp_path / "parts")
-    first, last = sorted((tmp_path / "parts" / "checkpoints").iterdir())
-    assert (first.name, last.name) == ("step-00000004", "step-00000008")
-    shutil.rmtree(last)
-    shutil.rmtree(tmp_path / "parts" / "last")
+    for copy in ("parts", "other"):
+        shutil.copytree(tmp_path / "whole", tmp_path / copy)
+        first, last = sorted((tmp_path / copy / "checkpoints").iterdir())
+        assert (first.name, last.name) == ("step-00000004", "step-00000008")
+        shutil.rmtree(last)
+        shutil.rmtree(tmp_path / copy / "last")
     parts = train(tmp_path / "parts", "--resume")
     assert all(torch.equal(whole[k], parts[k]) for k in whole)
+    # Elsewhere, with another number of processes, it goes on too, and says what it took of each.
+    train(tmp_path / "other", "--resume", by=[sys.executable])
+    summary = json.loads((tmp_path / "other" / "summary.json").read_text())
+    assert list(summary["seconds_on"]) == ["2 x CPU", "1 x CPU"]
+    assert sum(summary["seconds_on"].values()) == pytest.approx(summary["seconds"], abs=0.2)
+    card = json.loads((tmp_path / "other" / "last" / CONFIG).read_text())["card"]
+    assert re.fullmatch(r"[\d,]+ s on 2 x CPU, [\d,]+ s on 1 x CPU", card["Training"])

@@ -121,7 +121,7 @@ class Trainer:
         self.schedule = Schedule(optimizer, recipe, math.ceil(self.steps / recipe.accumulation))
         self.network, self.optimizer = self.accelerator.prepare(self.raw, optimizer)
         self.random = torch.Generator(self.device)
-        self.progress: dict[str, Any] = {"seconds": 0.0, "best": -1.0, "accuracy": None}
+        self.progress: dict[str, Any] = {"seconds": 0.0, "seconds_on": {}, "best": -1.0, "accuracy": None}
         self.order: tuple[int, Tensor] = (-1, torch.empty(0))
         self.start = self._restore() if resume else 0
 
@@ -177,9 +177,13 @@ class Trainer:
         with whole_folder(self.out / name) as part:
             self.objective.save(self.averaged(), part, card)
 
-    def _effort(self) -> str:
+    def _machine(self) -> str:
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU"
-        return f"{self.progress['seconds']:.0f} s on {self.accelerator.num_processes} x {name}"
+        return f"{self.accelerator.num_processes} x {name}"
+
+    def _effort(self) -> str:
+        """Seconds by machine: a run may go on with more processes, or elsewhere."""
+        return ", ".join(f"{seconds:,.0f} s on {name}" for name, seconds in self.progress["seconds_on"].items())
 
     def _restore(self) -> int:
         found = checkpoints.load_latest(self.out / "checkpoints")
@@ -194,7 +198,8 @@ class Trainer:
         self.schedule.load_state_dict(found.tensors["schedule"])
         if self.average:
             self.average.load_state_dict(found.tensors["average"])
-        self.progress = found.progress
+        # A checkpoint from before the machines were told apart is taken for one of this machine.
+        self.progress = {"seconds_on": {self._machine(): found.progress["seconds"]}} | found.progress
         return found.step
 
     def averaged(self) -> nn.Module:
@@ -208,6 +213,8 @@ class Trainer:
     def run(self) -> TrainResult:
         """Train to the end or to a signal; checkpoints are on disk when it returns."""
         began, before = time.monotonic(), self.progress["seconds"]
+        machine = self._machine()
+        before_here = self.progress["seconds_on"].get(machine, 0.0)
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices), _Signals() as signals, self._monitor() as monitor:
             step, owed = self.start, False
@@ -220,7 +227,9 @@ class Trainer:
                 if step % _LOG_EVERY == 0 or validate or checkpoint:
                     self._log(monitor, step, loss)  # stops a run that diverged before it is kept
                 monitor.advance(self.local_batch * self.accelerator.num_processes)
-                self.progress["seconds"] = before + time.monotonic() - began
+                spent = time.monotonic() - began
+                self.progress["seconds"] = before + spent
+                self.progress["seconds_on"][machine] = before_here + spent
                 if validate:
                     self._validate(monitor, step)
                 if checkpoint:
@@ -364,6 +373,7 @@ class Trainer:
                 "images_seen": seen,
                 "seconds": round(result.seconds, 1),
                 "images_per_second": round(seen / max(result.seconds, 1e-9), 1),
+                "seconds_on": {name: round(seconds, 1) for name, seconds in self.progress["seconds_on"].items()},
                 "processes": self.accelerator.num_processes,
                 "device": str(self.device),
                 "bf16": self.bf16,

@@ -150,6 +150,13 @@ def test_export_answers_as_python_does(model, tmp_path):
 # -- mistakes ----------------------------------------------------------------------------------------------------------
 
 
+def test_a_flag_without_its_value(tmp_path):
+    refused(
+        idc("train-peer", "ddpm", "--conditional", "--out", tmp_path / "r"), "conditional", "--out", "true or false"
+    )
+    refused(idc("train", "--epochs", "--data", "digits", "--out", tmp_path / "r"), "epochs", "--data", "a number")
+
+
 def test_missing_files(model, picture, tmp_path):
     refused(idc("predict", model, tmp_path / "no.png"), "no.png")
     refused(idc("predict", tmp_path / "nothing", picture), "nothing")

@@ -1,7 +1,7 @@
 """``idc train`` and ``idc train-peer``: a flag for every field of a recipe."""
 
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import Field, fields
 from inspect import Parameter, Signature
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +11,7 @@ import typer
 from idc.cli.common import DATA_HELP, note, out, parse_visits
 from idc.training.peer_recipes import CNNRecipe, NoiseRecipe
 from idc.training.recipe import Recipe
-from idc.training.settings import Settings
+from idc.training.settings import Settings, convert
 
 
 def _run(start: Callable[..., Any], kind: type[Settings], given: dict[str, Any], then: str) -> None:
@@ -32,9 +32,22 @@ def _run(start: Callable[..., Any], kind: type[Settings], given: dict[str, Any],
     out.print(f"model: {result.best}   ({then.format(model=result.best)})")
 
 
-def _option(name: str, kind: Any, default: Any, text: str, panel: str | None = None, flag: str = "") -> Parameter:
-    info = typer.Option(flag or f"--{name.replace('_', '-')}", help=text, rich_help_panel=panel)
+def _option(name: str, kind: Any, default: Any, text: str, flag: str = "", **more: Any) -> Parameter:
+    info = typer.Option(flag or f"--{name.replace('_', '-')}", help=text, **more)
     return Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, info])
+
+
+def _field_option(kind: type[Settings], field: Field[Any]) -> Parameter:
+    """The flag of a recipe's field. Its value is read at once: a flag that took the next one for its value says so,
+    and not that the next one is missing."""
+
+    def check(value: str | None) -> str | None:
+        if value is not None:
+            convert(kind, field, value)
+        return value
+
+    panel = "Recipe (each overrides --recipe)"
+    return _option(field.name, str | None, None, field.metadata["help"], rich_help_panel=panel, callback=check)
 
 
 def _signature(own: list[Parameter], kind: type[Settings], data: str | None, recipe: str) -> Signature:
@@ -50,8 +63,7 @@ def _signature(own: list[Parameter], kind: type[Settings], data: str | None, rec
         _option("skip_bad", bool, False, "leave unreadable files out instead of stopping", flag="--skip-bad"),
         _option("limit", int | None, None, "train on this many images only"),
     ]
-    panel = "Recipe (each overrides --recipe)"
-    return Signature(fixed + [_option(f.name, str | None, None, str(f.metadata["help"]), panel) for f in fields(kind)])
+    return Signature(fixed + [_field_option(kind, field) for field in fields(kind)])
 
 
 def _with_flags(command: Callable[..., None], signature: Signature) -> Callable[..., None]:

@@ -5,11 +5,12 @@
 Trainings run side by side, one thread each, into runs/peers; so do the digits' evaluations, a process for each model
 and protocol. The images of the others, which are more, are shared out over the processes instead; what they compare
 is trained by hand. All of it is resumable. The comparison is that of benchmarks/peers-NAME.yaml; its table goes to
-benchmarks/results/peers-NAME.json.
+benchmarks/results/peers-NAME.json, its figure to docs/peers-NAME.png.
 """
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -23,12 +24,12 @@ from idc.report.comparison import write_comparison
 from idc.report.results import read_rows
 
 RUNS = Path("runs/peers")
-RECIPES = Path(__file__).parents[1] / "recipes"
+ROOT = Path(__file__).parents[1]
 TRAININGS = {
     "ddpm": ["train-peer", "ddpm", "--conditional", "true", "--epochs", "200", "--lr", "3e-3"],
     "trades": ["train-peer", "cnn", "--width", "8", "--method", "trades"],
     "pgd-at": ["train-peer", "cnn", "--width", "8", "--method", "pgd-at"],
-    "idc-robust": ["train", "--recipe", str(RECIPES / "idc-digits-robust.yaml")],
+    "idc-robust": ["train", "--recipe", str(ROOT / "recipes" / "idc-digits-robust.yaml")],
     "idc-paper": ["train", "--ce-weight", "0", "--t-weights", "none"],
     "standard": ["train-peer", "cnn", "--width", "8", "--method", "standard"],
 }
@@ -95,6 +96,7 @@ def compare(name: str) -> None:
     write(f"peers-{name}", made, {"training_seconds": trained, "rows": read_rows(out)})
     for path in write_comparison(out):
         print(f"written: {path}")
+    shutil.copyfile(out / "figure.png", ROOT / "docs" / f"peers-{name}.png")
 
 
 def plan(name: str) -> tuple[Path, Path]:

@@ -18,6 +18,8 @@ from idc.report.curves import COLOURS, flops_scale
 from idc.report.html import share
 from idc.report.results import read_rows
 
+MARKS = "os^"  # circles, and others where there are more models than colours
+NORMS = {"linf": "L-inf", "l2": "L2"}
 _PUBLISHED_EPS = 8 / 255
 SPARED = (
     "Spared: not attacked at this eps, having withstood the same attacks at a larger one; one in eight was attacked "
@@ -93,13 +95,14 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def figure(rows: Sequence[dict[str, Any]], *, with_published: bool = False) -> Figure:
-    """Robust accuracy over the FLOPs of an answer, a panel for each eps, circles as large as the FLOPs: full under the
+    """Robust accuracy over the FLOPs of an answer, a panel for each eps, marks as large as the FLOPs: full under the
     strongest protocol, hollow under the others."""
     sizes = sorted({row["eps"] for row in rows})
     names = protocols(rows)
     strongest = "adaptive" if "adaptive" in names else names[-1]
     drawn = Figure(figsize=(6.6, 0.6 + 3.9 * len(sizes)))
-    colours = {n: COLOURS[i % len(COLOURS)] for i, n in enumerate(dict.fromkeys(row["name"] for row in rows))}
+    models = dict.fromkeys(row["name"] for row in rows)
+    looks = {n: (COLOURS[i % len(COLOURS)], MARKS[i // len(COLOURS) % len(MARKS)]) for i, n in enumerate(models)}
     largest = max(row["flops"] for row in rows) or 1
     counts = {row["images"] for row in rows}
     for index, eps in enumerate(sizes):
@@ -109,22 +112,23 @@ def figure(rows: Sequence[dict[str, Any]], *, with_published: bool = False) -> F
                 named = protocol == (strongest if strongest in row["protocols"] else next(iter(row["protocols"])))
                 name = row["name"] if len(counts) == 1 else f"{row['name']}, n = {row['images']}"
                 full = protocol == strongest
-                _circle(axes, row, own, colours[row["name"]], largest, name if named else None, full=full)
+                _circle(axes, row, own, looks[row["name"]], largest, name if named else None, full=full)
         if with_published and comparable(rows, eps):
             _published(axes)
         flops_scale(axes)
         axes.set(ylabel="robust accuracy, %", ylim=(-8, 104))
         own = [r for r in rows if r["eps"] == eps]
         images = ", ".join(map(str, sorted({r["images"] for r in own})))
-        axes.set_title(f"{own[0]['data']} {own[0]['split']}, {own[0]['norm']} eps {own[0]['eps_text']}, n = {images}; "
-                       "bars: 95%", fontsize=9, loc="left")  # fmt: skip
+        radius = f"{NORMS[own[0]['norm']]} eps {own[0]['eps_text']}"
+        title = f"{own[0]['data']} {own[0]['split']}, {radius}, n = {images}; bars: 95%"
+        axes.set_title(title, fontsize=9, loc="left")
         axes.grid(alpha=0.25)
         axes.legend(
             frameon=False, fontsize=7, markerscale=0.4, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3
         )
     others = ", ".join(p for p in names if p != strongest)
-    marks = f"; full circles: {strongest}, hollow: {others}" if others else f", under {strongest}"
-    axes.set_xlabel(f"GFLOPs of one answer, also the circles' area{marks}")
+    marks = f"; full: {strongest}, hollow: {others}" if others else f", under {strongest}"
+    axes.set_xlabel(f"GFLOPs of one answer, also the marks' area{marks}")
     drawn.tight_layout()
     return drawn
 
@@ -145,15 +149,17 @@ def _published(axes: Axes) -> None:
 
 
 def _circle(
-    axes: Axes, row: dict[str, Any], own: dict[str, Any], colour: str, largest: float, name: str | None, *, full: bool
-) -> None:
+    axes: Axes, row: dict[str, Any], own: dict[str, Any], look: tuple[str, str], largest: float, name: str | None, *,
+    full: bool,
+) -> None:  # fmt: skip
+    colour, mark = look
     x, y = row["flops"] / 1e9, own["robust"]["mean"]
     mean = 100 * y["mean"]
     bars = [[max(0.0, mean - 100 * y["low"])], [max(0.0, 100 * y["high"] - mean)]]
     axes.errorbar([x], [mean], yerr=bars, fmt="none", ecolor=colour, alpha=0.6)
     area = 40 + 400 * row["flops"] / largest
     axes.scatter([x], [mean], s=area, facecolors=colour if full else "none", edgecolors=colour, alpha=0.7,
-                 label=name)  # fmt: skip
+                 marker=mark, label=name)  # fmt: skip
 
 
 def write_comparison(folder: Path, *, with_published: bool = False) -> list[Path]:

@@ -212,9 +212,8 @@ class Trainer:
 
     def run(self) -> TrainResult:
         """Train to the end or to a signal; checkpoints are on disk when it returns."""
-        began, before = time.monotonic(), self.progress["seconds"]
-        machine = self._machine()
-        before_here = self.progress["seconds_on"].get(machine, 0.0)
+        began, machine = time.monotonic(), self._machine()
+        before = self.progress["seconds_on"].get(machine, 0.0)
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices), _Signals() as signals, self._monitor() as monitor:
             step, owed = self.start, False
@@ -227,9 +226,8 @@ class Trainer:
                 if step % _LOG_EVERY == 0 or validate or checkpoint:
                     self._log(monitor, step, loss)  # stops a run that diverged before it is kept
                 monitor.advance(self.local_batch * self.accelerator.num_processes)
-                spent = time.monotonic() - began
-                self.progress["seconds"] = before + spent
-                self.progress["seconds_on"][machine] = before_here + spent
+                self.progress["seconds_on"][machine] = before + time.monotonic() - began
+                self.progress["seconds"] = sum(self.progress["seconds_on"].values())
                 if validate:
                     self._validate(monitor, step)
                 if checkpoint:

@@ -23,13 +23,13 @@ from idc.errors import IDCError
 from idc.evaluation.runner import model_fingerprint
 from idc.files import whole_folder, write_text
 from idc.records import read_json
+from idc.report.comparison import NORMS
 from idc.report.results import eps_text
 from idc.saved import CARD, WEIGHTS
 from idc.zoo import HOME
 
 LARGEST = 3_000_000  # bytes of weights
 ELSEWHERE = ("data", "network", "image_size", "channels")  # of recipe.yaml: what the config or another line says
-NORMS = {"linf": "L-inf", "l2": "L2"}
 
 
 def evaluations(files: list[Path]) -> list[dict[str, Any]]:
@@ -146,9 +146,11 @@ def limits(recipe: dict[str, Any], model: IDC, data: str, table: list[dict[str, 
 
 def training(summary: dict[str, Any], card: dict[str, Any]) -> str:
     """The cost of the training."""
-    where = f"{summary['seconds']:,.0f} s on {summary['processes']} x {str(summary['device']).upper()}"
+    cost = (
+        card.get("Training") or f"{summary['seconds']:,.0f} s on {summary['processes']} x {summary['device'].upper()}"
+    )
     return (
-        f"{card.get('Training') or where}, {'bf16' if summary['bf16'] else 'fp32'}, torch {summary['torch']}; "
+        f"{cost}, {'bf16' if summary['bf16'] else 'fp32'}, torch {summary['torch']}; "
         f"{summary['images_seen']:,} images, {summary['images_per_second']:,.0f} a second"
     )
 

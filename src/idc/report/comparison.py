@@ -112,7 +112,7 @@ def figure(rows: Sequence[dict[str, Any]], *, with_published: bool = False) -> F
                 named = protocol == (strongest if strongest in row["protocols"] else next(iter(row["protocols"])))
                 name = row["name"] if len(counts) == 1 else f"{row['name']}, n = {row['images']}"
                 full = protocol == strongest
-                _circle(axes, row, own, looks[row["name"]], largest, name if named else None, full=full)
+                _mark(axes, row, own, looks[row["name"]], largest, name if named else None, full=full)
         if with_published and comparable(rows, eps):
             _published(axes)
         flops_scale(axes)
@@ -148,7 +148,7 @@ def _published(axes: Axes) -> None:
                       va="center", fontsize=5, color="#666666")  # fmt: skip
 
 
-def _circle(
+def _mark(
     axes: Axes, row: dict[str, Any], own: dict[str, Any], look: tuple[str, str], largest: float, name: str | None, *,
     full: bool,
 ) -> None:  # fmt: skip

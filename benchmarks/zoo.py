@@ -204,7 +204,7 @@ def add(
         "Data": data,
         "Training": training(summary, model.card),
         "recipe": {k: v for k, v in recipe.items() if k not in ELSEWHERE},
-        "figures": {f"validation {k}": v for k, v in summary["validation"].items()},
+        "figures": model.card.get("figures", {}),  # of the best weights; the summary of an older run has the last ones
         "measured": table,
         "limits": limits(recipe, model, data, table),
     }

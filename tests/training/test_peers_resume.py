@@ -1,9 +1,12 @@
 """A peer's interrupted and resumed training ends, on the CPU, bit for bit like one that was not."""
 
+from typing import Any
+
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from idc.data import ImageSet
 from idc.training.start_peers import start_cnn, start_ddpm
 from idc.training.trainer import Trainer
 
@@ -13,6 +16,16 @@ STARTS = {
     "cnn, trades": (start_cnn, {"width": 4}, {"attack_steps": 2, "method": "trades"}),
     "ddpm": (start_ddpm, {}, {"conditional": True}),
 }
+
+
+class Scored:
+    """A validation with another score."""
+
+    def __init__(self, found: Any, score: float) -> None:
+        self.found, self.score = found, score
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.found, name)
 
 
 @pytest.mark.parametrize("kind", STARTS)
@@ -33,3 +46,26 @@ def test_stopped_and_resumed(kind, tmp_path, monkeypatch):
         expected, found = (load_file(tmp_path / run / name / "model.safetensors") for run in ("whole", "parts"))
         assert expected.keys() == found.keys()
         assert all(torch.equal(expected[k], found[k]) for k in expected)
+
+
+@pytest.mark.parametrize("kind", ["cnn", "ddpm"])
+def test_the_figures_of_a_peer_are_those_of_its_best_weights(kind, tmp_path, monkeypatch):
+    start, options, changes = STARTS[kind]
+    score = iter([2.0, 1.0])  # of the two epochs' validations
+    found: dict[str, dict[str, torch.Tensor]] = {}
+
+    def judged(trainer: Trainer, network: torch.nn.Module, data: ImageSet, *, final: bool):
+        true = measured(trainer, network, data, final=final)
+        if final:
+            found["weights"] = {k: v.clone() for k, v in network.state_dict().items()}
+            return true
+        return Scored(true, next(score))
+
+    measured = Trainer._measured
+    monkeypatch.setattr(Trainer, "_measured", judged)
+    start("digits", tmp_path / "run", limit=128, changes=SHORT | changes, say=lambda text: None, **options)
+    best, last = (load_file(tmp_path / "run" / name / "model.safetensors") for name in ("best", "last"))
+    name = next(iter(found["weights"]))
+    held = next(key for key in best if key.endswith(name))
+    assert torch.equal(found["weights"][name], best[held])
+    assert not torch.equal(best[held], last[held])

@@ -13,12 +13,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from idc import IDC, IDCError, hardware
+from idc import IDC, IDCError, data, hardware
 from idc.training.checkpoint import load_latest
 from idc.training.optim import compiles
 from idc.training.recipe import Recipe
 from idc.training.start import start_training
 from idc.training.trainer import Trainer, read_metrics
+from idc.training.validation import accuracy
 
 SMALL = {
     "epochs": 2.0, "batch_size": 16, "validate_every": 0.5, "checkpoint_every": 0.25, "validation_limit": 20,
@@ -272,3 +273,41 @@ def test_an_interruption_waits_for_the_whole_gradient(network, tmp_path, monkeyp
     start("cut", resume=True)
     first, second = weights(tmp_path / "whole"), weights(tmp_path / "cut")
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+WRECKED = """
+import sys
+from pathlib import Path
+import idc.training.start as start
+
+class Wrecked(start.Trainer):
+    def step(self, step):
+        found = super().step(step)
+        if step >= 40:
+            for p in self.raw.parameters():
+                p.data.zero_()
+        return found
+
+start.Trainer = Wrecked
+changes = {"epochs": 6, "batch_size": 16, "validate_every": 1, "validation_limit": 50, "lr": 0.03}
+changes |= {"precision": "fp32", "ema_decay": 0.0}
+start.start_training("digits", Path(sys.argv[1]), preset=sys.argv[2], limit=128, changes=changes)
+"""
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_the_figures_of_a_run_are_those_of_its_best_weights(network, tmp_path, processes):
+    out, script = tmp_path / "run", tmp_path / "wrecked.py"
+    script.write_text(WRECKED)
+    several = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+    launch = [sys.executable, *(several if processes > 1 else [])]
+    done = subprocess.run([*launch, str(script), str(out), network], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    summary, images = json.loads((out / "summary.json").read_text()), data.load("digits", split="validation")
+    best, last = (accuracy(IDC.from_pretrained(out / name), images)[0] for name in ("best", "last"))
+    assert 0 < summary["best_step"] <= 40 < summary["steps"] == 48  # the weights of step 48 are zero
+    assert best.one_step > last.one_step == pytest.approx(0.1, abs=0.02)
+    assert summary["validation"] == best.to_dict()
+    card = json.loads((out / "best" / "config.json").read_text())["card"]["figures"]
+    assert card == {f"validation {k}": v for k, v in best.to_dict().items()}
+    assert f"epoch {summary['best_step'] // 8}: best {best.text()}" in done.stdout + done.stderr

@@ -217,3 +217,6 @@ class Bridging:
         model = self.model.with_network(network)
         model.card = card
         model.save_pretrained(folder)
+
+    def load(self, network: nn.Module, folder: Path) -> None:
+        network.load_state_dict(IDC.from_pretrained(folder).unet.state_dict())

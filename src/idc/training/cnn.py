@@ -159,3 +159,6 @@ class Classifying:
         model = CNN(self.model.config, network)
         model.card = card
         model.save_pretrained(folder)
+
+    def load(self, network: nn.Module, folder: Path) -> None:
+        network.load_state_dict(CNN.from_pretrained(folder).network.state_dict())

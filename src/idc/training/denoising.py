@@ -131,3 +131,6 @@ class Denoising:
         model = Diffusion(self.model.config, network)
         model.card = card
         model.save_pretrained(folder)
+
+    def load(self, network: nn.Module, folder: Path) -> None:
+        network.load_state_dict(Diffusion.from_pretrained(folder).unet.state_dict())

@@ -68,12 +68,14 @@ class Monitor:
             self.file.write(json.dumps({"step": step} | values) + "\n")
             self.file.flush()
 
-    def validation(self, step: int, found: Validation, *, epoch: float, seconds: float) -> None:
-        """A validation: recorded, and said above the progress bar."""
-        values = {f"validation/{k}": v for k, v in found.to_dict().items()}
+    def validation(
+        self, step: int, found: Validation, *, epoch: float, seconds: float, name: str = "validation"
+    ) -> None:
+        """A validation of the weights of ``epoch``: recorded, and said above the progress bar."""
+        values = {f"{name}/{k}": v for k, v in found.to_dict().items()}
         self.scalars(step, values | {"epoch": epoch, "seconds": seconds})
         if self.out is not None:
-            text = f"epoch {epoch:g}: validation {found.text()}, {seconds:.0f} s"
+            text = f"epoch {epoch:g}: {name} {found.text()}, {seconds:.0f} s"
             self.bar.console.print(text, highlight=False, soft_wrap=True)
 
     def picture(self, step: int, name: str, picture: Tensor) -> None:

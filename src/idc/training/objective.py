@@ -82,6 +82,9 @@ class Objective(Protocol):
     def save(self, network: nn.Module, folder: Path, card: dict[str, Any]) -> None:
         """Write a model with these weights (those of ``network``, or their average)."""
 
+    def load(self, network: nn.Module, folder: Path) -> None:
+        """Give ``network`` the weights that ``save`` wrote."""
+
 
 def check_fits(train: ImageSet, shape: tuple[int, int, int], num_classes: int) -> None:
     """Raise IDCError unless the data have the model's shape and classes."""

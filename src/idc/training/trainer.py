@@ -34,6 +34,7 @@ from idc.training.optim import Schedule, build_average, build_optimizer, compile
 from idc.training.settings import Settings
 
 _LOG_EVERY = 20
+_NONE_YET: dict[str, Any] = {"best": None, "best_step": 0, "accuracy": None, "whole": None}  # of validations
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +122,7 @@ class Trainer:
         self.schedule = Schedule(optimizer, recipe, math.ceil(self.steps / recipe.accumulation))
         self.network, self.optimizer = self.accelerator.prepare(self.raw, optimizer)
         self.random = torch.Generator(self.device)
-        self.progress: dict[str, Any] = {"seconds": 0.0, "seconds_on": {}, "best": -1.0, "accuracy": None}
+        self.progress: dict[str, Any] = {"seconds": 0.0, "seconds_on": {}} | _NONE_YET
         self.order: tuple[int, Tensor] = (-1, torch.empty(0))
         self.start = self._restore() if resume else 0
 
@@ -172,10 +173,14 @@ class Trainer:
     def _save_model(self, name: str) -> None:
         card: dict[str, Any] = {"Data": self.about.get("data", "?"), "recipe": asdict(self.recipe)}
         card["Training"] = self._effort()
-        if self.progress["accuracy"]:
-            card["figures"] = {f"validation {k}": v for k, v in self.progress["accuracy"].items()}
+        card |= self._figures(self.progress["accuracy"])
         with whole_folder(self.out / name) as part:
             self.objective.save(self.averaged(), part, card)
+
+    @staticmethod
+    def _figures(accuracy: dict[str, float] | None) -> dict[str, Any]:
+        """The card's entry of a validation."""
+        return {"figures": {f"validation {k}": v for k, v in accuracy.items()}} if accuracy else {}
 
     def _machine(self) -> str:
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU"
@@ -199,7 +204,8 @@ class Trainer:
         if self.average:
             self.average.load_state_dict(found.tensors["average"])
         # A checkpoint from before the machines were told apart is taken for one of this machine.
-        self.progress = {"seconds_on": {self._machine(): found.progress["seconds"]}} | found.progress
+        older = {"seconds_on": {self._machine(): found.progress["seconds"]}}
+        self.progress = _NONE_YET | older | found.progress
         return found.step
 
     def averaged(self) -> nn.Module:
@@ -233,14 +239,17 @@ class Trainer:
                 if checkpoint:
                     self._save(step)
                     owed = False
+            if step > self.start and step == self.steps:
+                self._judge_best(monitor, step)
             if step > self.start:
                 self._save(step)
-        accuracy = self.objective.restored(self.progress["accuracy"]) if self.progress["accuracy"] else None
+        found = self.progress["whole"] or self.progress["accuracy"]
+        accuracy = self.objective.restored(found) if found else None
         result = TrainResult(step, self.steps, self.progress["seconds"], accuracy, self.out / "best", signals.received)
         if step == self.steps and self.accelerator.is_main_process:
             self._summarise(result)
             if result.best.exists():  # its weights may be older than the end of the training that found them
-                saved.change_card(result.best, {"Training": self._effort()})
+                saved.change_card(result.best, {"Training": self._effort()} | self._figures(found))
         self.accelerator.wait_for_everyone()
         return result
 
@@ -344,23 +353,44 @@ class Trainer:
         monitor.scalars(step, {f"loss/{k}": v for k, v in values.items()} | {"lr": lr})
 
     def _validate(self, monitor: Monitor, step: int) -> None:
-        final = step == self.steps
-        data = self.validation if final else self.validation.take(self.recipe.validation_limit)
-        shard = (self.accelerator.process_index, self.accelerator.num_processes)
-        network = self.averaged()
-        with evaluation_mode(network):
-            counts = self.objective.validate(network, data, final=final, bf16=self.bf16, shard=shard)
-            picture = self.objective.pictures(network, data) if self.accelerator.is_main_process else None
-        found = self.objective.judged(self.accelerator.reduce(counts, reduction="sum"), final=final)
+        """Validate the weights in short, always on the same images, and keep them if they are the best so far."""
+        data, network = self.validation.take(self.recipe.validation_limit), self.averaged()
+        found = self._measured(network, data, final=False)
         self.progress["accuracy"] = found.to_dict()
         monitor.validation(step, found, epoch=step / self.steps_per_epoch, seconds=self.progress["seconds"])
-        if not self.accelerator.is_main_process:
-            return
-        if picture:
-            monitor.picture(step, *picture)
-        if found.score >= self.progress["best"]:
-            self.progress["best"] = found.score
-            self._save_model("best")
+        if self.accelerator.is_main_process:
+            with evaluation_mode(network):
+                picture = self.objective.pictures(network, data)
+            if picture:
+                monitor.picture(step, *picture)
+        if self.progress["best"] is None or found.score >= self.progress["best"]:
+            self.progress |= {"best": found.score, "best_step": step}
+            if self.accelerator.is_main_process:
+                self._save_model("best")
+
+    def _measured(self, network: nn.Module, data: ImageSet, *, final: bool) -> Validation:
+        shard = (self.accelerator.process_index, self.accelerator.num_processes)
+        with evaluation_mode(network):
+            counts = self.objective.validate(network, data, final=final, bf16=self.bf16, shard=shard)
+        return self.objective.judged(self.accelerator.reduce(counts, reduction="sum"), final=final)
+
+    def _judge_best(self, monitor: Monitor, step: int) -> None:
+        """Measure the weights that are kept as the best, which need not be the last, on the whole validation split."""
+        network = self.averaged()
+        own = {k: v.clone() for k, v in network.state_dict().items()}
+        if self.progress["best_step"] != step:
+            if self.accelerator.is_main_process:
+                self.objective.load(network, self.out / "best")
+            if self.accelerator.num_processes > 1:  # the others may not see the first one's disk
+                for tensor in network.state_dict().values():
+                    plain = tensor.contiguous()
+                    torch.distributed.broadcast(plain, 0)
+                    tensor.copy_(plain)
+        found = self._measured(network, self.validation, final=True)
+        network.load_state_dict(own)
+        self.progress["whole"] = found.to_dict()
+        epoch = self.progress["best_step"] / self.steps_per_epoch
+        monitor.validation(step, found, epoch=epoch, seconds=self.progress["seconds"], name="best")
 
     def _summarise(self, result: TrainResult) -> None:
         seen = self.steps * self.local_batch * self.accelerator.num_processes
@@ -376,7 +406,8 @@ class Trainer:
                 "device": str(self.device),
                 "bf16": self.bf16,
                 "torch": torch.__version__,
-                "validation": self.progress["accuracy"],
+                "best_step": self.progress["best_step"],
+                "validation": self.progress["whole"],
                 "about": self.about,
                 "recipe": asdict(self.recipe),
             },

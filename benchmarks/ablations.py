@@ -21,6 +21,7 @@ from typing import Any
 from common import CORES, alone, read, write
 
 from idc.evaluating import evaluate
+from idc.memory import keep_freed_memory
 from idc.opening import Request, parse_eps
 from idc.training.recipe import load_recipe
 from idc.training.start import start_training
@@ -130,4 +131,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
     main()

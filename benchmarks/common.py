@@ -1,4 +1,4 @@
-"""What benchmarks share: kept memory, processes, and figures with the hardware they were measured on."""
+"""What benchmarks share: processes, and figures with the hardware they were measured on."""
 
 import argparse
 import json
@@ -13,9 +13,6 @@ import torch
 
 from idc import __version__
 from idc.files import make_folder, write_json
-from idc.memory import keep_freed_memory
-
-keep_freed_memory()  # as the program does
 
 RESULTS = Path(__file__).parent / "results"
 CIFAR = "CIFAR-10 (JPEG-75)"

@@ -29,6 +29,7 @@ from onnxruntime.quantization import (
 from idc import IDC
 from idc import data as datasets
 from idc.exporting import export
+from idc.memory import keep_freed_memory
 
 BATCHES = {1: 20, 64: 1}  # batch size -> calls in one turn
 CALIBRATION = 64
@@ -159,4 +160,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
     main()

@@ -15,6 +15,7 @@ from custom import run
 from idc.attacks.adaptive import AdaptiveAttack
 from idc.attacks.third_party import AutoAttack
 from idc.attacks.threat import Threat
+from idc.memory import keep_freed_memory
 from idc.opening import Request, parse_eps
 
 MODELS = {"digits_cnn": "benchmarks.models:digits_cnn", "resnet18": "pyautoattack-resnet18"}
@@ -48,4 +49,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
     main()

@@ -20,6 +20,7 @@ from pathlib import Path
 from common import CORES, alone, together, write
 
 from idc.comparing import evaluate_one, read_comparison
+from idc.memory import keep_freed_memory
 from idc.report.comparison import write_comparison
 from idc.report.results import read_rows
 
@@ -121,4 +122,5 @@ def evaluate_part(name: str, model: str, protocol: str) -> None:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
     main()

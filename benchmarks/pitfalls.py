@@ -18,6 +18,7 @@ from idc.attacks.objective import Margin
 from idc.attacks.target import ANSWER
 from idc.attacks.threat import Threat
 from idc.evaluation.published import PUBLISHED
+from idc.memory import keep_freed_memory
 from idc.opening import Request, parse_eps
 from idc.report.results import eps_text
 
@@ -59,4 +60,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
     main()

@@ -11,6 +11,7 @@ from pathlib import Path
 from common import model_arguments, write
 
 from idc.evaluating import evaluate
+from idc.memory import keep_freed_memory
 from idc.opening import Request, parse_eps
 from idc.report.results import eps_text
 
@@ -45,4 +46,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
     main()

@@ -19,6 +19,7 @@ from idc.attacks.objective import CrossEntropy
 from idc.attacks.target import ANSWER, Target
 from idc.bridge import Bridge
 from idc.loss import bridge_loss
+from idc.memory import keep_freed_memory
 from idc.noise import Streams
 from idc.profiling import preset_model
 
@@ -79,4 +80,5 @@ def draw(rows: list[dict[str, Any]]) -> Figure:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
     main()

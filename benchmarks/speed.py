@@ -39,6 +39,7 @@ from idc.evaluation.protocol import build_protocol
 from idc.evaluation.runner import Problem, Runner
 from idc.hardware import bf16_pays, can_compile
 from idc.loss import bridge_loss
+from idc.memory import keep_freed_memory
 from idc.noise import Streams
 from idc.profiling import peak_cpu_bytes, preset_model
 from idc.training.bridging import Bridging
@@ -356,4 +357,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
     main()

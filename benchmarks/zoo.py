@@ -203,6 +203,7 @@ def add(
         "About": about(recipe, model, data),
         "Data": data,
         "Training": training(summary, model.card),
+        **({"Weights": model.card["Weights"]} if "Weights" in model.card else {}),
         "recipe": {k: v for k, v in recipe.items() if k not in ELSEWHERE},
         "figures": model.card.get("figures", {}),  # of the best weights; the summary of an older run has the last ones
         "measured": table,

@@ -99,7 +99,9 @@ def _panel(model: IDC, test: ImageSet, eps: float, seed: int) -> tuple[dict[str,
     return pictures, rows
 
 
-def _records(model: IDC, run: Path, splits: dict[str, ImageSet], seed: int, summary: dict[str, Any]) -> dict[str, Any]:
+def _records(
+    model: IDC, run: Path, splits: dict[str, ImageSet], seed: int, limit: int | None, summary: dict[str, Any]
+) -> dict[str, Any]:
     test = splits["test"]
     images, classes = test.images.float().div(255), test.labels
     history = [m for m in read_metrics(run) if "validation/one_step" in m]
@@ -113,7 +115,8 @@ def _records(model: IDC, run: Path, splits: dict[str, ImageSet], seed: int, summ
             "cores": os.cpu_count(),
             "device": str(model.labels.device),
         },
-        "command": f"idc demo --seed {seed} --epochs {summary['recipe']['epochs']:g}",
+        "command": f"idc demo --seed {seed} --epochs {summary['recipe']['epochs']:g}"
+        + (f", on {limit} test images" if limit else ""),
         "seed": seed,
         "data": {"name": "digits (scikit-learn)", "image_shape": list(test.shape), "why_size": _WHY_SIZE}
         | {name: len(split) for name, split in splits.items()},
@@ -187,7 +190,7 @@ def run_demo(
     splits["test"] = datasets.load("digits", split="test", limit=limit)
     summary = json.loads((out / "run" / "summary.json").read_text(encoding="utf-8"))
     say(f"attacking {len(splits['test'])} test images with PGD-20 at eps {', '.join(map(str, EPS))} ...")
-    records = _records(model, out / "run", splits, seed, summary)
+    records = _records(model, out / "run", splits, seed, limit, summary)
     pictures, rows = _panel(model, splits["test"], EPS[2], seed)
     records["pictures"] = {"panel": rows}
     with whole_file(out / "pictures.safetensors") as part:

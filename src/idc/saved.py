@@ -195,9 +195,9 @@ def change_card(folder: Path, facts: dict[str, Any]) -> None:
     """Replace facts of a saved model's card, in its config and its text."""
     values: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     values.pop("config_sha256")
-    values["card"] = values.get("card", {}) | facts
-    lines = (folder / CARD).read_text(encoding="utf-8").splitlines()
-    for name, value in facts.items():
-        lines = [f"- {name}: {value}" if line.startswith(f"- {name}: ") else line for line in lines]
-    write_text(folder / CARD, "\n".join(lines) + "\n")
+    old = values.get("card", {})
+    values["card"] = old | facts
+    first = next(filter(None, card_lines(old)))
+    head = (folder / CARD).read_text(encoding="utf-8").partition(first)[0]
+    write_text(folder / CARD, head + "\n".join(card_lines(values["card"])))
     write_json(folder / CONFIG, values | {"config_sha256": digest(values)})

@@ -92,7 +92,7 @@ def test_two_processes_resumed_are_two_processes_whole(tmp_path):
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29519"]
     flags = ["--data", "digits", "--limit", "64", "--width", "2", "--epochs", "2", "--batch-size", "16",
              "--checkpoint-every", "1", "--attack-steps", "1", "--precision", "fp32"]  # fmt: skip
-    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    env = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
     def train(out: Path, *more: str, by: list[str] = launch) -> dict[str, torch.Tensor]:
         command = [*by, "-m", "idc.cli", "train-peer", "cnn", *flags, "--out", str(out), *more]

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -275,6 +276,7 @@ def test_an_interruption_waits_for_the_whole_gradient(network, tmp_path, monkeyp
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+ON_CPU = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
 WRECKED = """
 import sys
 from pathlib import Path
@@ -301,13 +303,51 @@ def test_the_figures_of_a_run_are_those_of_its_best_weights(network, tmp_path, p
     script.write_text(WRECKED)
     several = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
     launch = [sys.executable, *(several if processes > 1 else [])]
-    done = subprocess.run([*launch, str(script), str(out), network], capture_output=True, text=True)
+    done = subprocess.run(
+        [*launch, str(script), str(out), network], capture_output=True, text=True, timeout=300, env=ON_CPU
+    )
     assert done.returncode == 0, done.stderr
     summary, images = json.loads((out / "summary.json").read_text()), data.load("digits", split="validation")
     best, last = (accuracy(IDC.from_pretrained(out / name), images)[0] for name in ("best", "last"))
     assert 0 < summary["best_step"] <= 40 < summary["steps"] == 48  # the weights of step 48 are zero
     assert best.one_step > last.one_step == pytest.approx(0.1, abs=0.02)
     assert summary["validation"] == best.to_dict()
-    card = json.loads((out / "best" / "config.json").read_text())["card"]["figures"]
-    assert card == {f"validation {k}": v for k, v in best.to_dict().items()}
-    assert f"epoch {summary['best_step'] // 8}: best {best.text()}" in done.stdout + done.stderr
+    card, text = (
+        json.loads((out / "best" / "config.json").read_text())["card"],
+        (out / "best" / "README.md").read_text(),
+    )
+    assert card["figures"] == {f"validation {k}": v for k, v in best.to_dict().items()}
+    assert text.count("## Figures") == 1
+    assert f"| validation one_step | {best.one_step} |" in text
+    assert f"- Weights: of epoch {summary['best_step'] // 8} of 6" in text
+    assert f"best, of epoch {summary['best_step'] // 8}: validation {best.text()}" in done.stdout + done.stderr
+
+
+def start_over(run: Path, network: str):
+    """Go on with a run that has ended."""
+    return train(run, network, resume=True)
+
+
+def test_a_finished_run_of_before_gets_the_figures_of_its_best_weights(whole, network, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    for file in run.glob("checkpoints/*/progress.json"):
+        older = {k: v for k, v in json.loads(file.read_text()).items() if k not in ("whole", "best_step")}
+        file.write_text(json.dumps(older))
+    assert start_over(run, network).step == 16
+    expected = json.loads((whole / "summary.json").read_text())
+    found = json.loads((run / "summary.json").read_text())
+    assert found["validation"] == expected["validation"]
+    assert found["best_step"] is None
+
+
+def test_without_its_best_weights_a_run_keeps_the_last(whole, network, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    shutil.rmtree(run / "best")
+    for file in run.glob("checkpoints/*/progress.json"):
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"whole": None, "best_step": 4}))
+    start_over(run, network)
+    assert torch.equal(*(next(iter(load_file(run / n / "model.safetensors").values())) for n in ("best", "last")))
+    assert "here the last weights take its place" in capsys.readouterr().err
+    assert json.loads((run / "summary.json").read_text())["best_step"] == 16

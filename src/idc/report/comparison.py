@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -18,7 +19,9 @@ from idc.report.curves import COLOURS, flops_scale
 from idc.report.html import share
 from idc.report.results import read_rows
 
-MARKS = "os^"  # circles, and others where there are more models than colours
+# Circles, and others where there are more models than colours; their areas at matplotlib's size of 1.
+MARKS = {"o": math.pi / 4, "s": 1.0, "^": 0.5}
+_SMALLEST = 25  # points squared
 NORMS = {"linf": "L-inf", "l2": "L2"}
 _PUBLISHED_EPS = 8 / 255
 SPARED = (
@@ -95,14 +98,14 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def figure(rows: Sequence[dict[str, Any]], *, with_published: bool = False) -> Figure:
-    """Robust accuracy over the FLOPs of an answer, a panel for each eps, marks as large as the FLOPs: full under the
-    strongest protocol, hollow under the others."""
+    """Robust accuracy over the FLOPs of an answer, a panel for each eps, marks as large as the FLOPs (down to what can
+    be seen): full under the strongest protocol, hollow under the others."""
     sizes = sorted({row["eps"] for row in rows})
     names = protocols(rows)
     strongest = "adaptive" if "adaptive" in names else names[-1]
     drawn = Figure(figsize=(6.6, 0.6 + 3.9 * len(sizes)))
     models = dict.fromkeys(row["name"] for row in rows)
-    looks = {n: (COLOURS[i % len(COLOURS)], MARKS[i // len(COLOURS) % len(MARKS)]) for i, n in enumerate(models)}
+    looks = {n: (COLOURS[i % len(COLOURS)], list(MARKS)[i // len(COLOURS) % len(MARKS)]) for i, n in enumerate(models)}
     largest = max(row["flops"] for row in rows) or 1
     counts = {row["images"] for row in rows}
     for index, eps in enumerate(sizes):
@@ -128,7 +131,7 @@ def figure(rows: Sequence[dict[str, Any]], *, with_published: bool = False) -> F
         )
     others = ", ".join(p for p in names if p != strongest)
     marks = f"; full: {strongest}, hollow: {others}" if others else f", under {strongest}"
-    axes.set_xlabel(f"GFLOPs of one answer, also the marks' area{marks}")
+    axes.set_xlabel(f"GFLOPs of one answer, also the area of all but the smallest marks{marks}")
     drawn.tight_layout()
     return drawn
 
@@ -157,8 +160,8 @@ def _mark(
     mean = 100 * y["mean"]
     bars = [[max(0.0, mean - 100 * y["low"])], [max(0.0, 100 * y["high"] - mean)]]
     axes.errorbar([x], [mean], yerr=bars, fmt="none", ecolor=colour, alpha=0.6)
-    area = 40 + 400 * row["flops"] / largest
-    axes.scatter([x], [mean], s=area, facecolors=colour if full else "none", edgecolors=colour, alpha=0.7,
+    area = max(_SMALLEST, 360 * row["flops"] / largest)
+    axes.scatter([x], [mean], s=area / MARKS[mark], facecolors=colour if full else "none", edgecolors=colour, alpha=0.7,
                  marker=mark, label=name)  # fmt: skip
 
 

@@ -68,14 +68,20 @@ class Monitor:
             self.file.write(json.dumps({"step": step} | values) + "\n")
             self.file.flush()
 
-    def validation(
-        self, step: int, found: Validation, *, epoch: float, seconds: float, name: str = "validation"
-    ) -> None:
-        """A validation of the weights of ``epoch``: recorded, and said above the progress bar."""
-        values = {f"{name}/{k}": v for k, v in found.to_dict().items()}
+    def validation(self, step: int, found: Validation, *, epoch: float, seconds: float) -> None:
+        """A validation: recorded, and said above the progress bar."""
+        values = {f"validation/{k}": v for k, v in found.to_dict().items()}
         self.scalars(step, values | {"epoch": epoch, "seconds": seconds})
+        self.say(f"epoch {epoch:g}: validation {found.text()}, {seconds:.0f} s")
+
+    def best(self, step: int, found: Validation, *, epoch: str) -> None:
+        """The validation of the best weights, those of ``epoch``, at the end."""
+        self.scalars(step, {f"best/{k}": v for k, v in found.to_dict().items()})
+        self.say(f"best, of epoch {epoch}: validation {found.text()}")
+
+    def say(self, text: str) -> None:
+        """A line above the progress bar."""
         if self.out is not None:
-            text = f"epoch {epoch:g}: {name} {found.text()}, {seconds:.0f} s"
             self.bar.console.print(text, highlight=False, soft_wrap=True)
 
     def picture(self, step: int, name: str, picture: Tensor) -> None:

@@ -34,7 +34,7 @@ from idc.training.optim import Schedule, build_average, build_optimizer, compile
 from idc.training.settings import Settings
 
 _LOG_EVERY = 20
-_NONE_YET: dict[str, Any] = {"best": None, "best_step": 0, "accuracy": None, "whole": None}  # of validations
+_NONE_YET: dict[str, Any] = {"best": None, "best_step": None, "accuracy": None, "whole": None}  # of validations
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,11 +168,11 @@ class Trainer:
             "average": self.average.state_dict() if self.average else {},
         }
         checkpoints.save(self.out / "checkpoints", checkpoints.Checkpoint(step, tensors, self.progress))
-        self._save_model("last")
+        self._save_model("last", step)
 
-    def _save_model(self, name: str) -> None:
+    def _save_model(self, name: str, step: int) -> None:
         card: dict[str, Any] = {"Data": self.about.get("data", "?"), "recipe": asdict(self.recipe)}
-        card["Training"] = self._effort()
+        card |= {"Training": self._effort(), "Weights": f"of epoch {self._epoch(step)} of {self._epoch(self.steps)}"}
         card |= self._figures(self.progress["accuracy"])
         with whole_folder(self.out / name) as part:
             self.objective.save(self.averaged(), part, card)
@@ -239,17 +239,18 @@ class Trainer:
                 if checkpoint:
                     self._save(step)
                     owed = False
-            if step > self.start and step == self.steps:
-                self._judge_best(monitor, step)
             if step > self.start:
+                self._save(step)
+            if step == self.steps and not self.progress["whole"]:
+                self._judge_best(monitor, step)
                 self._save(step)
         found = self.progress["whole"] or self.progress["accuracy"]
         accuracy = self.objective.restored(found) if found else None
         result = TrainResult(step, self.steps, self.progress["seconds"], accuracy, self.out / "best", signals.received)
         if step == self.steps and self.accelerator.is_main_process:
             self._summarise(result)
-            if result.best.exists():  # its weights may be older than the end of the training that found them
-                saved.change_card(result.best, {"Training": self._effort()} | self._figures(found))
+            # Its weights may be older than the end of the training that found them.
+            saved.change_card(result.best, {"Training": self._effort()} | self._figures(found))
         self.accelerator.wait_for_everyone()
         return result
 
@@ -352,8 +353,12 @@ class Trainer:
         lr = self.optimizer.param_groups[0]["lr"]
         monitor.scalars(step, {f"loss/{k}": v for k, v in values.items()} | {"lr": lr})
 
+    def _epoch(self, step: int) -> str:
+        return f"{step / self.steps_per_epoch:.4g}"
+
     def _validate(self, monitor: Monitor, step: int) -> None:
         """Validate the weights in short, always on the same images, and keep them if they are the best so far."""
+        self._align()
         data, network = self.validation.take(self.recipe.validation_limit), self.averaged()
         found = self._measured(network, data, final=False)
         self.progress["accuracy"] = found.to_dict()
@@ -366,7 +371,7 @@ class Trainer:
         if self.progress["best"] is None or found.score >= self.progress["best"]:
             self.progress |= {"best": found.score, "best_step": step}
             if self.accelerator.is_main_process:
-                self._save_model("best")
+                self._save_model("best", step)
 
     def _measured(self, network: nn.Module, data: ImageSet, *, final: bool) -> Validation:
         shard = (self.accelerator.process_index, self.accelerator.num_processes)
@@ -378,19 +383,22 @@ class Trainer:
         """Measure the weights that are kept as the best, which need not be the last, on the whole validation split."""
         network = self.averaged()
         own = {k: v.clone() for k, v in network.state_dict().items()}
-        if self.progress["best_step"] != step:
-            if self.accelerator.is_main_process:
+        if self.accelerator.is_main_process and self.progress["best_step"] != step:
+            try:
                 self.objective.load(network, self.out / "best")
-            if self.accelerator.num_processes > 1:  # the others may not see the first one's disk
-                for tensor in network.state_dict().values():
-                    plain = tensor.contiguous()
-                    torch.distributed.broadcast(plain, 0)
-                    tensor.copy_(plain)
+            except IDCError as error:
+                monitor.say(f"{error}; here the last weights take its place")
+                self.progress["best_step"] = step
+                self._save_model("best", step)
+        if self.accelerator.num_processes > 1:  # one process reads and writes best/
+            for tensor in network.state_dict().values():
+                plain = tensor.contiguous()
+                torch.distributed.broadcast(plain, 0)
+                tensor.copy_(plain)
         found = self._measured(network, self.validation, final=True)
         network.load_state_dict(own)
         self.progress["whole"] = found.to_dict()
-        epoch = self.progress["best_step"] / self.steps_per_epoch
-        monitor.validation(step, found, epoch=epoch, seconds=self.progress["seconds"], name="best")
+        monitor.best(step, found, epoch=self._epoch(best) if (best := self.progress["best_step"]) else "?")
 
     def _summarise(self, result: TrainResult) -> None:
         seen = self.steps * self.local_batch * self.accelerator.num_processes

@@ -14,6 +14,7 @@ The records come from
     python benchmarks/pitfalls.py models/digits --name digits --data digits --eps 0.1
     python benchmarks/parity.py digits_cnn --data digits --eps 0.05 0.1 0.15
     make peers
+    idc train --recipe recipes/idc-nano-cifar10-robust.yaml --visits 3,1,0 --data CIFAR --out runs/nano-robust
     python benchmarks/answers.py runs/nano --data CIFAR --limit 2000
     make bench
     python benchmarks/ablations.py digits
@@ -35,11 +36,13 @@ from common import CIFAR, MODELS, RESULTS, ROUNDED, article, read, row, share, w
 from robust_pages import compared, costs, parity, peers, pitfalls, published_table, robust, robustness
 from speed_pages import bf16, loss_memory, plan, profiled, scaling, speed
 
+from idc.report.results import eps_text
 from idc.training.trainer import read_metrics
 from idc.zoo import HOME
 
 ROOT = Path(__file__).parents[1]
 RUNS = Path("runs")
+ROBUST = "recipes/idc-nano-cifar10-robust.yaml"
 SHORT = {
     "paper": ("the paper's loss, t uniform", "--t-weights none --ce-weight 0"),
     "uniform": ("with the cross-entropy term, t uniform", "--t-weights none"),
@@ -59,21 +62,30 @@ def collect() -> None:
     if (RUNS / "nano-test" / "summary.json").exists():
         summary, test = read(RUNS / "nano" / "summary.json"), read(RUNS / "nano-test" / "summary.json")
         summary["about"]["data"] = CIFAR
-        wanted = ("epoch", "seconds", "validation/one_step", "validation/multi_step")
-        curve = [
-            {name.removeprefix("validation/"): m[name] for name in wanted}
-            for m in read_metrics(RUNS / "nano")
-            if "validation/one_step" in m
-        ]
         command = f"{train} --epochs 36 --compile true --out runs/nano"
-        write("nano-train", command, {"summary": summary, "curve": curve})
+        write("nano-train", command, {"summary": summary, "curve": _curve(RUNS / "nano", "one_step", "multi_step")})
         test["settings"]["data"]["source"] = CIFAR
         write("nano-test", "idc evaluate runs/nano --data CIFAR --draws 10 --out runs/nano-test", test)
+    if (RUNS / "nano-robust" / "summary.json").exists():
+        summary = read(RUNS / "nano-robust" / "summary.json")
+        summary["about"]["data"] = CIFAR
+        curve = _curve(RUNS / "nano-robust", "one_step", "attacked_one_step", "attacked_multi_step", "images")
+        command = f"idc train --recipe {ROBUST} --visits 3,1,0 --data CIFAR --out runs/nano-robust"
+        write("nano-robust-train", command, {"summary": summary, "curve": curve})
     if all((RUNS / f"short-{name}" / "summary.json").exists() for name in SHORT):
         short = {name: read(RUNS / f"short-{name}" / "summary.json") for name in SHORT}
         for own in short.values():
             own["about"]["data"] = CIFAR
         write("nano-short", f"{train} --epochs 4 --compile true ... --out runs/short-NAME", {"runs": short})
+
+
+def _curve(run: Path, *wanted: str) -> list[dict[str, float]]:
+    """What the validations of a run found."""
+    return [
+        {name: m[name] for name in ("epoch", "seconds")} | {name: m[f"validation/{name}"] for name in wanted}
+        for m in read_metrics(run)
+        if "validation/one_step" in m
+    ]
 
 
 # -- from results/ to pages --------------------------------------------------------------------------------------------
@@ -152,6 +164,27 @@ def learning() -> list[str]:
     return lines
 
 
+def robust_learning() -> list[str]:
+    """docs/training.md: clean and robust accuracy while idc-nano-cifar10-robust was trained."""
+    found = read(RESULTS / "nano-robust-train.json")
+    curve, summary = found["curve"], found["summary"]
+    lines = [row("epoch", "clean", "one-step under PGD-10", "multi-step under PGD-10"), row(*["---"] * 4)]
+    names = ("one_step", "attacked_one_step", "attacked_multi_step")
+    shown = [r for r in curve if r["epoch"] % 10 == 0 and r["epoch"] < summary["recipe"]["epochs"]]
+    lines += [row(f"{r['epoch']:g}", *(f"{r[name]:.1%}" for name in names)) for r in shown]
+    best = max(shown, key=lambda r: r["attacked_one_step"] + r["attacked_multi_step"])
+    last, own = curve[-1], summary["validation"]
+    hours = f"{summary['seconds'] / 3600:.1f} hours, nearly all on two cores of {article(found['hardware']['cpu'])}"
+    return [
+        *lines,
+        "",
+        f"{best['images']:,} validation images of {CIFAR}, one draw, eps {eps_text(own['eps'])}, one seed; {hours}. "
+        f"The best validation is kept, here that of epoch {best['epoch']:g}. On all {own['images']:,} validation images "
+        f"its weights reach {own['one_step']:.1%} clean and {own['attacked_one_step']:.1%} under PGD-10 in one step, the "
+        f"last weights {last['one_step']:.1%} and {last['attacked_one_step']:.1%} (on {last['images']:,}).",
+    ]
+
+
 def short() -> list[str]:
     """docs/answers.md: what the loss and the choice of t do in four epochs."""
     runs = read(RESULTS / "nano-short.json")["runs"]
@@ -194,8 +227,8 @@ def serving() -> list[str]:
 
 BLOCKS: dict[str, Callable[[], list[str]]] = {
     f.__name__: f for f in (measured, answers, timesteps, learning, short, serving, robust, robustness, pitfalls,
-                            parity, costs, compared, peers, published_table, speed, bf16, profiled, scaling, plan,
-                            ablation)
+                            parity, costs, compared, peers, published_table, robust_learning, speed, bf16,
+                            profiled, scaling, plan, ablation)
 }  # fmt: skip
 PLACE = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- /results -->)", re.DOTALL)
 

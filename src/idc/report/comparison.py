@@ -127,11 +127,11 @@ def figure(rows: Sequence[dict[str, Any]], *, with_published: bool = False) -> F
         axes.set_title(title, fontsize=9, loc="left")
         axes.grid(alpha=0.25)
         axes.legend(
-            frameon=False, fontsize=7, markerscale=0.4, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3
+            frameon=False, fontsize=7, markerscale=0.5, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3
         )
     others = ", ".join(p for p in names if p != strongest)
     marks = f"; full: {strongest}, hollow: {others}" if others else f", under {strongest}"
-    axes.set_xlabel(f"GFLOPs of one answer, also the area of all but the smallest marks{marks}")
+    axes.set_xlabel(f"GFLOPs of one answer, which the larger marks have as area{marks}", fontsize=9)
     drawn.tight_layout()
     return drawn
 

@@ -179,9 +179,9 @@ def robust_learning() -> list[str]:
         *lines,
         "",
         f"{best['images']:,} validation images of {CIFAR}, one draw, eps {eps_text(own['eps'])}, one seed; {hours}. "
-        f"The best validation is kept, here that of epoch {best['epoch']:g}. On all {own['images']:,} validation images "
-        f"its weights reach {own['one_step']:.1%} clean and {own['attacked_one_step']:.1%} under PGD-10 in one step, the "
-        f"last weights {last['one_step']:.1%} and {last['attacked_one_step']:.1%} (on {last['images']:,}).",
+        f"The best validation is kept, here that of epoch {best['epoch']:g}. On all {own['images']:,} validation "
+        f"images its weights reach {own['one_step']:.1%} clean and {own['attacked_one_step']:.1%} under PGD-10 in one "
+        f"step, the last weights {last['one_step']:.1%} and {last['attacked_one_step']:.1%} (on {last['images']:,}).",
     ]
 
 

@@ -7,6 +7,7 @@ from torch import nn
 
 from idc.errors import IDCError
 from idc.noise import Streams
+from idc.peers.cnn import CNNConfig, build_network
 from idc.unet import PRESETS, BridgeUNet, Dropout, UNetSpec, check_image_shape, init_normal_, resolve_spec, spec_to_dict
 
 
@@ -53,6 +54,37 @@ def test_residual_adds_the_input():
     skip.load_state_dict(plain.state_dict())
     x, t = torch.rand(2, 1, 8, 8), torch.tensor([0, 3])
     assert torch.allclose(skip(x, t, x), x + plain(x, t, x))
+
+
+def test_without_a_decoder_it_is_the_way_down_and_the_middle():
+    spec = UNetSpec(8, (1, 2), groups=4, head_channels=8, decoder=False)
+    half = BridgeUNet(spec, (1, 8, 8)).eval()
+    whole = BridgeUNet(resolve_spec(spec_to_dict(spec) | {"decoder": True}), (1, 8, 8)).eval()
+    kept = {k: v for k, v in half.state_dict().items() if not k.startswith(("net.norm_out", "net.conv_out"))}
+    assert whole.load_state_dict(kept, strict=False).unexpected_keys == []
+    deepest: list[torch.Tensor] = []
+    whole.net.mid_block.register_forward_hook(lambda module, given, out: deepest.append(out))
+    x, t = torch.rand(2, 1, 8, 8), torch.tensor([0, 3])
+    whole(x, t, x)
+    norm, conv = half.net.norm_out, half.net.conv_out
+    drawn = nn.functional.conv2d(nn.functional.silu(norm(deepest[0])), conv.weight, conv.bias, padding=1)
+    expected = drawn.view(2, 2, 2, 4, 4).permute(0, 3, 1, 4, 2).reshape(2, 1, 8, 8)
+    assert torch.allclose(half(x, t, x), expected, atol=1e-6)
+    assert torch.allclose(half(x[1:], torch.tensor(3), x[1:]), expected[1:], atol=1e-6)
+
+
+@pytest.mark.parametrize(("preset", "like", "channels"), [("nano-encoder", 16, 3), ("digits-encoder", 8, 1)])
+def test_an_encoder_costs_what_a_preact_resnet18_of_its_width_does(preset, like, channels):
+    from torch.utils.flop_counter import FlopCounterMode
+
+    images, t = torch.empty(1, channels, 32, 32, device="meta"), torch.zeros((), dtype=torch.int64, device="meta")
+    cnn = build_network(CNNConfig("preact-resnet18", 10, (channels, 32, 32), like)).to("meta").eval()
+    counts = []
+    for call in (lambda: network(preset, (channels, 32, 32)).eval()(images, t, images), lambda: cnn(images)):
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            call()
+        counts.append(counter.get_total_flops())
+    assert counts[0] == pytest.approx(counts[1], rel=0.1)
 
 
 def test_time_matters():

@@ -29,6 +29,8 @@ class UNetSpec:
             quicker to train: a network without it spends its first epochs learning to copy the image.
         position_channels: learned maps, one value a pixel (or patch), appended to the input: a convolution alone cannot
             tell where it is, but has to draw labels that differ from place to place.
+        decoder: whether there is a way up. Without it (ADM's classifier, the "half U-Net") each place of the last level
+            draws its stride x stride pixels by itself (depth to space): labels, unlike images, need no fine detail.
     """
 
     base_channels: int
@@ -42,6 +44,7 @@ class UNetSpec:
     condition: Literal["none", "concat"] = "none"
     residual: bool = False
     position_channels: int = 0
+    decoder: bool = True
 
     def __post_init__(self) -> None:
         for name in ("multipliers", "attention_at"):  # JSON and YAML give lists
@@ -80,6 +83,9 @@ PRESETS: dict[str, UNetSpec] = {
     # Fewer pixels and more channels than nano: fewer FLOPs, which a processor does faster, and more parameters.
     "nano-patch4": UNetSpec(64, (1, 1), groups=8, patch=4, residual=True, position_channels=16),
     "digits": UNetSpec(32, (1, 1, 1), groups=8, patch=4, residual=True, position_channels=16),
+    # A PreActResNet-18's levels and about its cost, at widths 16 and 8: more robust than a U-Net of the same FLOPs.
+    "nano-encoder": UNetSpec(16, (1, 2, 4, 8), groups=8, residual=True, decoder=False),
+    "digits-encoder": UNetSpec(8, (1, 2, 4, 8), groups=4, residual=True, decoder=False),
 }
 
 
@@ -147,6 +153,29 @@ class Dropout(nn.Dropout):
         return x * kept.as_strided(x.shape, torch.empty_like(x, device="meta").stride())
 
 
+class Encoder(nn.Module):
+    """The way down and the middle of a ``diffusers.UNet2DModel``, called as that is: x (B, C, H, W), t (B,) or () ->
+    ``sample`` (B, out_channels, H', W') at the size of the last level."""
+
+    def __init__(self, unet: Any, out_channels: int) -> None:
+        super().__init__()
+        self.time_proj, self.time_embedding = unet.time_proj, unet.time_embedding
+        self.conv_in, self.down_blocks, self.mid_block = unet.conv_in, unet.down_blocks, unet.mid_block
+        channels = unet.config.block_out_channels[-1]
+        self.norm_out = nn.GroupNorm(unet.config.norm_num_groups, channels, eps=unet.config.norm_eps)
+        self.conv_out = nn.Conv2d(channels, out_channels, 3, padding=1)
+
+    def forward(self, x: Tensor, t: Tensor) -> Any:
+        embedded = self.time_embedding(self.time_proj(t.expand(x.shape[0])).to(x.dtype))
+        x = self.conv_in(x)
+        for block in self.down_blocks:
+            x, _ = block(x, embedded)
+        x = self.mid_block(x, embedded)
+        from diffusers.models.unets.unet_2d import UNet2DOutput
+
+        return UNet2DOutput(sample=self.conv_out(nn.functional.silu(self.norm_out(x))))
+
+
 class BridgeUNet(nn.Module):
     """U(x_t, t): predicts x_t - x0. Images and output (B, C, H, W) on [-1, 1]; t (B,) int64.
 
@@ -165,7 +194,7 @@ class BridgeUNet(nn.Module):
             self.position = nn.Parameter(torch.randn(1, spec.position_channels, height, width))
         levels = range(len(spec.multipliers))
         attends = [2**i in spec.attention_at for i in levels]
-        net: Any = UNet2DModel(
+        unet: Any = UNet2DModel(
             sample_size=(height, width),
             in_channels=shape[0] * depth * (2 if spec.condition == "concat" else 1) + spec.position_channels,
             out_channels=shape[0] * depth,
@@ -184,10 +213,12 @@ class BridgeUNet(nn.Module):
             flip_sin_to_cos=True,
             freq_shift=0,
         )
+        net = unet if spec.decoder else Encoder(unet, out_channels=shape[0] * spec.stride**2)
         for name, module in list(net.named_modules()):
             if type(module) is nn.Dropout:
                 net.set_submodule(name, Dropout(module.p))
         self.net: nn.Module = net
+        self.unfold = spec.patch if spec.decoder else spec.stride
 
     def forward(self, x_t: Tensor, t: Tensor, y: Tensor) -> Tensor:
         """``y`` is the image on [-1, 1]; only a "concat" network looks at it."""
@@ -197,8 +228,8 @@ class BridgeUNet(nn.Module):
         if self.spec.position_channels:
             x = torch.cat([x, self.position.to(x.dtype).expand(x.shape[0], -1, -1, -1)], dim=1)
         out: Tensor = self.net(x, t).sample
-        if self.spec.patch > 1:
-            out = nn.functional.pixel_shuffle(out, self.spec.patch)
+        if self.unfold > 1:
+            out = nn.functional.pixel_shuffle(out, self.unfold)
         out = out.to(x_t.dtype)
         return x_t + out if self.spec.residual else out
 

@@ -133,7 +133,7 @@ def peak_cpu_bytes(work: Any) -> int:
 
 def preset_model(preset: str, *, num_classes: int | None = None, shape: tuple[int, int, int] | None = None) -> IDC:
     """A model of a preset with fresh weights, of the data that the preset is made for unless told otherwise."""
-    shape = shape or ((1, 32, 32) if preset == "digits" else (3, 64, 64) if preset == "bbdm" else (3, 32, 32))
+    shape = shape or ((1, 32, 32) if preset.startswith("digits") else (3, 64, 64) if preset == "bbdm" else (3, 32, 32))
     classes = num_classes or (100 if preset == "paper-cifar100" else 10)
     return IDC(IDCConfig(classes, shape, PRESETS[preset])).eval()
 
@@ -145,6 +145,7 @@ _PRUNING = (
     ("IDC, CIFAR-10", "paper-cifar10", (3, 32, 32), 3),
     ("nano (ours)", "nano", (3, 32, 32), 3),
     ("nano-patch4 (ours)", "nano-patch4", (3, 32, 32), 3),
+    ("nano-encoder (ours)", "nano-encoder", (3, 32, 32), 3),
 )
 
 

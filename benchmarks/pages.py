@@ -172,7 +172,7 @@ def robust_learning() -> list[str]:
     names = ("one_step", "attacked_one_step", "attacked_multi_step")
     shown = [r for r in curve if r["epoch"] % 10 == 0 and r["epoch"] < summary["recipe"]["epochs"]]
     lines += [row(f"{r['epoch']:g}", *(f"{r[name]:.1%}" for name in names)) for r in shown]
-    best = max(shown, key=lambda r: r["attacked_one_step"] + r["attacked_multi_step"])
+    best = max(curve[:-1], key=lambda r: r["attacked_one_step"] + r["attacked_multi_step"])
     last, own = curve[-1], summary["validation"]
     hours = f"{summary['seconds'] / 3600:.1f} hours, nearly all on two cores of {article(found['hardware']['cpu'])}"
     return [

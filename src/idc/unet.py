@@ -1,6 +1,6 @@
 """The pruned U-Net: guided-diffusion's (ADM) network, built from named presets over ``diffusers.UNet2DModel``."""
 
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 import torch
@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.overrides import has_torch_function_unary
 
 from idc.errors import IDCError
+from idc.records import OMIT_DEFAULT, recorded
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ class UNetSpec:
     condition: Literal["none", "concat"] = "none"
     residual: bool = False
     position_channels: int = 0
-    decoder: bool = True
+    decoder: bool = field(default=True, metadata=OMIT_DEFAULT)
 
     def __post_init__(self) -> None:
         for name in ("multipliers", "attention_at"):  # JSON and YAML give lists
@@ -83,7 +84,7 @@ PRESETS: dict[str, UNetSpec] = {
     # Fewer pixels and more channels than nano: fewer FLOPs, which a processor does faster, and more parameters.
     "nano-patch4": UNetSpec(64, (1, 1), groups=8, patch=4, residual=True, position_channels=16),
     "digits": UNetSpec(32, (1, 1, 1), groups=8, patch=4, residual=True, position_channels=16),
-    # A PreActResNet-18's levels and about its cost, at widths 16 and 8: more robust than a U-Net of the same FLOPs.
+    # A PreActResNet-18's levels and about its cost, at widths 16 and 8.
     "nano-encoder": UNetSpec(16, (1, 2, 4, 8), groups=8, residual=True, decoder=False),
     "digits-encoder": UNetSpec(8, (1, 2, 4, 8), groups=4, residual=True, decoder=False),
 }
@@ -118,7 +119,7 @@ def resolve_spec(spec: str | dict[str, Any] | UNetSpec) -> UNetSpec:
 
 def spec_to_dict(spec: UNetSpec) -> dict[str, Any]:
     """The spec as JSON-ready values."""
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(spec).items()}
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in recorded(spec).items()}
 
 
 def check_image_shape(spec: UNetSpec, shape: tuple[int, int, int]) -> None:
@@ -154,8 +155,8 @@ class Dropout(nn.Dropout):
 
 
 class Encoder(nn.Module):
-    """The way down and the middle of a ``diffusers.UNet2DModel``, called as that is: x (B, C, H, W), t (B,) or () ->
-    ``sample`` (B, out_channels, H', W') at the size of the last level."""
+    """The way down and the middle of a ``diffusers.UNet2DModel``, called as that is without ``return_dict``:
+    x (B, C, H, W), t (B,) or () -> a tuple of one, (B, out_channels, H', W') at the size of the last level."""
 
     def __init__(self, unet: Any, out_channels: int) -> None:
         super().__init__()
@@ -165,15 +166,13 @@ class Encoder(nn.Module):
         self.norm_out = nn.GroupNorm(unet.config.norm_num_groups, channels, eps=unet.config.norm_eps)
         self.conv_out = nn.Conv2d(channels, out_channels, 3, padding=1)
 
-    def forward(self, x: Tensor, t: Tensor) -> Any:
+    def forward(self, x: Tensor, t: Tensor, *, return_dict: Literal[False]) -> tuple[Tensor]:
         embedded = self.time_embedding(self.time_proj(t.expand(x.shape[0])).to(x.dtype))
         x = self.conv_in(x)
         for block in self.down_blocks:
             x, _ = block(x, embedded)
         x = self.mid_block(x, embedded)
-        from diffusers.models.unets.unet_2d import UNet2DOutput
-
-        return UNet2DOutput(sample=self.conv_out(nn.functional.silu(self.norm_out(x))))
+        return (self.conv_out(nn.functional.silu(self.norm_out(x))),)
 
 
 class BridgeUNet(nn.Module):
@@ -227,7 +226,7 @@ class BridgeUNet(nn.Module):
             x = nn.functional.pixel_unshuffle(x, self.spec.patch)
         if self.spec.position_channels:
             x = torch.cat([x, self.position.to(x.dtype).expand(x.shape[0], -1, -1, -1)], dim=1)
-        out: Tensor = self.net(x, t).sample
+        out: Tensor = self.net(x, t, return_dict=False)[0]
         if self.unfold > 1:
             out = nn.functional.pixel_shuffle(out, self.unfold)
         out = out.to(x_t.dtype)

@@ -312,20 +312,13 @@ def test_the_figures_of_a_run_are_those_of_its_best_weights(network, tmp_path, p
     assert 0 < summary["best_step"] <= 40 < summary["steps"] == 48  # the weights of step 48 are zero
     assert best.one_step > last.one_step == pytest.approx(0.1, abs=0.02)
     assert summary["validation"] == best.to_dict()
-    card, text = (
-        json.loads((out / "best" / "config.json").read_text())["card"],
-        (out / "best" / "README.md").read_text(),
-    )
+    card = json.loads((out / "best" / "config.json").read_text())["card"]
+    text = (out / "best" / "README.md").read_text()
     assert card["figures"] == {f"validation {k}": v for k, v in best.to_dict().items()}
     assert text.count("## Figures") == 1
     assert f"| validation one_step | {best.one_step} |" in text
     assert f"- Weights: of epoch {summary['best_step'] // 8} of 6" in text
     assert f"best, of epoch {summary['best_step'] // 8}: validation {best.text()}" in done.stdout + done.stderr
-
-
-def start_over(run: Path, network: str):
-    """Go on with a run that has ended."""
-    return train(run, network, resume=True)
 
 
 def test_a_finished_run_of_before_gets_the_figures_of_its_best_weights(whole, network, tmp_path):
@@ -334,7 +327,7 @@ def test_a_finished_run_of_before_gets_the_figures_of_its_best_weights(whole, ne
     for file in run.glob("checkpoints/*/progress.json"):
         older = {k: v for k, v in json.loads(file.read_text()).items() if k not in ("whole", "best_step")}
         file.write_text(json.dumps(older))
-    assert start_over(run, network).step == 16
+    assert train(run, network, resume=True).step == 16
     expected = json.loads((whole / "summary.json").read_text())
     found = json.loads((run / "summary.json").read_text())
     assert found["validation"] == expected["validation"]
@@ -347,7 +340,7 @@ def test_without_its_best_weights_a_run_keeps_the_last(whole, network, tmp_path,
     shutil.rmtree(run / "best")
     for file in run.glob("checkpoints/*/progress.json"):
         file.write_text(json.dumps(json.loads(file.read_text()) | {"whole": None, "best_step": 4}))
-    start_over(run, network)
+    train(run, network, resume=True)
     assert torch.equal(*(next(iter(load_file(run / n / "model.safetensors").values())) for n in ("best", "last")))
     assert "here the last weights take its place" in capsys.readouterr().err
     assert json.loads((run / "summary.json").read_text())["best_step"] == 16

@@ -4,6 +4,7 @@ from common import CIFAR, RESULTS, ROUNDED, read, row, share
 
 from idc.report.comparison import markdown, published
 
+SHIPPED = "idc-nano-cifar10-robust"
 NAMES = {"digits": ("`digits`", "digits test"), "nano": ("`nano`", f"{CIFAR} test")}
 
 
@@ -224,3 +225,21 @@ def published_table() -> list[str]:
             row(p["system"], p["extra"] or "", f"{p['clean']}%", f"{p['robust']}%", cost, p["setting"], p["source"])
         )
     return [*lines, "", "CIFAR-10 test, original images, L-inf 8/255."]
+
+
+def field() -> list[str]:
+    """docs/peers.md: where the shipped robust model stands beside published networks, in a sentence."""
+    file = RESULTS / "peers-robust.json"
+    if not file.exists():
+        return ["Not measured yet."]
+    own = next(r for r in read(file)["rows"] if r["model"] == SHIPPED and r["eps_text"] == "8/255")
+    kept, gflops = own["protocols"]["adaptive"]["robust"]["mean"], own["flops"] / 1e9
+    wanted = ("PreActResNet-18", "WRN-28-10", "WRN-82-8")
+    others = [p for name in wanted for p in published() if p["system"].startswith(f"{name} (")]
+    told = [f"{p['system'].split(' (')[0]} {p['robust']}% at {p['gflops']:.3g} ({p['extra']})" for p in others]
+    return [
+        f"`{SHIPPED}`, measured here: {share(kept)} at 8/255 under `adaptive`, {gflops:.3g} GFLOPs an "
+        f"answer, {own['images']:,} test images of {CIFAR}, no images but the training split. Published, under "
+        f"AutoAttack: {'; '.join(told)}. The smallest of these costs {others[0]['gflops'] / gflops:.0f} times as much "
+        "an answer."
+    ]

@@ -17,7 +17,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-from common import CORES, alone, together, write
+from common import CORES, RESULTS, alone, together, write
 
 from idc.comparing import evaluate_one, read_comparison
 from idc.memory import keep_freed_memory
@@ -102,7 +102,7 @@ def compare(name: str) -> None:
 
 def plan(name: str) -> tuple[Path, Path]:
     """The comparison's file and the folder of its results."""
-    return Path(__file__).with_name(f"peers-{name}.yaml"), RUNS / f"compare-{name}"
+    return Path(__file__).with_name(f"peers-{name}.yaml"), RESULTS / f"peers-{name}"
 
 
 def start_part(name: str, model: str, protocol: str) -> None:

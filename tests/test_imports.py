@@ -30,7 +30,7 @@ ALLOWED = {
     "records": {"errors", "files"},
     "progress": set(),
     "fraction": set(),
-    "hardware": set(),
+    "hardware": {"errors"},
     "memory": set(),
     "zoo": set(),
     "saved": {"errors", "files", "hub", "zoo"},

@@ -22,7 +22,6 @@ from idc.records import OMIT_DEFAULT
 from idc.types import Logits, check_images, name_classes
 from idc.unet import BridgeUNet, UNetSpec
 
-PRECISIONS = ("fp32", "bf16", "auto")
 STORED = ("fp32", "bf16")  # the precisions of a weights file
 Noise = Callable[[int, Tensor], Tensor]  # (reverse step, x) -> standard normal like x
 
@@ -195,8 +194,6 @@ class IDC(
         Raises:
             IDCError: for another word.
         """
-        if precision not in PRECISIONS:
-            raise IDCError(f"precision {precision!r}", f"one of {', '.join(PRECISIONS)}", "correct --precision")
         other = self.with_network(self.unet)
         other.bf16 = uses_bf16(precision, self.labels.device)
         return other

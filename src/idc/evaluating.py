@@ -59,8 +59,8 @@ def evaluate(request: Request, out: Path, *, larger: Path | None = None, say: Sa
     Args:
         request: what is asked.
         out: folder of the result.
-        larger: the result of the same request but a larger radius: a protocol that looks for the worst point does not
-            attack what stood there, but for one in eight (see ``idc.evaluation.nested``). A result that was begun
+        larger: the result of the same request but a larger radius: a protocol of several attacks does not attack what
+            stood there, but for one in eight (see ``idc.evaluation.nested``). A result that was begun
             without it is finished without it, and adversarial images that are to be kept are all looked for.
         say: is told what a user may want to know.
 
@@ -80,7 +80,7 @@ def evaluate(request: Request, out: Path, *, larger: Path | None = None, say: Sa
         keep=request.keep, rank=state.process_index, world=state.num_processes, device=device,
     )  # fmt: skip
     if state.is_main_process:
-        _prepare(runner, larger if protocol.gate and not request.keep else None)
+        _prepare(runner, larger if protocol.nests and not request.keep else None)
         write_json(out / "request.json", asdict(request))
         if done := len(records.read_all(out, f"{LINES}-*.jsonl", "id")):
             say(f"{done} of {len(images)} images are already done")
@@ -194,7 +194,7 @@ def _sanity(runner: Runner, lines: Sequence[dict[str, Any]], flags: Sequence[str
     # A short adaptive attack has no room for all checks, but one without gradients has attacked nothing.
     count = min(protocol.sanity or (16 if protocol.adaptive else 0), len(runner.problem))
     if not count:
-        return []
+        return list(nested_check(lines))
     say(f"sanity checks on {count} images ...")
     images, classes, ids = runner.problem.block(0, runner.device)
     bench = Bench(

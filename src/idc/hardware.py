@@ -6,6 +6,10 @@ from importlib.util import find_spec
 
 import torch
 
+from idc.errors import IDCError
+
+PRECISIONS = ("fp32", "bf16", "auto")
+
 
 def bf16_pays(device: torch.device) -> bool:
     """Whether the hardware multiplies bf16 matrices itself."""
@@ -15,7 +19,13 @@ def bf16_pays(device: torch.device) -> bool:
 
 
 def uses_bf16(precision: str, device: torch.device) -> bool:
-    """Whether "fp32", "bf16" or "auto" (what pays) means bf16 on this device."""
+    """Whether "fp32", "bf16" or "auto" (what pays) means bf16 on this device.
+
+    Raises:
+        IDCError: for another word.
+    """
+    if precision not in PRECISIONS:
+        raise IDCError(f"precision {precision!r}", f"one of {', '.join(PRECISIONS)}", "correct --precision")
     return bf16_pays(device) if precision == "auto" else precision == "bf16"
 
 

@@ -14,8 +14,10 @@ from idc import data as datasets
 from idc import saved
 from idc.classifier import IDC
 from idc.errors import IDCError
+from idc.evaluation.compiled import compile_networks
 from idc.evaluation.wrapped import as_classifier
 from idc.fraction import fraction
+from idc.hardware import uses_bf16
 from idc.peers.cnn import CNN
 from idc.peers.named import is_named, open_peer
 from idc.types import Classifier
@@ -51,6 +53,8 @@ class Request:
         data: see ``idc.data.load``.
         protocol: a name in ``idc.evaluation.protocol.PROTOCOLS``.
         eps: radius; None stands for ``default_eps``.
+        precision: of the networks, see ``idc.hardware.uses_bf16``.
+        compiled: see ``idc.evaluation.compiled``; time, not results, depends on it.
         knobs: see ``build_protocol``.
     """
 
@@ -67,6 +71,7 @@ class Request:
     visits: tuple[int, ...] | None = None
     eta: float | None = None
     precision: str = "fp32"
+    compiled: bool = False
     checkpointing: bool = False
     chunk: int = 512
     keep: bool = False
@@ -132,14 +137,16 @@ def open_both(request: Request, device: torch.device) -> tuple[Classifier, datas
     )  # fmt: skip
     if isinstance(own, IDC):
         own = _as_asked(own, request, device)
-    elif request.one_step or request.visits or request.eta is not None or request.precision != "fp32":
-        flags = "--one-step, --visits, --eta or --precision"
-        raise IDCError(request.model, f"an IDC for {flags}", "leave the flag out")
+    elif request.one_step or request.visits or request.eta is not None:
+        raise IDCError(request.model, "an IDC for --one-step, --visits or --eta", "leave the flag out")
+    bf16 = uses_bf16(request.precision, device) and not isinstance(own, IDC)  # which has a boundary of its own
     own = own.to(device)
     for parameter in own.parameters():  # a ScriptModule has no requires_grad_
         parameter.requires_grad_(False)
-    classifier = as_classifier(own, input_shape=images.shape, name=request.model)
+    classifier = as_classifier(own, input_shape=images.shape, name=request.model, bf16=bf16)
     _check_classes(classifier, images)
+    if request.compiled:
+        compile_networks(classifier, device)
     return classifier, images
 
 

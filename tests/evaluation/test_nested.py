@@ -1,7 +1,8 @@
 """Radii within each other: what may be left out, what is looked at all the same, and that a wrong claim is found."""
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import pytest
 import torch
@@ -13,10 +14,11 @@ from idc.attacks.objective import Margin
 from idc.attacks.threat import Threat
 from idc.comparing import compare, read_comparison
 from idc.errors import IDCError
-from idc.evaluation.nested import CHECKED, nested_check, read_larger
-from idc.evaluation.protocol import Protocol
+from idc.evaluation.nested import CHECKED, held_in, nested_check, note, read_larger, same_but_radius
+from idc.evaluation.protocol import Protocol, build_protocol
 from idc.evaluation.runner import Problem, Runner
 from idc.evaluation.summary import read_costs, read_lines, summarise_lines
+from idc.files import make_folder
 from idc.peers.cnn import CNN, CNNConfig
 from idc.report.comparison import write_comparison
 from noise_models import Linear, Noisy, easy_images
@@ -68,6 +70,62 @@ def test_every_radius_has_the_closed_form(case, tmp_path):
         assert f"0 of {checked}" in finding.figure
         looked_at.append({line["id"] for line in lines if line.get("larger") == "checked"})
     assert looked_at[0] != looked_at[1]
+
+
+@dataclass(frozen=True)
+class AnySize:
+    """An attack without a radius: the mean of all images, which a linear model may well get wrong; it counts."""
+
+    calls: ClassVar[list[int]] = []
+
+    def __call__(self, target, images, classes, streams):
+        self.calls.append(len(images))
+        return images.mean(0, keepdim=True).expand_as(images).clone()
+
+
+def of_several(threat):
+    """As the paper's: no gate, an attack's step a share of the radius, one attack of any size."""
+    walks = (pgd(threat, steps=1, step=threat.eps, random_start=False, objective=Margin()),
+             pgd(threat, steps=4, step=threat.eps / 4, random_start=False, objective=Margin()))  # fmt: skip
+    return Protocol("several", threat, (("one", walks[0]), ("four", walks[1]), ("any", AnySize())))
+
+
+def test_several_attacks_each_alone(case, tmp_path):
+    """Without a gate too: each attack of its own counts what a larger radius spared as standing, which has a closed
+    form here; one without a radius is run once, and comes to the same at every radius."""
+    model, problem, reach = case
+    AnySize.calls.clear()
+    found = {}
+    for index, share in enumerate((0.6, 0.4)):
+        threat = Threat("linf", reach.quantile(share).item())
+        runner = Runner(model, problem, of_several(threat), tmp_path / str(index))
+        if index:
+            larger = read_larger(tmp_path / "0", runner.settings())
+            note(make_folder(runner.out), larger)
+            runner = replace(runner, larger=held_in(runner.out))
+            assert runner.larger == larger
+        runner.prepare()
+        runner.run()
+        (runner.out / "summary.json").write_text(json.dumps({"reliable": True}))
+        found[index] = summarise_lines(read_lines(runner.out), ("a", "b"))
+    assert AnySize.calls == [64]
+    for index, share in enumerate((0.6, 0.4)):
+        stand = int((reach > reach.quantile(share)).sum()) / 64
+        each = [found[index]["attacks"][name]["mean"]["mean"] for name in ("one", "four")]
+        assert [*each, found[index]["robust"]["mean"]["mean"]] == [stand] * 3
+    assert found[1]["attacks"]["any"] == found[0]["attacks"]["any"]
+    assert 0 < found[0]["attacks"]["any"]["mean"]["mean"] < 1
+    assert found[1]["images_spared"] > 0
+
+
+def test_the_paper_nests():
+    """Its attacks at two radii are the same but for those; a single attack's protocol claims nothing."""
+    threats = [Threat("linf", eps) for eps in (4 / 255, 0.5 / 255)]
+    for name, nests in (("paper", True), ("adaptive", True), ("quick", True), ("pgd", False), ("clean", False)):
+        records = [build_protocol(name, threat).to_dict() for threat in threats]
+        assert same_but_radius(*records)
+        assert not same_but_radius(records[0], build_protocol("quick", threats[1], steps=7).to_dict())
+        assert build_protocol(name, threats[0]).nests == nests
 
 
 def test_a_wrong_claim_is_found_and_handed_to_nobody(case, tmp_path):

@@ -120,5 +120,6 @@ def test_precision_is_part_of_the_result(model, tmp_path):
     assert json.loads((tmp_path / "r" / "settings.json").read_text())["classifier"]["precision"] == "bf16"
     refused(idc(*args), "precision", "choose another --out")
     refused(idc(*args, "--precision", "half"), "fp32, bf16, auto")
-    peer = ("evaluate", "pyautoattack-resnet18", "--data", "digits", "--out", tmp_path / "p")
-    refused(idc(*peer, "--precision", "bf16"), "an IDC", "--precision")
+    peer = ("evaluate", "pyautoattack-resnet18", "--data", "digits", "--limit", 2, "--out", tmp_path / "p")
+    refused(idc(*peer, "--one-step"), "an IDC", "--one-step")
+    refused(idc(*peer, "--precision", "half"), "fp32, bf16, auto")

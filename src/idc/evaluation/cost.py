@@ -16,8 +16,9 @@ from idc.types import Classifier, Logits
 
 def flops_of(work: Callable[[], object]) -> int:
     """FLOPs (2 per multiply-add) of what ``work()`` runs; the global generator is left as found."""
-    counter = FlopCounterMode(display=False)
-    with torch.random.fork_rng(devices=[]), sdpa_kernel(SDPBackend.MATH), counter:
+    counter = FlopCounterMode(display=False)  # it does not see into compiled code
+    eager = torch.compiler.set_stance("force_eager")
+    with torch.random.fork_rng(devices=[]), sdpa_kernel(SDPBackend.MATH), eager, counter:
         work()
     return int(counter.get_total_flops())
 
@@ -42,6 +43,14 @@ def gradient_flops(function: Logits, image: Tensor) -> int:
         return flops_of(work)
 
 
+def networks_of(classifier: Classifier) -> tuple[nn.Module, ...]:
+    """The modules whose calls count as network evaluations: those in ``networks``, or the classifier itself."""
+    named = getattr(classifier, "networks", None)
+    if isinstance(named, tuple | list) and named and all(isinstance(m, nn.Module) for m in named):
+        return tuple(named)
+    return (classifier,) if isinstance(classifier, nn.Module) else ()  # others may mean something else by that name
+
+
 def evaluations(classifier: Classifier, image: Tensor) -> int:
     """Network evaluations (NFE) of one answer to one image, counted as they run: of the modules that the classifier
     names in ``networks``; of itself if it names none."""
@@ -52,10 +61,7 @@ def evaluations(classifier: Classifier, image: Tensor) -> int:
         given = args[0] if args else next(iter(kwargs.values()))
         rows += len(given)
 
-    named = getattr(classifier, "networks", None)
-    if not isinstance(named, tuple | list) or not all(isinstance(m, nn.Module) for m in named):
-        named = (classifier,)  # a user's module may mean something else by that name
-    hooks = [m.register_forward_hook(count, with_kwargs=True) for m in named if isinstance(m, nn.Module)]
+    hooks = [network.register_forward_hook(count, with_kwargs=True) for network in networks_of(classifier)]
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             classifier(image)

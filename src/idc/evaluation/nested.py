@@ -5,11 +5,12 @@ these images stand at the smaller. The claim is as good as the attacks at the la
 gradients mislead may well find more at the smaller: therefore one such image in ``CHECKED`` is attacked all the same.
 
 Only a deterministic answer either withstands or falls: of a stochastic model every image is attacked at every radius.
+An attack without a radius of its own finds the same at each, and is run once.
 """
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +33,13 @@ class Larger:
         eps: its radius.
         spared: ids of the images that are not to be attacked.
         checked: ids of those that withstood it too and are attacked nonetheless.
+        same: by an attack without a radius, what it came to for each image: right draws and majority vote.
     """
 
     eps: float
     spared: frozenset[int] = frozenset()
     checked: frozenset[int] = frozenset()
+    same: Mapping[str, Mapping[int, tuple[int, int]]] = field(default_factory=dict)
 
     def remark(self, image: int) -> dict[str, str]:
         """What the line of an image, by its id, says of this."""
@@ -47,7 +50,7 @@ class Larger:
 def read_larger(folder: Path, settings: Mapping[str, Any]) -> Larger:
     """What the finished evaluation in ``folder`` says for one of ``settings``, as ``Runner.settings`` gives them.
 
-    Of a stochastic model, and where the checks say that it cannot be believed, it says nothing.
+    Of a stochastic model, and where the checks say that it cannot be believed, it spares no image.
 
     Raises:
         IDCError: if the evaluation is not finished, differs in more than its radius, or its radius is not larger.
@@ -60,32 +63,47 @@ def read_larger(folder: Path, settings: Mapping[str, Any]) -> Larger:
         if larger <= radius:
             raise IDCError(folder, f"an evaluation at more than {radius:g}", f"order the radii: it is of {larger:g}")
         for name in ("data", "seed", "block", "classifier", "protocol"):
-            if _but_radius(held[name]) != _but_radius(own[name]):
+            if not same_but_radius(held[name], own[name]):
                 raise IDCError(folder, f"an evaluation of the same {name}", "evaluate all radii alike")
-        if own["classifier"]["stochastic"] or not summary["reliable"]:
-            return Larger(larger)
+        same_at_all = [name for name, a in own["protocol"]["attacks"].items() if a.get("threat") is None]
+        believed = summary["reliable"] and not own["classifier"]["stochastic"]
     except (KeyError, TypeError) as error:
         raise IDCError(folder, "a whole result of idc evaluate", "remove it and evaluate again") from error
     lines = records.read_lines(folder, LINES, "evaluate")
     if len(lines) < held["data"]["images"]:
         raise IDCError(folder, f"{held['data']['images']} finished images", "finish the larger radius first")
+    same = {
+        name: {line["id"]: tuple(line["attacks"][name]) for line in lines}
+        for name in same_at_all
+        if all(line["attacks"][name] for line in lines)  # under a gate some were not attacked
+    }
+    if not believed:
+        return Larger(larger, same=same)
     stood = [line["id"] for line in lines if line["robust"][0] == line["draws"]]
     # Others at each radius, so that no image is spared at all of them by its place.
     stood.sort(key=lambda image: derive_seed(own["seed"], "nested", f"{radius:.9g}", image))
     checked = -(-len(stood) // CHECKED)
-    return Larger(larger, frozenset(stood[checked:]), frozenset(stood[:checked]))
+    return Larger(larger, frozenset(stood[checked:]), frozenset(stood[:checked]), same)
 
 
-def _but_radius(record: Any) -> Any:
-    """A record without the radius of its threats."""
+def same_but_radius(one: Any, other: Any) -> bool:
+    """Whether two records differ in the radius of their threats alone, or in that and steps that are a share of it."""
+    return any(_but_radius(one, shares) == _but_radius(other, shares) for shares in (False, True))
+
+
+def _but_radius(record: Any, shares: bool) -> Any:
     if isinstance(record, dict):
-        return {name: _but_radius(value) for name, value in record.items() if name != "eps"}
-    return [_but_radius(value) for value in record] if isinstance(record, list) else record
+        if shares and record.get("step") and record.get("threat"):
+            record = record | {"step": round(record["step"] / record["threat"]["eps"], 9)}
+        return {name: _but_radius(value, shares) for name, value in record.items() if name != "eps"}
+    return [_but_radius(value, shares) for value in record] if isinstance(record, list) else record
 
 
 def note(out: Path, larger: Larger) -> None:
     """Note in ``out`` what its evaluation leaves out; it is then continued so."""
-    write_json(out / _FILE, {"eps": larger.eps, "spared": sorted(larger.spared), "checked": sorted(larger.checked)})
+    same = {name: sorted((image, *pair) for image, pair in found.items()) for name, found in larger.same.items()}
+    known = {"eps": larger.eps, "spared": sorted(larger.spared), "checked": sorted(larger.checked), "same": same}
+    write_json(out / _FILE, known)
 
 
 def held_in(out: Path) -> Larger | None:
@@ -93,7 +111,10 @@ def held_in(out: Path) -> Larger | None:
     if not (out / _FILE).exists():
         return None
     held = records.read_json(out / _FILE, "remove the folder and evaluate again")
-    return Larger(held["eps"], frozenset(held["spared"]), frozenset(held["checked"]))
+    same = {
+        name: {image: (right, vote) for image, right, vote in found} for name, found in held.get("same", {}).items()
+    }
+    return Larger(held["eps"], frozenset(held["spared"]), frozenset(held["checked"]), same)
 
 
 def nested_check(lines: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:

@@ -41,6 +41,12 @@ class Protocol:
             raise IDCError(f"draws = {self.draws}", "1 or more", "use 20 for a stochastic model")
 
     @property
+    def nests(self) -> bool:
+        """Whether what withstands it at one radius is taken to withstand it at smaller ones, see ``nested``: not what
+        withstands one attack, which does not look for the worst point."""
+        return self.gate or len(self.attacks) > 1
+
+    @property
     def needs_published(self) -> bool:
         """Whether an attack wants the function that the published ones see."""
         return any(getattr(attack, "surrogate", None) == PUBLISHED for _, attack in self.attacks)

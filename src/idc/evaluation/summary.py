@@ -42,7 +42,10 @@ def summarise_lines(lines: Sequence[Line], class_names: Sequence[str]) -> dict[s
         pairs = [line["attacks"][name] for line in lines]
         # Each attack alone; under a gate, an image that had fallen before was not attacked again and stays fallen, and
         # one that a larger radius spared stands.
-        known = [line["robust"] if line.get("larger") == "spared" else line["attacks"][name] for line in lines]
+        known = [
+            line["robust"] if pair is None and line.get("larger") == "spared" else pair
+            for line, pair in zip(lines, pairs, strict=True)
+        ]
         attacks[name] = of(known) | {"attacked": sum(p is not None for p in pairs)}
     spared = sum(line.get("larger") == "spared" for line in lines)
     single = sum(line["single"] for line in lines) / len(lines)

@@ -1,37 +1,49 @@
-"""A user's own module as a classifier."""
+"""A user's own module as a classifier; any classifier in half precision."""
 
-from collections.abc import Mapping
-from typing import cast
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from idc.errors import IDCError
 from idc.types import Classifier, Logits
+
+# What else an evaluation may ask of a module that has it.
+_PASSED_ON = ("card", "class_names", "config", "networks")
 
 
 class Wrapped(nn.Module):
     """An ``nn.Module`` images -> logits with all that an evaluation asks for.
 
-    What the module itself has (``num_classes``, ``input_shape``, ``stochastic``, ``surrogates()``) is kept; the rest is
-    filled in from one call on noise.
+    What the module itself has (``num_classes``, ``input_shape``, ``stochastic``, ``surrogates()``, ...) is kept; the
+    rest is filled in from one call on noise.
 
     Args:
         module: takes (B, C, H, W) in [0, 1], returns (B, K) logits; put into evaluation mode.
         input_shape: (C, H, W), for a module that does not say.
         name: as the user knows it, for errors.
+        bf16: matrix products and convolutions are computed in bf16, of the answer and of every surrogate; but a linear
+            layer with as many outputs as there are classes stays float32, so that an attack sees logits change that
+            8 bits of mantissa would hide.
 
     Raises:
         IDCError: if the module cannot be called so, or returns something else.
     """
 
-    def __init__(self, module: nn.Module, *, input_shape: tuple[int, int, int], name: str = "the model") -> None:
+    def __init__(
+        self, module: nn.Module, *, input_shape: tuple[int, int, int], name: str = "the model", bf16: bool = False
+    ) -> None:
         super().__init__()
-        self.module = module.eval()
+        self.module, self.bf16 = module.eval(), bf16
         shape = getattr(module, "input_shape", None) or input_shape
         self.input_shape: tuple[int, int, int] = tuple(shape)
         first, second = self._probe(name)
         self.num_classes = int(getattr(module, "num_classes", None) or first.shape[1])
+        if bf16:
+            _halve(module, self.num_classes)
         declared = getattr(module, "stochastic", None)
         self.eval()  # the wrapper itself too
         self.stochastic = (
@@ -60,10 +72,16 @@ class Wrapped(nn.Module):
             raise IDCError(name, f"{declared} logits, as its num_classes says (not {found[0].shape[1]})", "correct it")
         return found
 
+    def __getattr__(self, name: str) -> Any:
+        if name in _PASSED_ON:
+            return getattr(super().__getattr__("module"), name)
+        return super().__getattr__(name)
+
     def surrogates(self) -> Mapping[str, Logits]:
         """The module's own, or none."""
         own = getattr(self.module, "surrogates", None)
-        return own() if callable(own) else {}
+        found = own() if callable(own) else {}
+        return {name: partial(self._call, function) for name, function in found.items()} if self.bf16 else found
 
     @property
     def shares_draws(self) -> bool:
@@ -71,18 +89,45 @@ class Wrapped(nn.Module):
         return getattr(self.module, "shares_draws", False) is True
 
     def forward(self, images: Tensor, **draws: int) -> Tensor:
-        return self.module(images, **draws)
+        return self._call(self.module, images, **draws)
+
+    def _call(self, function: Callable[..., Tensor], images: Tensor, **draws: int) -> Tensor:
+        if not self.bf16:
+            return function(images, **draws)
+        with torch.autocast(images.device.type, torch.bfloat16):
+            return function(images, **draws).float()
 
 
-def as_classifier(model: object, *, input_shape: tuple[int, int, int], name: str = "the model") -> Classifier:
-    """``model`` itself if it is a ``Classifier``, else wrapped.
+_MULTIPLYING = (nn.Linear, nn.modules.conv._ConvNd)
+
+
+def _halve(module: nn.Module, num_classes: int) -> None:
+    """Round the weights of layers that multiply, once, where autocast would in every call; those that make logits
+    compute in float32 whatever autocast says."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear) and layer.out_features == num_classes:
+            layer.forward = partial(_linear_in_fp32, layer)  # type: ignore[method-assign]  # of this layer alone
+        elif isinstance(layer, _MULTIPLYING):
+            for parameter in layer.parameters(recurse=False):
+                parameter.data = parameter.data.bfloat16()
+
+
+def _linear_in_fp32(layer: nn.Linear, features: Tensor) -> Tensor:
+    with torch.autocast(features.device.type, enabled=False):
+        return F.linear(features.to(layer.weight.dtype), layer.weight, layer.bias)
+
+
+def as_classifier(
+    model: object, *, input_shape: tuple[int, int, int], name: str = "the model", bf16: bool = False
+) -> Classifier:
+    """``model`` itself if it is a ``Classifier`` and not to be in half precision, else wrapped.
 
     Raises:
         IDCError: if it is no module.
     """
-    if isinstance(model, Classifier) and isinstance(model, nn.Module):
+    if isinstance(model, Classifier) and isinstance(model, nn.Module) and not bf16:
         Wrapped(model, input_shape=input_shape, name=name)  # asked once, so that its mistakes are told clearly
         return cast(Classifier, model)
     if not isinstance(model, nn.Module):
         raise IDCError(name, f"a torch.nn.Module (it is a {type(model).__name__})", "return the module itself")
-    return Wrapped(model, input_shape=input_shape, name=name)
+    return Wrapped(model, input_shape=input_shape, name=name, bf16=bf16)

@@ -153,6 +153,11 @@ class CNN(nn.Module):
     def class_names(self) -> tuple[str, ...]:
         return self.config.class_names
 
+    @property
+    def networks(self) -> tuple[nn.Module, ...]:
+        """What is counted as a network evaluation."""
+        return (self.network,)
+
     def surrogates(self) -> Mapping[str, Logits]:
         """None: the answer is as easy to differentiate as anything near it."""
         return {}
@@ -207,6 +212,11 @@ class PackagedResNet18(nn.Module):
             raise IDCError("pyautoattack-resnet18", "pyautoattack with its examples", "reinstall it") from error
         self.network = network.eval()
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
+
+    @property
+    def networks(self) -> tuple[nn.Module, ...]:
+        """What is counted as a network evaluation."""
+        return (self.network,)
 
     def surrogates(self) -> Mapping[str, Logits]:
         """None, as for ``CNN``."""

@@ -1,0 +1,108 @@
+"""Half precision and compiled code: what they must not change, of any classifier."""
+
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from conftest import save_digits_model
+from idc.errors import IDCError
+from idc.evaluation import compiled
+from idc.evaluation.compiled import compile_networks
+from idc.evaluation.cost import answer_cost
+from idc.evaluation.wrapped import as_classifier
+from idc.opening import Request, open_both
+from idc.peers.cnn import CNN, CNNConfig
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module", params=["idc", "cnn"])
+def request_of(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(request.param)
+    if request.param == "idc":
+        save_digits_model(folder)
+    else:
+        torch.manual_seed(0)
+        names = tuple("0123456789")
+        CNN(CNNConfig("preact-resnet18", 10, (1, 8, 8), width=2, class_names=names)).save_pretrained(folder)
+    return Request(model=str(folder), data="digits", limit=12, one_step=request.param == "idc")
+
+
+def gradient(model, images):
+    x = images.clone().requires_grad_(True)
+    (found,) = torch.autograd.grad(model(x)[:, 3].sum(), x)
+    return found
+
+
+def test_compiled_networks_answer_the_same(request_of, monkeypatch):
+    """Logits and gradients in batches of any size, and the counted cost, are those of the model as it is."""
+    if request_of.one_step:  # a U-Net's machine code takes a minute: only its tracing is looked at
+        monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    plain, data = open_both(request_of, CPU)
+    fast, _ = open_both(replace(request_of, compiled=True), CPU)
+    images = data.images.float().div(255)
+    for part in (images[:1], images[:5], images):
+        with torch.no_grad():
+            torch.testing.assert_close(fast(part), plain(part), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(gradient(fast, part), gradient(plain, part), rtol=1e-3, atol=1e-4)
+    assert answer_cost(fast, CPU) == answer_cost(plain, CPU)
+
+
+def test_without_a_compiler_it_is_refused(monkeypatch):
+    monkeypatch.setattr(compiled, "can_compile", lambda device: False)
+    with pytest.raises(IDCError, match=r"g\+\+"):
+        compile_networks(as_classifier(nn.Flatten(), input_shape=(1, 2, 2)), CPU)
+
+
+def test_half_precision_of_any_classifier(request_of):
+    """Near the full one, but not it; the logits are float32, and no coarser than the features make them."""
+    plain, data = open_both(request_of, CPU)
+    half, _ = open_both(replace(request_of, precision="bf16"), CPU)
+    images = data.images.float().div(255)
+    with torch.no_grad():
+        expected, found = plain(images), half(images)
+    assert found.dtype == torch.float32
+    assert not torch.equal(found, expected)
+    assert not torch.equal(found, found.bfloat16().float())
+    torch.testing.assert_close(found, expected, rtol=0.05, atol=0.05 * expected.abs().max().item())
+    assert (half.num_classes, half.class_names) == (plain.num_classes, plain.class_names)
+    assert answer_cost(half, CPU) == answer_cost(plain, CPU)
+
+
+class Own(nn.Module):
+    """A user's module that names a weak spot; it notes in which precision each of its layers computed."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.linear = nn.Conv2d(1, 3, 3), nn.Linear(12, 4)
+        self.kinds = {}
+
+    def forward(self, images):
+        features = self.conv(images).flatten(1)
+        logits = self.linear(features)
+        self.kinds = {"conv": features.dtype, "linear": logits.dtype}
+        return logits
+
+    def weak(self, images):
+        return self.conv(images).flatten(1)[:, :4]
+
+    def surrogates(self):
+        return {"weak": self.weak}
+
+
+def test_what_is_computed_in_half_precision():
+    """The convolutions, in surrogates too; not the layer that makes logits. Without it nothing is wrapped again."""
+    own = Own()
+    half = as_classifier(own, input_shape=(1, 4, 4), bf16=True)
+    images = torch.rand(2, 1, 4, 4)
+    assert half(images).dtype == torch.float32
+    assert own.kinds == {"conv": torch.bfloat16, "linear": torch.float32}
+    weak = half.surrogates()["weak"](images)
+    assert weak.dtype == torch.float32
+    torch.testing.assert_close(weak, weak.bfloat16().float(), rtol=0, atol=0)
+    full = as_classifier(Own(), input_shape=(1, 4, 4))
+    full(images)
+    assert full.module.kinds == {"conv": torch.float32, "linear": torch.float32}

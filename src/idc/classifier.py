@@ -19,10 +19,10 @@ from idc.files import make_folder
 from idc.hardware import uses_bf16
 from idc.labels import LabelKind, fingerprint, inner_products, orthogonal_labels
 from idc.records import OMIT_DEFAULT
+from idc.saved import check_stored
 from idc.types import Logits, check_images, name_classes
 from idc.unet import BridgeUNet, UNetSpec
 
-STORED = ("fp32", "bf16")  # the precisions of a weights file
 Noise = Callable[[int, Tensor], Tensor]  # (reverse step, x) -> standard normal like x
 
 
@@ -454,8 +454,7 @@ class IDC(
         Raises:
             IDCError: for another dtype, or if the folder cannot be written.
         """
-        if dtype not in STORED:
-            raise IDCError(f"dtype {dtype!r}", f"one of {', '.join(STORED)}", "correct it")
+        check_stored(dtype)
         make_folder(Path(save_directory))
         kept = self if dtype == "fp32" else self.with_network(deepcopy(self.unet).to(torch.bfloat16))
         return super(IDC, kept).save_pretrained(save_directory, **options)

@@ -21,6 +21,7 @@ from idc.files import make_folder, sha256, whole_file, write_json, write_text
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 FORMAT = 1
+STORED = ("fp32", "bf16")  # the precisions of a weights file
 _KINDS = {
     "classifier": "an IDC",
     "cnn": "a CNN (idc evaluate takes it)",
@@ -114,6 +115,16 @@ def read_config(folder: Path, key: str) -> dict[str, Any]:
     if own != digest(values):
         raise IDCError(file, "its own SHA-256 (it was edited or damaged)", _REMEDY)
     return values
+
+
+def check_stored(dtype: str) -> None:
+    """Refuse what is no precision of a weights file.
+
+    Raises:
+        IDCError: for another word.
+    """
+    if dtype not in STORED:
+        raise IDCError(f"dtype {dtype!r}", f"one of {', '.join(STORED)}", "correct it")
 
 
 def holds(folder: Path, key: str) -> bool:

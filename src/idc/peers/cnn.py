@@ -167,12 +167,25 @@ class CNN(nn.Module):
         logits: Tensor = self.network(normalised(images))
         return logits.float()
 
-    def save_pretrained(self, folder: Path) -> None:
-        """Write config, weights and card into ``folder``."""
+    def save_pretrained(self, folder: Path, *, dtype: str = "fp32") -> None:
+        """Write config, weights and card into ``folder``.
+
+        Args:
+            folder: where.
+            dtype: of the file: "fp32", or "bf16": the layers that multiply rounded to 8 bits of mantissa, half the
+                size; BatchNorm and biases stay as they are. Loading gives float32 weights in either case.
+
+        Raises:
+            IDCError: for another dtype, or if the folder cannot be written.
+        """
+        saved.check_stored(dtype)
+        state = self.state_dict()
+        if dtype == "bf16":
+            state = {name: value.bfloat16() if value.ndim > 1 else value for name, value in state.items()}
         parameters = sum(p.numel() for p in self.parameters())
         card = [f"# {self.config.arch}, {self.num_classes} classes", "", f"- Parameters: {parameters:,}"]
         text = "\n".join([*card, *saved.card_lines(self.card)])
-        saved.write(folder, self.state_dict(), {"cnn": asdict(self.config), "card": self.card}, text)
+        saved.write(folder, state, {"cnn": asdict(self.config), "card": self.card}, text)
 
     @classmethod
     def from_pretrained(cls, source: str | Path) -> "CNN":

@@ -17,6 +17,9 @@ The records come from
     idc train --recipe recipes/idc-nano-cifar10-robust.yaml --visits 3,1,0 --data CIFAR --out runs/nano-robust
     python benchmarks/answers.py runs/nano --data CIFAR --limit 2000
     make bench
+    python benchmarks/precision.py --data CIFAR
+    python benchmarks/peers.py cifar
+    python benchmarks/peers.py robust
     python benchmarks/ablations.py digits
     python benchmarks/ablations.py nano --data CIFAR
     python benchmarks/export.py --cifar CIFAR
@@ -34,7 +37,7 @@ from pathlib import Path
 from ablation_pages import ablation
 from common import CIFAR, MODELS, RESULTS, ROUNDED, article, read, row, share, write
 from robust_pages import compared, costs, field, parity, peers, pitfalls, published_table, robust, robustness
-from speed_pages import bf16, loss_memory, plan, profiled, scaling, speed
+from speed_pages import bf16, loss_memory, plan, precision, profiled, scaling, speed
 
 from idc.report.results import eps_text
 from idc.training.trainer import read_metrics
@@ -227,7 +230,7 @@ def serving() -> list[str]:
 
 BLOCKS: dict[str, Callable[[], list[str]]] = {
     f.__name__: f for f in (measured, answers, timesteps, learning, short, serving, robust, robustness, pitfalls,
-                            parity, costs, compared, peers, published_table, field, robust_learning, speed, bf16,
+                            parity, costs, compared, peers, published_table, field, robust_learning, speed, bf16, precision,
                             profiled, scaling, plan, ablation)
 }  # fmt: skip
 PLACE = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- /results -->)", re.DOTALL)

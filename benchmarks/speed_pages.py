@@ -2,7 +2,7 @@
 
 import math
 
-from common import RESULTS, ROUNDED, read, row
+from common import RESULTS, ROUNDED, read, row, share
 
 from idc.evaluation.runner import BLOCK
 
@@ -46,6 +46,36 @@ def speed() -> list[str]:
         lines += ["", f"{_about(found['hardware'])}; medians of {found['settings']['rounds']} alternations (lowest and "
                   f"highest ratio in brackets); best rates measured: {best}.", ""]  # fmt: skip
     return lines or [LEFT_OUT]
+
+
+def precision() -> list[str]:
+    """docs/speed.md: what bf16 and compiling do to an attack's time, and to what it finds."""
+    found = _found("precision")
+    if found is None:
+        return [LEFT_OUT]
+    head = (
+        "model",
+        "network",
+        "a call",
+        "a gradient",
+        "stand, by its own network",
+        "stand, by the float32 network",
+        "n",
+    )
+    lines = [row(*head), row(*["---"] * len(head))]
+    for r in found["rows"]:
+        for way, own in r["ways"].items():
+            times = [r["times"][kind][way] for kind in ("call", "gradient")]
+            cells = (f"{_time(t['seconds'])} ({t['times_faster']:.1f} times faster)" for t in times)
+            stand = (share(own["stand"][kind]) for kind in ("own", "fp32"))
+            lines.append(row(f"`{r['model']}`", way, *cells, *stand, r["images"]))
+    about = found["settings"]
+    return [
+        *lines,
+        "",
+        f"{about['data']} {about['split']}, L-inf {about['eps']}; a batch of {about['batch']}, medians of "
+        f"{about['rounds']} alternations, {_about(found['hardware'])}, on a machine that did other work too.",
+    ]
 
 
 def bf16() -> list[str]:

@@ -29,11 +29,11 @@ _SHARE = (lambda v: isinstance(v, int | float) and 0 <= v <= 1, "a number in [0,
 _Kind = tuple[Callable[[Any], bool], str]
 _ALL: dict[str, _Kind] = {
     "data": _TEXT, "data_name": _TEXT, "split": _TEXT, "norm": _TEXT, "limit": _COUNT, "draws": _COUNT,
-    "seed": (_at_least(0), "a whole number"), "skip_bad": _BOOL, "precision": _TEXT, "compiled": _BOOL,
+    "seed": (_at_least(0), "a whole number"), "skip_bad": _BOOL, "precision": _TEXT, "compile": _BOOL,
 }  # fmt: skip
 _EACH: dict[str, _Kind] = {
     "model": _TEXT, "training": _TEXT, "limit": _COUNT, "draws": _COUNT, "chunk": _COUNT, "one_step": _BOOL,
-    "visits": _VISITS, "eta": _SHARE, "precision": _TEXT, "compiled": _BOOL, "checkpointing": _BOOL,
+    "visits": _VISITS, "eta": _SHARE, "precision": _TEXT, "compile": _BOOL, "checkpointing": _BOOL,
 }  # fmt: skip
 
 

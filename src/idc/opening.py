@@ -54,7 +54,7 @@ class Request:
         protocol: a name in ``idc.evaluation.protocol.PROTOCOLS``.
         eps: radius; None stands for ``default_eps``.
         precision: of the networks, see ``idc.hardware.uses_bf16``.
-        compiled: see ``idc.evaluation.compiled``; time, not results, depends on it.
+        compile: see ``idc.evaluation.compiled``; time, not results, depends on it.
         knobs: see ``build_protocol``.
     """
 
@@ -71,7 +71,7 @@ class Request:
     visits: tuple[int, ...] | None = None
     eta: float | None = None
     precision: str = "fp32"
-    compiled: bool = False
+    compile: bool = False
     checkpointing: bool = False
     chunk: int = 512
     keep: bool = False
@@ -145,7 +145,7 @@ def open_both(request: Request, device: torch.device) -> tuple[Classifier, datas
         parameter.requires_grad_(False)
     classifier = as_classifier(own, input_shape=images.shape, name=request.model, bf16=bf16)
     _check_classes(classifier, images)
-    if request.compiled:
+    if request.compile:
         compile_networks(classifier, device)
     return classifier, images
 

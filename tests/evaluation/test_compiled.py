@@ -42,7 +42,7 @@ def test_compiled_networks_answer_the_same(request_of, monkeypatch):
     if request_of.one_step:  # a U-Net's machine code takes a minute: only its tracing is looked at
         monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
     plain, data = open_both(request_of, CPU)
-    fast, _ = open_both(replace(request_of, compiled=True), CPU)
+    fast, _ = open_both(replace(request_of, compile=True), CPU)
     images = data.images.float().div(255)
     for part in (images[:1], images[:5], images):
         with torch.no_grad():

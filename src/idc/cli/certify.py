@@ -19,7 +19,7 @@ from idc.cli.common import (
     share,
     table,
 )
-from idc.cli.evaluate import DataName, Limit, Model, Out, Precision, Seed, Split
+from idc.cli.evaluate import Compile, DataName, Limit, Model, Out, Precision, Seed, Split
 
 Sigma = Annotated[float, typer.Option("--sigma", help="standard deviation of the noise on [0, 1], such as 0.25")]
 Selecting = Annotated[int, typer.Option("--n0", help="samples that pick an image's class")]
@@ -37,8 +37,8 @@ def certify(
     model: Model, data: Data, out_folder: Out, sigma: Sigma,
     n0: Selecting = 100, n: Samples = 10_000, alpha: Alpha = 0.001, split: Split = "test", limit: Limit = None,
     one_step: OneStep = False, visits: Visits = None, eta: Eta = None, precision: Precision = "fp32",
-    seed: Seed = 0, chunk: Chunk = 512, skip_bad: SkipBad = False, data_name: DataName = None,
-    as_json: AsJson = False,
+    seed: Seed = 0, chunk: Chunk = 512, compile_: Compile = False, skip_bad: SkipBad = False,
+    data_name: DataName = None, as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Prove L2 radii by randomised smoothing: the model's vote under Gaussian noise; an interrupted run goes on.
 
@@ -52,7 +52,7 @@ def certify(
     smoothing = Smoothing(sigma=sigma, n0=n0, n=n, alpha=alpha)
     request = Request(
         model=model, data=data, split=split, limit=limit, seed=seed, one_step=one_step, visits=parse_visits(visits),
-        eta=eta, precision=precision, chunk=chunk, skip_bad=skip_bad, data_name=data_name,
+        eta=eta, precision=precision, chunk=chunk, compile=compile_, skip_bad=skip_bad, data_name=data_name,
     )  # fmt: skip
     with resumable():
         summary = run(request, smoothing, out_folder, say=note.print)

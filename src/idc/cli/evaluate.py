@@ -38,7 +38,7 @@ Eot = Annotated[int | None, typer.Option("--eot", min=1, help="noise draws avera
 Restarts = Annotated[int | None, typer.Option("--restarts", min=1, help="of the gradient attacks")]
 Surrogate = Annotated[str | None, typer.Option("--surrogate", help="the function that pgd or apgd follows")]
 Precision = Annotated[str, typer.Option("--precision", help="of the network: fp32, bf16, or auto (what pays)")]
-Compiled = Annotated[bool, typer.Option("--compile", help="compile the network: a minute or more, then less time")]
+Compile = Annotated[bool, typer.Option("--compile", help="compile the network: a minute or more, then less time")]
 Chunk = Annotated[int, typer.Option("--batch-size", min=1, help="images times draws at once: memory, not results")]
 Checkpointing = Annotated[bool, typer.Option("--checkpointing", help="less memory, a third more time (IDC)")]
 Keep = Annotated[bool, typer.Option("--keep", help="keep the adversarial images, for idc rejudge")]
@@ -69,7 +69,7 @@ def evaluate(
     norm: Norm = "linf", eps: Eps = None, split: Split = "test", limit: Limit = None, draws: Draws = None,
     steps: Steps = None, eot: Eot = None, restarts: Restarts = None, surrogate: Surrogate = None,
     one_step: OneStep = False, visits: Visits = None, eta: Eta = None, precision: Precision = "fp32",
-    seed: Seed = 0, chunk: Chunk = 512, compiled: Compiled = False, checkpointing: Checkpointing = False,
+    seed: Seed = 0, chunk: Chunk = 512, compile_: Compile = False, checkpointing: Checkpointing = False,
     keep: Keep = False, skip_bad: SkipBad = False, data_name: DataName = None,
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
@@ -85,7 +85,7 @@ def evaluate(
     request = _request(
         model=model, data=data, protocol=protocol, norm=norm, eps=eps, split=split, limit=limit, draws=draws,
         seed=seed, one_step=one_step, visits=visits, eta=eta, precision=precision, chunk=chunk,
-        checkpointing=checkpointing, compiled=compiled, keep=keep, skip_bad=skip_bad, data_name=data_name, knobs=knobs,
+        checkpointing=checkpointing, compile=compile_, keep=keep, skip_bad=skip_bad, data_name=data_name, knobs=knobs,
     )  # fmt: skip
     with resumable():
         summary = run(request, out_folder, say=note.print)
@@ -164,15 +164,15 @@ def sweep(
     limit: Limit = None, draws: Draws = None, steps: Steps = None, eot: Eot = None, restarts: Restarts = None,
     surrogate: Surrogate = None,
     one_step: OneStep = False, visits: Visits = None, eta: Eta = None, precision: Precision = "fp32",
-    seed: Seed = 0, chunk: Chunk = 512, data_name: DataName = None, as_json: AsJson = False,
+    seed: Seed = 0, chunk: Chunk = 512, compile_: Compile = False, data_name: DataName = None, as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Evaluate once for each value of one setting; a folder each, resumable, and one table and figure of all."""
     from idc.evaluating import run_sweep
 
     request = _request(
         model=model, data=data, protocol=protocol, norm=norm, eps=eps, split=split, limit=limit, draws=draws,
-        seed=seed, one_step=one_step, visits=visits, eta=eta, precision=precision, chunk=chunk, data_name=data_name,
-        knobs={"steps": steps, "eot": eot, "restarts": restarts, "surrogate": surrogate},
+        seed=seed, one_step=one_step, visits=visits, eta=eta, precision=precision, chunk=chunk, compile=compile_,
+        data_name=data_name, knobs={"steps": steps, "eot": eot, "restarts": restarts, "surrogate": surrogate},
     )  # fmt: skip
     with resumable():
         found = run_sweep(request, over, out_folder, say=note.print)

@@ -28,6 +28,7 @@ SPARED = (
     "Spared: not attacked at this eps, having withstood the same attacks at a larger one; one in eight was attacked "
     "all the same, as a check."
 )
+HALF = "Networks computed in bf16, logits in float32."
 
 
 def protocols(rows: Sequence[dict[str, Any]]) -> list[str]:
@@ -71,6 +72,9 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
         lines.append(f"| {' | '.join([*cells, str(row['images']), row['training'] or '', where])} |")
     if any(own.get("images_spared") for row in rows for own in row["protocols"].values()):
         lines += ["", SPARED]
+    if half := [row["name"] for row in rows if row.get("answer", {}).get("precision", "fp32") != "fp32"]:
+        names_of_half = dict.fromkeys(half)
+        lines += ["", HALF if len(half) == len(rows) else f"{HALF[:-1]}: {', '.join(names_of_half)}."]
     return "\n".join(lines) + "\n"
 
 
@@ -103,13 +107,15 @@ def figure(rows: Sequence[dict[str, Any]], *, with_published: bool = False) -> F
     sizes = sorted({row["eps"] for row in rows})
     names = protocols(rows)
     strongest = "adaptive" if "adaptive" in names else names[-1]
-    drawn = Figure(figsize=(6.6, 0.6 + 3.9 * len(sizes)))
+    columns = 1 if len(sizes) < 3 else 2
+    lines = math.ceil(len(sizes) / columns)
+    drawn = Figure(figsize=(6.6 * columns, 0.6 + 3.9 * lines))
     models = dict.fromkeys(row["name"] for row in rows)
     looks = {n: (COLOURS[i % len(COLOURS)], list(MARKS)[i // len(COLOURS) % len(MARKS)]) for i, n in enumerate(models)}
     largest = max(row["flops"] for row in rows) or 1
     counts = {row["images"] for row in rows}
     for index, eps in enumerate(sizes):
-        axes = drawn.add_subplot(len(sizes), 1, index + 1)
+        axes = drawn.add_subplot(lines, columns, index + 1)
         for row in (r for r in rows if r["eps"] == eps):
             for protocol, own in row["protocols"].items():
                 named = protocol == (strongest if strongest in row["protocols"] else next(iter(row["protocols"])))

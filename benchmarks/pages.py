@@ -230,8 +230,8 @@ def serving() -> list[str]:
 
 BLOCKS: dict[str, Callable[[], list[str]]] = {
     f.__name__: f for f in (measured, answers, timesteps, learning, short, serving, robust, robustness, pitfalls,
-                            parity, costs, compared, peers, published_table, field, robust_learning, speed, bf16, precision,
-                            profiled, scaling, plan, ablation)
+                            parity, costs, compared, peers, published_table, field, robust_learning, speed, bf16,
+                            precision, profiled, scaling, plan, ablation)
 }  # fmt: skip
 PLACE = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- /results -->)", re.DOTALL)
 

@@ -19,13 +19,14 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import partial
 from pathlib import Path
 
-from common import CIFAR, CORES, RESULTS, alone, write
+from common import CIFAR, CORES, RESULTS, alone, read, write
 
 from idc.comparing import compare as run_comparison
 from idc.comparing import evaluate_one, read_comparison
 from idc.memory import keep_freed_memory
 from idc.peers.cnn import CNN
 from idc.report.comparison import write_comparison
+from idc.saved import holds
 
 RUNS = Path("runs/peers")
 ROOT = Path(__file__).parents[1]
@@ -67,7 +68,7 @@ def train(name: str, run: str) -> float:
 def keep(run: Path, folder: Path) -> None:
     """A trained CNN, half the size, where a clone has it."""
     model = CNN.from_pretrained(run)
-    model.card = {"Data": CIFAR} | model.card
+    model.card = model.card | {"Data": CIFAR}
     model.save_pretrained(folder, dtype="bf16")
 
 
@@ -96,7 +97,7 @@ def train_all(name: str) -> None:
     """Every system of a comparison that is not there."""
     RUNS.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
-    lacking = [run for run in TRAININGS[name] if run not in KEPT or not KEPT[run].exists()]
+    lacking = [run for run in TRAININGS[name] if run not in KEPT or not holds(KEPT[run], "cnn")]
     with ThreadPoolExecutor(CORES) as pool:
         seconds = sum(pool.map(partial(train, name), lacking))
     print(f"all trained: {seconds:.0f} s of one core, now {time.monotonic() - began:.0f} s", flush=True)
@@ -116,7 +117,9 @@ def compare(name: str) -> None:
             part.result()
     rows = run_comparison(comparison, out)
     made = "make peers" if name == "digits" else f"python benchmarks/peers.py {name}"
-    trained = {run: trained_in(run) for run in TRAININGS[name] if (RUNS / run / "summary.json").exists()}
+    known = RESULTS / f"peers-{name}.json"  # trainings may have been another clone's
+    trained = read(known)["training_seconds"] if known.exists() else {}
+    trained |= {run: trained_in(run) for run in TRAININGS[name] if (RUNS / run / "summary.json").exists()}
     write(f"peers-{name}", made, {"training_seconds": trained, "rows": rows})
     for path in write_comparison(out):
         print(f"written: {path}")

@@ -3,8 +3,8 @@
     python benchmarks/precision.py --data CIFAR [--models MODEL ...] [--limit 256] [--eps 1/255]
 
 APGD along the cross-entropy, then towards likely classes, on validation images: on the network in float32, in bf16, and
-in bf16 compiled, one thread. What each attack finds is judged by the float32 network as well as by its own. Times of a
-call and of a gradient alternate, and their ratios are medians over the rounds.
+in bf16 compiled, one thread. What each attack finds is judged by the float32 network as well as by its own. The three
+are timed in turn, a call and a gradient of a batch, and ratios are medians over the rounds.
 """
 
 import argparse

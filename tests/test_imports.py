@@ -18,6 +18,7 @@ FOUNDATION = {
     "fraction",
     "hardware",
     "memory",
+    "precision",
 }
 METHOD = {"labels", "bridge", "unet"}
 ALLOWED = {
@@ -32,6 +33,7 @@ ALLOWED = {
     "fraction": set(),
     "hardware": {"errors"},
     "memory": set(),
+    "precision": set(),
     "zoo": set(),
     "saved": {"errors", "files", "hub", "zoo"},
     "labels": FOUNDATION,
@@ -53,7 +55,7 @@ ALLOWED = {
     "opening": FOUNDATION | {"classifier", "data", "evaluation", "peers"},
     "evaluating": FOUNDATION | {"attacks", "classifier", "data", "evaluation", "opening", "training", "__init__"},
     "certifying": FOUNDATION | {"data", "evaluating", "evaluation", "opening"},
-    "comparing": FOUNDATION | {"evaluating", "opening", "report"},
+    "comparing": FOUNDATION | {"evaluating", "evaluation", "opening", "report"},
     "demo": FOUNDATION
     | METHOD
     | {"classifier", "data", "evaluation", "profiling", "training", "attacks", "report", "__init__"}

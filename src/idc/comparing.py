@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from idc.errors import IDCError
-from idc.evaluating import build, evaluate
+from idc.evaluating import build, evaluate, processes
+from idc.evaluation.compiled import check_compiler
 from idc.files import make_folder, write_json
 from idc.opening import Request, open_both, parse_eps
 from idc.report.comparison import write_tables
@@ -168,7 +169,9 @@ def compare(comparison: Comparison, out: Path, *, say: Callable[[str], object] =
     """
     shapes = set()
     for entry in comparison.entries:
-        _, images = open_both(entry.request, torch.device("cpu"))
+        _, images = open_both(replace(entry.request, compile=False), torch.device("cpu"))
+        if entry.request.compile:
+            check_compiler(processes()[1])
         for protocol, eps in product(comparison.protocols_of(entry), comparison.eps):
             build(replace(entry.request, protocol=protocol, eps=eps), images)
         shapes.add(images.shape)
@@ -227,10 +230,11 @@ def _row(entry: Entry, eps: float, found: dict[str, tuple[str, dict[str, Any]]])
     """What the table says of one model at one eps, and the folder of each result."""
     _, first = next(iter(found.values()))
     answer, settings = first["answer"], first["settings"]
-    asked = {key: getattr(entry.request, key) for key in ("one_step", "visits", "eta", "precision")}
+    asked = {key: getattr(entry.request, key) for key in ("one_step", "visits", "eta")}
+    asked |= {key: settings["classifier"].get(key) for key in ("precision", "compiled")}
     return {
         "name": entry.name, "model": entry.request.model,
-        "answer": {key: value for key, value in asked.items() if value not in (None, False, "fp32")},
+        "answer": {key: value for key, value in asked.items() if value not in (None, False)},
         "norm": entry.request.norm, "eps": eps,
         "eps_text": eps_text(eps), "data": settings["data"]["source"], "split": settings["data"]["split"],
         "images": first["images"], "training": entry.training or answer.get("training"),

@@ -3,6 +3,7 @@
 import importlib
 import re
 import sys
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -54,7 +55,7 @@ class Request:
         protocol: a name in ``idc.evaluation.protocol.PROTOCOLS``.
         eps: radius; None stands for ``default_eps``.
         precision: of the networks, see ``idc.hardware.uses_bf16``.
-        compile: see ``idc.evaluation.compiled``; time, not results, depends on it.
+        compile: see ``idc.evaluation.compiled``.
         knobs: see ``build_protocol``.
     """
 
@@ -130,6 +131,8 @@ def open_both(request: Request, device: torch.device) -> tuple[Classifier, datas
     if request.split not in ("train", "validation", "test"):
         raise IDCError(f"split {request.split!r}", "train, validation or test", "correct --split")
     own = open_model(request.model)
+    if request.compile or request.precision != "fp32":
+        own = deepcopy(own)  # what changes below may be a module that the user's factory keeps
     shape = getattr(own, "input_shape", None)
     images = datasets.load(
         request.data, split=cast(datasets.Split, request.split), limit=request.limit, skip_bad=request.skip_bad,

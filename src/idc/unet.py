@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.overrides import has_torch_function_unary
 
 from idc.errors import IDCError
+from idc.precision import Float32Input, compute_in_float32
 from idc.records import OMIT_DEFAULT, recorded
 
 
@@ -178,7 +179,8 @@ class Encoder(nn.Module):
 class BridgeUNet(nn.Module):
     """U(x_t, t): predicts x_t - x0. Images and output (B, C, H, W) on [-1, 1]; t (B,) int64.
 
-    ``net`` is a ``diffusers.UNet2DModel``. Half precision stays inside: the output has the input's dtype.
+    ``net`` is a ``diffusers.UNet2DModel``. Half precision stays inside: the first layer sees the input as it is,
+    and the output has its dtype.
     """
 
     def __init__(self, spec: UNetSpec, shape: tuple[int, int, int]) -> None:
@@ -216,6 +218,7 @@ class BridgeUNet(nn.Module):
         for name, module in list(net.named_modules()):
             if type(module) is nn.Dropout:
                 net.set_submodule(name, Dropout(module.p))
+        compute_in_float32(net.conv_in, Float32Input)
         self.net: nn.Module = net
         self.unfold = spec.patch if spec.decoder else spec.stride
 

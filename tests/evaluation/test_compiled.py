@@ -1,5 +1,6 @@
 """Half precision and compiled code: what they must not change, of any classifier."""
 
+import sys
 from dataclasses import replace
 from functools import partial
 
@@ -77,17 +78,17 @@ class Own(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.conv, self.linear = nn.Conv2d(1, 3, 3), nn.Linear(12, 4)
-        self.kinds = {}
+        self.first, self.conv, self.linear = nn.Conv2d(1, 3, 3), nn.Conv2d(3, 5, 1), nn.Linear(20, 4)
+        self.kinds, self.config = {}, {"not": nn.ReLU}
 
     def forward(self, images):
-        features = self.conv(images).flatten(1)
+        features = self.conv(self.first(images)).flatten(1)
         logits = self.linear(features)
         self.kinds = {"conv": features.dtype, "linear": logits.dtype}
         return logits
 
     def weak(self, images):
-        return self.conv(images).flatten(1)[:, :4]
+        return self.conv(self.first(images)).flatten(1)[:, :4]
 
     def surrogates(self):
         return {"weak": self.weak}
@@ -106,3 +107,83 @@ def test_what_is_computed_in_half_precision():
     full = as_classifier(Own(), input_shape=(1, 4, 4))
     full(images)
     assert full.module.kinds == {"conv": torch.float32, "linear": torch.float32}
+    assert not hasattr(full, "config")  # a user's own affair
+
+
+class Cosine(nn.Linear):
+    """A head of another kind: the cosine of features and weights."""
+
+    def forward(self, x):
+        return 10 * nn.functional.linear(nn.functional.normalize(x), nn.functional.normalize(self.weight), self.bias)
+
+
+def test_a_small_change_of_the_image_gets_through():
+    """In [0.5, 1) bf16 has no values between those of 8 bits. A head of another class stays of that class."""
+    torch.manual_seed(0)
+    first, head = nn.Conv2d(1, 1, 1), Cosine(16, 4)
+    nn.init.ones_(first.weight)
+    nn.init.constant_(first.bias, -0.75)
+    module = nn.Sequential(first, nn.Flatten(), head)
+    images = torch.full((1, 1, 4, 4), 0.75)
+    near = images + torch.rand(1, 1, 4, 4, generator=torch.Generator().manual_seed(1)) / 1024
+    assert torch.equal(near.bfloat16(), images.bfloat16())
+    expected = module(near)
+    half = as_classifier(module, input_shape=(1, 4, 4), bf16=True)
+    with torch.no_grad():
+        torch.testing.assert_close(half(near), expected, rtol=0.02, atol=0.02)
+        assert (half(near) - half(images)).abs().max() > 0.1
+
+
+def test_logits_that_would_be_rounded_are_refused():
+    convolution = nn.Sequential(nn.Conv2d(1, 3, 1), nn.ReLU(), nn.Conv2d(3, 4, 4), nn.Flatten())
+    with pytest.raises(IDCError, match="linear layer"):
+        as_classifier(convolution, input_shape=(1, 4, 4), bf16=True)
+
+
+def test_the_factory_s_own_module_is_left_alone(tmp_path, monkeypatch):
+    """A module that a factory hands out twice is opened in bf16 and then as it is."""
+    (tmp_path / "handed_out.py").write_text(
+        "import torch\n"
+        "torch.manual_seed(0)\n"
+        "own = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 32), torch.nn.Flatten(), torch.nn.Linear(2, 10))\n"
+        "def model():\n    return own\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    asked = Request(model="handed_out:model", data="digits", limit=4)
+    for precision, same in (("bf16", False), ("fp32", True), ("bf16", False)):
+        model, data = open_both(replace(asked, precision=precision), CPU)
+        images = data.images.float().div(255)
+        with torch.no_grad():
+            assert torch.equal(model(images), sys.modules["handed_out"].own(images)) == same
+
+
+class NoisyNet(nn.Module):
+    stochastic = True
+
+    def forward(self, images):
+        return (images + torch.randn_like(images)).flatten(1)
+
+
+def test_noise_within_compiled_code_is_refused():
+    """It would no longer be the noise of the image's own stream."""
+    with pytest.raises(IDCError, match="names its networks"):
+        compile_networks(as_classifier(NoisyNet(), input_shape=(1, 2, 2)), CPU)
+
+
+def test_many_models_in_a_process(monkeypatch):
+    """Each is compiled, however many there are: torch gives up after eight variants, in silence."""
+    seen = []
+
+    def backend(graph, example):
+        seen.append(graph)
+        return graph
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
+    images = torch.rand(3, 1, 8, 8)
+    for width in range(2, 14):
+        before = len(seen)
+        model = CNN(CNNConfig("preact-resnet18", 4, (1, 8, 8), width=width)).eval()
+        compile_networks(model, CPU)
+        with torch.no_grad():
+            model(images)
+        assert len(seen) > before

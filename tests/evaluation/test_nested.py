@@ -77,6 +77,7 @@ class AnySize:
     """An attack without a radius: the mean of all images, which a linear model may well get wrong; it counts."""
 
     calls: ClassVar[list[int]] = []
+    threat: Threat | None = None
 
     def __call__(self, target, images, classes, streams):
         self.calls.append(len(images))
@@ -113,7 +114,7 @@ def test_several_attacks_each_alone(case, tmp_path):
         stand = int((reach > reach.quantile(share)).sum()) / 64
         each = [found[index]["attacks"][name]["mean"]["mean"] for name in ("one", "four")]
         assert [*each, found[index]["robust"]["mean"]["mean"]] == [stand] * 3
-    assert found[1]["attacks"]["any"] == found[0]["attacks"]["any"]
+    assert found[1]["attacks"]["any"] == found[0]["attacks"]["any"] | {"attacked": 0}
     assert 0 < found[0]["attacks"]["any"]["mean"]["mean"] < 1
     assert found[1]["images_spared"] > 0
 
@@ -124,6 +125,7 @@ def test_the_paper_nests():
     for name, nests in (("paper", True), ("adaptive", True), ("quick", True), ("pgd", False), ("clean", False)):
         records = [build_protocol(name, threat).to_dict() for threat in threats]
         assert same_but_radius(*records)
+        assert same_but_radius(records[0], build_protocol(name, Threat("linf", 0.0)).to_dict())
         assert not same_but_radius(records[0], build_protocol("quick", threats[1], steps=7).to_dict())
         assert build_protocol(name, threats[0]).nests == nests
 

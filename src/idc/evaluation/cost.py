@@ -2,8 +2,9 @@
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,11 +15,15 @@ from idc.attacks.target import ANSWER, Target
 from idc.types import Classifier, Logits
 
 
+def _eager() -> AbstractContextManager[object]:
+    """No compiled code: counters do not see into it, and for one image it is not worth the making."""
+    return cast(AbstractContextManager[object], torch.compiler.set_stance("force_eager"))
+
+
 def flops_of(work: Callable[[], object]) -> int:
     """FLOPs (2 per multiply-add) of what ``work()`` runs; the global generator is left as found."""
-    counter = FlopCounterMode(display=False)  # it does not see into compiled code
-    eager = torch.compiler.set_stance("force_eager")
-    with torch.random.fork_rng(devices=[]), sdpa_kernel(SDPBackend.MATH), eager, counter:
+    counter = FlopCounterMode(display=False)
+    with torch.random.fork_rng(devices=[]), sdpa_kernel(SDPBackend.MATH), _eager(), counter:
         work()
     return int(counter.get_total_flops())
 
@@ -37,7 +42,7 @@ def gradient_flops(function: Logits, image: Tensor) -> int:
         value = function(x.clone()).sum()  # the counter's hooks cannot stand a leaf
         torch.autograd.grad(value, x, allow_unused=True)
 
-    with torch.enable_grad(), torch.random.fork_rng(devices=[]):
+    with torch.enable_grad(), torch.random.fork_rng(devices=[]), _eager():
         if not function(image.clone().requires_grad_(True)).requires_grad:
             return forward_flops(function, image)
         return flops_of(work)
@@ -63,7 +68,7 @@ def evaluations(classifier: Classifier, image: Tensor) -> int:
 
     hooks = [network.register_forward_hook(count, with_kwargs=True) for network in networks_of(classifier)]
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        with torch.no_grad(), torch.random.fork_rng(devices=[]), _eager():
             classifier(image)
     finally:
         for hook in hooks:

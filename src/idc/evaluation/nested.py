@@ -11,6 +11,7 @@ An attack without a radius of its own finds the same at each, and is run once.
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +42,10 @@ class Larger:
     checked: frozenset[int] = frozenset()
     same: Mapping[str, Mapping[int, tuple[int, int]]] = field(default_factory=dict)
 
-    def remark(self, image: int) -> dict[str, str]:
+    def remark(self, image: int) -> dict[str, Any]:
         """What the line of an image, by its id, says of this."""
         kind = "spared" if image in self.spared else "checked" if image in self.checked else None
-        return {} if kind is None else {"larger": kind}
+        return ({} if kind is None else {"larger": kind}) | ({"reused": list(self.same)} if self.same else {})
 
 
 def read_larger(folder: Path, settings: Mapping[str, Any]) -> Larger:
@@ -65,7 +66,8 @@ def read_larger(folder: Path, settings: Mapping[str, Any]) -> Larger:
         for name in ("data", "seed", "block", "classifier", "protocol"):
             if not same_but_radius(held[name], own[name]):
                 raise IDCError(folder, f"an evaluation of the same {name}", "evaluate all radii alike")
-        same_at_all = [name for name, a in own["protocol"]["attacks"].items() if a.get("threat") is None]
+        attacks = own["protocol"]["attacks"]
+        same_at_all = [name for name, attack in attacks.items() if attack.get("threat", ...) is None]
         believed = summary["reliable"] and not own["classifier"]["stochastic"]
     except (KeyError, TypeError) as error:
         raise IDCError(folder, "a whole result of idc evaluate", "remove it and evaluate again") from error
@@ -88,15 +90,19 @@ def read_larger(folder: Path, settings: Mapping[str, Any]) -> Larger:
 
 def same_but_radius(one: Any, other: Any) -> bool:
     """Whether two records differ in the radius of their threats alone, or in that and steps that are a share of it."""
-    return any(_but_radius(one, shares) == _but_radius(other, shares) for shares in (False, True))
+    return any(_but_radius(one, other, shares) == _but_radius(other, one, shares) for shares in (False, True))
 
 
-def _but_radius(record: Any, shares: bool) -> Any:
-    if isinstance(record, dict):
-        if shares and record.get("step") and record.get("threat"):
-            record = record | {"step": round(record["step"] / record["threat"]["eps"], 9)}
-        return {name: _but_radius(value, shares) for name, value in record.items() if name != "eps"}
-    return [_but_radius(value, shares) for value in record] if isinstance(record, list) else record
+def _but_radius(record: Any, other: Any, shares: bool) -> Any:
+    """``record`` without its radii; with ``shares`` its steps as shares of them, which at radius 0 is any."""
+    if isinstance(record, dict) and isinstance(other, dict):
+        if shares and record.get("step") is not None and record.get("threat"):
+            radii = [r["threat"]["eps"] if r.get("threat") else 0 for r in (record, other)]
+            record = record | {"step": round(record["step"] / radii[0], 9) if all(radii) else 0}
+        return {name: _but_radius(value, other.get(name), shares) for name, value in record.items() if name != "eps"}
+    if isinstance(record, list) and isinstance(other, list):
+        return [_but_radius(a, b, shares) for a, b in zip_longest(record, other)]
+    return record
 
 
 def note(out: Path, larger: Larger) -> None:

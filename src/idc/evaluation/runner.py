@@ -94,7 +94,9 @@ def _plain(config: Any) -> dict[str, Any] | None:
 def describe_model(classifier: Classifier, name: str) -> dict[str, Any]:
     """What tells a classifier from others: its name, its weights, and the configuration that they do not show."""
     config = getattr(classifier, "config", None)
-    half = {"precision": "bf16"} if getattr(classifier, "bf16", False) is True else {}
+    half: dict[str, Any] = {"precision": "bf16"} if getattr(classifier, "bf16", False) is True else {}
+    if getattr(classifier, "compiled", False) is True:
+        half["compiled"] = True
     return half | {
         "name": name,
         "kind": type(classifier).__name__,

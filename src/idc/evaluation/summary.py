@@ -27,8 +27,9 @@ def summarise_lines(lines: Sequence[Line], class_names: Sequence[str]) -> dict[s
     Returns:
         ``clean``, ``noise`` (random noise of the attacks' size) and ``robust`` (the worst point that any attack found
         for each image, judged afresh), each with ``mean``, ``majority``, ``worst_of_n``; ``attacks``, the same for each
-        one; ``images_spared``, how many were not attacked since they withstood a larger radius; ``single_draw``, robust
-        as the paper counts it; ``confusion``, rows true, columns the vote under attack.
+        one, and on how many images it was run; ``images_spared``, how many were not attacked since they withstood a
+        larger radius; ``single_draw``, robust as the paper counts it; ``confusion``, rows true, columns the vote under
+        attack.
     """
     classes, draws = [line["class"] for line in lines], lines[0]["draws"]
 
@@ -46,7 +47,8 @@ def summarise_lines(lines: Sequence[Line], class_names: Sequence[str]) -> dict[s
             line["robust"] if pair is None and line.get("larger") == "spared" else pair
             for line, pair in zip(lines, pairs, strict=True)
         ]
-        attacks[name] = of(known) | {"attacked": sum(p is not None for p in pairs)}
+        run = sum(line["attacks"][name] is not None and name not in line.get("reused", ()) for line in lines)
+        attacks[name] = of(known) | {"attacked": run}
     spared = sum(line.get("larger") == "spared" for line in lines)
     single = sum(line["single"] for line in lines) / len(lines)
     return {

@@ -6,12 +6,12 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from idc.errors import IDCError
+from idc.precision import halve
 from idc.types import Classifier, Logits
 
-# What else an evaluation may ask of a module that has it.
+# What else an evaluation may ask of a classifier; a user's module may mean something else by these names.
 _PASSED_ON = ("card", "class_names", "config", "networks")
 
 
@@ -25,9 +25,8 @@ class Wrapped(nn.Module):
         module: takes (B, C, H, W) in [0, 1], returns (B, K) logits; put into evaluation mode.
         input_shape: (C, H, W), for a module that does not say.
         name: as the user knows it, for errors.
-        bf16: matrix products and convolutions are computed in bf16, of the answer and of every surrogate; but a linear
-            layer with as many outputs as there are classes stays float32, so that an attack sees logits change that
-            8 bits of mantissa would hide.
+        bf16: the answer and every surrogate multiply in bf16, but for the layers at both ends (see
+            ``idc.precision.halve``); the module is changed for good.
 
     Raises:
         IDCError: if the module cannot be called so, or returns something else.
@@ -37,25 +36,37 @@ class Wrapped(nn.Module):
         self, module: nn.Module, *, input_shape: tuple[int, int, int], name: str = "the model", bf16: bool = False
     ) -> None:
         super().__init__()
-        self.module, self.bf16 = module.eval(), bf16
+        self.module = module.eval()
         shape = getattr(module, "input_shape", None) or input_shape
         self.input_shape: tuple[int, int, int] = tuple(shape)
+        self.bf16 = False
         first, second = self._probe(name)
         self.num_classes = int(getattr(module, "num_classes", None) or first.shape[1])
         if bf16:
-            _halve(module, self.num_classes)
+            self._halve(name)
         declared = getattr(module, "stochastic", None)
         self.eval()  # the wrapper itself too
         self.stochastic = (
             not torch.allclose(first, second, rtol=1e-4, atol=1e-6) if declared is None else bool(declared)
         )
 
+    def _halve(self, name: str) -> None:
+        halve(self.module, image_shape=self.input_shape, num_classes=self.num_classes)
+        self.bf16 = True
+        logits, _ = self._probe(name)
+        if torch.equal(logits, logits.bfloat16().float()):
+            raise IDCError(
+                name,
+                "a module whose logits come from a linear layer of K outputs, or that makes them in float32",
+                "leave --precision out: logits in bf16 hide small changes from an attack",
+            )
+
     def _probe(self, name: str) -> tuple[Tensor, Tensor]:
         device = next((p.device for p in self.module.parameters()), torch.device("cpu"))
         images = torch.rand(2, *self.input_shape, generator=torch.Generator().manual_seed(0)).to(device)
         try:
             with torch.no_grad(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-                found = self.module(images), self.module(images)
+                found = self._call(self.module, images), self._call(self.module, images)
         except Exception as error:
             shape = "x".join(map(str, self.input_shape))
             raise IDCError(
@@ -73,8 +84,8 @@ class Wrapped(nn.Module):
         return found
 
     def __getattr__(self, name: str) -> Any:
-        if name in _PASSED_ON:
-            return getattr(super().__getattr__("module"), name)
+        if name in _PASSED_ON and isinstance(module := super().__getattr__("module"), Classifier):
+            return getattr(module, name)
         return super().__getattr__(name)
 
     def surrogates(self) -> Mapping[str, Logits]:
@@ -96,25 +107,6 @@ class Wrapped(nn.Module):
             return function(images, **draws)
         with torch.autocast(images.device.type, torch.bfloat16):
             return function(images, **draws).float()
-
-
-_MULTIPLYING = (nn.Linear, nn.modules.conv._ConvNd)
-
-
-def _halve(module: nn.Module, num_classes: int) -> None:
-    """Round the weights of layers that multiply, once, where autocast would in every call; those that make logits
-    compute in float32 whatever autocast says."""
-    for layer in module.modules():
-        if isinstance(layer, nn.Linear) and layer.out_features == num_classes:
-            layer.forward = partial(_linear_in_fp32, layer)  # type: ignore[method-assign]  # of this layer alone
-        elif isinstance(layer, _MULTIPLYING):
-            for parameter in layer.parameters(recurse=False):
-                parameter.data = parameter.data.bfloat16()
-
-
-def _linear_in_fp32(layer: nn.Linear, features: Tensor) -> Tensor:
-    with torch.autocast(features.device.type, enabled=False):
-        return F.linear(features.to(layer.weight.dtype), layer.weight, layer.bias)
 
 
 def as_classifier(

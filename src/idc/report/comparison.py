@@ -26,7 +26,7 @@ NORMS = {"linf": "L-inf", "l2": "L2"}
 _PUBLISHED_EPS = 8 / 255
 SPARED = (
     "Spared: not attacked at this eps, having withstood the same attacks at a larger one; one in eight was attacked "
-    "all the same, as a check."
+    "all the same, as a check. What an attack without a radius (C&W) came to is taken from there too."
 )
 HALF = "Networks computed in bf16, logits in float32."
 
@@ -72,7 +72,7 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
         lines.append(f"| {' | '.join([*cells, str(row['images']), row['training'] or '', where])} |")
     if any(own.get("images_spared") for row in rows for own in row["protocols"].values()):
         lines += ["", SPARED]
-    if half := [row["name"] for row in rows if row.get("answer", {}).get("precision", "fp32") != "fp32"]:
+    if half := [row["name"] for row in rows if row.get("answer", {}).get("precision") == "bf16"]:
         names_of_half = dict.fromkeys(half)
         lines += ["", HALF if len(half) == len(rows) else f"{HALF[:-1]}: {', '.join(names_of_half)}."]
     return "\n".join(lines) + "\n"

@@ -2,7 +2,7 @@
 
 from common import CIFAR, RESULTS, ROUNDED, read, row, share
 
-from idc.report.comparison import markdown, published
+from idc.report.comparison import HALF, markdown, published
 
 SHIPPED = "idc-nano-cifar10-robust"
 NAMES = {"digits": ("`digits`", "digits test"), "nano": ("`nano`", f"{CIFAR} test")}
@@ -201,6 +201,8 @@ def compared() -> list[str]:
             cost = (f"{first['flops'] / 1e9:.3g}", f"{first['evaluations']:,}")
             lines.append(row(name, *cost, f"{first['clean']['mean']['mean']:.1%}", *cells, first["images"]))
         lines.append("")
+        if any(r.get("answer", {}).get("precision") == "bf16" for r in rows):
+            lines += [HALF, ""]
     return lines or ["Not measured yet."]
 
 

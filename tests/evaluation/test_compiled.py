@@ -13,6 +13,7 @@ from idc.errors import IDCError
 from idc.evaluation import compiled
 from idc.evaluation.compiled import compile_networks
 from idc.evaluation.cost import answer_cost
+from idc.evaluation.runner import describe_model
 from idc.evaluation.wrapped import as_classifier
 from idc.opening import Request, open_both
 from idc.peers.cnn import CNN, CNNConfig
@@ -71,6 +72,19 @@ def test_half_precision_of_any_classifier(request_of):
     torch.testing.assert_close(found, expected, rtol=0.05, atol=0.05 * expected.abs().max().item())
     assert (half.num_classes, half.class_names) == (plain.num_classes, plain.class_names)
     assert answer_cost(half, CPU) == answer_cost(plain, CPU)
+
+
+def test_both_at_once_is_noted(request_of, monkeypatch):
+    """Compiled code rounds to bf16 in other places: a result of one is not to be continued with the other."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    half, data = open_both(replace(request_of, precision="bf16"), CPU)
+    both, _ = open_both(replace(request_of, precision="bf16", compile=True), CPU)
+    fast, _ = open_both(replace(request_of, compile=True), CPU)
+    images = data.images.float().div(255)
+    with torch.no_grad():
+        torch.testing.assert_close(both(images), half(images), rtol=1e-3, atol=1e-3)
+    records = [describe_model(model, "m") for model in (half, both, fast)]
+    assert [("precision" in r, "compiled" in r) for r in records] == [(True, False), (True, True), (False, False)]
 
 
 class Own(nn.Module):

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from itertools import groupby
 
 from ablations import BASE
+from ablations import rows as all_rows
 from common import RESULTS, read, row, share
 
 TITLES = {"digits": "The digits", "nano": "CIFAR-10, `nano`"}
@@ -29,7 +30,11 @@ def ablation() -> list[str]:
             continue
         found = read(file)
         head = ("trained with", "one step: clean", "robust", "chain: clean", "robust", "seconds")
-        lines += [f"### {title}", "", row(*head), row(*["---"] * len(head))]
+        done, wanted = {r["row"] for r in found["rows"]}, list(all_rows(name))
+        lines += [f"### {title}", ""]
+        if lacking := [r for r in wanted if r not in done]:
+            lines += [f"{len(done)} of {len(wanted)} rows; not measured yet: {', '.join(lacking)}.", ""]
+        lines += [row(*head), row(*["---"] * len(head))]
         others: list[str] = []
         for name_of_row, group in groupby(found["rows"], key=lambda r: r["row"]):
             rows = list(group)
@@ -43,12 +48,13 @@ def ablation() -> list[str]:
             lines += [row(*["---"] * 3), *others]
         first, seeds = found["rows"][0], 1 + max(r["seed"] for r in found["rows"])
         draws = max(r["draws"] for r in found["rows"])
+        cpus = " or ".join(sorted({r["cpu"] for r in found["rows"]}))
         spread = "brackets: 95% Wilson intervals" if seeds == 1 else "mean over seeds, in brackets their range"
         lines += [
             "",
             f"One step: a single answer; chain: majority of {draws} draws. Protocol `quick` at eps {found['eps']}, "
             f"{first['images']} {found['split']} images of {found['data']}, {seeds} seed{'s' * (seeds > 1)}; {spread}. "
-            f"Seconds of training are those of one core of {found['hardware']['cpu']} among others at work.",
+            f"Seconds of training are those of one core of {cpus} among others at work.",
             "",
         ]
     return lines or ["Not measured yet."]

@@ -6,21 +6,23 @@
 A row is a file of recipes/ablation/NAME: a short training, then the protocol `quick` at the eps of the trainings on the
 one-step answer and on the chain (and, for the row `adversarial`, on other visits and another eta of the same weights).
 The digits are judged on their test split, whose recipe was chosen on the validation split alone; CIFAR-10 on validation
-images. Rows run side by side, one thread each, into runs/ablation/NAME, and all of it is resumable; the figures go to
-benchmarks/results/ablation-NAME.json.
+images. Rows run side by side, one thread each, into runs/ablation/NAME, and all of it is resumable. Each row's figures
+go to benchmarks/results/ablation-NAME.json as soon as they are there; a row that the file has, of the same recipe, data
+and number of images, is not done again, also in another clone.
 """
 
 import argparse
-import json
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
-from common import CORES, alone, read, write
+from common import CORES, RESULTS, alone, cpu_name, read, write
 
 from idc.evaluating import evaluate
+from idc.files import sha256
 from idc.memory import keep_freed_memory
 from idc.opening import Request, parse_eps
 from idc.training.recipe import load_recipe
@@ -77,19 +79,49 @@ def one(name: str, row: str, seed: int, data: str | None, data_name: str | None,
         evaluate(request, result(name, row, seed, answer))
 
 
-def figures(name: str, row: str, seeds: int) -> list[dict[str, Any]]:
-    """What was measured of a row: an entry for each answer and seed."""
-    found = []
-    for seed in range(seeds):
-        training = read(RUNS / name / f"{row}-{seed}" / "summary.json")
-        for answer in answers(row):
-            summary = read(result(name, row, seed, answer) / "summary.json")
-            found.append(
-                {"row": row, "meaning": meaning(rows(name)[row]), "seed": seed, "answer_name": answer}
-                | {k: summary[k] for k in KEPT}
-                | {"seconds": training["seconds"], "validation": training["validation"]}
-            )
-    return found
+def figures(name: str, row: str, seed: int) -> list[dict[str, Any]]:
+    """What was measured of a row and seed: an entry for each answer."""
+    training = read(RUNS / name / f"{row}-{seed}" / "summary.json")
+    same = {"row": row, "meaning": meaning(rows(name)[row]), "seed": seed, "recipe": recipe(name, row)}
+    same |= {"cpu": cpu_name(), "seconds": training["seconds"], "validation": training["validation"]}
+    summaries = {answer: read(result(name, row, seed, answer) / "summary.json") for answer in answers(row)}
+    return [same | {"answer_name": answer} | {k: s[k] for k in KEPT} for answer, s in summaries.items()]
+
+
+def recipe(name: str, row: str) -> str:
+    """A digest of a row's recipe."""
+    return sha256(rows(name)[row])[:16]
+
+
+class Table:
+    """benchmarks/results/ablation-NAME.json as it grows.
+
+    Args:
+        name: of the ablation.
+        about: what holds of all rows; a file of which something else holds is begun anew.
+    """
+
+    def __init__(self, name: str, about: dict[str, Any]) -> None:
+        self.name, self.about, self.lock = name, about, Lock()
+        file = RESULTS / f"ablation-{name}.json"
+        held = read(file) if file.exists() else {}
+        same = all(held.get(key) == value for key, value in about.items())
+        current = {row: recipe(name, row) for row in rows(name)}
+        self.rows = [r for r in held.get("rows", []) if same and current.get(r["row"]) == r["recipe"]]
+
+    def has(self, row: str, seed: int) -> bool:
+        """Whether every answer of the row is there."""
+        held = {r["answer_name"] for r in self.rows if (r["row"], r["seed"]) == (row, seed)}
+        return held >= set(answers(row))
+
+    def add(self, row: str, seed: int) -> Path:
+        """Take a row in that is done, and write the file."""
+        with self.lock:
+            others = [r for r in self.rows if (r["row"], r["seed"]) != (row, seed)]
+            order = list(rows(self.name))
+            self.rows = sorted([*others, *figures(self.name, row, seed)], key=lambda r: order.index(r["row"]))
+            return write(f"ablation-{self.name}", f"python benchmarks/ablations.py {self.name}",
+                         self.about | {"rows": self.rows})  # fmt: skip
 
 
 def main() -> None:
@@ -99,7 +131,7 @@ def main() -> None:
     parser.add_argument("--data-name")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--limit", type=int, default=500)
-    parser.add_argument("--only", nargs="+", metavar="ROW", help="do these rows only, and write no table")
+    parser.add_argument("--only", nargs="+", metavar="ROW", help="do these rows only")
     parser.add_argument("--one", nargs=2, metavar=("ROW", "SEED"), help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.one:
@@ -108,6 +140,8 @@ def main() -> None:
     if unknown := set(given.only or ()) - set(rows(given.name)):
         parser.error(f"row {min(unknown)!r}: expected one of {', '.join(rows(given.name))}")
     chosen = [r for r in rows(given.name) if r in (given.only or rows(given.name))]
+    about = {"data": given.data_name or given.data or "digits", "split": SPLIT[given.name], "eps": EPS[given.name]}
+    table = Table(given.name, about | {"limit": given.limit})
 
     def run(job: tuple[str, int]) -> None:
         row, seed = job
@@ -117,17 +151,12 @@ def main() -> None:
             done = subprocess.run(own, env=alone(), stdout=text, stderr=subprocess.STDOUT)
         print(f"{row}, seed {seed}: {'done' if done.returncode == 0 else f'failed, see {log}'}", flush=True)
         done.check_returncode()
+        table.add(row, seed)
 
     (RUNS / given.name).mkdir(parents=True, exist_ok=True)
-    jobs = [(row, seed) for seed in range(given.seeds) for row in chosen]
+    jobs = [(row, seed) for seed in range(given.seeds) for row in chosen if not table.has(row, seed)]
     with ThreadPoolExecutor(CORES) as pool:
         list(pool.map(run, jobs))
-    if given.only:
-        return
-    found = [entry for row in chosen for entry in figures(given.name, row, given.seeds)]
-    about = {"data": given.data_name or given.data or "digits", "split": SPLIT[given.name], "eps": EPS[given.name]}
-    settings = " ".join(json.dumps(a) if " " in a else a for a in sys.argv[1:])
-    print(write(f"ablation-{given.name}", f"python benchmarks/ablations.py {settings}", about | {"rows": found}))
 
 
 if __name__ == "__main__":

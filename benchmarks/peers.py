@@ -1,11 +1,12 @@
 """Train every system of the comparison on the digits, then compare them: what `make peers` runs.
 
-    python benchmarks/peers.py [digits|cifar|robust] [--stage train|compare] [--only MODEL PROTOCOL]
+    python benchmarks/peers.py [digits|cifar|robust] [--stage train|compare|table] [--only MODEL PROTOCOL]
 
 Trainings run side by side, one thread each, into runs/peers; so do evaluations, a process for each model and protocol.
 All of it is resumable, also from another clone: the records of the comparison, a line an image, are in
 benchmarks/results/peers-NAME, and the CNNs of CIFAR-10, once trained, in models/. The comparison is that of
 benchmarks/peers-NAME.yaml; its table goes to benchmarks/results/peers-NAME.json, its figure to docs/peers-NAME.png.
+`--stage table` makes both of what has finished.
 CIFAR-10 is read from runs/cifar10-jpeg, the CIFAR-10 (JPEG-75) parquet folder.
 """
 
@@ -21,8 +22,8 @@ from pathlib import Path
 
 from common import CIFAR, CORES, RESULTS, alone, read, write
 
-from idc.comparing import compare as run_comparison
-from idc.comparing import evaluate_one, read_comparison
+from idc.comparing import evaluate_one, finished_rows, read_comparison
+from idc.files import write_json
 from idc.memory import keep_freed_memory
 from idc.peers.cnn import CNN
 from idc.report.comparison import write_comparison
@@ -81,16 +82,18 @@ def trained_in(run: str) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", choices=["digits", "cifar", "robust"], nargs="?", default="digits")
-    parser.add_argument("--stage", choices=["all", "train", "compare"], default="all")
+    parser.add_argument("--stage", choices=["all", "train", "compare", "table"], default="all")
     parser.add_argument("--only", nargs=2, metavar=("MODEL", "PROTOCOL"), help="evaluate this part in this process")
     given = parser.parse_args()
     if given.only:
         evaluate_part(given.name, *given.only)
         return
-    if given.stage != "compare":
+    if given.stage in ("all", "train"):
         train_all(given.name)
-    if given.stage != "train":
+    if given.stage in ("all", "compare"):
         compare(given.name)
+    if given.stage != "train":
+        tabulate(given.name)
 
 
 def train_all(name: str) -> None:
@@ -104,8 +107,8 @@ def train_all(name: str) -> None:
 
 
 def compare(name: str) -> None:
-    """The comparison of that name; its table."""
-    file, out = plan(name)
+    """Every cell of the comparison of that name."""
+    file, _ = plan(name)
     comparison = read_comparison(file)  # its mistakes are told once, not by every process
     # The dearest are the last of the file; begun first, they do not keep the others waiting.
     parts = [(entry, p) for entry in reversed(comparison.entries) for p in comparison.protocols_of(entry)]
@@ -115,7 +118,13 @@ def compare(name: str) -> None:
             if part.exception():
                 pool.shutdown(wait=False, cancel_futures=True)
             part.result()
-    rows = run_comparison(comparison, out)
+
+
+def tabulate(name: str) -> None:
+    """The table and the figure of what has finished."""
+    file, out = plan(name)
+    rows = finished_rows(read_comparison(file), out)
+    write_json(out / "compare.json", {"rows": rows})
     made = "make peers" if name == "digits" else f"python benchmarks/peers.py {name}"
     known = RESULTS / f"peers-{name}.json"  # trainings may have been another clone's
     trained = read(known)["training_seconds"] if known.exists() else {}

@@ -14,8 +14,9 @@ from idc.evaluating import build, evaluate, processes
 from idc.evaluation.compiled import check_compiler
 from idc.files import make_folder, write_json
 from idc.opening import Request, open_both, parse_eps
+from idc.records import read_json
 from idc.report.comparison import write_tables
-from idc.report.results import eps_text, read_rows
+from idc.report.results import eps_text
 
 
 def _at_least(least: int) -> Callable[[Any], bool]:
@@ -178,22 +179,28 @@ def compare(comparison: Comparison, out: Path, *, say: Callable[[str], object] =
         if len(shapes) > 1:  # an eps is another threat on other pixels
             own, others = ("x".join(map(str, shape)) for shape in (images.shape, (shapes - {images.shape}).pop()))
             raise IDCError(f"{entry.name}: images of {own}", f"{others}, as for the others", "compare it by itself")
-    first = True
+    rows: list[dict[str, Any]] = []
     # The largest radius comes first: a nested comparison builds on it.
     for eps, entry in product(sorted(comparison.eps, reverse=True), comparison.entries):
+        done = [evaluate_one(comparison, entry, p, eps, out, say=say) for p in comparison.protocols_of(entry)]
+        if any(done):  # not in a process other than the first
+            rows = finished_rows(comparison, out)
+            write_json(out / "compare.json", {"rows": rows})
+            write_tables(out)
+    return rows
+
+
+def finished_rows(comparison: Comparison, out: Path) -> list[dict[str, Any]]:
+    """A row for each model and eps of which an evaluation below ``out`` has finished, by any protocol."""
+    rows = []
+    for eps, entry in product(comparison.eps, comparison.entries):
         found = {}
         for protocol in comparison.protocols_of(entry):
-            if summary := evaluate_one(comparison, entry, protocol, eps, out, say=say):
-                found[protocol] = (str(_place(entry, protocol, eps)), summary)
-        first = bool(found)
-        if first:
-            _keep(out, _row(entry, eps, found))
-    if not first:  # a process other than the first
-        return []
-    places = [(entry.name, eps) for eps in comparison.eps for entry in comparison.entries]
-    held = read_rows(out)
-    rows = [row for place in places for row in held if (row["name"], row["eps"]) == place]
-    write_json(out / "compare.json", {"rows": rows})
+            place = _place(entry, protocol, eps)
+            if (file := out / place / "summary.json").exists():
+                found[protocol] = (str(place), read_json(file, "remove it, to have it made again"))
+        if found:
+            rows.append(_row(entry, eps, found))
     return rows
 
 
@@ -216,14 +223,6 @@ def evaluate_one(
 def _place(entry: Entry, protocol: str, eps: float) -> Path:
     """The folder of a cell, within that of the comparison."""
     return Path(entry.folder) / f"{protocol}-{eps_text(eps).replace('/', '-')}"
-
-
-def _keep(out: Path, row: dict[str, Any]) -> None:
-    """Add a row, or put it in the place of an older one: an interrupted comparison loses none."""
-    held = read_rows(out) if (out / "compare.json").exists() else []
-    rows = [r for r in held if (r["name"], r["eps"]) != (row["name"], row["eps"])]
-    write_json(out / "compare.json", {"rows": [*rows, row]})
-    write_tables(out)
 
 
 def _row(entry: Entry, eps: float, found: dict[str, tuple[str, dict[str, Any]]]) -> dict[str, Any]:

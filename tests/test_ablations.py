@@ -1,0 +1,62 @@
+"""The table of an ablation: it grows row by row, and holds no row of another recipe, data or number of images."""
+
+import json
+
+import ablations
+import common
+import pytest
+
+ABOUT = {"data": "digits", "split": "test", "eps": "0.1", "limit": 5}
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """Two rows with recipes, and what their runs left."""
+    for name, folder in (("RECIPES", "recipes"), ("RUNS", "runs"), ("RESULTS", "results")):
+        monkeypatch.setattr(ablations, name, tmp_path / folder)
+    monkeypatch.setattr(common, "RESULTS", tmp_path / "results")
+    (tmp_path / "recipes" / "digits").mkdir(parents=True)
+    for number, row in enumerate(("first", ablations.BASE)):
+        (tmp_path / "recipes" / "digits" / f"0{number}-{row}.yaml").write_text(f"# It is {row}.\nepochs: 1\n")
+        run(tmp_path, row, 0.5)
+    return tmp_path
+
+
+def run(place, row, accuracy):
+    folder = place / "runs" / "digits" / f"{row}-0"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "summary.json").write_text(json.dumps({"seconds": 2.0, "validation": {}}))
+    for answer in ablations.answers(row):
+        out = ablations.result("digits", row, 0, answer)
+        out.mkdir(parents=True, exist_ok=True)
+        held = {"clean": 1, "robust": accuracy, "images": 5, "draws": 2, "answer": {}}
+        (out / "summary.json").write_text(json.dumps(held))
+
+
+def test_it_grows_and_goes_on(place):
+    table = ablations.Table("digits", ABOUT)
+    assert not table.has(ablations.BASE, 0)
+    table.add(ablations.BASE, 0)
+    table.add("first", 0)
+    again = ablations.Table("digits", ABOUT)
+    assert again.has("first", 0)
+    assert not again.has("first", 1)
+    rows = json.loads((place / "results" / "ablation-digits.json").read_text())["rows"]
+    assert [r["row"] for r in rows] == ["first"] * 2 + [ablations.BASE] * 5  # in the recipes' order, each answer once
+    assert {r["robust"] for r in rows} == {0.5}
+    run(place, "first", 0.75)
+    again.add("first", 0)
+    rows = json.loads((place / "results" / "ablation-digits.json").read_text())["rows"]
+    assert [r["robust"] for r in rows] == [0.75] * 2 + [0.5] * 5
+
+
+def test_what_is_of_something_else_is_left_out(place):
+    table = ablations.Table("digits", ABOUT)
+    for row in ("first", ablations.BASE):
+        table.add(row, 0)
+    (place / "recipes" / "digits" / "00-first.yaml").write_text("# It is another.\nepochs: 2\n")
+    changed = ablations.Table("digits", ABOUT)
+    assert not changed.has("first", 0)
+    assert changed.has(ablations.BASE, 0)
+    assert not ablations.Table("digits", ABOUT | {"limit": 6}).has(ablations.BASE, 0)
+    assert not ablations.Table("digits", ABOUT | {"data": "others"}).rows

@@ -1,4 +1,4 @@
-"""From a user's request to a result: models by name and by factory, radii, refusals, rejudging, sweeps."""
+"""From a user's request to a result: models by name and by factory, radii, refusals."""
 
 import json
 import re
@@ -11,7 +11,7 @@ import torch
 from conftest import save_digits_model
 from idc import data
 from idc.errors import IDCError
-from idc.evaluating import evaluate, interleaved, parse_sweep, rejudge, run_sweep
+from idc.evaluating import evaluate, interleaved
 from idc.evaluation.summary import read_lines
 from idc.opening import Request, open_both, parse_eps
 
@@ -144,35 +144,6 @@ def test_one_step_is_deterministic_and_cheaper(saved, tmp_path):
     assert one["clean"]["mean"]["mean"] == pytest.approx(first["mean"])
 
 
-def test_kept_images_are_judged_again(saved, tmp_path):
-    request = Request(model=saved, data="digits", protocol="pgd", eps=0.05, limit=20, draws=5, keep=True,
-                      knobs=(("steps", 2),))  # fmt: skip
-    summary = evaluate(request, tmp_path / "r")
-    again = rejudge(tmp_path / "r", draws=40, seed=9)
-    assert again["robust"]["draws"] == 40
-    assert again["robust"]["mean"]["mean"] == pytest.approx(summary["robust"]["mean"]["mean"], abs=0.15)
-    assert rejudge(tmp_path / "r", draws=40, seed=9) == again
-    assert rejudge(tmp_path / "r", draws=40, seed=10) != again
-    evaluate(Request(model=saved, data="digits", limit=4), tmp_path / "bare")
-    evaluate(Request(model=saved, data="digits", limit=4, keep=True), tmp_path / "bare2")
-    settings = json.loads((tmp_path / "bare2" / "settings.json").read_text())
-    settings["classifier"]["fingerprint"] = "other"
-    (tmp_path / "bare2" / "settings.json").write_text(json.dumps(settings))
-    with pytest.raises(IDCError, match="weights"):
-        rejudge(tmp_path / "bare2")
-    for folder in (tmp_path / "bare", tmp_path / "none"):
-        with pytest.raises(IDCError):
-            rejudge(folder)
-
-
-def test_keeping_later_keeps_all(saved, tmp_path):
-    request = Request(model=saved, data="digits", protocol="pgd", eps=0.05, limit=6, draws=2, knobs=(("steps", 1),))
-    first = evaluate(request, tmp_path / "r")
-    second = evaluate(replace(request, keep=True), tmp_path / "r")
-    assert first["robust"] == second["robust"]
-    assert rejudge(tmp_path / "r", draws=2)["robust"]["mean"]["n"] == 6
-
-
 def test_a_folder_is_never_continued_for_another_answer(saved, tmp_path):
     evaluate(Request(model=saved, data="digits", limit=4, draws=2), tmp_path / "r")
     for other in ({"one_step": True}, {"eta": 0.5}, {"visits": (3, 0)}):
@@ -200,21 +171,3 @@ def test_the_readmes_factory_works(tmp_path, monkeypatch):
     request = Request(model="readme_mine:model", data="digits", protocol="pgd", eps=0.1, limit=10)
     found = evaluate(request, tmp_path / "r")
     assert found["robust"]["mean"]["mean"] <= found["clean"]["mean"]["mean"]
-
-
-def test_a_sweep_is_its_evaluations(saved, tmp_path):
-    request = Request(model=saved, data="digits", protocol="pgd", eps=0.05, limit=6, draws=2)
-    found = run_sweep(request, "steps=1,3", tmp_path / "s", say=lambda _: None)
-    for row, steps in zip(found["rows"], (1, 3), strict=True):
-        own = json.loads((tmp_path / "s" / f"steps-{steps}" / "summary.json").read_text())
-        assert row["robust"] == own["robust"]
-        assert own["settings"]["protocol"]["attacks"][f"pgd-{steps}"]["steps"] == steps
-    assert json.loads((tmp_path / "s" / "sweep.json").read_text())["setting"] == "steps"
-    visits = run_sweep(request, "visits=3;3,0", tmp_path / "v", say=lambda _: None)
-    assert [row["robust"]["draws"] for row in visits["rows"]] == [1, 2]
-
-
-@pytest.mark.parametrize("text", ["steps", "steps=", "colour=1,2", "steps=a", "visits=3;x", "eps=1/0"])
-def test_sweeps_that_make_no_sense_are_refused(text):
-    with pytest.raises(IDCError):
-        parse_sweep(text)

@@ -54,6 +54,8 @@ ALLOWED = {
     "use": FOUNDATION | METHOD | {"classifier", "data", "profiling"},
     "opening": FOUNDATION | {"classifier", "data", "evaluation", "peers"},
     "evaluating": FOUNDATION | {"attacks", "classifier", "data", "evaluation", "opening", "training", "__init__"},
+    "rejudging": FOUNDATION | {"attacks", "data", "evaluation", "opening", "__init__"},
+    "sweeping": FOUNDATION | {"evaluating", "opening"},
     "certifying": FOUNDATION | {"data", "evaluating", "evaluation", "opening"},
     "comparing": FOUNDATION | {"evaluating", "evaluation", "opening", "report"},
     "demo": FOUNDATION
@@ -71,6 +73,8 @@ ALLOWED = {
         "evaluation",
         "report",
         "evaluating",
+        "rejudging",
+        "sweeping",
         "certifying",
         "comparing",
         "opening",

@@ -1,6 +1,6 @@
-"""What ``idc evaluate``, ``rejudge`` and ``sweep`` do: a model, data and a protocol put together."""
+"""What ``idc evaluate`` does: a model, data and a protocol put together."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from datetime import timedelta
 from importlib.metadata import version
@@ -8,13 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from idc import __version__, records
 from idc import data as datasets
-from idc.attacks.target import ANSWER, Target
 from idc.attacks.threat import Norm, Threat
 from idc.classifier import IDC
 from idc.errors import IDCError
@@ -23,13 +20,13 @@ from idc.evaluation.cost import answer_cost, evaluation_cost
 from idc.evaluation.nested import held_in, nested_check, note, read_larger
 from idc.evaluation.panel import write_panel
 from idc.evaluation.protocol import Protocol, build_protocol
-from idc.evaluation.runner import KEPT, LINES, Problem, Runner, model_fingerprint
+from idc.evaluation.runner import LINES, Problem, Runner
 from idc.evaluation.sanity import flags_check, gradients_useful, lines_checks, run_checks
 from idc.evaluation.summary import read_costs, read_lines, summarise_lines
-from idc.evaluation.verdict import Judged, plurality, verdict, wilson
-from idc.files import make_folder, write_json
+from idc.evaluation.verdict import wilson
+from idc.files import write_json
 from idc.noise import Streams, derive_seed
-from idc.opening import Request, default_eps, open_both, parse_eps
+from idc.opening import Request, default_eps, open_both
 from idc.progress import Bar
 from idc.training.validation import accuracy
 from idc.types import Classifier
@@ -39,9 +36,6 @@ if TYPE_CHECKING:
 
 Say = Callable[[str], object]
 _LIBRARIES = ("torch", "diffusers", "pyautoattack", "foolbox", "accelerate")
-
-
-# -- evaluate ----------------------------------------------------------------------------------------------------------
 
 
 def build(request: Request, images: datasets.ImageSet) -> Protocol:
@@ -205,131 +199,3 @@ def _sanity(runner: Runner, lines: Sequence[dict[str, Any]], flags: Sequence[str
     if not protocol.sanity:
         return [gradients_useful(bench), *nested_check(lines)]
     return [*run_checks(bench), *lines_checks(lines), *nested_check(lines), flags_check(flags)]
-
-
-# -- rejudge -----------------------------------------------------------------------------------------------------------
-
-
-def rejudge(folder: Path, *, draws: int = 100, seed: int = 1, model: str | None = None) -> dict[str, Any]:
-    """Ask a model again about the adversarial images that an evaluation kept, with other noise.
-
-    Args:
-        folder: a result of ``evaluate`` with ``keep``.
-        draws: of the noise for each image.
-        seed: of the noise.
-        model: another model, to see whether the images transfer to it; by default the one they were made for.
-
-    Returns:
-        ``robust`` as in a summary, ``draws``, ``seed``, ``model``; also written to ``folder/rejudged.json``.
-
-    Raises:
-        IDCError: if the folder holds no kept images.
-    """
-    held = records.read_json(folder / "request.json", "give the folder of a result of idc evaluate")
-    try:
-        request = _request(held)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise IDCError(folder / "request.json", "a request of idc evaluate", "evaluate again") from error
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    classifier, images = open_both(request if model is None else replace(request, model=model), device)
-    _same_as_then(folder, request, classifier if model is None else None, images)
-    true = dict(zip(images.ids.tolist(), images.labels.tolist(), strict=True))
-    judged: list[Judged] = []
-    classes: list[int] = []
-    n = draws if classifier.stochastic else 1
-    for x, ids in _kept(folder):
-        streams = Streams(ids.to(device), derive_seed(seed, "rejudge"))
-        target = Target.of(classifier, chunk=request.chunk)
-        answers = target.logits(ANSWER, x.to(device), streams, draws=n).argmax(2).cpu()
-        own = torch.tensor([true[i] for i in ids.tolist()])
-        votes = plurality(answers, classifier.num_classes).tolist()
-        judged += [Judged(r, v) for r, v in zip((answers == own).sum(0).tolist(), votes, strict=True)]
-        classes += own.tolist()
-    found = {"robust": verdict(judged, classes, n).to_dict(), "draws": n, "seed": seed, "model": model or request.model}
-    write_json(folder / "rejudged.json", found)
-    return found
-
-
-def _same_as_then(folder: Path, request: Request, model: Classifier | None, images: datasets.ImageSet) -> None:
-    """Refuse data, or a model of the same name, that are not those of the evaluation; and images that were not kept."""
-    then = records.read_json(folder / "settings.json", "evaluate again")
-    if then["data"]["fingerprint"] != images.fingerprint:
-        raise IDCError(request.data, "the images that were attacked", "give the same data, or evaluate again")
-    if model is not None and then["classifier"]["fingerprint"] != model_fingerprint(model):
-        raise IDCError(request.model, "the weights that were attacked", "name a model with --model, or evaluate again")
-    kept = {i for _, ids in _kept(folder) for i in ids.tolist()}
-    if missing := {line["id"] for line in read_lines(folder)} - kept:
-        raise IDCError(
-            f"{len(missing)} images", "kept adversarial images of all", "run the same idc evaluate with --keep"
-        )
-
-
-def _request(held: dict[str, Any]) -> Request:
-    held = held | {"knobs": tuple(tuple(k) for k in held["knobs"])}
-    return Request(**held | {"visits": None if held["visits"] is None else tuple(held["visits"])})
-
-
-def _kept(folder: Path) -> Iterator[tuple[Tensor, Tensor]]:
-    files = sorted((folder / KEPT).glob("block-*.safetensors"))
-    if not files:
-        raise IDCError(folder, "kept adversarial images", "run idc evaluate with --keep")
-    for file in files:
-        try:
-            held = load_file(file)
-        except (SafetensorError, OSError) as error:
-            raise IDCError(file, "a whole safetensors file", "run idc evaluate --keep again") from error
-        yield held["images"], held["ids"]
-
-
-# -- sweep -------------------------------------------------------------------------------------------------------------
-
-SWEEPS = ("eps", "steps", "eot", "restarts", "draws", "visits", "eta")
-
-
-def parse_sweep(text: str) -> tuple[str, list[Any]]:
-    """``steps=5,10,20`` or ``visits=3;3,0;3,1,0`` -> the setting and its values.
-
-    Raises:
-        IDCError: for another setting or values that are none.
-    """
-    name, _, values = text.partition("=")
-    remedy = "write for example steps=5,10,20 or visits='3;3,0;3,1,0'"
-    if name not in SWEEPS or not values:
-        raise IDCError(f"sweep {text!r}", f"one of {', '.join(SWEEPS)} with values", remedy)
-    try:
-        if name == "visits":
-            return name, [tuple(int(v) for v in part.split(",")) for part in values.split(";")]
-        kind: Callable[[str], Any] = parse_eps if name == "eps" else float if name == "eta" else int
-        return name, [kind(v) for v in values.split(",")]
-    except ValueError as error:
-        raise IDCError(f"sweep {text!r}", "numbers", remedy) from error
-
-
-def run_sweep(request: Request, over: str, out: Path, *, say: Say = print) -> dict[str, Any]:
-    """Evaluate once for each value of one setting, each in a folder of its own below ``out``; resumable.
-
-    Returns:
-        ``setting`` and ``rows`` (``value``, ``clean``, ``noise``, ``robust``, ``cost``), as in ``out/sweep.json``.
-
-    Raises:
-        IDCError: see ``parse_sweep`` and ``evaluate``.
-    """
-    name, values = parse_sweep(over)
-    rows = []
-    for value in values:
-        text = "-".join(map(str, value)) if isinstance(value, tuple) else f"{value:g}"
-        say(f"{name} = {text}")
-        summary = evaluate(_changed(request, name, value), make_folder(out) / f"{name}-{text}", say=say)
-        if summary:
-            kinds = ("clean", "noise", "robust", "cost", "answer")
-            rows.append({"value": value, "text": text} | {kind: summary[kind] for kind in kinds})
-    found = {"setting": name, "protocol": request.protocol, "model": request.model, "rows": rows}
-    if rows:
-        write_json(out / "sweep.json", found)
-    return found
-
-
-def _changed(request: Request, name: str, value: Any) -> Request:
-    if name in ("eps", "draws", "visits", "eta"):
-        return replace(request, **{name: value})
-    return replace(request, knobs=(*[k for k in request.knobs if k[0] != name], (name, value)))

@@ -146,7 +146,7 @@ def rejudge(
     as_json: AsJson = False,
 ) -> None:
     """Judge kept adversarial images again, with fresh noise, more draws or another model."""
-    from idc.evaluating import rejudge as run
+    from idc.rejudging import rejudge as run
 
     found = run(result, draws=draws, seed=seed, model=model)
     if as_json:
@@ -167,7 +167,7 @@ def sweep(
     seed: Seed = 0, chunk: Chunk = 512, compile_: Compile = False, data_name: DataName = None, as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Evaluate once for each value of one setting; a folder each, resumable, and one table and figure of all."""
-    from idc.evaluating import run_sweep
+    from idc.sweeping import run_sweep
 
     request = _request(
         model=model, data=data, protocol=protocol, norm=norm, eps=eps, split=split, limit=limit, draws=draws,

@@ -4,7 +4,7 @@
 
 recipes/NAME.yaml says how to train, on which data (--data takes others), and at which eps and on how many test images
 the paper's protocol and the adaptive one evaluate; clean accuracy is that of all test images. All of it is resumable:
-the same command goes on. --rehearse N does every part in little, with N images of 8x8 pixels and a tiny network, to see
+the same command goes on. --rehearse N does every part in little, with N images of 16x16 pixels and a tiny network, to see
 that it works; its figures mean nothing.
 """
 
@@ -62,7 +62,7 @@ def plan(given: argparse.Namespace) -> Iterator[tuple[list[str], Path]]:
     out = given.out or Path("runs") / (f"rehearsal-{given.name}" if few else given.name)
     data = given.data or str(load_recipe(str(file))[1]["data"])
     train = ["train", "--recipe", str(file), "--data", data, "--out", str(out), "--resume"]
-    tiny = ["--preset", str(TINY), "--image-size", "8", "--epochs", "1", "--compile", "false", "--limit", str(few)]
+    tiny = ["--preset", str(TINY), "--image-size", "16", "--epochs", "1", "--compile", "false", "--limit", str(few)]
     yield [*train, *tiny] if few else train, out
     name = ["--data-name", given.data_name] if given.data_name else []
     test = ["evaluate", str(out), "--data", data, *name]

@@ -43,7 +43,7 @@ def test_resolves(file):
     assert extra["data"] in ("digits", "uoft-cs/cifar10")
     eps, limit = reproduce.evaluation(file)
     assert eps == [pytest.approx(float(Fraction(str(text)))) for text in written["evaluate"]["eps"]]
-    assert limit == 512
+    assert limit == written["evaluate"]["limit"] >= 512
 
 
 @pytest.mark.parametrize("name", ["digits", "nano"])

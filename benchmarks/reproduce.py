@@ -4,8 +4,8 @@
 
 recipes/NAME.yaml says how to train, on which data (--data takes others), and at which eps and on how many test images
 the paper's protocol and the adaptive one evaluate; clean accuracy is that of all test images. All of it is resumable:
-the same command goes on. --rehearse N does every part in little, with N images of 16x16 pixels and a tiny network, to see
-that it works; its figures mean nothing.
+the same command goes on. --rehearse N does every part in little, with N images of 16x16 pixels and a tiny network, to
+see that it works; its figures mean nothing.
 """
 
 import argparse

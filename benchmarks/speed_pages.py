@@ -66,7 +66,8 @@ def precision() -> list[str]:
     for r in found["rows"]:
         for way, own in r["ways"].items():
             times = [r["times"][kind][way] for kind in ("call", "gradient")]
-            cells = (f"{_time(t['seconds'])} ({t['times_faster']:.1f} times faster)" for t in times)
+            faster = (f" ({t['times_faster']:.1f} times faster)" if way != "fp32" else "" for t in times)
+            cells = (_time(t["seconds"]) + text for t, text in zip(times, faster, strict=True))
             stand = (share(own["stand"][kind]) for kind in ("own", "fp32"))
             lines.append(row(f"`{r['model']}`", way, *cells, *stand, r["images"]))
     about = found["settings"]

@@ -124,6 +124,9 @@ def tabulate(name: str) -> None:
     """The table and the figure of what has finished."""
     file, out = plan(name)
     rows = finished_rows(read_comparison(file), out)
+    if not rows:
+        print(f"nothing of {file.name} has finished")
+        return
     write_json(out / "compare.json", {"rows": rows})
     made = "make peers" if name == "digits" else f"python benchmarks/peers.py {name}"
     known = RESULTS / f"peers-{name}.json"  # trainings may have been another clone's

@@ -2,13 +2,14 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
 from conftest import save_digits_model
 from idc import comparing
-from idc.comparing import compare, read_comparison
+from idc.comparing import compare, finished_rows, read_comparison
 from idc.errors import IDCError
 from idc.peers.cnn import CNN, CNNConfig
 from idc.report.comparison import markdown, published, write_comparison
@@ -87,6 +88,17 @@ def test_it_goes_on_where_it_was(done, file):
         p: p.stat().st_mtime_ns for p in done.glob("*/*/*") if p.name != "request.json"
     }
     assert found == rows == read_rows(done)
+
+
+def test_rows_are_of_what_is_asked_now(done, file):
+    """A result of another limit, answer or precision under the same name is no row; one of another batch size is."""
+    comparison = read_comparison(file)
+    assert finished_rows(comparison, done) == read_rows(done)
+    idc, cnn = comparison.entries
+    for changes, kept in (({"limit": 5}, 0), ({"one_step": True}, 0), ({"precision": "bf16"}, 0), ({"chunk": 64}, 2)):
+        other = replace(comparison, entries=(replace(idc, request=replace(idc.request, **changes)), cnn))
+        names = [row["name"] for row in finished_rows(other, done)]
+        assert (names.count(idc.name), names.count(cnn.name)) == (kept, 2), changes
 
 
 def test_unreliable_results_are_marked(done):

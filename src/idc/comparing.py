@@ -1,8 +1,9 @@
 """What ``idc compare`` does: many models, the same images, the same protocols; one table."""
 
+import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 
 from idc.errors import IDCError
 from idc.evaluating import build, evaluate, processes
-from idc.evaluation.compiled import check_compiler
+from idc.evaluation.compiled import check_compiler, check_networks
 from idc.files import make_folder, write_json
 from idc.opening import Request, open_both, parse_eps
 from idc.records import read_json
@@ -37,6 +38,9 @@ _EACH: dict[str, _Kind] = {
     "model": _TEXT, "training": _TEXT, "limit": _COUNT, "draws": _COUNT, "chunk": _COUNT, "one_step": _BOOL,
     "visits": _VISITS, "eta": _SHARE, "precision": _TEXT, "compile": _BOOL, "checkpointing": _BOOL,
 }  # fmt: skip
+# What of a request its result depends on.
+_DECIDING = ("model", "data", "protocol", "split", "norm", "eps", "limit", "draws", "seed", "one_step", "visits", "eta",
+             "precision")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,9 +174,10 @@ def compare(comparison: Comparison, out: Path, *, say: Callable[[str], object] =
     """
     shapes = set()
     for entry in comparison.entries:
-        _, images = open_both(replace(entry.request, compile=False), torch.device("cpu"))
+        classifier, images = open_both(replace(entry.request, compile=False), torch.device("cpu"))
         if entry.request.compile:
             check_compiler(processes()[1])
+            check_networks(classifier)
         for protocol, eps in product(comparison.protocols_of(entry), comparison.eps):
             build(replace(entry.request, protocol=protocol, eps=eps), images)
         shapes.add(images.shape)
@@ -191,14 +196,18 @@ def compare(comparison: Comparison, out: Path, *, say: Callable[[str], object] =
 
 
 def finished_rows(comparison: Comparison, out: Path) -> list[dict[str, Any]]:
-    """A row for each model and eps of which an evaluation below ``out`` has finished, by any protocol."""
+    """A row for each model and eps of which an evaluation below ``out`` has finished, by any protocol, if it was asked
+    for as it is now."""
     rows = []
     for eps, entry in product(comparison.eps, comparison.entries):
         found = {}
         for protocol in comparison.protocols_of(entry):
             place = _place(entry, protocol, eps)
             if (file := out / place / "summary.json").exists():
-                found[protocol] = (str(place), read_json(file, "remove it, to have it made again"))
+                held = read_json(file.with_name("request.json"), "evaluate again")
+                asked = json.loads(json.dumps(asdict(replace(entry.request, protocol=protocol, eps=eps))))
+                if all(held.get(name) == asked[name] for name in _DECIDING):
+                    found[protocol] = (str(place), read_json(file, "remove it, to have it made again"))
         if found:
             rows.append(_row(entry, eps, found))
     return rows

@@ -131,8 +131,8 @@ def open_both(request: Request, device: torch.device) -> tuple[Classifier, datas
     if request.split not in ("train", "validation", "test"):
         raise IDCError(f"split {request.split!r}", "train, validation or test", "correct --split")
     own = open_model(request.model)
-    if request.compile or request.precision != "fp32":
-        own = deepcopy(own)  # what changes below may be a module that the user's factory keeps
+    if _is_factory(request.model) and (request.compile or request.precision != "fp32"):
+        own = _copy(own, request.model)  # it is changed below, and the factory may hand it out again
     shape = getattr(own, "input_shape", None)
     images = datasets.load(
         request.data, split=cast(datasets.Split, request.split), limit=request.limit, skip_bad=request.skip_bad,
@@ -151,6 +151,14 @@ def open_both(request: Request, device: torch.device) -> tuple[Classifier, datas
     if request.compile:
         compile_networks(classifier, device)
     return classifier, images
+
+
+def _copy(module: nn.Module, name: str) -> nn.Module:
+    try:
+        return deepcopy(module)
+    except Exception as error:
+        remedy = "leave --precision and --compile out"
+        raise IDCError(name, f"a module that can be copied ({type(error).__name__}: {error})", remedy) from error
 
 
 def _as_asked(model: IDC, request: Request, device: torch.device) -> IDC:

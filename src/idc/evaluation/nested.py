@@ -11,7 +11,6 @@ An attack without a radius of its own finds the same at each, and is run once.
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -100,8 +99,8 @@ def _but_radius(record: Any, other: Any, shares: bool) -> Any:
             radii = [r["threat"]["eps"] if r.get("threat") else 0 for r in (record, other)]
             record = record | {"step": round(record["step"] / radii[0], 9) if all(radii) else 0}
         return {name: _but_radius(value, other.get(name), shares) for name, value in record.items() if name != "eps"}
-    if isinstance(record, list) and isinstance(other, list):
-        return [_but_radius(a, b, shares) for a, b in zip_longest(record, other)]
+    if isinstance(record, list) and isinstance(other, list) and len(record) == len(other):
+        return [_but_radius(a, b, shares) for a, b in zip(record, other, strict=True)]
     return record
 
 

@@ -51,15 +51,30 @@ class Wrapped(nn.Module):
         )
 
     def _halve(self, name: str) -> None:
+        """Half precision, and a look at both ends: an image between those that bf16 knows, and logits that it does not.
+
+        Raises:
+            IDCError: if small changes would be rounded away.
+        """
+        device = next((p.device for p in self.module.parameters()), torch.device("cpu"))
+        random = torch.Generator().manual_seed(0)
+        images = (128 + torch.randint(128, (2, *self.input_shape), generator=random)).to(device) / 256
+        near = images + torch.rand(images.shape, generator=random).to(device) / 1024
+        moves = bool((self._ask(images) != self._ask(near)).any())
         halve(self.module, image_shape=self.input_shape, num_classes=self.num_classes)
         self.bf16 = True
         logits, _ = self._probe(name)
-        if torch.equal(logits, logits.bfloat16().float()):
-            raise IDCError(
-                name,
-                "a module whose logits come from a linear layer of K outputs, or that makes them in float32",
-                "leave --precision out: logits in bf16 hide small changes from an attack",
-            )
+        remedy = "leave --precision out: bf16 would hide small changes from an attack"
+        if moves and torch.equal(self._ask(images), self._ask(near)):
+            raise IDCError(name, "a module whose first layer takes the image: a convolution of its channels", remedy)
+        if logits.any() and torch.equal(logits, logits.bfloat16().float()):
+            raise IDCError(name, "a module whose logits come from a linear layer of K outputs, in float32", remedy)
+
+    def _ask(self, images: Tensor) -> Tensor:
+        """Logits, with the same noise each time."""
+        with torch.no_grad(), torch.random.fork_rng(devices=[images.device] if images.is_cuda else []):
+            torch.manual_seed(0)
+            return self._call(self.module, images)
 
     def _probe(self, name: str) -> tuple[Tensor, Tensor]:
         device = next((p.device for p in self.module.parameters()), torch.device("cpu"))
@@ -84,8 +99,10 @@ class Wrapped(nn.Module):
         return found
 
     def __getattr__(self, name: str) -> Any:
-        if name in _PASSED_ON and isinstance(module := super().__getattr__("module"), Classifier):
-            return getattr(module, name)
+        if name in _PASSED_ON:
+            module = super().__getattr__("module")
+            if name == "networks" or isinstance(module, Classifier):
+                return getattr(module, name)
         return super().__getattr__(name)
 
     def surrogates(self) -> Mapping[str, Logits]:

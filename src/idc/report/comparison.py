@@ -28,7 +28,7 @@ SPARED = (
     "Spared: not attacked at this eps, having withstood the same attacks at a larger one; one in eight was attacked "
     "all the same, as a check. What an attack without a radius (C&W) came to is taken from there too."
 )
-HALF = "Networks computed in bf16, logits in float32."
+HALF = "Networks computed in bf16, their first and last layers in float32."
 
 
 def protocols(rows: Sequence[dict[str, Any]]) -> list[str]:

@@ -181,6 +181,9 @@ def test_damaged_results_are_refused_and_nothing_is_written(write, tmp_path):
     assert not (tmp_path / "none").exists()
 
 
-@pytest.mark.parametrize(("eps", "text"), [(8 / 255, "8/255"), (0.1, "0.1"), (0, "0"), (0.5 / 255, "0.00196078")])
+@pytest.mark.parametrize(
+    ("eps", "text"),
+    [(8 / 255, "8/255"), (0.1, "0.1"), (0, "0"), (0.5 / 255, "0.5/255"), (0.3 / 255, "0.00117647"), (0.2, "0.2")],
+)
 def test_eps_as_people_write_it(eps, text):
     assert eps_text(eps) == text

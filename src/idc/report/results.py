@@ -71,10 +71,10 @@ def _named(settings: dict[str, Any]) -> str:
 
 
 def eps_text(eps: float) -> str:
-    """8/255 where it is a whole number of 255ths, else the number."""
-    steps = eps * 255
-    whole = abs(steps - round(steps)) < 1e-6 * max(1, steps)
-    return f"{round(steps)}/255" if whole and len(f"{eps:g}") > 5 else f"{eps:g}"
+    """8/255 or 0.5/255 where it is a whole number of half 255ths, else the number."""
+    halves = eps * 255 * 2
+    whole = abs(halves - round(halves)) < 1e-6 * max(1, halves)
+    return f"{round(halves) / 2:g}/255" if whole and len(f"{eps:g}") > 5 else f"{eps:g}"
 
 
 def read_result(folder: Path) -> Result:

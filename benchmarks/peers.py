@@ -19,14 +19,16 @@ import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from common import CIFAR, CORES, RESULTS, alone, read, write
 
-from idc.comparing import evaluate_one, finished_rows, read_comparison
+from idc.comparing import Comparison, evaluate_one, finished_rows, read_comparison
 from idc.files import write_json
 from idc.memory import keep_freed_memory
 from idc.peers.cnn import CNN
 from idc.report.comparison import write_comparison
+from idc.report.results import eps_text
 from idc.saved import holds
 
 RUNS = Path("runs/peers")
@@ -123,7 +125,8 @@ def compare(name: str) -> None:
 def tabulate(name: str) -> None:
     """The table and the figure of what has finished."""
     file, out = plan(name)
-    rows = finished_rows(read_comparison(file), out)
+    comparison = read_comparison(file)
+    rows = finished_rows(comparison, out)
     if not rows:
         print(f"nothing of {file.name} has finished")
         return
@@ -132,10 +135,21 @@ def tabulate(name: str) -> None:
     known = RESULTS / f"peers-{name}.json"  # trainings may have been another clone's
     trained = read(known)["training_seconds"] if known.exists() else {}
     trained |= {run: trained_in(run) for run in TRAININGS[name] if (RUNS / run / "summary.json").exists()}
-    write(f"peers-{name}", made, {"training_seconds": trained, "rows": rows})
+    write(f"peers-{name}", made, {"training_seconds": trained, "lacking": lacking(comparison, rows), "rows": rows})
     for path in write_comparison(out):
         print(f"written: {path}")
     shutil.copyfile(out / "figure.png", ROOT / "docs" / f"peers-{name}.png")
+
+
+def lacking(comparison: Comparison, rows: list[dict[str, Any]]) -> list[str]:
+    """What has not finished: a text for each model and protocol."""
+    done = {(r["name"], protocol, r["eps"]) for r in rows for protocol in r["protocols"]}
+    found = []
+    for entry in comparison.entries:
+        for protocol in comparison.protocols_of(entry):
+            if left := [eps_text(eps) for eps in comparison.eps if (entry.name, protocol, eps) not in done]:
+                found.append(f"{entry.name} under {protocol} at {', '.join(left)}")
+    return found
 
 
 def plan(name: str) -> tuple[Path, Path]:

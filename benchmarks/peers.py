@@ -102,9 +102,9 @@ def train_all(name: str) -> None:
     """Every system of a comparison that is not there."""
     RUNS.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
-    lacking = [run for run in TRAININGS[name] if run not in KEPT or not holds(KEPT[run], "cnn")]
+    wanted = [run for run in TRAININGS[name] if run not in KEPT or not holds(KEPT[run], "cnn")]
     with ThreadPoolExecutor(CORES) as pool:
-        seconds = sum(pool.map(partial(train, name), lacking))
+        seconds = sum(pool.map(partial(train, name), wanted))
     print(f"all trained: {seconds:.0f} s of one core, now {time.monotonic() - began:.0f} s", flush=True)
 
 

@@ -47,7 +47,7 @@ def summarise_lines(lines: Sequence[Line], class_names: Sequence[str]) -> dict[s
             line["robust"] if pair is None and line.get("larger") == "spared" else pair
             for line, pair in zip(lines, pairs, strict=True)
         ]
-        run = sum(line["attacks"][name] is not None and name not in line.get("reused", ()) for line in lines)
+        run = sum(p is not None and name not in n.get("reused", ()) for n, p in zip(lines, pairs, strict=True))
         attacks[name] = of(known) | {"attacked": run}
     spared = sum(line.get("larger") == "spared" for line in lines)
     single = sum(line["single"] for line in lines) / len(lines)

@@ -18,6 +18,7 @@ The records come from
     python benchmarks/answers.py runs/nano --data CIFAR --limit 2000
     make bench
     python benchmarks/precision.py --data CIFAR
+    python benchmarks/peers.py digits-robust
     python benchmarks/peers.py cifar
     python benchmarks/peers.py robust
     python benchmarks/ablations.py digits

@@ -1,6 +1,6 @@
 """Train every system of the comparison on the digits, then compare them: what `make peers` runs.
 
-    python benchmarks/peers.py [digits|cifar|robust] [--stage train|compare|table] [--only MODEL PROTOCOL]
+    python benchmarks/peers.py [digits|digits-robust|cifar|robust] [--stage train|compare|table] [--only MODEL PROTOCOL]
 
 Trainings run side by side, one thread each, into runs/peers; so do evaluations, a process for each model and protocol.
 All of it is resumable, also from another clone: the records of the comparison, a line an image, are in
@@ -35,15 +35,22 @@ RUNS = Path("runs/peers")
 ROOT = Path(__file__).parents[1]
 CIFAR_DATA = "runs/cifar10-jpeg"
 _CNN = ["train-peer", "cnn", "--method"]
+_PLAIN = [*_CNN, "pgd-at", "--width", "8"]
+_AS_LONG = ["--eps", "0.125", "--attack-steps", "5", "--epochs", "150", "--crop", "4", "--validate-every", "10"]
 _SLIM = ["pgd-at", "--attack-steps", "2", "--attack-step", "5/255", "--validation-limit", "1000"]
 TRAININGS = {
     "digits": {
         "ddpm": ["train-peer", "ddpm", "--conditional", "true", "--epochs", "200", "--lr", "3e-3"],
         "trades": [*_CNN, "trades", "--width", "8"],
-        "pgd-at": [*_CNN, "pgd-at", "--width", "8"],
+        "pgd-at": _PLAIN,
         "idc-robust": ["train", "--recipe", str(ROOT / "recipes" / "idc-digits-robust.yaml")],
         "idc-paper": ["train", "--ce-weight", "0", "--t-weights", "none"],
         "standard": [*_CNN, "standard", "--width", "8"],
+    },
+    # The second as idc-digits-robust: its eps, steps, epochs and shifts.
+    "digits-robust": {
+        "pgd-at": _PLAIN,
+        "pgd-at-long": [*_PLAIN, *_AS_LONG],
     },
     # About the FLOPs of nano's three passes and its training time.
     "cifar": {"slim": [*_CNN, *_SLIM, "--width", "32", "--epochs", "11.5", "--ema-decay", "0.98"]},
@@ -58,7 +65,7 @@ def train(name: str, run: str) -> float:
     """Train one system of a comparison, or finish what was begun; its seconds."""
     out = RUNS / run
     if not (out / "summary.json").exists():
-        data = "digits" if name == "digits" else CIFAR_DATA
+        data = "digits" if name.startswith("digits") else CIFAR_DATA
         own = [*TRAININGS[name][run], "--data", data, "--out", str(out), "--resume"]
         with (RUNS / f"{run}.log").open("w") as log:
             subprocess.run([sys.executable, "-m", "idc.cli", *own], env=alone(), check=True, stdout=log, stderr=log)
@@ -83,7 +90,7 @@ def trained_in(run: str) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", choices=["digits", "cifar", "robust"], nargs="?", default="digits")
+    parser.add_argument("name", choices=list(TRAININGS), nargs="?", default="digits")
     parser.add_argument("--stage", choices=["all", "train", "compare", "table"], default="all")
     parser.add_argument("--only", nargs=2, metavar=("MODEL", "PROTOCOL"), help="evaluate this part in this process")
     given = parser.parse_args()

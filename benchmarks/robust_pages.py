@@ -175,7 +175,8 @@ def costs() -> list[str]:
 
 def _comparisons() -> list[tuple[str, dict, str]]:
     """The comparisons that there are: their names, results, and what they are of."""
-    about = {"digits": "digits test", "cifar": f"{CIFAR} test", "robust": f"{CIFAR} test"}
+    digits, cifar = NAMES["digits"][1], NAMES["nano"][1]
+    about = {"digits": digits, "digits-robust": digits, "cifar": cifar, "robust": cifar}
     files = {name: RESULTS / f"peers-{name}.json" for name in about}
     return [(name, read(file), about[name]) for name, file in files.items() if file.exists()]
 

@@ -17,6 +17,7 @@ def test_bf16_where_it_is_multiplied(monkeypatch, amx, avx, pays):
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx)
     assert bf16_pays(CPU) == pays
     assert unet_format(CPU) == (torch.channels_last if amx else torch.contiguous_format)
+    assert unet_format(CPU, batch_norm=True) == torch.channels_last
     assert tiny_model().with_precision("auto").bf16 == pays
 
 
@@ -24,7 +25,7 @@ def test_the_loss_does_not_depend_on_the_format(monkeypatch):
     images = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     found = []
     for layout in (torch.contiguous_format, torch.channels_last):
-        monkeypatch.setattr(bridging, "unet_format", lambda device, layout=layout: layout)
+        monkeypatch.setattr(bridging, "unet_format", lambda device, batch_norm, layout=layout: layout)
         model = tiny_model()
         objective = bridging.Bridging(model, RECIPES["fast"])
         objective.to(CPU, bf16=False)

@@ -87,6 +87,29 @@ def test_an_encoder_costs_what_a_preact_resnet18_of_its_width_does(preset, like,
     assert counts[0] == pytest.approx(counts[1], rel=0.1)
 
 
+def test_batch_norm_of_one_image_is_group_norm_with_a_group_a_channel():
+    spec = UNetSpec(8, (1, 1), groups=8, head_channels=8, decoder=False, middle_attention=False)
+    group = BridgeUNet(spec, (1, 8, 8))
+    batch = BridgeUNet(resolve_spec(spec_to_dict(spec) | {"norm": "batch"}), (1, 8, 8))
+    init_normal_(group, std=0.2)
+    statistics = set(batch.state_dict()) - set(group.state_dict())
+    assert {name.rsplit(".")[-1] for name in statistics} == {"running_mean", "running_var", "num_batches_tracked"}
+    assert batch.load_state_dict(group.state_dict(), strict=False).unexpected_keys == []
+    x, t = torch.rand(1, 1, 8, 8), torch.tensor([3])
+    assert torch.allclose(batch.train()(x, t, x), group(x, t, x), atol=1e-4)
+    assert not torch.allclose(batch.eval()(x, t, x), group(x, t, x), atol=1e-2)  # now by what it has seen
+
+
+def test_without_attention_in_the_middle():
+    kept = dict.fromkeys(("norm", "middle_attention", "decoder"))
+    assert not kept.keys() & spec_to_dict(PRESETS["paper-cifar10"]).keys()  # what networks had before is not recorded
+    for attends in (True, False):
+        spec = resolve_spec({"preset": "nano-encoder", "middle_attention": attends})
+        assert any("to_q" in name for name, _ in BridgeUNet(spec, (3, 32, 32)).named_modules()) == attends
+    with pytest.raises(IDCError, match="norm = 'layer'"):
+        resolve_spec({"preset": "nano", "norm": "layer"})
+
+
 def test_time_matters():
     spec = UNetSpec(8, (1,), groups=4, head_channels=8)
     model = BridgeUNet(spec, (1, 8, 8)).eval()

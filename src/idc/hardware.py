@@ -29,13 +29,14 @@ def uses_bf16(precision: str, device: torch.device) -> bool:
     return bf16_pays(device) if precision == "auto" else precision == "bf16"
 
 
-def unet_format(device: torch.device) -> torch.memory_format:
-    """The memory format in which a U-Net runs fastest.
+def unet_format(device: torch.device, *, batch_norm: bool = False) -> torch.memory_format:
+    """The memory format in which a U-Net runs fastest; ``batch_norm``: one with that in place of GroupNorm.
 
     Convolutions like channels last, GroupNorm on the CPU does not: where AVX-512 is all that multiplies bf16, a step of
     nano takes 1.4 times as long in it. Networks with BatchNorm have no such trouble.
     """
-    channels_last = device.type == "cuda" or (device.type == "cpu" and torch.cpu._is_amx_tile_supported())
+    amx = device.type == "cpu" and torch.cpu._is_amx_tile_supported()
+    channels_last = device.type == "cuda" or amx or batch_norm
     return torch.channels_last if channels_last else torch.contiguous_format
 
 

@@ -20,7 +20,7 @@ class UNetSpec:
         base_channels: channels of the first level.
         multipliers: channels of each level, in units of ``base_channels``; each further level halves the image.
         res_blocks: residual blocks a level on the way down (one more on the way up).
-        attention_at: downsampling factors at which blocks have self-attention; the middle block always has it.
+        attention_at: downsampling factors at which blocks have self-attention, beside the middle block.
         head_channels: channels of an attention head.
         groups: of every GroupNorm.
         dropout: inside residual blocks.
@@ -31,6 +31,9 @@ class UNetSpec:
             quicker to train: a network without it spends its first epochs learning to copy the image.
         position_channels: learned maps, one value a pixel (or patch), appended to the input: a convolution alone cannot
             tell where it is, but has to draw labels that differ from place to place.
+        norm: "group" (the paper), or "batch": BatchNorm, as CNNs have, whose gradients cost a processor a fifth of
+            GroupNorm's. Timesteps share its statistics, so it is meant for networks that answer in one step.
+        middle_attention: whether the middle block has self-attention, as in the paper.
         decoder: whether there is a way up. Without it (ADM's classifier, the "half U-Net") each place of the last level
             draws its stride x stride pixels by itself (depth to space): labels, unlike images, need no fine detail.
     """
@@ -46,6 +49,8 @@ class UNetSpec:
     condition: Literal["none", "concat"] = "none"
     residual: bool = False
     position_channels: int = 0
+    norm: Literal["group", "batch"] = field(default="group", metadata=OMIT_DEFAULT)
+    middle_attention: bool = field(default=True, metadata=OMIT_DEFAULT)
     decoder: bool = field(default=True, metadata=OMIT_DEFAULT)
 
     def __post_init__(self) -> None:
@@ -58,6 +63,8 @@ class UNetSpec:
             raise IDCError(f"dropout = {self.dropout}", "a number in [0, 1)", "use 0.3, as the paper does, or 0")
         if self.condition not in ("none", "concat"):
             raise IDCError(f"condition = {self.condition!r}", "'none' or 'concat'", "use 'none', as the paper does")
+        if self.norm not in ("group", "batch"):
+            raise IDCError(f"norm = {self.norm!r}", "'group' or 'batch'", "use 'group', as the paper does")
         for channels in self.channels:
             if channels % self.groups:
                 raise IDCError(f"{channels} channels", f"a multiple of groups = {self.groups}", "change base_channels")
@@ -86,7 +93,9 @@ PRESETS: dict[str, UNetSpec] = {
     "nano-patch4": UNetSpec(64, (1, 1), groups=8, patch=4, residual=True, position_channels=16),
     "digits": UNetSpec(32, (1, 1, 1), groups=8, patch=4, residual=True, position_channels=16),
     # A PreActResNet-18's levels and about its cost, at widths 16 and 8.
-    "nano-encoder": UNetSpec(16, (1, 2, 4, 8), groups=8, residual=True, decoder=False),
+    "nano-encoder": UNetSpec(
+        16, (1, 2, 4, 8), groups=8, residual=True, norm="batch", middle_attention=False, decoder=False
+    ),
     "digits-encoder": UNetSpec(8, (1, 2, 4, 8), groups=4, residual=True, decoder=False),
 }
 
@@ -209,6 +218,7 @@ class BridgeUNet(nn.Module):
             norm_num_groups=spec.groups,
             attn_norm_num_groups=spec.groups,
             norm_eps=1e-5,
+            add_attention=spec.middle_attention,
             attention_head_dim=spec.head_channels,
             dropout=spec.dropout,
             flip_sin_to_cos=True,
@@ -218,6 +228,8 @@ class BridgeUNet(nn.Module):
         for name, module in list(net.named_modules()):
             if type(module) is nn.Dropout:
                 net.set_submodule(name, Dropout(module.p))
+            if spec.norm == "batch" and isinstance(module, nn.GroupNorm):
+                net.set_submodule(name, nn.BatchNorm2d(module.num_channels))
         compute_in_float32(net.conv_in, Float32Input)
         self.net: nn.Module = net
         self.unfold = spec.patch if spec.decoder else spec.stride
@@ -237,11 +249,11 @@ class BridgeUNet(nn.Module):
 
 
 def init_normal_(module: nn.Module, std: float = 0.02) -> None:
-    """The authors' start: every convolution and linear weight ~ N(0, std), GroupNorm weights ~ N(1, std), biases 0."""
+    """The authors' start: every convolution and linear weight ~ N(0, std), weights of norms ~ N(1, std), biases 0."""
     for child in module.modules():
         if isinstance(child, nn.Conv1d | nn.Conv2d | nn.Linear):
             nn.init.normal_(child.weight, 0.0, std)
-        elif isinstance(child, nn.GroupNorm):
+        elif isinstance(child, nn.GroupNorm | nn.BatchNorm2d):
             nn.init.normal_(child.weight, 1.0, std)
         else:
             continue

@@ -56,7 +56,7 @@ class Bridging:
             raise IDCError(f"t_weights = {given}", f"{timesteps} numbers, one a timestep", "or give none: uniform")
 
     def to(self, device: torch.device, *, bf16: bool) -> None:
-        self.format = unet_format(device)
+        self.format = unet_format(device, batch_norm=self.model.config.unet.norm == "batch")
         self.model.to(device).unet.to(memory_format=self.format)  # type: ignore[call-overload]  # torch's stubs lack it
         self.labels = 2 * self.model.labels - 1
         self.products = self.model.inner_products()

@@ -1,5 +1,6 @@
 """A saved model comes back bit for bit, or not at all."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -108,6 +109,20 @@ def test_bf16_halves_the_file_and_comes_back_as_float32(saved, tmp_path, model):
     assert saving == pytest.approx(2 * numbers, rel=0.01)  # but for the files' heads
     assert "stored in bf16" in (tmp_path / "half" / CARD).read_text()
     assert "bf16" not in (saved / CARD).read_text()
+
+
+def test_bf16_leaves_the_statistics_of_batch_norm(tmp_path, model):
+    network = dataclasses.replace(model.config.unet, norm="batch")
+    model = IDC(dataclasses.replace(model.config, unet=network)).train()
+    model(torch.rand(5, 1, 8, 8))  # which they take from images
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    model.save_pretrained(tmp_path, dtype="bf16")
+    after = IDC.from_pretrained(tmp_path).state_dict()
+    assert after.keys() == before.keys()
+    for name, tensor in after.items():
+        kept = "running" in name or "num_batches" in name
+        assert torch.equal(tensor, before[name] if kept else nearest_bf16(before[name])), name
+    assert any(not torch.equal(v, nearest_bf16(v)) for k, v in before.items() if "running_var" in k)
 
 
 @pytest.mark.parametrize("dtype", ["fp16", "float32", ""])

@@ -456,7 +456,10 @@ class IDC(
         """
         check_stored(dtype)
         make_folder(Path(save_directory))
-        kept = self if dtype == "fp32" else self.with_network(deepcopy(self.unet).to(torch.bfloat16))
+        kept = self if dtype == "fp32" else self.with_network(deepcopy(self.unet))
+        if dtype == "bf16":
+            for weight in kept.unet.parameters():  # not BatchNorm's statistics: few, and divided by
+                weight.data = weight.data.bfloat16()
         return super(IDC, kept).save_pretrained(save_directory, **options)
 
     def _save_pretrained(self, save_directory: Path) -> None:

@@ -31,8 +31,9 @@ class UNetSpec:
             quicker to train: a network without it spends its first epochs learning to copy the image.
         position_channels: learned maps, one value a pixel (or patch), appended to the input: a convolution alone cannot
             tell where it is, but has to draw labels that differ from place to place.
-        norm: "group" (the paper), or "batch": BatchNorm, as CNNs have, whose gradients cost a processor a fifth of
-            GroupNorm's. Timesteps share its statistics, so it is meant for networks that answer in one step.
+        norm: "group" (the paper), or "batch": BatchNorm outside of attention, as CNNs have, whose gradient costs a
+            processor a fifth of GroupNorm's. Timesteps share its statistics, so it is meant for networks that answer
+            in one step.
         middle_attention: whether the middle block has self-attention, as in the paper.
         decoder: whether there is a way up. Without it (ADM's classifier, the "half U-Net") each place of the last level
             draws its stride x stride pixels by itself (depth to space): labels, unlike images, need no fine detail.
@@ -228,7 +229,7 @@ class BridgeUNet(nn.Module):
         for name, module in list(net.named_modules()):
             if type(module) is nn.Dropout:
                 net.set_submodule(name, Dropout(module.p))
-            if spec.norm == "batch" and isinstance(module, nn.GroupNorm):
+            if spec.norm == "batch" and isinstance(module, nn.GroupNorm) and "attentions" not in name:
                 net.set_submodule(name, nn.BatchNorm2d(module.num_channels))
         compute_in_float32(net.conv_in, Float32Input)
         self.net: nn.Module = net

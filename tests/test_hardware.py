@@ -1,9 +1,12 @@
 """The choice of memory format and precision: by the device, and without an effect on what is computed."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from conftest import tiny_model
+from idc import IDC
 from idc.hardware import bf16_pays, unet_format
 from idc.training import bridging
 from idc.training.recipe import RECIPES
@@ -19,6 +22,16 @@ def test_bf16_where_it_is_multiplied(monkeypatch, amx, avx, pays):
     assert unet_format(CPU) == (torch.channels_last if amx else torch.contiguous_format)
     assert unet_format(CPU, batch_norm=True) == torch.channels_last
     assert tiny_model().with_precision("auto").bf16 == pays
+
+
+@pytest.mark.parametrize(("norm", "batch_norm"), [("group", False), ("batch", True)])
+def test_training_takes_the_format_of_its_norm(norm, batch_norm):
+    model = tiny_model()
+    model = IDC(replace(model.config, unet=replace(model.config.unet, norm=norm)))
+    objective = bridging.Bridging(model, RECIPES["fast"])
+    objective.to(CPU, bf16=False)
+    assert objective.format == unet_format(CPU, batch_norm=batch_norm)
+    assert model.unet.net.conv_in.weight.is_contiguous(memory_format=objective.format)
 
 
 def test_the_loss_does_not_depend_on_the_format(monkeypatch):

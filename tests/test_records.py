@@ -1,9 +1,13 @@
 """Lines that survive a kill."""
 
+from dataclasses import replace
+
 import pytest
 
-from idc import records
+from conftest import tiny_model
+from idc import IDC, records
 from idc.errors import IDCError
+from idc.evaluation.runner import describe_model
 
 
 def test_a_line_cut_short_is_left_out_and_spoils_no_other(tmp_path):
@@ -26,3 +30,12 @@ def test_damaged_json_is_one_clear_error(tmp_path):
     for name in ("a.json", "none.json"):
         with pytest.raises(IDCError, match="do this"):
             records.read_json(tmp_path / name, "do this")
+
+
+def test_a_config_within_a_config_leaves_the_same_out():
+    """The network's newer fields are not in an evaluation's settings unless they say something."""
+    model = tiny_model()
+    assert not {"norm", "middle_attention", "decoder"} & describe_model(model, "m")["config"]["unet"].keys()
+    other = IDC(replace(model.config, unet=replace(model.config.unet, norm="batch")))
+    found = describe_model(other, "m")["config"]
+    assert (found["unet"]["norm"], found["unet"]["multipliers"]) == ("batch", list(model.config.unet.multipliers))

@@ -73,7 +73,9 @@ def test_without_a_decoder_it_is_the_way_down_and_the_middle():
     assert torch.allclose(half(x[1:], torch.tensor(3), x[1:]), expected[1:], atol=1e-6)
 
 
-@pytest.mark.parametrize(("preset", "like", "channels"), [("nano-encoder", 16, 3), ("digits-encoder", 8, 1)])
+@pytest.mark.parametrize(
+    ("preset", "like", "channels"), [("nano-encoder", 16, 3), ("nano-encoder-bn", 16, 3), ("digits-encoder", 8, 1)]
+)
 def test_an_encoder_costs_what_a_preact_resnet18_of_its_width_does(preset, like, channels):
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -104,8 +106,11 @@ def test_without_attention_in_the_middle():
     kept = dict.fromkeys(("norm", "middle_attention", "decoder"))
     assert not kept.keys() & spec_to_dict(PRESETS["paper-cifar10"]).keys()  # what networks had before is not recorded
     for attends in (True, False):
-        spec = resolve_spec({"preset": "nano-encoder", "middle_attention": attends})
+        spec = resolve_spec({"preset": "nano-encoder-bn", "groups": 8, "middle_attention": attends})
         assert any("to_q" in name for name, _ in BridgeUNet(spec, (3, 32, 32)).named_modules()) == attends
+    assert resolve_spec({"preset": "nano-encoder-bn", "base_channels": 15, "groups": 8}).channels[0] == 15
+    with pytest.raises(IDCError, match="a multiple of groups"):
+        resolve_spec({"preset": "nano-encoder-bn", "base_channels": 15, "groups": 8, "middle_attention": True})
     with pytest.raises(IDCError, match="norm = 'layer'"):
         resolve_spec({"preset": "nano", "norm": "layer"})
 

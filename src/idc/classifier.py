@@ -444,8 +444,9 @@ class IDC(
 
         Args:
             save_directory: the folder.
-            dtype: of the file: "fp32" as they are, or "bf16": half the size, each weight rounded to 8 bits of mantissa.
-                Loading gives float32 weights in either case; this model's own stay as they are.
+            dtype: of the file: "fp32" as they are, or "bf16": half the size, each weight rounded to 8 bits of mantissa
+                (not the statistics of BatchNorm). Loading gives float32 weights in either case; this model's own stay
+                as they are.
             options: ``push_to_hub``, ``repo_id`` and others of huggingface_hub's ``ModelHubMixin.save_pretrained``.
 
         Returns:

@@ -30,7 +30,7 @@ def uses_bf16(precision: str, device: torch.device) -> bool:
 
 
 def unet_format(device: torch.device, *, batch_norm: bool = False) -> torch.memory_format:
-    """The memory format in which a U-Net runs fastest; ``batch_norm``: one with that in place of GroupNorm.
+    """The memory format in which a U-Net runs fastest; ``batch_norm``: one with BatchNorm for GroupNorm.
 
     Convolutions like channels last, GroupNorm on the CPU does not: where AVX-512 is all that multiplies bf16, a step of
     nano takes 1.4 times as long in it. Networks with BatchNorm have no such trouble.

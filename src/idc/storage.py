@@ -1,6 +1,5 @@
 """A saved IDC: its config, its card, and the check that its labels come out as they were."""
 
-import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +9,7 @@ from idc import __version__, saved
 from idc.bridge import BridgeSpec
 from idc.errors import IDCError
 from idc.records import recorded
-from idc.unet import UNetSpec, resolve_spec, spec_to_dict
+from idc.unet import UNetSpec, resolve_spec
 
 if TYPE_CHECKING:
     from idc.classifier import IDC, IDCConfig
@@ -18,10 +17,7 @@ if TYPE_CHECKING:
 
 def config_to_dict(config: "IDCConfig") -> dict[str, Any]:
     """JSON-ready values; ``config_from_dict`` reads them back."""
-    values = recorded(config)
-    values["unet"] = spec_to_dict(config.unet)
-    values["bridge"] = dataclasses.asdict(config.bridge)
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+    return recorded(config)
 
 
 def config_from_dict(values: dict[str, Any]) -> "IDCConfig":

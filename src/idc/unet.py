@@ -20,9 +20,9 @@ class UNetSpec:
         base_channels: channels of the first level.
         multipliers: channels of each level, in units of ``base_channels``; each further level halves the image.
         res_blocks: residual blocks a level on the way down (one more on the way up).
-        attention_at: downsampling factors at which blocks have self-attention, beside the middle block.
+        attention_at: downsampling factors at which blocks have self-attention, besides the middle block.
         head_channels: channels of an attention head.
-        groups: of every GroupNorm.
+        groups: of every GroupNorm, where there are any.
         dropout: inside residual blocks.
         patch: the image enters as non-overlapping patch x patch blocks (space to depth): 1 in the paper; 2 quarters the
             pixels that every layer works on.
@@ -31,9 +31,9 @@ class UNetSpec:
             quicker to train: a network without it spends its first epochs learning to copy the image.
         position_channels: learned maps, one value a pixel (or patch), appended to the input: a convolution alone cannot
             tell where it is, but has to draw labels that differ from place to place.
-        norm: "group" (the paper), or "batch": BatchNorm outside of attention, as CNNs have, whose gradient costs a
-            processor a fifth of GroupNorm's. Timesteps share its statistics, so it is meant for networks that answer
-            in one step.
+        norm: "group" (the paper), or "batch": BatchNorm outside of attention, as CNNs have, which a CPU does faster.
+            Timesteps share its statistics, and in training those of the noisy x_t: it is meant for networks that
+            answer in one step, at T-1, where there is next to no noise.
         middle_attention: whether the middle block has self-attention, as in the paper.
         decoder: whether there is a way up. Without it (ADM's classifier, the "half U-Net") each place of the last level
             draws its stride x stride pixels by itself (depth to space): labels, unlike images, need no fine detail.
@@ -66,10 +66,11 @@ class UNetSpec:
             raise IDCError(f"condition = {self.condition!r}", "'none' or 'concat'", "use 'none', as the paper does")
         if self.norm not in ("group", "batch"):
             raise IDCError(f"norm = {self.norm!r}", "'group' or 'batch'", "use 'group', as the paper does")
+        attends = self.middle_attention or self.attention_at
         for channels in self.channels:
-            if channels % self.groups:
+            if channels % self.groups and (attends or self.norm == "group"):
                 raise IDCError(f"{channels} channels", f"a multiple of groups = {self.groups}", "change base_channels")
-        if self.channels[-1] % self.head_channels:
+        if attends and self.channels[-1] % self.head_channels:
             raise IDCError(
                 f"head_channels = {self.head_channels}", f"a divisor of {self.channels[-1]}", "change head_channels"
             )
@@ -94,8 +95,9 @@ PRESETS: dict[str, UNetSpec] = {
     "nano-patch4": UNetSpec(64, (1, 1), groups=8, patch=4, residual=True, position_channels=16),
     "digits": UNetSpec(32, (1, 1, 1), groups=8, patch=4, residual=True, position_channels=16),
     # A PreActResNet-18's levels and about its cost, at widths 16 and 8.
-    "nano-encoder": UNetSpec(
-        16, (1, 2, 4, 8), groups=8, residual=True, norm="batch", middle_attention=False, decoder=False
+    "nano-encoder": UNetSpec(16, (1, 2, 4, 8), groups=8, residual=True, decoder=False),
+    "nano-encoder-bn": UNetSpec(
+        16, (1, 2, 4, 8), groups=1, residual=True, norm="batch", middle_attention=False, decoder=False
     ),
     "digits-encoder": UNetSpec(8, (1, 2, 4, 8), groups=4, residual=True, decoder=False),
 }
@@ -130,7 +132,7 @@ def resolve_spec(spec: str | dict[str, Any] | UNetSpec) -> UNetSpec:
 
 def spec_to_dict(spec: UNetSpec) -> dict[str, Any]:
     """The spec as JSON-ready values."""
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in recorded(spec).items()}
+    return recorded(spec)
 
 
 def check_image_shape(spec: UNetSpec, shape: tuple[int, int, int]) -> None:
@@ -234,6 +236,8 @@ class BridgeUNet(nn.Module):
         compute_in_float32(net.conv_in, Float32Input)
         self.net: nn.Module = net
         self.unfold = spec.patch if spec.decoder else spec.stride
+        if spec.norm == "batch":  # GroupNorm on the CPU does not like it, see ``idc.hardware.unet_format``
+            self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
 
     def forward(self, x_t: Tensor, t: Tensor, y: Tensor) -> Tensor:
         """``y`` is the image on [-1, 1]; only a "concat" network looks at it."""

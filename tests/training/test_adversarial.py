@@ -8,6 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from conftest import tiny_model
+from idc import IDC
 from idc.attacks.gradient import pgd
 from idc.attacks.objective import Margin
 from idc.attacks.target import Target
@@ -194,6 +195,28 @@ def test_weights_are_shifted_uphill_and_come_back():
     shifted.backward()
     objective.end()
     assert all(torch.equal(p, before[name]) for name, p in model.unet.named_parameters())
+
+
+def test_the_statistics_of_batch_norm_are_those_of_the_step_alone():
+    """Neither the attack nor the shift of the weights leaves a trace in them."""
+    found = []
+    for share in (0.0, 0.01):
+        torch.manual_seed(0)
+        model = tiny_model(4)
+        model = IDC(replace(model.config, unet=replace(model.config.unet, norm="batch")))
+        objective = Bridging(model, replace(RECIPES["digits"], precision="fp32", eps=0.1, weight_perturbation=share))
+        objective.to(torch.device("cpu"), bf16=False)
+        objective.begin(0.5, replay=0)
+        model.unet.train()
+        fresh = [b.clone() for b in model.unet.buffers()]
+        objective._attacked(IMAGES, CLASSES, torch.Generator().manual_seed(0))
+        assert all(map(torch.equal, model.unet.buffers(), fresh))
+        loss_of(objective)["total"].backward()
+        objective.end()
+        found.append({k: v.clone() for k, v in model.unet.named_buffers()})
+    assert {v.item() for k, v in found[0].items() if "num_batches" in k} == {1}
+    for name, value in found[1].items():
+        torch.testing.assert_close(value, found[0][name], msg=name)
 
 
 def test_free_training_climbs_by_the_gradient_of_its_own_loss():

@@ -8,7 +8,7 @@ the attack that was running is run again.
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -86,8 +86,7 @@ def _differing(held: Any, own: Any, path: str = "") -> Iterator[str]:
 
 def _plain(config: Any) -> dict[str, Any] | None:
     if is_dataclass(config) and not isinstance(config, type):
-        kept = records.recorded(config)
-        return {k: v for k, v in asdict(config).items() if k in kept}
+        return records.recorded(config)
     return dict(config) if isinstance(config, Mapping) else None
 
 

@@ -51,6 +51,8 @@ def ascend(loss: Loss, images: Tensor, threat: Threat, *, steps: int, step: floa
 class WeightShift:
     """Weights moved within a share of their norm to where the loss is worse, and back.
 
+    Running statistics come back too: they are those of the network as it is, not of the moved one.
+
     Wu, Xia and Wang, "Adversarial Weight Perturbation Helps Robust Generalization", NeurIPS 2020.
 
     Args:
@@ -61,12 +63,13 @@ class WeightShift:
     def __init__(self, network: nn.Module, share: float) -> None:
         self.weights = [p for p in network.parameters() if p.requires_grad and p.ndim > 1]
         self.share = share
+        self.buffers = list(network.buffers())
         self.before: list[Tensor] = []
 
     def up(self, loss: Tensor) -> None:
         """Move along the gradient of ``loss``, a mean over the batch."""
         gradients = torch.autograd.grad(loss, self.weights, allow_unused=True)
-        self.before = [w.detach().clone() for w in self.weights]
+        self.before = [w.detach().clone() for w in (*self.weights, *self.buffers)]
         with torch.no_grad():
             for weight, gradient in zip(self.weights, gradients, strict=True):
                 if gradient is not None:
@@ -75,7 +78,7 @@ class WeightShift:
     def back(self) -> None:
         """Exactly to where they were."""
         with torch.no_grad():
-            for weight, before in zip(self.weights, self.before, strict=False):
+            for weight, before in zip((*self.weights, *self.buffers), self.before, strict=False):
                 weight.copy_(before)
         self.before = []
 

@@ -176,7 +176,8 @@ def costs() -> list[str]:
 def _comparisons() -> list[tuple[str, dict, str]]:
     """The comparisons that there are: their names, results, and what they are of."""
     digits, cifar = NAMES["digits"][1], NAMES["nano"][1]
-    about = {"digits": digits, "digits-robust": digits, "cifar": cifar, "robust": cifar}
+    about = {"digits": digits, "digits-robust": f"{digits}, trained against attacks", "cifar": cifar,
+             "robust": f"{cifar}, trained against attacks"}  # fmt: skip
     files = {name: RESULTS / f"peers-{name}.json" for name in about}
     return [(name, read(file), about[name]) for name, file in files.items() if file.exists()]
 

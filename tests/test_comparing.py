@@ -12,7 +12,7 @@ from idc import comparing
 from idc.comparing import compare, finished_rows, read_comparison
 from idc.errors import IDCError
 from idc.peers.cnn import CNN, CNNConfig
-from idc.report.comparison import markdown, published, write_comparison
+from idc.report.comparison import FRESH, markdown, published, table, write_comparison
 from idc.report.results import read_results, read_rows
 
 YAML = """
@@ -69,6 +69,7 @@ def test_the_table_is_what_the_evaluations_found(done):
         if line["protocol"] != "clean":
             assert float(line["eps"]) == summary["settings"]["protocol"]["threat"]["eps"]
     assert {line["model"] for line in lines} == {str(done.parent / "idc"), str(done.parent / "cnn")}
+    assert {(line["answer"], line["precision"]) for line in lines} == {("", "fp32")}  # as configured
     assert {line["evaluations"] for line in lines if line["name"] == "IDC, tiny"} == {"3"}
     text = (done / "table.md").read_text()
     assert text.count("\n") == 2 + 4
@@ -101,6 +102,29 @@ def test_rows_are_of_what_is_asked_now(done, file):
         assert (names.count(idc.name), names.count(cnn.name)) == (kept, 2), changes
 
 
+def test_the_table_tells_answers_apart(done):
+    rows = read_rows(done)
+    asked = [{"one_step": True}, {"visits": [3, 0], "eta": 0.5}, {"precision": "bf16"}]
+    lines = list(csv.DictReader(table([row | {"answer": a} for row, a in zip(rows, asked, strict=False)]).splitlines()))
+    found = list(dict.fromkeys((line["answer"], line["precision"]) for line in lines))
+    assert found == [("one step", "fp32"), ("3, 0; eta 0.5", "fp32"), ("", "bf16")]
+
+
+def test_more_robust_than_accurate_is_explained(done):
+    rows = read_rows(done)
+    for value in (0.0, 1.0):
+        rows[0]["protocols"]["pgd"]["robust"]["mean"]["mean"] = value
+        rows[1]["protocols"]["pgd"]["robust"]["mean"]["mean"] = 0.0
+        assert (FRESH in markdown(rows[:2])) == (value == 1.0)
+
+
+def test_a_report_has_the_names_of_the_comparison(done, file):
+    results, _ = read_results([done])
+    assert {r.name for r in results} == {"IDC, tiny", "CNN"}
+    [alone], _ = read_results([done / "IDC-tiny" / "pgd-0.1"])
+    assert alone.name == f"{file.parent / 'idc'} (3, 1, 0)"
+
+
 def test_unreliable_results_are_marked(done):
     rows = read_rows(done)
     rows[0]["protocols"]["pgd"]["reliable"] = False
@@ -119,7 +143,8 @@ def test_published_figures_are_apart(done):
 @pytest.mark.parametrize(
     ("text", "word"),
     [
-        ("models: {}", "models"), ("- a", "models"), ("data: digits\nmodels: {a: b}", "eps"),
+        ("models: {}", "models"), ("- a", "models"), ("data: digits\nprotocol: pgd\nmodels: {a: b}", "without eps:"),
+        ("data: digits\neps: 0.1\nprotocol: pgd\nmodels: {a: }", "a: None"),
         ("data: digits\neps: 0.1\nprotocol: pgd\nmodels: {a: {model: b, lr: 1}}", "lr"),
         ("data: digits\neps: 0.1\nlr: 1\nmodels: {a: b}", "lr"),
         ("data: digits\neps: x\nmodels: {a: b}", "eps"),
@@ -127,7 +152,7 @@ def test_published_figures_are_apart(done):
         ("data: digits\neps: 0.1\nprotocol: pgd\nmodels: {a b: c, a-b: d}", "different name"),
         ("data: digits\neps: 0.1\nprotocol: pgd\nmodels: {a: {limit: 3}}", "a in"),
         ("data: digits\neps: 0.1\nprotocol: pgd\nmodels: {a: b, a: c}", "a twice"),
-        ("data: digits\neps: 0.1\nmodels: {a: b}", "protocols"), ("data: [", "YAML"),
+        ("data: digits\neps: 0.1\nmodels: {a: b}", "without protocols:"), ("data: [", "YAML"),
         ("data: 5\neps: 0.1\nmodels: {a: b}", "a text"),
         ("data: digits\neps: 0.1\nprotocol: pgd\nmodels: {a: {model: b, visits: x}}", "timesteps"),
         ("data: digits\neps: 0.1\nprotocol: pgd\nmodels: {a: {model: b, one_step: 'no'}}", "true or false"),

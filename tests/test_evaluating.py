@@ -146,6 +146,8 @@ def test_one_step_is_deterministic_and_cheaper(saved, tmp_path):
 
 def test_a_folder_is_never_continued_for_another_answer(saved, tmp_path):
     evaluate(Request(model=saved, data="digits", limit=4, draws=2), tmp_path / "r")
+    with pytest.raises(IDCError, match=r"a result of 4 images \(now 5: --limit\?\)"):
+        evaluate(Request(model=saved, data="digits", limit=5, draws=2), tmp_path / "r")
     for other in ({"one_step": True}, {"eta": 0.5}, {"visits": (3, 0)}):
         with pytest.raises(IDCError, match="same classifier"):
             evaluate(Request(model=saved, data="digits", limit=4, draws=2, **other), tmp_path / "r")

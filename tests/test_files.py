@@ -4,7 +4,7 @@ import os
 import pytest
 
 from idc.errors import IDCError
-from idc.files import make_folder, sha256, whole_file, whole_folder, write_json, write_text
+from idc.files import alone_in, make_folder, sha256, whole_file, whole_folder, write_json, write_text
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -48,6 +48,17 @@ def test_a_new_file_has_the_mode_that_the_umask_gives(tmp_path):
         part.unlink()
         part.touch(mode=0o600)
     assert (tmp_path / "a").stat().st_mode == plain.stat().st_mode
+
+
+def test_one_at_a_time_in_a_folder(tmp_path):
+    with alone_in(tmp_path):
+        with pytest.raises(IDCError, match="no other process"), alone_in(tmp_path):
+            pass
+        with pytest.raises(IDCError, match="no other process"), alone_in(tmp_path):  # the refused one took nothing away
+            pass
+    with alone_in(tmp_path):
+        pass
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_in_the_way_of_a_folder(tmp_path):

@@ -1,6 +1,7 @@
 """What ``idc certify`` does: a model, data and randomised smoothing put together."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from idc.evaluating import circumstances, problem_of, processes
 from idc.evaluation.certifier import LINES, RESULT, Certifier, read_certified, summarise_certified
 from idc.evaluation.cost import answer_cost
 from idc.evaluation.smoothing import Smoothed, Smoothing
-from idc.files import write_json
+from idc.files import alone_in, write_json
 from idc.opening import Request, open_both
 from idc.progress import Bar
 
@@ -55,11 +56,12 @@ def certify(
     if finished := certifier.finished():
         return finished if state.is_main_process else {}
     # As in an evaluation: TF32 would move points that lie at a decision's edge.
-    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        with Bar("images", total=len(certifier.own), quiet=not state.is_main_process) as bar:
+    first = state.is_main_process
+    with alone_in(out) if first else nullcontext(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        with Bar("images", total=len(certifier.own), quiet=not first) as bar:
             certifier.run(bar.advance)
         state.wait_for_everyone()
-        return _summarise(request, certifier, images) if state.is_main_process else {}
+        return _summarise(request, certifier, images) if first else {}
 
 
 def _summarise(request: Request, certifier: Certifier, images: datasets.ImageSet) -> dict[str, Any]:

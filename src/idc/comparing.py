@@ -38,6 +38,9 @@ _EACH: dict[str, _Kind] = {
     "model": _TEXT, "training": _TEXT, "limit": _COUNT, "draws": _COUNT, "chunk": _COUNT, "one_step": _BOOL,
     "visits": _VISITS, "eta": _SHARE, "precision": _TEXT, "compile": _BOOL, "checkpointing": _BOOL,
 }  # fmt: skip
+_EXAMPLES = {
+    "data:": "add data: digits, say", "eps:": "add eps: [0.1, 0.2], say", "protocols:": "add protocols: [adaptive], say"
+}  # fmt: skip
 # What of a request its result depends on.
 _DECIDING = ("model", "data", "protocol", "split", "norm", "eps", "limit", "draws", "seed", "one_step", "visits", "eta",
              "precision")  # fmt: skip
@@ -108,8 +111,9 @@ def read_comparison(file: Path) -> Comparison:
     if not isinstance(nested, bool):
         raise IDCError(f"nested: {nested!r} in {file}", "true or false", "correct it")
     _check(given, _ALL, f"in {file}", ("models", "protocols", "eps", "nested"))
-    if not eps or not protocols or "data" not in given:
-        raise IDCError(file, "data:, eps: and protocols:", "add what is missing, such as eps: [0.1, 0.2]")
+    needed = {"data": "data" in given, "eps": eps, "protocols": protocols}
+    if missing := [f"{name}:" for name, there in needed.items() if not there]:
+        raise IDCError(f"{file} without {missing[0]}", "data:, eps: and protocols:", _EXAMPLES[missing[0]])
     for name, values in (("eps", eps), ("protocols", protocols)):
         if len(set(values)) < len(values):
             raise IDCError(f"{name} in {file}", "each value once", "remove the second")
@@ -151,6 +155,8 @@ def _check(given: dict[Any, Any], known: dict[str, _Kind], where: str, besides: 
 
 
 def _entry(file: Path, name: str, value: Any, common: dict[str, Any]) -> Entry:
+    if not isinstance(value, str | dict):
+        raise IDCError(f"{name}: {value} in {file}", "a model, or a mapping of its settings", f"write {name}: MODEL")
     own = dict(value) if isinstance(value, dict) else {"model": value}
     protocols = _protocols(own)
     _check(own, _EACH, f"of {name} in {file}", ("protocols",))

@@ -1,6 +1,7 @@
 """What ``idc evaluate`` does: a model, data and a protocol put together."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from datetime import timedelta
 from importlib.metadata import version
@@ -24,7 +25,7 @@ from idc.evaluation.runner import LINES, Problem, Runner
 from idc.evaluation.sanity import flags_check, gradients_useful, lines_checks, run_checks
 from idc.evaluation.summary import read_costs, read_lines, summarise_lines
 from idc.evaluation.verdict import wilson
-from idc.files import write_json
+from idc.files import alone_in, write_json
 from idc.noise import Streams, derive_seed
 from idc.opening import Request, default_eps, open_both
 from idc.progress import Bar
@@ -62,7 +63,8 @@ def evaluate(request: Request, out: Path, *, larger: Path | None = None, say: Sa
         The summary, as in ``out/summary.json``; that of a finished run as it is.
 
     Raises:
-        IDCError: if model, data and settings do not fit, or ``out`` cannot be written or holds another result.
+        IDCError: if model, data and settings do not fit, or ``out`` cannot be written, holds another result or is at
+            work.
     """
     state, device = processes()
     classifier, images = open_both(request, device)
@@ -83,11 +85,12 @@ def evaluate(request: Request, out: Path, *, larger: Path | None = None, say: Sa
     if finished := runner.finished():
         return finished if state.is_main_process else {}
     # TF32 would move points that lie at a decision's edge from one batch to another.
-    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        with Bar("images", total=len(images), quiet=not state.is_main_process) as bar:
+    first = state.is_main_process
+    with alone_in(out) if first else nullcontext(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        with Bar("images", total=len(images), quiet=not first) as bar:
             runner.run(bar.advance, bar.describe)
         state.wait_for_everyone()
-        return _summarise(request, runner, images, say) if state.is_main_process else {}
+        return _summarise(request, runner, images, say) if first else {}
 
 
 def _prepare(runner: Runner, larger: Path | None) -> None:

@@ -56,6 +56,32 @@ def make_folder(path: Path) -> Path:
 
 
 @contextlib.contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keep other processes that ask for the same out of ``folder``, which is there, until the body ends or dies.
+
+    Raises:
+        IDCError: if one is in it.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise IDCError(folder, "no other process at work in it", "wait for that one, or write elsewhere") from error
+    except NotImplementedError:  # a file system without locks: better to work than not
+        yield
+        return
+    except OSError as error:
+        raise _explain(folder, error) from error
+    try:
+        yield
+    finally:
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
+
+
+@contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path; when the body ends well it becomes ``path``, else nothing is left."""
     part = path.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}.part")

@@ -147,7 +147,7 @@ def open_both(request: Request, device: torch.device) -> tuple[Classifier, datas
     for parameter in own.parameters():  # a ScriptModule has no requires_grad_
         parameter.requires_grad_(False)
     classifier = as_classifier(own, input_shape=images.shape, name=request.model, bf16=bf16)
-    _check_classes(classifier, images)
+    _check_classes(classifier, images, request.model)
     if request.compile:
         compile_networks(classifier, device)
     return classifier, images
@@ -170,14 +170,10 @@ def _as_asked(model: IDC, request: Request, device: torch.device) -> IDC:
     return model
 
 
-def _check_classes(classifier: Classifier, images: datasets.ImageSet) -> None:
-    own = getattr(classifier, "class_names", None)
+def _check_classes(classifier: Classifier, images: datasets.ImageSet, name: str) -> None:
+    own, remedy = getattr(classifier, "class_names", None), "use data of those classes"
     if own is not None and tuple(own) != images.class_names:
         given, names = ", ".join(images.class_names[:4]), ", ".join(own[:4])
-        raise IDCError(f"data with the classes {given}, ...", f"the model's: {names}, ...", "use data of those classes")
+        raise IDCError(f"data with the classes {given}, ...", f"those of {name}: {names}, ...", remedy)
     if classifier.num_classes != images.num_classes:
-        raise IDCError(
-            f"data of {images.num_classes} classes",
-            f"the model's {classifier.num_classes}",
-            "use data of those classes",
-        )
+        raise IDCError(f"data of {images.num_classes} classes", f"the {classifier.num_classes} of {name}", remedy)

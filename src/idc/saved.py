@@ -21,6 +21,7 @@ from idc.files import make_folder, sha256, whole_file, write_json, write_text
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 FORMAT = 1
+_TRAIN = "check the path, or train one: idc train, idc train-peer"
 STORED = ("fp32", "bf16")  # the precisions of a weights file
 _KINDS = {
     "classifier": "an IDC",
@@ -71,7 +72,7 @@ def locate(source: str, *, revision: str | None = None) -> Path:
     if not path.exists() and (shipped := zoo.folder(source)):
         return shipped
     if path.exists() or hub.looks_like_path(source):
-        raise IDCError(source, f"a model folder with {CONFIG} and {WEIGHTS}", "check the path, or train one: idc train")
+        raise IDCError(source, f"a model folder with {CONFIG} and {WEIGHTS}", _TRAIN)
     if zoo.resembles(source):
         known = ", ".join(zoo.names())
         raise IDCError(source, "a model that comes with idc", f"take one of {known}, a folder, or a hub id owner/name")
@@ -100,9 +101,7 @@ def read_config(folder: Path, key: str) -> dict[str, Any]:
     try:
         values: Any = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
-        raise IDCError(
-            folder, f"a model folder with {CONFIG} and {WEIGHTS}", "check the path, or train one: idc train"
-        ) from error
+        raise IDCError(folder, f"a model folder with {CONFIG} and {WEIGHTS}", _TRAIN) from error
     except ValueError as error:
         raise IDCError(file, "whole JSON", _REMEDY) from error
     if not isinstance(values, dict) or key not in values:

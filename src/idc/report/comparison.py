@@ -28,6 +28,10 @@ SPARED = (
     "Spared: not attacked at this eps, having withstood the same attacks at a larger one; one in eight was attacked "
     "all the same, as a check. What an attack without a radius (C&W) came to is taken from there too."
 )
+FRESH = (
+    "An image whose every draw is wrong is not attacked, and what is left is judged by fresh draws: a model right by "
+    "chance may then seem more robust than accurate."
+)
 HALF = "Networks computed in bf16, their first and last layers in float32."
 
 
@@ -72,6 +76,9 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
         lines.append(f"| {' | '.join([*cells, str(row['images']), row['training'] or '', where])} |")
     if any(own.get("images_spared") for row in rows for own in row["protocols"].values()):
         lines += ["", SPARED]
+    attacked = [(r["clean"], o["robust"]) for r in rows for o in r["protocols"].values() if o["attacks"]]
+    if any(robust["mean"]["mean"] > clean["mean"]["mean"] for clean, robust in attacked):
+        lines += ["", FRESH]
     if half := [row["name"] for row in rows if row.get("answer", {}).get("precision") == "bf16"]:
         names_of_half = dict.fromkeys(half)
         lines += ["", HALF if len(half) == len(rows) else f"{HALF[:-1]}: {', '.join(names_of_half)}."]
@@ -83,9 +90,9 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     kinds = [f"robust_{k}{end}" for k in ("mean", "majority", "worst_of_n") for end in ("", "_low", "_high")]
-    writer.writerow(["name", "model", "data", "split", "norm", "eps", "protocol", "images", "draws", "parameters",
-                     "flops", "evaluations", "clean", "clean_low", "clean_high", *kinds, "seconds", "reliable",
-                     "spared", "training", "folder"])  # fmt: skip
+    writer.writerow(["name", "model", "answer", "precision", "data", "split", "norm", "eps", "protocol", "images",
+                     "draws", "parameters", "flops", "evaluations", "clean", "clean_low", "clean_high", *kinds,
+                     "seconds", "reliable", "spared", "training", "folder"])  # fmt: skip
     for row in rows:
         clean = row["clean"]["mean"]
         for protocol, own in row["protocols"].items():
@@ -93,12 +100,19 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
                 own["robust"][k][end] for k in ("mean", "majority", "worst_of_n") for end in ("mean", "low", "high")
             ]
             writer.writerow([
-                row["name"], row["model"], row["data"], row["split"], row["norm"], row["eps"], protocol, row["images"],
-                own["draws"], row["parameters"], row["flops"], row["evaluations"], clean["mean"], clean["low"],
-                clean["high"], *shares, own["seconds"], own["reliable"], own.get("images_spared", 0),
-                row["training"], own["folder"],
+                row["name"], row["model"], _answer(row), row.get("answer", {}).get("precision", "fp32"), row["data"],
+                row["split"], row["norm"], row["eps"], protocol, row["images"], own["draws"], row["parameters"],
+                row["flops"], row["evaluations"], clean["mean"], clean["low"], clean["high"], *shares, own["seconds"],
+                own["reliable"], own.get("images_spared", 0), row["training"], own["folder"],
             ])  # fmt: skip
     return buffer.getvalue()
+
+
+def _answer(row: dict[str, Any]) -> str:
+    """How the model was asked to answer, where it was: "one step", or visits and eta."""
+    asked = row.get("answer", {})
+    visits = "one step" if asked.get("one_step") else ", ".join(map(str, asked.get("visits") or ()))
+    return "; ".join(filter(None, (visits, f"eta {asked['eta']:g}" if "eta" in asked else "")))
 
 
 def figure(rows: Sequence[dict[str, Any]], *, with_published: bool = False) -> Figure:
@@ -137,7 +151,7 @@ def figure(rows: Sequence[dict[str, Any]], *, with_published: bool = False) -> F
         )
     others = ", ".join(p for p in names if p != strongest)
     marks = f"; full: {strongest}, hollow: {others}" if others else f", under {strongest}"
-    axes.set_xlabel(f"GFLOPs of one answer, which the larger marks have as area{marks}", fontsize=9)
+    axes.set_xlabel(f"GFLOPs of one answer; the area of a mark grows with them{marks}", fontsize=9)
     drawn.tight_layout()
     return drawn
 

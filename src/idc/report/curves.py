@@ -71,6 +71,7 @@ def over_flops(results: Sequence[Result]) -> Figure | None:
     figure = Figure(figsize=(6.6, 3.8))
     axes = figure.add_subplot()
     largest = max(r.summary["answer"]["flops"] for r in points)
+    several = len({r.name for r in points}) > 1
     for index, (protocol, group) in enumerate(groupby(sorted(points, key=lambda r: r.protocol), lambda r: r.protocol)):
         own = list(group)
         x = [r.summary["answer"]["flops"] / 1e9 for r in own]
@@ -82,9 +83,10 @@ def over_flops(results: Sequence[Result]) -> Figure | None:
         sizes = [40 + 400 * r.summary["answer"]["flops"] / largest for r in own]
         axes.scatter(x, mean, s=sizes, color=colour, alpha=0.5, label=protocol, edgecolors=colour)
         for r, a, b in zip(own, x, mean, strict=True):
-            axes.annotate(eps_text(r.eps), (a, b), textcoords="offset points", xytext=(9, -3), fontsize=7)
+            text = f"{r.name}, {eps_text(r.eps)}" if several else eps_text(r.eps)
+            axes.annotate(text, (a, b), textcoords="offset points", xytext=(9, -3), fontsize=6 if several else 7)
     flops_scale(axes)
-    _finish(axes, "GFLOPs of one answer (circle area); labels: eps")
+    _finish(axes, f"GFLOPs of one answer (circle area); labels: {'model, ' * several}eps")
     return figure
 
 

@@ -18,12 +18,13 @@ _NEEDED = ("clean", "noise", "robust", "attacks", "sanity", "cost", "answer", "s
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Result:
-    """One evaluation: its summary, and its pictures where there are any."""
+    """One evaluation: its summary, its pictures where there are any, and the name that a comparison gives its model."""
 
     folder: Path
     summary: dict[str, Any]
     pictures: dict[str, Array]
     panel: list[dict[str, Any]]
+    given: str = ""
 
     @property
     def model(self) -> str:
@@ -56,8 +57,8 @@ class Result:
 
     @property
     def name(self) -> str:
-        """Model, and the way it answers if it is not the only one of its kind."""
-        return _named(self.summary["settings"])
+        """The one that it was given; else model, and the way it answers if it is not the only one of its kind."""
+        return self.given or _named(self.summary["settings"])
 
 
 def _answer(settings: dict[str, Any]) -> str:
@@ -77,8 +78,8 @@ def eps_text(eps: float) -> str:
     return f"{round(halves) / 2:g}/255" if whole and len(f"{eps:g}") > 5 else f"{eps:g}"
 
 
-def read_result(folder: Path) -> Result:
-    """A finished evaluation.
+def read_result(folder: Path, *, given: str = "") -> Result:
+    """A finished evaluation, of a model that was ``given`` a name.
 
     Raises:
         IDCError: if its summary is missing, damaged or of another kind.
@@ -93,7 +94,7 @@ def read_result(folder: Path) -> Result:
         panel = json.loads((folder / "panel.json").read_text(encoding="utf-8")) if pictures else []
     except (OSError, ValueError, SafetensorError) as error:
         raise IDCError(folder, "whole pictures", "remove panel.safetensors, or evaluate again") from error
-    return Result(folder, summary, pictures, panel)
+    return Result(folder, summary, pictures, panel, given)
 
 
 def read_certificates(folders: Sequence[Path]) -> list[dict[str, Any]]:
@@ -134,8 +135,8 @@ def read_results(folders: Sequence[Path]) -> tuple[list[Result], list[dict[str, 
         if not folder.is_dir():
             raise IDCError(folder, "a folder of a result", "check the path")
         if (folder / "compare.json").exists():
-            held = [own["folder"] for row in read_rows(folder) for own in row["protocols"].values()]
-            results += [read_result(folder / name) for name in held]
+            held = [(own["folder"], row["name"]) for row in read_rows(folder) for own in row["protocols"].values()]
+            results += [read_result(folder / place, given=name) for place, name in held]
         elif (folder / "sweep.json").exists():
             sweep = read_json(folder / "sweep.json", "run idc sweep again")
             sweeps.append(sweep)

@@ -1,7 +1,10 @@
 """The tables of evaluations in README.md, docs/robustness.md and docs/peers.md; see pages.py."""
 
+import torch
 from common import CIFAR, RESULTS, ROUNDED, read, row, share
 
+from idc import IDC
+from idc.evaluation.cost import answer_cost
 from idc.report.comparison import HALF, markdown, published
 
 SHIPPED = "idc-nano-cifar10-robust"
@@ -242,18 +245,16 @@ def published_table() -> list[str]:
 
 
 def field() -> list[str]:
-    """docs/peers.md: where the shipped robust model stands beside published networks, in a sentence."""
-    file = RESULTS / "peers-robust.json"
-    if not file.exists():
-        return ["Not measured yet."]
-    own = next(r for r in read(file)["rows"] if r["model"] == SHIPPED and r["eps_text"] == "8/255")
-    kept, gflops = own["protocols"]["adaptive"]["robust"]["mean"], own["flops"] / 1e9
+    """docs/peers.md: where the shipped robust model, by its card, stands beside published networks, in a sentence."""
+    model = IDC.from_pretrained(SHIPPED)
+    own = next(r for r in model.card["measured"] if r["attack"] == "adaptive, L-inf 8/255")
+    gflops = answer_cost(model, torch.device("cpu"))["flops"] / 1e9
     wanted = ("PreActResNet-18", "WRN-28-10", "WRN-82-8")
     others = [p for name in wanted for p in published() if p["system"].startswith(f"{name} (")]
     told = [f"{p['system'].split(' (')[0]} {p['robust']}% at {p['gflops']:.3g} ({p['extra']})" for p in others]
     return [
-        f"`{SHIPPED}`, measured here: {share(kept)} at 8/255 under `adaptive`, {gflops:.3g} GFLOPs an "
-        f"answer, {own['images']:,} test images of {CIFAR}, no images but the training split. Published, under "
+        f"`{SHIPPED}`, measured here: {own['accuracy']} at 8/255 under `adaptive`, {gflops:.3g} GFLOPs an "
+        f"answer, {own['n']:,} test images of {CIFAR}, no images but the training split (its card). Published, under "
         f"AutoAttack: {'; '.join(told)}. The smallest of these costs {others[0]['gflops'] / gflops:.0f} times as much "
         "an answer."
     ]

@@ -65,3 +65,9 @@ def test_a_validation_is_said(tmp_path, capsys, text):
     with Monitor(tmp_path, total=100, done=0, step=0) as monitor:
         monitor.validation(20, ACCURACY, epoch=1.0, seconds=2.0)
     assert text in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("one", "many", "told"), [(0.6, 0.1, True), (0.6, 0.55, False), (0.1, 0.6, False)])
+def test_a_chain_that_lags_behind_is_told(one, many, told):
+    found = BridgeAccuracy(one, many, many, draws=1, images=50)
+    assert ("one step" in found.advice) == told

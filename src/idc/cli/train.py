@@ -29,6 +29,8 @@ def _run(start: Callable[..., Any], kind: type[Settings], given: dict[str, Any],
         n = result.accuracy.images
         shares = ", ".join(f"{wilson(value, n)} {name}" for name, value in result.accuracy.shares().items())
         out.print(f"validation accuracy: {shares} (n = {n})" if shares else f"validation: {result.accuracy.text()}")
+        if advice := getattr(result.accuracy, "advice", ""):
+            note.print(advice)
     out.print(f"model: {result.best}   ({then.format(model=result.best)})")
 
 

@@ -32,6 +32,13 @@ class BridgeAccuracy:
         one, many = (self.attacked_one_step, self.attacked_multi_step) if self.eps else (self.one_step, self.multi_step)
         return (one + many) / 2
 
+    @property
+    def advice(self) -> str:
+        """What to do about a chain that falls far behind the one-step answer; empty if it does not."""
+        behind = self.one_step - self.multi_step > 0.1
+        text = "the multi-step answer lags behind: train for longer (--epochs), or answer in one step (--one-step)"
+        return text if behind else ""
+
     def to_dict(self) -> dict[str, float]:
         """The fields, JSON-ready."""
         return asdict(self)

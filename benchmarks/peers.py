@@ -19,7 +19,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from common import CIFAR, CORES, RESULTS, alone, read, write
 
@@ -27,10 +27,11 @@ from idc import IDC
 from idc.comparing import Comparison, evaluate_one, finished_rows, read_comparison
 from idc.files import write_json
 from idc.memory import keep_freed_memory
+from idc.opening import open_model
 from idc.peers.cnn import CNN
 from idc.report.comparison import write_comparison
 from idc.report.results import eps_text
-from idc.saved import holds
+from idc.saved import CONFIG
 
 RUNS = Path("runs/peers")
 ROOT = Path(__file__).parents[1]
@@ -63,7 +64,6 @@ TRAININGS = {
         "thin": [*_CNN, *_SLIM, "--width", "16", "--epochs", "24", "--validate-every", "4"],
     },
 }
-KINDS = ("cnn", "classifier")
 KEPT = {
     "slim": ROOT / "models" / "cifar10-slim-pgd-at",
     "thin": ROOT / "models" / "cifar10-thin-pgd-at",
@@ -80,14 +80,14 @@ def train(name: str, run: str) -> float:
         with (RUNS / f"{run}.log").open("w") as log:
             subprocess.run([sys.executable, "-m", "idc.cli", *own], env=alone(), check=True, stdout=log, stderr=log)
     if run in KEPT:
-        keep(out / "best", KEPT[run])
+        keep(out, KEPT[run])
     print(f"{run}: trained in {trained_in(run):.0f} s", flush=True)
     return trained_in(run)
 
 
 def keep(run: Path, folder: Path) -> None:
     """A trained model of CIFAR-10, half the size, where a clone has it."""
-    model = IDC.from_pretrained(run) if holds(run, "classifier") else CNN.from_pretrained(run)
+    model = cast(IDC | CNN, open_model(str(run)))
     model.card = model.card | {"Data": CIFAR}
     model.save_pretrained(folder, dtype="bf16")
 
@@ -119,7 +119,7 @@ def train_all(name: str) -> None:
     """Every system of a comparison that is not there."""
     RUNS.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
-    wanted = [run for run in TRAININGS[name] if run not in KEPT or not any(holds(KEPT[run], key) for key in KINDS)]
+    wanted = [run for run in TRAININGS[name] if run not in KEPT or not (KEPT[run] / CONFIG).exists()]
     with ThreadPoolExecutor(CORES) as pool:
         seconds = sum(pool.map(partial(train, name), wanted))
     print(f"all trained: {seconds:.0f} s of one core, now {time.monotonic() - began:.0f} s", flush=True)

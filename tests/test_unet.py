@@ -108,7 +108,8 @@ def test_without_attention_in_the_middle():
     for attends in (True, False):
         spec = resolve_spec({"preset": "nano-encoder-bn", "groups": 8, "middle_attention": attends})
         assert any("to_q" in name for name, _ in BridgeUNet(spec, (3, 32, 32)).named_modules()) == attends
-    assert resolve_spec({"preset": "nano-encoder-bn", "base_channels": 15, "groups": 8}).channels[0] == 15
+    free = resolve_spec({"preset": "nano-encoder-bn", "base_channels": 15, "groups": 8})  # there is none to group
+    assert BridgeUNet(free, (3, 32, 32)).net.conv_in.out_channels == 15
     with pytest.raises(IDCError, match="a multiple of groups"):
         resolve_spec({"preset": "nano-encoder-bn", "base_channels": 15, "groups": 8, "middle_attention": True})
     with pytest.raises(IDCError, match="norm = 'layer'"):

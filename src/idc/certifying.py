@@ -1,19 +1,16 @@
 """What ``idc certify`` does: a model, data and randomised smoothing put together."""
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from idc import data as datasets
 from idc import records
-from idc.evaluating import circumstances, problem_of, processes
+from idc.evaluating import at_work, circumstances, problem_of, processes
 from idc.evaluation.certifier import LINES, RESULT, Certifier, read_certified, summarise_certified
 from idc.evaluation.cost import answer_cost
 from idc.evaluation.smoothing import Smoothed, Smoothing
-from idc.files import alone_in, write_json
+from idc.files import write_json
 from idc.opening import Request, open_both
 from idc.progress import Bar
 
@@ -55,13 +52,11 @@ def certify(
     state.wait_for_everyone()
     if finished := certifier.finished():
         return finished if state.is_main_process else {}
-    # As in an evaluation: TF32 would move points that lie at a decision's edge.
-    first = state.is_main_process
-    with alone_in(out) if first else nullcontext(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        with Bar("images", total=len(certifier.own), quiet=not first) as bar:
+    with at_work(out, state):
+        with Bar("images", total=len(certifier.own), quiet=not state.is_main_process) as bar:
             certifier.run(bar.advance)
         state.wait_for_everyone()
-        return _summarise(request, certifier, images) if first else {}
+        return _summarise(request, certifier, images) if state.is_main_process else {}
 
 
 def _summarise(request: Request, certifier: Certifier, images: datasets.ImageSet) -> dict[str, Any]:

@@ -38,9 +38,7 @@ _EACH: dict[str, _Kind] = {
     "model": _TEXT, "training": _TEXT, "limit": _COUNT, "draws": _COUNT, "chunk": _COUNT, "one_step": _BOOL,
     "visits": _VISITS, "eta": _SHARE, "precision": _TEXT, "compile": _BOOL, "checkpointing": _BOOL,
 }  # fmt: skip
-_EXAMPLES = {
-    "data:": "add data: digits, say", "eps:": "add eps: [0.1, 0.2], say", "protocols:": "add protocols: [adaptive], say"
-}  # fmt: skip
+_EXAMPLES = {"data": "digits", "eps": "[0.1, 0.2]", "protocols": "[adaptive]"}  # of what must be there
 # What of a request its result depends on.
 _DECIDING = ("model", "data", "protocol", "split", "norm", "eps", "limit", "draws", "seed", "one_step", "visits", "eta",
              "precision")  # fmt: skip
@@ -112,8 +110,9 @@ def read_comparison(file: Path) -> Comparison:
         raise IDCError(f"nested: {nested!r} in {file}", "true or false", "correct it")
     _check(given, _ALL, f"in {file}", ("models", "protocols", "eps", "nested"))
     needed = {"data": "data" in given, "eps": eps, "protocols": protocols}
-    if missing := [f"{name}:" for name, there in needed.items() if not there]:
-        raise IDCError(f"{file} without {missing[0]}", "data:, eps: and protocols:", _EXAMPLES[missing[0]])
+    for name, example in _EXAMPLES.items():
+        if not needed[name]:
+            raise IDCError(f"{file} without {name}:", "data:, eps: and protocols:", f"add {name}: {example}, say")
     for name, values in (("eps", eps), ("protocols", protocols)):
         if len(set(values)) < len(values):
             raise IDCError(f"{name} in {file}", "each value once", "remove the second")

@@ -1,7 +1,7 @@
 """What ``idc evaluate`` does: a model, data and a protocol put together."""
 
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from datetime import timedelta
 from importlib.metadata import version
@@ -84,13 +84,11 @@ def evaluate(request: Request, out: Path, *, larger: Path | None = None, say: Sa
     runner = replace(runner, larger=held_in(out))
     if finished := runner.finished():
         return finished if state.is_main_process else {}
-    # TF32 would move points that lie at a decision's edge from one batch to another.
-    first = state.is_main_process
-    with alone_in(out) if first else nullcontext(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        with Bar("images", total=len(images), quiet=not first) as bar:
+    with at_work(out, state):
+        with Bar("images", total=len(images), quiet=not state.is_main_process) as bar:
             runner.run(bar.advance, bar.describe)
         state.wait_for_everyone()
-        return _summarise(request, runner, images, say) if first else {}
+        return _summarise(request, runner, images, say) if state.is_main_process else {}
 
 
 def _prepare(runner: Runner, larger: Path | None) -> None:
@@ -112,6 +110,19 @@ def processes() -> tuple["PartialState", torch.device]:
     # One process may be busy for hours while others wait.
     state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=7))
     return state, state.device if torch.cuda.is_available() else torch.device("cpu")
+
+
+@contextmanager
+def at_work(out: Path, state: "PartialState") -> Iterator[None]:
+    """These processes alone in the folder ``out``, computing in full float32: TF32 would move points that lie at a
+    decision's edge from one batch to another.
+
+    Raises:
+        IDCError: if others are in it.
+    """
+    alone = alone_in(out) if state.is_main_process else nullcontext()
+    with alone, torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        yield
 
 
 def problem_of(request: Request, images: datasets.ImageSet) -> Problem:

@@ -66,11 +66,10 @@ class UNetSpec:
             raise IDCError(f"condition = {self.condition!r}", "'none' or 'concat'", "use 'none', as the paper does")
         if self.norm not in ("group", "batch"):
             raise IDCError(f"norm = {self.norm!r}", "'group' or 'batch'", "use 'group', as the paper does")
-        attends = self.middle_attention or self.attention_at
         for channels in self.channels:
-            if channels % self.groups and (attends or self.norm == "group"):
+            if channels % self.groups and self.grouped:
                 raise IDCError(f"{channels} channels", f"a multiple of groups = {self.groups}", "change base_channels")
-        if attends and self.channels[-1] % self.head_channels:
+        if self.attends and self.channels[-1] % self.head_channels:
             raise IDCError(
                 f"head_channels = {self.head_channels}", f"a divisor of {self.channels[-1]}", "change head_channels"
             )
@@ -79,6 +78,16 @@ class UNetSpec:
     def channels(self) -> tuple[int, ...]:
         """Channels of each level."""
         return tuple(self.base_channels * m for m in self.multipliers)
+
+    @property
+    def attends(self) -> bool:
+        """Whether there is any self-attention."""
+        return self.middle_attention or bool(self.attention_at)
+
+    @property
+    def grouped(self) -> bool:
+        """Whether there is any GroupNorm; attention has one in any case."""
+        return self.norm == "group" or self.attends
 
     @property
     def stride(self) -> int:
@@ -218,7 +227,7 @@ class BridgeUNet(nn.Module):
             downsample_type="resnet",
             upsample_type="resnet",
             resnet_time_scale_shift="scale_shift",
-            norm_num_groups=spec.groups,
+            norm_num_groups=spec.groups if spec.grouped else 1,
             attn_norm_num_groups=spec.groups,
             norm_eps=1e-5,
             add_attention=spec.middle_attention,

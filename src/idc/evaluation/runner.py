@@ -84,13 +84,6 @@ def _differing(held: Any, own: Any, path: str = "") -> Iterator[str]:
         yield path
 
 
-def _at(settings: dict[str, Any], path: str) -> Any:
-    found: Any = settings
-    for key in path.split("."):
-        found = found.get(key) if isinstance(found, dict) else None
-    return found
-
-
 def _plain(config: Any) -> dict[str, Any] | None:
     if is_dataclass(config) and not isinstance(config, type):
         return records.recorded(config)
@@ -127,9 +120,11 @@ def hold_settings(out: Path, settings: dict[str, Any]) -> None:
     held = records.read_json(file, "remove the folder or choose another --out")
     if held != own:
         differ = list(_differing(held, own))
-        was, now = (_at(settings, "data.images") for settings in (held, own))
-        names = f"{was} images (now {now}: --limit?)" if was != now else f"the same {', '.join(differ[:3])}"
-        raise IDCError(out, f"a result of {names}", "choose another --out, or remove this one")
+        expected = f"a result of the same {', '.join(differ[:3])}"
+        if "data.images" in differ:
+            was, now = (settings["data"].get("images") for settings in (held, own))
+            expected = f"a result of {was} images (now {now}: --limit?)"
+        raise IDCError(out, expected, "choose another --out, or remove this one")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -41,7 +41,7 @@ from robust_pages import compared, costs, field, parity, peers, pitfalls, publis
 from speed_pages import bf16, loss_memory, plan, precision, profiled, scaling, speed
 
 from idc.report.results import eps_text
-from idc.training.trainer import read_metrics
+from idc.training.run_folder import read_metrics
 from idc.zoo import HOME
 
 ROOT = Path(__file__).parents[1]

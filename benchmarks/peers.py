@@ -58,7 +58,7 @@ TRAININGS = {
     },
     # About the FLOPs of nano's chain of three passes, and more than its training time (2,107 s on two cores).
     "cifar": {"slim": [*_CNN, *_SLIM, "--width", "32", "--epochs", "11.5", "--ema-decay", "0.98"]},
-    # Of equal FLOPs (the CNN's are 7% more), for about the same seconds side by side: hence the CNN's eleven more epochs.
+    # Of equal FLOPs (the CNN's are 7% more), as many seconds side by side: hence eleven epochs more of the CNN.
     "robust": {
         "encoder": ["train", "--recipe", str(ROOT / "benchmarks" / "encoder.yaml")],
         "thin": [*_CNN, *_SLIM, "--width", "16", "--epochs", "35", "--validate-every", "4"],

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from idc import cli
-from idc.classifier import IDC, IDCConfig
+from idc.classifier import IDC
+from idc.config import IDCConfig
 from idc.unet import UNetSpec
 
 TINY = UNetSpec(8, (1, 2), groups=4, head_channels=8)

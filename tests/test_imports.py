@@ -19,10 +19,11 @@ FOUNDATION = {
     "hardware",
     "memory",
     "precision",
+    "modes",
 }
-METHOD = {"labels", "bridge", "unet"}
+METHOD = {"labels", "bridge", "unet", "config", "reverse"}
 ALLOWED = {
-    "__init__": {"bridge", "classifier", "errors", "labels", "unet"},
+    "__init__": {"bridge", "classifier", "config", "errors", "labels", "unet"},
     "errors": set(),
     "types": {"errors"},
     "noise": {"errors"},
@@ -34,13 +35,17 @@ ALLOWED = {
     "hardware": {"errors"},
     "memory": set(),
     "precision": set(),
+    "modes": set(),
     "zoo": set(),
     "saved": {"errors", "files", "hub", "zoo"},
     "labels": FOUNDATION,
     "bridge": FOUNDATION,
     "unet": FOUNDATION,
+    "config": FOUNDATION | {"bridge", "labels", "unet"},
+    "reverse": FOUNDATION | {"bridge"},
+    "surrogates": FOUNDATION | METHOD | {"classifier"},
     "loss": FOUNDATION | {"bridge", "labels"},
-    "classifier": FOUNDATION | METHOD | {"storage"},
+    "classifier": FOUNDATION | METHOD | {"storage", "surrogates"},
     "storage": FOUNDATION | METHOD | {"classifier", "__init__"},
     "reference": FOUNDATION | METHOD | {"classifier"},
     "data": FOUNDATION,

@@ -5,7 +5,8 @@ import torch
 
 from conftest import tiny_model
 from idc import profiling
-from idc.classifier import IDC, IDCConfig
+from idc.classifier import IDC
+from idc.config import IDCConfig
 from idc.unet import UNetSpec
 
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from idc.bridge import Bridge, BridgeSample, BridgeSpec
-    from idc.classifier import IDC, IDCConfig, Prediction
+    from idc.classifier import IDC, Prediction
+    from idc.config import IDCConfig
     from idc.errors import IDCError
     from idc.labels import orthogonal_labels
     from idc.unet import PRESETS, UNetSpec
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 _HOME = {
     "IDC": "classifier",
-    "IDCConfig": "classifier",
+    "IDCConfig": "config",
     "Prediction": "classifier",
     "IDCError": "errors",
     "Bridge": "bridge",

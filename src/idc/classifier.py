@@ -1,75 +1,27 @@
 """``IDC``: the image-to-image diffusion classifier (paper; method.md "Classification")."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from idc import noise as streams
-from idc.bridge import Bridge, BridgeSpec, check_eta, default_visits
+from idc import surrogates
+from idc.bridge import Bridge, check_eta
+from idc.config import IDCConfig
 from idc.errors import IDCError
 from idc.files import make_folder
 from idc.hardware import uses_bf16
-from idc.labels import LabelKind, fingerprint, inner_products, orthogonal_labels
-from idc.records import OMIT_DEFAULT
+from idc.labels import distances_to_labels, fingerprint, inner_products, orthogonal_labels
+from idc.modes import evaluation_mode
+from idc.reverse import Reverse, Step, noise_of_images, noise_source
 from idc.saved import check_stored
-from idc.types import Logits, check_images, name_classes
-from idc.unet import BridgeUNet, UNetSpec
-
-Noise = Callable[[int, Tensor], Tensor]  # (reverse step, x) -> standard normal like x
-
-
-@dataclass(frozen=True, slots=True)
-class IDCConfig:
-    """All that defines a classifier but its weights.
-
-    Args:
-        num_classes: K.
-        image_shape: (C, H, W) of images and labels.
-        unet: the network.
-        bridge: the Brownian bridge.
-        label_seed: of the orthogonal labels.
-        visits: timesteps of the default answer; () stands for ``default_visits(T)``.
-        clip: clamp x0_hat to [-1, 1] after each evaluation, as the authors do.
-        temperature: tau in logits = -distance / tau.
-        class_names: K names; () numbers them.
-        label_kind, label_cell: what the labels look like and how coarse they are, see ``orthogonal_labels``.
-    """
-
-    num_classes: int
-    image_shape: tuple[int, int, int]
-    unet: UNetSpec
-    bridge: BridgeSpec = field(default_factory=BridgeSpec)
-    label_seed: int = 0
-    visits: tuple[int, ...] = ()
-    clip: bool = True
-    temperature: float = 0.1
-    class_names: tuple[str, ...] = ()
-    label_kind: LabelKind = field(default="qr", metadata=OMIT_DEFAULT)
-    label_cell: int = field(default=1, metadata=OMIT_DEFAULT)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "class_names", name_classes(self.class_names, self.num_classes))
-        object.__setattr__(self, "image_shape", tuple(self.image_shape))
-        object.__setattr__(self, "visits", tuple(self.visits) or default_visits(self.bridge.timesteps))
-        if not self.temperature > 0:
-            raise IDCError(f"temperature = {self.temperature}", "a positive number", "use 0.1, as the paper does")
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One evaluation of the network: x_t went in, x0_hat came out; (B, C, H, W) on [-1, 1]."""
-
-    t: int
-    x_t: Tensor
-    x0_hat: Tensor
+from idc.types import Logits, check_images
+from idc.unet import BridgeUNet
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,18 +48,6 @@ class Prediction:
     def names(self) -> list[str]:
         """The answers by name."""
         return [self.class_names[c] for c in self.classes.tolist()]
-
-
-@contextmanager
-def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside, the mode of every submodule as found outside."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 class IDC(
@@ -209,44 +149,14 @@ class IDC(
 
     # -- the chain -----------------------------------------------------------------------------------------------------
 
-    def _x0_hat(self, x_t: Tensor, t: int, y: Tensor, clip: bool) -> Tensor:
-        # A 0-d timestep, filled on the device: no host copy, and the network broadcasts it.
-        t_now = torch.full((), t, dtype=torch.int64, device=x_t.device)
-        with torch.autocast(x_t.device.type, torch.bfloat16) if self.bf16 else nullcontext():
-            if self.checkpointing and torch.is_grad_enabled():
-                moved = checkpoint(self.unet, x_t, t_now, y, use_reentrant=False, preserve_rng_state=self.training)
-            else:
-                moved = self.unet(x_t, t_now, y)
-        x0_hat = x_t - moved
-        return x0_hat.clamp(-1, 1) if clip else x0_hat
-
-    def _chain(
-        self,
-        images: Tensor,
-        visits: Sequence[int],
-        eta: float,
-        noise: Noise,
-        *,
-        draws: int = 1,
-        clip: bool | None = None,
-    ) -> Iterator[Step]:
-        """The reverse process. The first evaluation sees no noise, so all draws share it: (B, ...), (draws*B, ...)."""
+    def reverse(self, *, clip: bool | None = None) -> Reverse:
+        """The reverse process of this network; ``clip`` as configured, unless it is given."""
         clip = self.config.clip if clip is None else clip
-        y = 2 * images.to(self.labels.dtype) - 1
-        x = x0_hat = y
-        for index, t in enumerate(visits):
-            if index:
-                before = visits[index - 1]
-                if index == 1 and draws > 1:
-                    x, y, x0_hat = (v.repeat(draws, 1, 1, 1) for v in (x, y, x0_hat))
-                eps = noise(index - 1, x) if eta > 0 and self.bridge.posterior_variance(before, t) > 0 else None
-                moved = self.bridge.step(x, x0_hat, y, before, t, eta=eta, eps=eps)
-                if before == t:  # nothing moved: the same evaluation again would give the same x0_hat
-                    yield Step(t, x, x0_hat)
-                    continue
-                x = moved
-            x0_hat = self._x0_hat(x, t, y, clip)
-            yield Step(t, x, x0_hat)
+        return Reverse(self.unet, self.bridge, clip, bf16=self.bf16, checkpointing=self.checkpointing)
+
+    def image_end(self, images: Tensor) -> Tensor:
+        """The image end of the bridge: images in [0, 1] on [-1, 1], in the precision of the labels."""
+        return 2 * images.to(self.labels.dtype) - 1
 
     def _settings(self, visits: Sequence[int] | None, eta: float | None) -> tuple[tuple[int, ...], float]:
         if eta is not None:
@@ -266,7 +176,8 @@ class IDC(
         """Every evaluation of the reverse process, for pictures and analysis; arguments as for ``translate``."""
         check_images(images, self.input_shape)
         visits, eta = self._settings(visits, eta)
-        return list(self._chain(images, visits, eta, _noise_source(generator, noise)))
+        source = noise_source(generator, noise)
+        return list(self.reverse().steps(self.image_end(images), visits, eta=eta, noise=source))
 
     def translate(
         self,
@@ -293,14 +204,13 @@ class IDC(
             IDCError: for images or visits out of range.
         """
         last = self.trajectory(images, visits=visits, eta=eta, generator=generator, noise=noise)[-1]
-        return _to_unit(last.x0_hat, self.config.clip)
+        unit = (last.x0_hat + 1) / 2
+        return unit.clamp(0, 1) if self.config.clip else unit
 
     # -- answers -------------------------------------------------------------------------------------------------------
 
-    def _label_distances(self, x0_hat: Tensor, *, clip: bool | None = None) -> Tensor:
-        unit = _to_unit(x0_hat, self.config.clip if clip is None else clip).flatten(1)
-        with torch.autocast(unit.device.type, enabled=False):
-            return torch.cdist(unit, self.labels.flatten(1), p=1.0) / unit.shape[1]
+    def _read(self, last: Step) -> Tensor:
+        return distances_to_labels(last.x0_hat, self.labels, clip=self.config.clip)
 
     def distances(
         self,
@@ -316,7 +226,7 @@ class IDC(
         Arguments as for ``translate``. Returns (B, K) in [0, 1], differentiable.
         """
         last = self.trajectory(images, visits=visits, eta=eta, generator=generator, noise=noise)[-1]
-        return self._label_distances(last.x0_hat)
+        return self._read(last)
 
     def forward(
         self,
@@ -340,8 +250,11 @@ class IDC(
         if noise is not None and noise.shape[1] != rows:
             raise IDCError(f"noise for {noise.shape[1]} images", f"{rows}, one a draw and image", "draw as many")
         many = draws if self.bridge.draws_noise(visits, eta) else 1
-        *_, last = self._chain(images, visits, eta, _noise_source(generator, noise), draws=many)
-        return _of_each(-self._label_distances(last.x0_hat) / self.config.temperature, draws // many)
+        steps = self.reverse().steps(
+            self.image_end(images), visits, eta=eta, noise=noise_source(generator, noise), draws=many
+        )
+        *_, last = steps
+        return surrogates.of_each(-self._read(last) / self.config.temperature, draws // many)
 
     @torch.no_grad()
     def predict(
@@ -385,9 +298,10 @@ class IDC(
         with evaluation_mode(self):
             for part, part_ids in zip(images.split(chunk), ids.split(chunk), strict=True) if len(images) else ():
                 device = self.labels.device
-                source = _noise_source(generator, None) if generator else _stream(part_ids.to(device), seed, n)
-                *_, last = self._chain(part.to(device), visits, eta, source, draws=n)
-                parts.append(self._label_distances(last.x0_hat).view(n, len(part), -1))
+                source = noise_source(generator) if generator else noise_of_images(part_ids.to(device), seed, n)
+                end = self.image_end(part.to(device))
+                *_, last = self.reverse().steps(end, visits, eta=eta, noise=source, draws=n)
+                parts.append(self._read(last).view(n, len(part), -1))
         each = torch.cat(parts, dim=1) if parts else self.labels.new_zeros(n, 0, self.num_classes)
         mean = each.mean(dim=0)
         classes = mean.argmin(dim=1)
@@ -408,34 +322,7 @@ class IDC(
         one-step answer, of the whole chain, and of the mean of its x0_hats. The chain draws fresh noise from the global
         generator.
         """
-        labels = 2 * self.labels.flatten(1) - 1
-        weights, offsets = self.inner_products()
-
-        def inner(x0_hat: Tensor) -> Tensor:
-            return (x0_hat.flatten(1) @ weights.T - offsets) / (labels.shape[1] * self.config.temperature)
-
-        def l2(x0_hat: Tensor) -> Tensor:
-            return -torch.cdist(x0_hat.flatten(1), labels).square() / (2 * labels.shape[1] * self.config.temperature)
-
-        def l1(x0_hat: Tensor) -> Tensor:
-            return -self._label_distances(x0_hat, clip=False) / self.config.temperature
-
-        def run(visits: tuple[int, ...], read: Logits, *, average: bool = False) -> Logits:
-            def logits(images: Tensor, draws: int = 1) -> Tensor:
-                noise, eta = _noise_source(None, None), self.config.bridge.eta
-                many = draws if self.bridge.draws_noise(visits, eta) else 1
-                first, *rest = (s.x0_hat for s in self._chain(images, visits, eta, noise, draws=many, clip=False))
-                mean = torch.stack([first.repeat(many, 1, 1, 1), *rest]).mean(0) if average else [first, *rest][-1]
-                return _of_each(read(mean), draws // many)
-
-            return logits
-
-        first, all_visits = self.one_step_visits, self.config.visits
-        found: dict[str, Logits] = {"one-step-inner": run(first, inner), "one-step-l2": run(first, l2)}
-        if all_visits != first:
-            found |= {"chain-inner": run(all_visits, inner), "chain-l2": run(all_visits, l2)}
-            found |= {"chain-l1": run(all_visits, l1), "mean-x0-inner": run(all_visits, inner, average=True)}
-        return found
+        return surrogates.surrogates(self)
 
     # -- files ---------------------------------------------------------------------------------------------------------
 
@@ -491,30 +378,3 @@ class IDC(
         from idc import storage
 
         return storage.load(str(pretrained_model_name_or_path), revision=revision).to(device)
-
-
-def _of_each(logits: Tensor, copies: int) -> Tensor:
-    """(B, K) for each of ``copies`` draws that do not differ."""
-    return logits.repeat(copies, 1) if copies > 1 else logits
-
-
-def _to_unit(x0_hat: Tensor, clip: bool) -> Tensor:
-    unit = (x0_hat + 1) / 2
-    return unit.clamp(0, 1) if clip else unit
-
-
-def _noise_source(generator: torch.Generator | None, fixed: Tensor | None) -> Noise:
-    def draw(step: int, x: Tensor) -> Tensor:
-        if fixed is not None:
-            return fixed[step].to(x)
-        device = x.device if generator is None else generator.device
-        return torch.randn(x.shape, generator=generator, device=device, dtype=x.dtype).to(x.device)
-
-    return draw
-
-
-def _stream(ids: Tensor, seed: int, draws: int) -> Noise:
-    def draw(step: int, x: Tensor) -> Tensor:
-        return streams.normal(ids, tuple(x.shape[1:]), seed=seed, draws=draws, step=step).flatten(0, 1).to(x.dtype)
-
-    return draw

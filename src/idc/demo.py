@@ -27,9 +27,9 @@ from idc.profiling import count_flops, count_passes
 from idc.report.demo_page import write_demo_page
 from idc.report.results_page import write_report
 from idc.training.recipe import RECIPES
+from idc.training.run_folder import read_metrics
 from idc.training.settings import override
 from idc.training.start import start_training
-from idc.training.trainer import read_metrics
 
 EPS = (0.05, 0.1, 0.2, 0.3)
 DRAWS = 10

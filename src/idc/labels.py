@@ -231,6 +231,23 @@ def inner_products(labels: Tensor, *, published: bool) -> tuple[Tensor, Tensor]:
     return signed * (_GAP / gap), squares / 2 * (_GAP / gap)
 
 
+def distances_to_labels(x0_hat: Tensor, labels: Tensor, *, clip: bool) -> Tensor:
+    """Mean absolute difference between each translation and each label, both on [0, 1], in float32 at least.
+
+    Args:
+        x0_hat: (B, C, H, W) on [-1, 1].
+        labels: (K, C, H, W) in [0, 1].
+        clip: count what lies outside of [0, 1] as its nearest end.
+
+    Returns:
+        (B, K), differentiable.
+    """
+    unit = (x0_hat.flatten(1) + 1) / 2
+    unit = unit.clamp(0, 1) if clip else unit
+    with torch.autocast(unit.device.type, enabled=False):
+        return torch.cdist(unit, labels.flatten(1), p=1.0) / unit.shape[1]
+
+
 def fingerprint(labels: Tensor) -> str:
     """SHA-256 of the labels at 8 bits a pixel: equal across machines, different for any other seed, K or shape."""
     return hashlib.sha256((labels * 255).round().to(torch.uint8).numpy().tobytes()).hexdigest()

@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from idc.classifier import IDC, IDCConfig
+from idc.classifier import IDC
+from idc.config import IDCConfig
 from idc.unet import PRESETS, BridgeUNet, UNetSpec
 
 

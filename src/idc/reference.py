@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from idc.classifier import IDC, IDCConfig
+from idc.classifier import IDC
+from idc.config import IDCConfig
 from idc.errors import IDCError
 from idc.unet import PRESETS, UNetSpec, resolve_spec
 

@@ -7,23 +7,22 @@ import torch
 
 from idc import __version__, saved
 from idc.bridge import BridgeSpec
+from idc.config import IDCConfig
 from idc.errors import IDCError
 from idc.records import recorded
 from idc.unet import UNetSpec, resolve_spec
 
 if TYPE_CHECKING:
-    from idc.classifier import IDC, IDCConfig
+    from idc.classifier import IDC
 
 
-def config_to_dict(config: "IDCConfig") -> dict[str, Any]:
+def config_to_dict(config: IDCConfig) -> dict[str, Any]:
     """JSON-ready values; ``config_from_dict`` reads them back."""
     return recorded(config)
 
 
-def config_from_dict(values: dict[str, Any]) -> "IDCConfig":
+def config_from_dict(values: dict[str, Any]) -> IDCConfig:
     """Raises KeyError, TypeError or IDCError for values that do not make a config."""
-    from idc.classifier import IDCConfig
-
     given = dict(values)
     unet: UNetSpec = resolve_spec(given.pop("unet"))
     return IDCConfig(unet=unet, bridge=BridgeSpec(**given.pop("bridge")), **given)

@@ -18,8 +18,9 @@ from idc import IDC, IDCError, data, hardware
 from idc.training.checkpoint import load_latest
 from idc.training.optim import compiles
 from idc.training.recipe import Recipe
+from idc.training.run_folder import read_metrics
 from idc.training.start import start_training
-from idc.training.trainer import Trainer, read_metrics
+from idc.training.trainer import Trainer
 from idc.training.validation import accuracy
 
 SMALL = {

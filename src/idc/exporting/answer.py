@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, get_args
 import torch
 
 from idc import __version__
-from idc.classifier import IDC, evaluation_mode
+from idc.classifier import IDC
 from idc.errors import IDCError
 from idc.exporting.graph import answer_graph
 from idc.exporting.weights import Weights, store
 from idc.files import make_folder, whole_file
+from idc.modes import evaluation_mode
 
 if TYPE_CHECKING:
     from onnx import ModelProto

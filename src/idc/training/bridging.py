@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from idc.bridge import BridgeSample
-from idc.classifier import IDC, evaluation_mode
+from idc.classifier import IDC
 from idc.data import ImageSet
 from idc.errors import IDCError
 from idc.hardware import unet_format
 from idc.loss import bridge_loss, label_cross_entropy
+from idc.modes import evaluation_mode
 from idc.noise import Streams, derive_seed
 from idc.training.adversarial import Threat, WeightShift, ascend, random_start, threat_of
 from idc.training.objective import Call, check_fits

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from idc.classifier import evaluation_mode
 from idc.data import ImageSet
+from idc.modes import evaluation_mode
 from idc.noise import Streams, derive_seed
 from idc.peers.cnn import CNN, normalised
 from idc.training.adversarial import ascend, divergence, random_start, threat_of

@@ -10,7 +10,8 @@ import torch
 
 from idc import data as datasets
 from idc.bridge import BridgeSpec
-from idc.classifier import IDC, IDCConfig
+from idc.classifier import IDC
+from idc.config import IDCConfig
 from idc.errors import IDCError
 from idc.labels import LabelKind
 from idc.noise import derive_seed

@@ -4,34 +4,33 @@ Every random number of a step follows from (seed, step, process), so that a run 
 CPU, with bitwise the weights of one that was not. The data set lies on the device as one uint8 tensor.
 """
 
-import json
 import math
 import os
-import signal
 import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import FrameType
-from typing import Any, Self
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
 from idc import saved
-from idc.classifier import evaluation_mode
 from idc.data import ImageSet
 from idc.errors import IDCError
-from idc.files import make_folder, whole_folder, write_json, write_text
+from idc.files import whole_folder, write_json
+from idc.modes import evaluation_mode
 from idc.noise import derive_seed
 from idc.training import checkpoint as checkpoints
 from idc.training.monitor import Monitor
 from idc.training.objective import Objective, Validation
 from idc.training.optim import Schedule, build_average, build_optimizer, compiles, resolve_precision
+from idc.training.run_folder import claim
 from idc.training.settings import Settings
+from idc.training.signals import Signals
 
 _LOG_EVERY = 20
 _NONE_YET: dict[str, Any] = {"best": None, "best_step": None, "accuracy": None, "whole": None}  # of validations
@@ -47,31 +46,6 @@ class TrainResult:
     accuracy: Validation | None
     best: Path
     stopped: int = 0
-
-
-class _Signals:
-    """Notes the first Ctrl-C or SIGTERM so that the loop can save; a second one ends the program at once."""
-
-    def __init__(self) -> None:
-        self.received = 0
-
-    def __enter__(self) -> Self:
-        self.before = {}
-        for number in (signal.SIGINT, signal.SIGTERM):
-            try:
-                self.before[number] = signal.signal(number, self._note)
-            except ValueError:  # not the main thread: its owner handles signals
-                break
-        return self
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.received:
-            raise KeyboardInterrupt
-        self.received = number
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
 
 
 class Trainer:
@@ -107,7 +81,9 @@ class Trainer:
         self.device = self.accelerator.device
         self.bf16 = resolve_precision(recipe, self.device)
         objective.check(train)
-        self._claim_folder(resume)
+        if self.accelerator.is_main_process:
+            claim(out, recipe, self.about, resume=resume)
+        self.accelerator.wait_for_everyone()
         self.train, self.validation = train.to(self.device), validation.to(self.device)
         world = self.accelerator.num_processes
         self.local_batch = max(1, min(recipe.batch_size, len(train)) // world)
@@ -125,36 +101,6 @@ class Trainer:
         self.progress: dict[str, Any] = {"seconds": 0.0, "seconds_on": {}} | _NONE_YET
         self.order: tuple[int, Tensor] = (-1, torch.empty(0))
         self.start = self._restore() if resume else 0
-
-    def _claim_folder(self, resume: bool) -> None:
-        text = self._recipe_text()
-        if self.accelerator.is_main_process:
-            make_folder(self.out)
-            file = self.out / "recipe.yaml"
-            if file.exists() and not resume:
-                raise IDCError(
-                    self.out, "a new or empty folder", "it holds a run: give --resume to go on, or another --out"
-                )
-            if file.exists() and not self._same_settings(file, text):
-                raise IDCError(
-                    file, "the settings of the run that it holds", "resume with the same settings, or use another --out"
-                )
-            write_text(file, text)
-        self.accelerator.wait_for_everyone()
-
-    def _recipe_text(self) -> str:
-        return _yaml(self.about | asdict(self.recipe))
-
-    def _same_settings(self, file: Path, text: str) -> bool:
-        """Whether the file holds the settings of ``text``; one that it lacks is newer than it, and had its default."""
-        import yaml
-
-        try:
-            held = yaml.safe_load(file.read_text(encoding="utf-8"))
-        except (OSError, yaml.YAMLError):
-            return False
-        defaults = yaml.safe_load(_yaml(asdict(type(self.recipe)())))
-        return isinstance(held, dict) and defaults | held == defaults | yaml.safe_load(text)
 
     # -- checkpoints ---------------------------------------------------------------------------------------------------
 
@@ -221,7 +167,7 @@ class Trainer:
         began, machine = time.monotonic(), self._machine()
         before = self.progress["seconds_on"].get(machine, 0.0)
         devices = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices), _Signals() as signals, self._monitor() as monitor:
+        with torch.random.fork_rng(devices=devices), Signals() as signals, self._monitor() as monitor:
             step, owed = self.start, False
             while step < self.steps and not (self._whole(step) and self._stopped(signals, step)):
                 loss = self.step(step)
@@ -262,7 +208,7 @@ class Trainer:
         every = max(1, round(epochs * self.steps_per_epoch))
         return step % every == 0
 
-    def _stopped(self, signals: _Signals, step: int) -> bool:
+    def _stopped(self, signals: Signals, step: int) -> bool:
         if self.accelerator.num_processes == 1:
             return bool(signals.received)
         if step % 10:  # processes must stop at the same step, and asking costs a synchronisation
@@ -422,20 +368,7 @@ class Trainer:
         )
 
 
-def _yaml(values: dict[str, Any]) -> str:
-    import yaml
-
-    plain = {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
-    return str(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
-
-
 def _compile(network: torch.nn.Module) -> None:
     # diffusers calls a cached version check inside its blocks, of which dynamo warns at length and to no effect.
     warnings.filterwarnings("ignore", message="Dynamo detected a call to a `functools.lru_cache`", category=UserWarning)
     network.compile()
-
-
-def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """The lines of a run's metrics.jsonl."""
-    text = (run / "metrics.jsonl").read_text(encoding="utf-8")
-    return [json.loads(line) for line in text.splitlines()]

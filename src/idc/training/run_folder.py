@@ -1,0 +1,50 @@
+"""The folder of a training run: whose it is, and what it has logged."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from idc.errors import IDCError
+from idc.files import make_folder, write_text
+from idc.training.settings import Settings
+
+
+def claim(out: Path, recipe: Settings, about: dict[str, Any], *, resume: bool) -> None:
+    """Make ``out`` the folder of a run with these settings: its recipe.yaml.
+
+    Raises:
+        IDCError: if it cannot be written, or holds a run that is not to be resumed or has other settings.
+    """
+    make_folder(out)
+    file, text = out / "recipe.yaml", _yaml(about | asdict(recipe))
+    if file.exists() and not resume:
+        raise IDCError(out, "a new or empty folder", "it holds a run: give --resume to go on, or another --out")
+    if file.exists() and not _same_settings(file, text, asdict(type(recipe)())):
+        raise IDCError(
+            file, "the settings of the run that it holds", "resume with the same settings, or use another --out"
+        )
+    write_text(file, text)
+
+
+def read_metrics(run: Path) -> list[dict[str, Any]]:
+    """The lines of a run's metrics.jsonl."""
+    text = (run / "metrics.jsonl").read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def _same_settings(file: Path, text: str, defaults: dict[str, Any]) -> bool:
+    """Whether the file holds the settings of ``text``; one that it lacks is newer than it, and had its default."""
+    try:
+        held = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError):
+        return False
+    given = yaml.safe_load(_yaml(defaults))
+    return isinstance(held, dict) and given | held == given | yaml.safe_load(text)
+
+
+def _yaml(values: dict[str, Any]) -> str:
+    plain = {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+    return str(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))

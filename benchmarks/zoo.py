@@ -12,6 +12,7 @@ import argparse
 import re
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import yaml
@@ -157,11 +158,10 @@ def training(summary: dict[str, Any], card: dict[str, Any]) -> str:
 
 def precisions(model: IDC) -> dict[str, str]:
     """The fingerprints of the weights as they are and as they are once rounded."""
-    as_they_are = model_fingerprint(model)
-    state = {name: tensor.bfloat16().float() for name, tensor in model.state_dict().items()}
-    rounded = IDC(model.config)
-    rounded.load_state_dict(state)
-    return {model_fingerprint(rounded): "bf16", as_they_are: "float32"}
+    with TemporaryDirectory() as folder:
+        model.save_pretrained(folder, dtype="bf16")
+        rounded = IDC.from_pretrained(folder)
+    return {model_fingerprint(rounded): "bf16", model_fingerprint(model): "float32"}
 
 
 def add(

@@ -2,14 +2,15 @@
 
 import importlib.util
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 
-from conftest import save_digits_model, tiny_model
-from idc import IDC, IDCError
+from conftest import TINY, save_digits_model, tiny_model
+from idc import IDC, IDCConfig, IDCError
 from idc.evaluating import evaluate
 from idc.opening import Request
 from idc.saved import CARD, CONFIG, change_card
@@ -79,7 +80,14 @@ def test_the_card_is_filled_from_files(run, tmp_path):
     assert IDC.from_pretrained(folder).num_classes == 10
 
 
-def test_figures_can_be_added_later_and_say_which_weights_were_measured(run, tmp_path):
+@pytest.mark.parametrize("norm", ["group", "batch"])
+def test_figures_can_be_added_later_and_say_which_weights_were_measured(run, tmp_path, norm):
+    """Rounded weights are those that the file holds, whose statistics of BatchNorm are not rounded."""
+    own = IDC(IDCConfig(10, (1, 8, 8), replace(TINY, norm=norm), class_names=tuple("0123456789")))
+    for name, buffer in own.unet.named_buffers():
+        if "running" in name:
+            buffer.uniform_(0.9, 1.1)
+    own.save_pretrained(run / "best")
     folder = script.add(run, "idc-tiny", [], into=tmp_path / "zoo")
     assert json.loads((folder / CONFIG).read_text())["card"]["measured"] == []
     attacked(folder, tmp_path / "rounded")

@@ -14,7 +14,8 @@ The records come from
     python benchmarks/pitfalls.py models/digits --name digits --data digits --eps 0.1
     python benchmarks/parity.py digits_cnn --data digits --eps 0.05 0.1 0.15
     make peers
-    idc train --recipe recipes/idc-nano-cifar10-robust.yaml --visits 3,1,0 --data CIFAR --out runs/nano-robust
+    make reproduce MODEL=idc-nano-cifar10-robust DATA=CIFAR
+    idc train --recipe benchmarks/unet.yaml --visits 3,1,0 --data CIFAR --out runs/nano-robust
     python benchmarks/answers.py runs/nano --data CIFAR --limit 2000
     make bench
     python benchmarks/precision.py --data CIFAR
@@ -37,7 +38,7 @@ from pathlib import Path
 
 from ablation_pages import ablation
 from common import CIFAR, MODELS, RESULTS, ROUNDED, article, read, row, share, write
-from robust_pages import compared, costs, field, parity, peers, pitfalls, published_table, robust, robustness
+from robust_pages import SHIPPED, compared, costs, field, parity, peers, pitfalls, published_table, robust, robustness
 from speed_pages import bf16, loss_memory, plan, precision, profiled, scaling, speed
 
 from idc.report.results import eps_text
@@ -46,7 +47,8 @@ from idc.zoo import HOME
 
 ROOT = Path(__file__).parents[1]
 RUNS = Path("runs")
-ROBUST = "recipes/idc-nano-cifar10-robust.yaml"
+UNET = "benchmarks/unet.yaml"
+THIN = "peers/thin"
 SHORT = {
     "paper": ("the paper's loss, t uniform", "--t-weights none --ce-weight 0"),
     "uniform": ("with the cross-entropy term, t uniform", "--t-weights none"),
@@ -74,8 +76,16 @@ def collect() -> None:
         summary = read(RUNS / "nano-robust" / "summary.json")
         summary["about"]["data"] = CIFAR
         curve = _curve(RUNS / "nano-robust", "one_step", "attacked_one_step", "attacked_multi_step", "images")
-        command = f"idc train --recipe {ROBUST} --visits 3,1,0 --data CIFAR --out runs/nano-robust"
+        command = f"idc train --recipe {UNET} --visits 3,1,0 --data CIFAR --out runs/nano-robust"
         write("nano-robust-train", command, {"summary": summary, "curve": curve})
+    if all((RUNS / run / "summary.json").exists() for run in (SHIPPED, THIN)):
+        both = {SHIPPED: _curve(RUNS / SHIPPED, "one_step", "attacked_one_step", "images"),
+                THIN: _curve(RUNS / THIN, "clean", "robust", "images")}  # fmt: skip
+        runs = {run: {"summary": read(RUNS / run / "summary.json"), "curve": curve} for run, curve in both.items()}
+        for own in runs.values():
+            own["summary"]["about"]["data"] = CIFAR
+        command = f"make reproduce MODEL={SHIPPED} DATA=CIFAR; python benchmarks/peers.py robust --stage train"
+        write("robust-train", command, {"runs": runs})
     if all((RUNS / f"short-{name}" / "summary.json").exists() for name in SHORT):
         short = {name: read(RUNS / f"short-{name}" / "summary.json") for name in SHORT}
         for own in short.values():
@@ -88,7 +98,7 @@ def _curve(run: Path, *wanted: str) -> list[dict[str, float]]:
     return [
         {name: m[name] for name in ("epoch", "seconds")} | {name: m[f"validation/{name}"] for name in wanted}
         for m in read_metrics(run)
-        if "validation/one_step" in m
+        if f"validation/{wanted[0]}" in m
     ]
 
 
@@ -169,7 +179,32 @@ def learning() -> list[str]:
 
 
 def robust_learning() -> list[str]:
-    """docs/training.md: clean and robust accuracy while idc-nano-cifar10-robust was trained."""
+    """docs/training.md: clean and robust accuracy while idc-nano-cifar10-robust was trained, and a CNN beside it."""
+    if not (RESULTS / "robust-train.json").exists():
+        return ["Not measured yet."]
+    found = read(RESULTS / "robust-train.json")
+    runs = [found["runs"][run] for run in (SHIPPED, THIN)]
+    lines = [row("epoch", "IDC: clean", "under PGD-10", "CNN: clean", "under PGD-10"), row(*["---"] * 5)]
+    keys = (("one_step", "attacked_one_step"), ("clean", "robust"))
+    curves = [{r["epoch"]: [r[k] for k in own] for r in run["curve"]} for run, own in zip(runs, keys, strict=True)]
+    for epoch in sorted({epoch for curve in curves for epoch in curve}):
+        pairs = [[f"{v:.1%}" for v in curve.get(epoch, ())] or ["", ""] for curve in curves]
+        lines.append(row(f"{epoch:g}", *pairs[0], *pairs[1]))
+    idc, cnn = (run["summary"] for run in runs)
+    own, other = idc["validation"], cnn["validation"]
+    return [
+        *lines,
+        "",
+        f"{runs[0]['curve'][0]['images']:,} validation images of {CIFAR}, eps {eps_text(own['eps'])}, one seed; IDC "
+        f"{idc['seconds']:,.0f} s, CNN {cnn['seconds']:,.0f} s, each on one of two cores of "
+        f"{article(found['hardware']['cpu'])}. On all {own['images']:,} validation images the kept weights reach "
+        f"{own['one_step']:.1%} clean and {own['attacked_one_step']:.1%} under PGD-10 (IDC), {other['clean']:.1%} and "
+        f"{other['robust']:.1%} (CNN).",
+    ]
+
+
+def overfitting() -> list[str]:
+    """docs/training.md: clean and robust accuracy in a longer training, of a U-Net."""
     found = read(RESULTS / "nano-robust-train.json")
     curve, summary = found["curve"], found["summary"]
     lines = [row("epoch", "clean", "one-step under PGD-10", "multi-step under PGD-10"), row(*["---"] * 4)]
@@ -231,7 +266,8 @@ def serving() -> list[str]:
 
 BLOCKS: dict[str, Callable[[], list[str]]] = {
     f.__name__: f for f in (measured, answers, timesteps, learning, short, serving, robust, robustness, pitfalls,
-                            parity, costs, compared, peers, published_table, field, robust_learning, speed, bf16,
+                            parity, costs, compared, peers, published_table, field, robust_learning, overfitting, speed,
+                            bf16,
                             precision, profiled, scaling, plan, ablation)
 }  # fmt: skip
 PLACE = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- /results -->)", re.DOTALL)

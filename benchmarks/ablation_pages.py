@@ -7,6 +7,8 @@ from ablations import BASE
 from ablations import rows as all_rows
 from common import RESULTS, read, row, share
 
+from idc.report.comparison import HALF
+
 TITLES = {"digits": "The digits", "nano": "CIFAR-10, `nano`"}
 
 
@@ -46,15 +48,17 @@ def ablation() -> list[str]:
         if others:
             lines += ["", f"Other answers of the weights of `{BASE}`:", "", row("answer", "clean", "robust")]
             lines += [row(*["---"] * 3), *others]
-        first, seeds = found["rows"][0], 1 + max(r["seed"] for r in found["rows"])
+        seeds = 1 + max(r["seed"] for r in found["rows"])
         draws = max(r["draws"] for r in found["rows"])
+        half = f" {HALF}" if any(r["answer"].get("precision") == "bf16" for r in found["rows"]) else ""
         cpus = " or ".join(sorted({r["cpu"] for r in found["rows"]}))
         spread = "brackets: 95% Wilson intervals" if seeds == 1 else "mean over seeds, in brackets their range"
         lines += [
             "",
             f"One step: a single answer; chain: majority of {draws} draws. Protocol `quick` at eps {found['eps']}, "
-            f"{first['images']} {found['split']} images of {found['data']}, {seeds} seed{'s' * (seeds > 1)}; {spread}. "
-            f"Seconds of training are those of one core of {cpus} among others at work.",
+            f"{found['limits'][0]} (one step) and {found['limits'][1]} (chain) {found['split']} images of "
+            f"{found['data']}, {seeds} seed{'s' * (seeds > 1)}; {spread}. "
+            f"Seconds of training are those of one core of {cpus} among others at work.{half}",
             "",
         ]
     return lines or ["Not measured yet."]

@@ -6,9 +6,10 @@
 A row is a file of recipes/ablation/NAME: a short training, then the protocol `quick` at the eps of the trainings on the
 one-step answer and on the chain (and, for the row `adversarial`, on other visits and another eta of the same weights).
 The digits are judged on their test split, whose recipe was chosen on the validation split alone; CIFAR-10 on validation
-images. Rows run side by side, one thread each, into runs/ablation/NAME, and all of it is resumable. Each row's figures
-go to benchmarks/results/ablation-NAME.json as soon as they are there; a row that the file has, of the same recipe, data
-and number of images, is not done again, also in another clone.
+images, its networks in bf16. Chains are judged on fewer images (--chain-limit): ten draws make them dear. Rows run side
+by side, one thread each, into runs/ablation/NAME, and all of it is resumable. Each row's figures go to
+benchmarks/results/ablation-NAME.json as soon as they are there; a row that the file has, of the same recipe, data and
+numbers of images, is not done again, also in another clone.
 """
 
 import argparse
@@ -32,6 +33,7 @@ RECIPES = Path(__file__).parents[1] / "recipes" / "ablation"
 RUNS = Path("runs/ablation")
 EPS = {"digits": "0.1", "nano": "8/255"}
 SPLIT = {"digits": "test", "nano": "validation"}
+PRECISION = {"digits": "fp32", "nano": "bf16"}
 BASE = "adversarial"
 ANSWERS: dict[str, dict[str, Any]] = {"one step": {"one_step": True}, "chain": {}}
 OTHERS: dict[str, dict[str, Any]] = {
@@ -62,8 +64,12 @@ def result(name: str, row: str, seed: int, answer: str) -> Path:
     return RUNS / name / f"{row}-{seed}" / "quick" / answer.replace(", ", "-").replace(" ", "-")
 
 
-def one(name: str, row: str, seed: int, data: str | None, data_name: str | None, limit: int) -> None:
-    """Train a row with one seed and evaluate it, or finish what was begun."""
+def one(name: str, row: str, seed: int, data: str | None, data_name: str | None, limits: tuple[int, int]) -> None:
+    """Train a row with one seed and evaluate it, or finish what was begun.
+
+    Args:
+        limits: images on which one-step answers are judged, and chains.
+    """
     file = rows(name)[row]
     out = RUNS / name / f"{row}-{seed}"
     source = data or str(load_recipe(str(file))[1]["data"])
@@ -73,8 +79,8 @@ def one(name: str, row: str, seed: int, data: str | None, data_name: str | None,
         sys.exit(128 + training.stopped)
     for answer, settings in answers(row).items():
         request = Request(
-            model=str(out), data=source, data_name=data_name, protocol="quick", eps=parse_eps(EPS[name]), limit=limit,
-            split=SPLIT[name], **settings,
+            model=str(out), data=source, data_name=data_name, protocol="quick", eps=parse_eps(EPS[name]),
+            limit=limits["one_step" not in settings], split=SPLIT[name], precision=PRECISION[name], **settings,
         )  # fmt: skip
         evaluate(request, result(name, row, seed, answer))
 
@@ -130,18 +136,20 @@ def main() -> None:
     parser.add_argument("--data")
     parser.add_argument("--data-name")
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--limit", type=int, default=500)
+    parser.add_argument("--limit", type=int, default=500, help="images for one-step answers")
+    parser.add_argument("--chain-limit", type=int, default=250, help="images for chains")
     parser.add_argument("--only", nargs="+", metavar="ROW", help="do these rows only")
     parser.add_argument("--one", nargs=2, metavar=("ROW", "SEED"), help=argparse.SUPPRESS)
     given = parser.parse_args()
+    limits = given.limit, given.chain_limit
     if given.one:
-        one(given.name, given.one[0], int(given.one[1]), given.data, given.data_name, given.limit)
+        one(given.name, given.one[0], int(given.one[1]), given.data, given.data_name, limits)
         return
     if unknown := set(given.only or ()) - set(rows(given.name)):
         parser.error(f"row {min(unknown)!r}: expected one of {', '.join(rows(given.name))}")
     chosen = [r for r in rows(given.name) if r in (given.only or rows(given.name))]
     about = {"data": given.data_name or given.data or "digits", "split": SPLIT[given.name], "eps": EPS[given.name]}
-    table = Table(given.name, about | {"limit": given.limit})
+    table = Table(given.name, about | {"limits": list(limits)})
 
     def run(job: tuple[str, int]) -> None:
         row, seed = job

@@ -6,7 +6,7 @@ import ablations
 import common
 import pytest
 
-ABOUT = {"data": "digits", "split": "test", "eps": "0.1", "limit": 5}
+ABOUT = {"data": "digits", "split": "test", "eps": "0.1", "limits": [5, 3]}
 
 
 @pytest.fixture
@@ -58,5 +58,5 @@ def test_what_is_of_something_else_is_left_out(place):
     changed = ablations.Table("digits", ABOUT)
     assert not changed.has("first", 0)
     assert changed.has(ablations.BASE, 0)
-    assert not ablations.Table("digits", ABOUT | {"limit": 6}).has(ablations.BASE, 0)
+    assert not ablations.Table("digits", ABOUT | {"limits": [6, 3]}).has(ablations.BASE, 0)
     assert not ablations.Table("digits", ABOUT | {"data": "others"}).rows

@@ -50,13 +50,14 @@ def ablation() -> list[str]:
             lines += [row(*["---"] * 3), *others]
         seeds = 1 + max(r["seed"] for r in found["rows"])
         draws = max(r["draws"] for r in found["rows"])
-        half = f" {HALF}" if any(r["answer"].get("precision") == "bf16" for r in found["rows"]) else ""
+        half = f" {HALF}" if found["precision"] == "bf16" else ""
+        judged = {r["answer_name"]: r["images"] for r in found["rows"]}
         cpus = " or ".join(sorted({r["cpu"] for r in found["rows"]}))
         spread = "brackets: 95% Wilson intervals" if seeds == 1 else "mean over seeds, in brackets their range"
         lines += [
             "",
             f"One step: a single answer; chain: majority of {draws} draws. Protocol `quick` at eps {found['eps']}, "
-            f"{found['limits'][0]} (one step) and {found['limits'][1]} (chain) {found['split']} images of "
+            f"{judged['one step']} (one step) and {judged['chain']} (chain) {found['split']} images of "
             f"{found['data']}, {seeds} seed{'s' * (seeds > 1)}; {spread}. "
             f"Seconds of training are those of one core of {cpus} among others at work.{half}",
             "",

@@ -149,7 +149,7 @@ def main() -> None:
         parser.error(f"row {min(unknown)!r}: expected one of {', '.join(rows(given.name))}")
     chosen = [r for r in rows(given.name) if r in (given.only or rows(given.name))]
     about = {"data": given.data_name or given.data or "digits", "split": SPLIT[given.name], "eps": EPS[given.name]}
-    table = Table(given.name, about | {"limits": list(limits)})
+    table = Table(given.name, about | {"limits": list(limits), "precision": PRECISION[given.name]})
 
     def run(job: tuple[str, int]) -> None:
         row, seed = job

@@ -14,7 +14,8 @@ The records come from
     python benchmarks/pitfalls.py models/digits --name digits --data digits --eps 0.1
     python benchmarks/parity.py digits_cnn --data digits --eps 0.05 0.1 0.15
     make peers
-    make reproduce MODEL=idc-nano-cifar10-robust DATA=CIFAR
+    idc train --recipe recipes/idc-nano-cifar10-robust.yaml --data CIFAR --out runs/idc-nano-cifar10-robust
+    python benchmarks/peers.py robust --stage train (makes models/cifar10-thin-pgd-at, where that is not)
     idc train --recipe benchmarks/unet.yaml --visits 3,1,0 --data CIFAR --out runs/nano-robust
     python benchmarks/answers.py runs/nano --data CIFAR --limit 2000
     make bench
@@ -49,6 +50,7 @@ ROOT = Path(__file__).parents[1]
 RUNS = Path("runs")
 UNET = "benchmarks/unet.yaml"
 THIN = "peers/thin"
+CNN = "python benchmarks/peers.py robust --stage train, without models/cifar10-thin-pgd-at"
 SHORT = {
     "paper": ("the paper's loss, t uniform", "--t-weights none --ce-weight 0"),
     "uniform": ("with the cross-entropy term, t uniform", "--t-weights none"),
@@ -84,7 +86,7 @@ def collect() -> None:
         runs = {run: {"summary": read(RUNS / run / "summary.json"), "curve": curve} for run, curve in both.items()}
         for own in runs.values():
             own["summary"]["about"]["data"] = CIFAR
-        command = f"make reproduce MODEL={SHIPPED} DATA=CIFAR; python benchmarks/peers.py robust --stage train"
+        command = f"idc train --recipe recipes/{SHIPPED}.yaml --data CIFAR --out runs/{SHIPPED}; {CNN}"
         write("robust-train", command, {"runs": runs})
     if all((RUNS / f"short-{name}" / "summary.json").exists() for name in SHORT):
         short = {name: read(RUNS / f"short-{name}" / "summary.json") for name in SHORT}
@@ -196,7 +198,7 @@ def robust_learning() -> list[str]:
         *lines,
         "",
         f"{runs[0]['curve'][0]['images']:,} validation images of {CIFAR}, eps {eps_text(own['eps'])}, one seed; IDC "
-        f"{idc['seconds']:,.0f} s, CNN {cnn['seconds']:,.0f} s, each on one of two cores of "
+        f"{idc['seconds']:,.0f} s, CNN {cnn['seconds']:,.0f} s, one thread each on two cores of "
         f"{article(found['hardware']['cpu'])}. On all {own['images']:,} validation images the kept weights reach "
         f"{own['one_step']:.1%} clean and {own['attacked_one_step']:.1%} under PGD-10 (IDC), {other['clean']:.1%} and "
         f"{other['robust']:.1%} (CNN).",

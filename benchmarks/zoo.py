@@ -134,6 +134,9 @@ def limits(recipe: dict[str, Any], model: IDC, data: str, table: list[dict[str, 
         found += [f"It was trained against {norm} attacks of {eps}: other norms and larger attacks are another matter."]
     else:
         found += ["It was not trained against attacks, and does not withstand them."]
+    last = model.one_step_visits[0]
+    if (weights := recipe.get("t_weights")) and not any(weights[:last]):
+        found += [f"Only timestep {last}, that of the one-step answer, was trained: other visits answer at random."]
     if not any(row["attack"].startswith("adaptive") for row in table):
         found += ["Its robustness has not been measured with the adaptive protocol: none is claimed."]
     if any(row["attack"].startswith("paper") for row in table):
@@ -143,6 +146,15 @@ def limits(recipe: dict[str, Any], model: IDC, data: str, table: list[dict[str, 
     if "float32" in {row["weights"] for row in table}:
         found += ["Figures with weights float32 were measured before the weights were rounded to bf16."]
     return [*found, f"One training, one seed ({recipe.get('seed', 0)})."]
+
+
+def figures(model: IDC) -> dict[str, Any]:
+    """The validation of the best weights (the summary of an older run has the last ones'). Of a model that answers in
+    one step, what is said of the chain is of that step again, and left out."""
+    found: dict[str, Any] = model.card.get("figures", {})
+    if model.config.visits != model.one_step_visits:
+        return found
+    return {name: value for name, value in found.items() if not name.endswith(("multi_step", "single_draw", "draws"))}
 
 
 def training(summary: dict[str, Any], card: dict[str, Any]) -> str:
@@ -205,7 +217,7 @@ def add(
         "Training": training(summary, model.card),
         **({"Weights": model.card["Weights"]} if "Weights" in model.card else {}),
         "recipe": {k: v for k, v in recipe.items() if k not in ELSEWHERE},
-        "figures": model.card.get("figures", {}),  # of the best weights; the summary of an older run has the last ones
+        "figures": figures(model),
         "measured": table,
         "limits": limits(recipe, model, data, table),
     }

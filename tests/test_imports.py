@@ -21,9 +21,9 @@ FOUNDATION = {
     "precision",
     "modes",
 }
-METHOD = {"labels", "bridge", "unet", "config", "reverse"}
+METHOD = {"labels", "bridge", "unet", "config", "reverse", "prediction"}
 ALLOWED = {
-    "__init__": {"bridge", "classifier", "config", "errors", "labels", "unet"},
+    "__init__": {"bridge", "classifier", "config", "errors", "labels", "prediction", "unet"},
     "errors": set(),
     "types": {"errors"},
     "noise": {"errors"},
@@ -43,7 +43,8 @@ ALLOWED = {
     "unet": FOUNDATION,
     "config": FOUNDATION | {"bridge", "labels", "unet"},
     "reverse": FOUNDATION | {"bridge"},
-    "surrogates": FOUNDATION | METHOD | {"classifier"},
+    "prediction": set(),
+    "surrogates": FOUNDATION | {"labels", "reverse"},
     "loss": FOUNDATION | {"bridge", "labels"},
     "classifier": FOUNDATION | METHOD | {"storage", "surrogates"},
     "storage": FOUNDATION | METHOD | {"classifier", "__init__"},

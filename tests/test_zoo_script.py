@@ -118,6 +118,18 @@ def test_a_model_may_be_shipped_with_another_answer(run, tmp_path):
     torch.testing.assert_close(shipped.distances(images), expected, rtol=0, atol=0.02)  # of rounded weights
 
 
+def test_the_card_of_a_one_step_answer_claims_nothing_of_the_chain(tmp_path):
+    run = finished_run(tmp_path / "run", t_weights=[0, 0, 0, 1])
+    figures = {"validation one_step": 0.25, "validation multi_step": 0.25, "validation attacked_multi_step": 0.125,
+               "validation attacked_one_step": 0.125, "validation draws": 10, "validation images": 126}  # fmt: skip
+    change_card(run / "best", {"figures": figures})
+    card = IDC.from_pretrained(script.add(run, "idc-tiny", [], visits=(3,), into=tmp_path / "zoo")).card
+    assert set(card["figures"]) == {f"validation {k}" for k in ("one_step", "attacked_one_step", "images")}
+    assert any("Only timestep 3" in line for line in card["limits"])
+    chain = IDC.from_pretrained(script.add(run, "idc-chain", [], into=tmp_path / "zoo")).card
+    assert chain["figures"] == figures
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [({"split": "validation"}, "figures of the test split"), ({"one_step": True}, "the model's own answer"),

@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from idc.bridge import Bridge, BridgeSample, BridgeSpec
-    from idc.classifier import IDC, Prediction
+    from idc.classifier import IDC
     from idc.config import IDCConfig
     from idc.errors import IDCError
     from idc.labels import orthogonal_labels
+    from idc.prediction import Prediction
     from idc.unet import PRESETS, UNetSpec
 
 __version__ = "0.1.0"
 _HOME = {
     "IDC": "classifier",
     "IDCConfig": "config",
-    "Prediction": "classifier",
+    "Prediction": "prediction",
     "IDCError": "errors",
     "Bridge": "bridge",
     "BridgeSample": "bridge",

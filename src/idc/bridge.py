@@ -155,6 +155,10 @@ class Bridge(nn.Module):
         """Whether the reverse process over ``visits`` injects any noise."""
         return eta > 0 and any(self.posterior_variance(t, n) > 0 for t, n in pairwise(visits))
 
+    def differing(self, draws: int, visits: Sequence[int], eta: float) -> int:
+        """How many of ``draws`` of the reverse process are not the same: all, or one if it injects no noise."""
+        return draws if self.draws_noise(visits, eta) else 1
+
     def step(self, x_t: Tensor, x0_hat: Tensor, y: Tensor, t: int, n: int, *, eta: float, eps: Tensor | None) -> Tensor:
         """One reverse step from timestep ``t`` to ``n`` <= t.
 

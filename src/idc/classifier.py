@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,44 +10,21 @@ import torch
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
-from idc import surrogates
 from idc.bridge import Bridge, check_eta
 from idc.config import IDCConfig
 from idc.errors import IDCError
 from idc.files import make_folder
 from idc.hardware import uses_bf16
-from idc.labels import distances_to_labels, fingerprint, inner_products, orthogonal_labels
+from idc.labels import distances_to_labels, fingerprint, inner_products, orthogonal_labels, to_unit
 from idc.modes import evaluation_mode
-from idc.reverse import Reverse, Step, noise_of_images, noise_source
+from idc.prediction import Prediction, decide
+from idc.reverse import Reverse, Step, image_end, noise_of_images, noise_source, of_each
 from idc.saved import check_stored
+from idc.surrogates import surrogates
 from idc.types import Logits, check_images
 from idc.unet import BridgeUNet
 
-
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """The answer for B images.
-
-    ``classes`` (B,) int64; ``distances`` (B, K), mean over draws, on [0, 1]; ``votes`` (B, K), the share of draws
-    whose own answer is each class; ``confidence`` (B, K), softmax of -distances/temperature (not calibrated).
-    """
-
-    classes: Tensor
-    distances: Tensor
-    votes: Tensor
-    confidence: Tensor
-    class_names: tuple[str, ...]
-    draws: int
-
-    @property
-    def agreement(self) -> Tensor:
-        """(B,) share of draws whose own answer is ``classes``."""
-        return self.votes.gather(1, self.classes[:, None])[:, 0]
-
-    @property
-    def names(self) -> list[str]:
-        """The answers by name."""
-        return [self.class_names[c] for c in self.classes.tolist()]
+__all__ = ["IDC", "IDCConfig", "Prediction"]
 
 
 class IDC(
@@ -154,10 +131,6 @@ class IDC(
         clip = self.config.clip if clip is None else clip
         return Reverse(self.unet, self.bridge, clip, bf16=self.bf16, checkpointing=self.checkpointing)
 
-    def image_end(self, images: Tensor) -> Tensor:
-        """The image end of the bridge: images in [0, 1] on [-1, 1], in the precision of the labels."""
-        return 2 * images.to(self.labels.dtype) - 1
-
     def _settings(self, visits: Sequence[int] | None, eta: float | None) -> tuple[tuple[int, ...], float]:
         if eta is not None:
             check_eta(eta)
@@ -177,7 +150,7 @@ class IDC(
         check_images(images, self.input_shape)
         visits, eta = self._settings(visits, eta)
         source = noise_source(generator, noise)
-        return list(self.reverse().steps(self.image_end(images), visits, eta=eta, noise=source))
+        return list(self.reverse().steps(image_end(images, self.labels), visits, eta=eta, noise=source))
 
     def translate(
         self,
@@ -204,8 +177,7 @@ class IDC(
             IDCError: for images or visits out of range.
         """
         last = self.trajectory(images, visits=visits, eta=eta, generator=generator, noise=noise)[-1]
-        unit = (last.x0_hat + 1) / 2
-        return unit.clamp(0, 1) if self.config.clip else unit
+        return to_unit(last.x0_hat, clip=self.config.clip)
 
     # -- answers -------------------------------------------------------------------------------------------------------
 
@@ -249,12 +221,9 @@ class IDC(
             raise IDCError(f"draws = {draws}", "at least 1", "leave it out for one answer an image")
         if noise is not None and noise.shape[1] != rows:
             raise IDCError(f"noise for {noise.shape[1]} images", f"{rows}, one a draw and image", "draw as many")
-        many = draws if self.bridge.draws_noise(visits, eta) else 1
-        steps = self.reverse().steps(
-            self.image_end(images), visits, eta=eta, noise=noise_source(generator, noise), draws=many
-        )
-        *_, last = steps
-        return surrogates.of_each(-self._read(last) / self.config.temperature, draws // many)
+        many, source = self.bridge.differing(draws, visits, eta), noise_source(generator, noise)
+        *_, last = self.reverse().steps(image_end(images, self.labels), visits, eta=eta, noise=source, draws=many)
+        return of_each(-self._read(last) / self.config.temperature, draws // many)
 
     @torch.no_grad()
     def predict(
@@ -291,7 +260,7 @@ class IDC(
             raise IDCError(f"draws = {draws}", "at least 1", "use 10 or more for a stable answer")
         check_images(images, self.input_shape)
         visits, eta = self._settings(visits, eta)
-        n = draws if self.bridge.draws_noise(visits, eta) else 1
+        n = self.bridge.differing(draws, visits, eta)
         ids = torch.arange(len(images)) if ids is None else ids
         chunk = max(1, batch_size // n)
         parts = []
@@ -299,15 +268,12 @@ class IDC(
             for part, part_ids in zip(images.split(chunk), ids.split(chunk), strict=True) if len(images) else ():
                 device = self.labels.device
                 source = noise_source(generator) if generator else noise_of_images(part_ids.to(device), seed, n)
-                end = self.image_end(part.to(device))
+                end = image_end(part.to(device), self.labels)
                 *_, last = self.reverse().steps(end, visits, eta=eta, noise=source, draws=n)
                 parts.append(self._read(last).view(n, len(part), -1))
         each = torch.cat(parts, dim=1) if parts else self.labels.new_zeros(n, 0, self.num_classes)
-        mean = each.mean(dim=0)
-        classes = mean.argmin(dim=1)
-        votes = torch.nn.functional.one_hot(each.argmin(dim=2), self.num_classes).to(mean.dtype).mean(dim=0)
-        confidence = torch.softmax(-mean / self.config.temperature, dim=1)
-        return Prediction(classes, mean, votes, confidence, self.class_names, draws)
+        temperature = self.config.temperature
+        return decide(each, temperature=temperature, class_names=self.class_names, draws=draws)
 
     # -- weak spots ----------------------------------------------------------------------------------------------------
 
@@ -322,7 +288,10 @@ class IDC(
         one-step answer, of the whole chain, and of the mean of its x0_hats. The chain draws fresh noise from the global
         generator.
         """
-        return surrogates.surrogates(self)
+        return surrogates(
+            self.reverse(clip=False), self.labels, self.inner_products(),
+            visits=self.config.visits, eta=self.config.bridge.eta, temperature=self.config.temperature,
+        )  # fmt: skip
 
     # -- files ---------------------------------------------------------------------------------------------------------
 

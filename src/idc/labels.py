@@ -231,19 +231,24 @@ def inner_products(labels: Tensor, *, published: bool) -> tuple[Tensor, Tensor]:
     return signed * (_GAP / gap), squares / 2 * (_GAP / gap)
 
 
+def to_unit(x0_hat: Tensor, *, clip: bool) -> Tensor:
+    """``x0_hat`` on [-1, 1] as an image: on [0, 1], and within it if ``clip``."""
+    unit = (x0_hat + 1) / 2
+    return unit.clamp(0, 1) if clip else unit
+
+
 def distances_to_labels(x0_hat: Tensor, labels: Tensor, *, clip: bool) -> Tensor:
-    """Mean absolute difference between each translation and each label, both on [0, 1], in float32 at least.
+    """Mean absolute difference between each translation and each label, both on [0, 1].
 
     Args:
-        x0_hat: (B, C, H, W) on [-1, 1].
-        labels: (K, C, H, W) in [0, 1].
+        x0_hat: (B, C, H, W) on [-1, 1], float32 or float64; no autocast rounds it.
+        labels: (K, C, H, W) in [0, 1], of the same type.
         clip: count what lies outside of [0, 1] as its nearest end.
 
     Returns:
         (B, K), differentiable.
     """
-    unit = (x0_hat.flatten(1) + 1) / 2
-    unit = unit.clamp(0, 1) if clip else unit
+    unit = to_unit(x0_hat, clip=clip).flatten(1)
     with torch.autocast(unit.device.type, enabled=False):
         return torch.cdist(unit, labels.flatten(1), p=1.0) / unit.shape[1]
 

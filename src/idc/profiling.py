@@ -147,6 +147,7 @@ _PRUNING = (
     ("nano (ours)", "nano", (3, 32, 32), 3),
     ("nano-patch4 (ours)", "nano-patch4", (3, 32, 32), 3),
     ("nano-encoder (ours)", "nano-encoder", (3, 32, 32), 3),
+    ("nano-encoder-bn (ours)", "nano-encoder-bn", (3, 32, 32), 1),
 )
 
 

@@ -83,6 +83,16 @@ class Reverse:
             yield Step(t, x, x0_hat)
 
 
+def image_end(images: Tensor, labels: Tensor) -> Tensor:
+    """The image end of the bridge: images in [0, 1] on [-1, 1], of the labels' type."""
+    return 2 * images.to(labels.dtype) - 1
+
+
+def of_each(logits: Tensor, copies: int) -> Tensor:
+    """(B, K) for each of ``copies`` draws that do not differ: (copies*B, K)."""
+    return logits.repeat(copies, 1) if copies > 1 else logits
+
+
 def noise_source(generator: torch.Generator | None, fixed: Tensor | None = None) -> Noise:
     """Noise of a generator (None: the global one), or what is in ``fixed``, a slice a reverse step."""
 

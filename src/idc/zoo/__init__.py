@@ -9,6 +9,7 @@ from typing import Any
 
 HOME = Path(__file__).parent
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"  # as idc.saved has them, which asks this module for names
+_STATISTICS = (".running_mean", ".running_var", ".num_batches_tracked")  # of BatchNorm
 
 
 def names() -> tuple[str, ...]:
@@ -63,7 +64,8 @@ def _model(home: Path) -> Model:
 
 
 def _parameters(weights: Path) -> int:
-    """How many numbers a safetensors file holds, from its head."""
+    """How many parameters a safetensors file holds, from its head: BatchNorm's statistics are none."""
     with weights.open("rb") as file:
         head = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    return sum(math.prod(tensor["shape"]) for name, tensor in head.items() if name != "__metadata__")
+    held = {name: tensor["shape"] for name, tensor in head.items() if name != "__metadata__"}
+    return sum(math.prod(shape) for name, shape in held.items() if not name.endswith(_STATISTICS))

@@ -1,0 +1,44 @@
+"""``predict``: the mean over draws, whatever the batch."""
+
+import torch
+
+
+def test_predict_is_the_mean_over_draws_and_counts_agreement(model, images):
+    from idc.noise import normal
+
+    ids = torch.tensor([3, 1, 4, 15, 9])
+    found = model.predict(images, draws=6, ids=ids, seed=2)
+    streams = [normal(ids, (1, 8, 8), seed=2, draws=6, step=step) for step in range(2)]
+    each = torch.stack([model.distances(images, noise=torch.stack([s[d] for s in streams])) for d in range(6)])
+    assert torch.allclose(found.distances, each.mean(0), atol=1e-5)
+    assert torch.equal(found.classes, each.mean(0).argmin(1))
+    votes = torch.stack([(each.argmin(2) == k).float().mean(0) for k in range(4)], dim=1)
+    assert torch.allclose(found.votes, votes)
+    assert torch.allclose(found.agreement, (each.argmin(2) == found.classes).float().mean(0))
+    assert found.names == [model.class_names[c] for c in found.classes]
+
+
+def test_predict_does_not_depend_on_the_batch(model, images):
+    ids = torch.arange(5) + 10
+    whole = model.predict(images, draws=4, ids=ids)
+    parts = [model.predict(images[i : i + 1], draws=4, ids=ids[i : i + 1], batch_size=3) for i in range(5)]
+    assert torch.allclose(whole.distances, torch.cat([p.distances for p in parts]), atol=1e-6)
+
+
+def test_predict_evaluates_the_first_pass_once_for_all_draws(model, images):
+    sizes = []
+    model.unet.register_forward_hook(lambda module, args, output: sizes.append(len(output)))
+    model.predict(images, draws=4)
+    assert sizes == [5, 20, 20]
+    sizes.clear()
+    model.predict(images, draws=4, eta=0.0)
+    assert sizes == [5, 5, 5]
+    sizes.clear()
+    model.predict(images, draws=4, visits=(3, 1, 1, 0))
+    assert sizes == [5, 20, 20]
+
+
+def test_an_empty_batch_gives_an_empty_prediction(model):
+    found = model.predict(torch.empty(0, 1, 8, 8))
+    assert found.classes.shape == (0,)
+    assert found.distances.shape == (0, 4)

@@ -68,31 +68,32 @@ def collect() -> None:
         write("demo", "idc demo --out runs/demo", demo | {"ran_on": demo.pop("hardware")})
     train = "idc train --data CIFAR --preset nano --recipe fast"
     if (RUNS / "nano-test" / "summary.json").exists():
-        summary, test = read(RUNS / "nano" / "summary.json"), read(RUNS / "nano-test" / "summary.json")
-        summary["about"]["data"] = CIFAR
+        summary, test = _summary("nano"), read(RUNS / "nano-test" / "summary.json")
         command = f"{train} --epochs 36 --compile true --out runs/nano"
         write("nano-train", command, {"summary": summary, "curve": _curve(RUNS / "nano", "one_step", "multi_step")})
         test["settings"]["data"]["source"] = CIFAR
         write("nano-test", "idc evaluate runs/nano --data CIFAR --draws 10 --out runs/nano-test", test)
     if (RUNS / "nano-robust" / "summary.json").exists():
-        summary = read(RUNS / "nano-robust" / "summary.json")
-        summary["about"]["data"] = CIFAR
+        summary = _summary("nano-robust")
         curve = _curve(RUNS / "nano-robust", "one_step", "attacked_one_step", "attacked_multi_step", "images")
         command = f"idc train --recipe {UNET} --visits 3,1,0 --data CIFAR --out runs/nano-robust"
         write("nano-robust-train", command, {"summary": summary, "curve": curve})
     if all((RUNS / run / "summary.json").exists() for run in (SHIPPED, THIN)):
         both = {SHIPPED: _curve(RUNS / SHIPPED, "one_step", "attacked_one_step", "images"),
                 THIN: _curve(RUNS / THIN, "clean", "robust", "images")}  # fmt: skip
-        runs = {run: {"summary": read(RUNS / run / "summary.json"), "curve": curve} for run, curve in both.items()}
-        for own in runs.values():
-            own["summary"]["about"]["data"] = CIFAR
+        runs = {run: {"summary": _summary(run), "curve": curve} for run, curve in both.items()}
         command = f"idc train --recipe recipes/{SHIPPED}.yaml --data CIFAR --out runs/{SHIPPED}; {CNN}"
         write("robust-train", command, {"runs": runs})
     if all((RUNS / f"short-{name}" / "summary.json").exists() for name in SHORT):
-        short = {name: read(RUNS / f"short-{name}" / "summary.json") for name in SHORT}
-        for own in short.values():
-            own["about"]["data"] = CIFAR
+        short = {name: _summary(f"short-{name}") for name in SHORT}
         write("nano-short", f"{train} --epochs 4 --compile true ... --out runs/short-NAME", {"runs": short})
+
+
+def _summary(run: str) -> dict:
+    """What a run on CIFAR-10 came to, its data by name, not by its place on this machine."""
+    summary = read(RUNS / run / "summary.json")
+    summary["about"]["data"] = CIFAR
+    return summary
 
 
 def _curve(run: Path, *wanted: str) -> list[dict[str, float]]:

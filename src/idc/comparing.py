@@ -18,6 +18,7 @@ from idc.opening import Request, open_both, parse_eps
 from idc.records import read_json
 from idc.report.comparison import write_tables
 from idc.report.results import eps_text
+from idc.yaml_file import read_yaml
 
 
 def _at_least(least: int) -> Callable[[Any], bool]:
@@ -92,15 +93,8 @@ def read_comparison(file: Path) -> Comparison:
     Raises:
         IDCError: for anything that is not such a file.
     """
-    import yaml
-
-    try:
-        given = yaml.load(file.read_text(encoding="utf-8"), _unique(yaml.SafeLoader))  # a SafeLoader
-    except OSError as error:
-        raise IDCError(file, "a readable YAML file", "check the path") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise IDCError(file, "YAML", " ".join(str(error).split())[:120]) from error
-    models = given.pop("models", None) if isinstance(given, dict) else None
+    given = read_yaml(file, holds="models and what holds for all", remedy="write models: {IDC: idc-nano-cifar10}")
+    models = given.pop("models", None)
     if not isinstance(models, dict) or not models:
         raise IDCError(file, "models: with a name and a model for each", "write models: {IDC: idc-nano-cifar10}")
     protocols = _protocols(given)
@@ -120,19 +114,6 @@ def read_comparison(file: Path) -> Comparison:
     if len({e.folder for e in entries}) < len(entries):
         raise IDCError(file, "a different name for each model", "rename one")
     return Comparison(entries, protocols, tuple(eps), nested)
-
-
-def _unique(loader: type) -> Any:
-    """A YAML loader that refuses a key given twice, of which YAML would keep the last."""
-
-    class Unique(loader):  # type: ignore[misc]
-        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-            keys = [key.value for key, _ in node.value]
-            if twice := [key for key in keys if keys.count(key) > 1]:
-                raise IDCError(f"{twice[0]} twice, line {node.start_mark.line + 1}", "each name once", "rename one")
-            return super().construct_mapping(node, deep)
-
-    return Unique
 
 
 def _listed(value: Any) -> list[Any]:

@@ -178,22 +178,6 @@ def test_accumulation_averages_gradients(tmp_path, network):
 def test_a_folder_in_use_is_refused(whole, network):
     with pytest.raises(IDCError, match="--resume"):
         train(whole, network)
-    with pytest.raises(IDCError, match="same settings"):
-        start_training("digits", whole, preset=network, limit=128, changes=SMALL | {"lr": 1.0}, resume=True)
-
-
-def test_a_run_from_before_a_setting_goes_on(network, tmp_path):
-    """Its recipe lacks the setting: it had what is now the default, and nothing else."""
-    out = tmp_path / "run"
-    start_training("digits", out, preset=network, limit=64, changes=SMALL | {"epochs": 1.0})
-    file = out / "recipe.yaml"
-    held = [line for line in file.read_text().splitlines() if not line.startswith(("replays", "rollout"))]
-    file.write_text("\n".join(held))
-    start_training("digits", out, preset=network, limit=64, changes=SMALL | {"epochs": 1.0}, resume=True)
-    file.write_text("\n".join(held))
-    changes = SMALL | {"epochs": 1.0, "rollout": 0.5}
-    with pytest.raises(IDCError, match="same settings"):
-        start_training("digits", out, preset=network, limit=64, changes=changes, resume=True)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(network, tmp_path):

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from idc.errors import IDCError
 from idc.training.settings import Settings, override, setting
+from idc.yaml_file import read_yaml
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,16 +109,7 @@ def load_recipe(name: str) -> tuple[Recipe, dict[str, Any]]:
     path = Path(name)
     if path.suffix not in (".yaml", ".yml"):
         raise IDCError(f"recipe {name!r}", f"one of {', '.join(RECIPES)}, or a .yaml file", "correct its name")
-    import yaml
-
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise IDCError(name, "a readable recipe file", "check the path") from error
-    except yaml.YAMLError as error:
-        raise IDCError(name, "YAML", " ".join(str(error).split())[:120]) from error
-    if not isinstance(values, dict):
-        raise IDCError(name, "a mapping of settings", "compare with the recipe.yaml of a run")
+    values = read_yaml(path, remedy="compare with the recipe.yaml of a run")
     own = {f.name for f in fields(Recipe)}
     base = RECIPES.get(str(values.pop("recipe", "fast")))
     if base is None:

@@ -10,6 +10,7 @@ import yaml
 from idc.errors import IDCError
 from idc.files import make_folder, write_text
 from idc.training.settings import Settings
+from idc.yaml_file import read_yaml
 
 
 def claim(out: Path, recipe: Settings, about: dict[str, Any], *, resume: bool) -> None:
@@ -38,11 +39,11 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
 def _same_settings(file: Path, text: str, defaults: dict[str, Any]) -> bool:
     """Whether the file holds the settings of ``text``; one that it lacks is newer than it, and had its default."""
     try:
-        held = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError):
+        held = read_yaml(file)
+    except IDCError:
         return False
     given = yaml.safe_load(_yaml(defaults))
-    return isinstance(held, dict) and given | held == given | yaml.safe_load(text)
+    return bool(given | held == given | yaml.safe_load(text))
 
 
 def _yaml(values: dict[str, Any]) -> str:

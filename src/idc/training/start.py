@@ -21,6 +21,7 @@ from idc.training.recipe import Recipe, load_recipe
 from idc.training.settings import Settings, override
 from idc.training.trainer import Trainer, TrainResult
 from idc.unet import PRESETS, UNetSpec, init_normal_, resolve_spec, spec_to_dict
+from idc.yaml_file import read_yaml
 
 
 def load_network(preset: str) -> UNetSpec:
@@ -31,15 +32,7 @@ def load_network(preset: str) -> UNetSpec:
     """
     if not preset.endswith((".yaml", ".yml")):
         return resolve_spec(preset)
-    import yaml
-
-    try:
-        values = yaml.safe_load(Path(preset).read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise IDCError(preset, "a readable YAML file of a network's fields", "check the path and its syntax") from error
-    if not isinstance(values, dict):
-        raise IDCError(preset, "a mapping of a network's fields", "write for example: preset: nano")
-    return resolve_spec(values)
+    return resolve_spec(read_yaml(preset, holds="a network's fields", remedy="write for example: preset: nano"))
 
 
 def _bridge(values: Any) -> BridgeSpec:

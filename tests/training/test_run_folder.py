@@ -1,0 +1,70 @@
+"""The folder of a run: a run is gone on with as it was begun, or not at all."""
+
+from dataclasses import replace
+
+import pytest
+import yaml
+
+from idc import IDCError
+from idc.training.recipe import Recipe
+from idc.training.run_folder import claim, read_metrics
+
+ABOUT = {"data": "digits", "visits": (3, 1, 0)}
+RECIPE = Recipe(epochs=2.0)
+
+
+@pytest.fixture
+def held(tmp_path):
+    """A folder that holds a run."""
+    claim(tmp_path / "run", RECIPE, ABOUT, resume=False)
+    return tmp_path / "run"
+
+
+def test_a_recipe_is_written_in_full(held):
+    written = yaml.safe_load((held / "recipe.yaml").read_text())
+    assert written["data"] == "digits"
+    assert written["visits"] == [3, 1, 0]
+    assert written["epochs"] == 2.0
+    assert written["batch_size"] == RECIPE.batch_size
+
+
+def test_a_folder_in_use_is_refused_unless_the_run_goes_on(held):
+    with pytest.raises(IDCError, match="--resume"):
+        claim(held, RECIPE, ABOUT, resume=False)
+    before = (held / "recipe.yaml").read_bytes()
+    claim(held, RECIPE, ABOUT, resume=True)
+    assert (held / "recipe.yaml").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("recipe", "about"),
+    [(replace(RECIPE, lr=1.0), ABOUT), (RECIPE, ABOUT | {"data": "photos"}), (RECIPE, ABOUT | {"labels": "hadamard"})],
+)
+def test_other_settings_are_another_run(held, recipe, about):
+    before = (held / "recipe.yaml").read_bytes()
+    with pytest.raises(IDCError, match="same settings"):
+        claim(held, recipe, about, resume=True)
+    assert (held / "recipe.yaml").read_bytes() == before
+
+
+def test_a_run_from_before_a_setting_goes_on(held):
+    """Its recipe lacks the setting: it had what is now the default, and nothing else."""
+    file = held / "recipe.yaml"
+    lines = [line for line in file.read_text().splitlines() if not line.startswith(("replays", "rollout"))]
+    file.write_text("\n".join(lines))
+    with pytest.raises(IDCError, match="same settings"):
+        claim(held, replace(RECIPE, rollout=0.5), ABOUT, resume=True)
+    claim(held, RECIPE, ABOUT, resume=True)
+    assert yaml.safe_load(file.read_text())["rollout"] == 0.0
+
+
+@pytest.mark.parametrize("text", ["", "- a list", "a: [", "\xff"])
+def test_a_damaged_recipe_is_not_gone_on_with(held, text):
+    (held / "recipe.yaml").write_bytes(text.encode("latin-1"))
+    with pytest.raises(IDCError, match="same settings"):
+        claim(held, RECIPE, ABOUT, resume=True)
+
+
+def test_metrics_are_read_line_by_line(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "lr": 0.5}\n{"step": 2}\n')
+    assert read_metrics(tmp_path) == [{"step": 1, "lr": 0.5}, {"step": 2}]

@@ -124,6 +124,26 @@ def test_time_matters():
     assert (model(x, torch.tensor([0, 0]), x) - model(x, torch.tensor([3, 3]), x)).abs().max() > 1e-3
 
 
+def test_a_network_that_is_not_told_the_time_is_one_whose_blocks_hear_nothing():
+    spec = UNetSpec(8, (1, 2), groups=4, decoder=False, middle_attention=False)
+    told = BridgeUNet(spec, (1, 8, 8)).eval()
+    deaf = BridgeUNet(resolve_spec(spec_to_dict(spec) | {"time_embedding": False}), (1, 8, 8)).eval()
+    init_normal_(told, std=0.2)
+    gone = set(told.state_dict()) - set(deaf.state_dict())
+    assert gone
+    assert all("time_emb" in name for name in gone)
+    assert deaf.load_state_dict(told.state_dict(), strict=False).missing_keys == []
+    x = torch.rand(2, 1, 8, 8)
+    assert torch.equal(deaf(x, torch.tensor([0, 0]), x), deaf(x, torch.tensor([3, 3]), x))
+    assert not torch.allclose(told(x, torch.tensor([3, 3]), x), deaf(x, torch.tensor([3, 3]), x), atol=1e-3)
+    for name, value in told.state_dict().items():
+        if "time_emb_proj" in name:
+            value.zero_()  # scale 0, shift 0
+    assert torch.allclose(told(x, torch.tensor([3, 3]), x), deaf(x, torch.tensor([3, 3]), x), atol=1e-6)
+    with pytest.raises(IDCError, match="time_embedding"):
+        resolve_spec({"preset": "nano", "time_embedding": False})
+
+
 def test_normal_start():
     model = BridgeUNet(PRESETS["nano"], (3, 32, 32))
     init_normal_(model)

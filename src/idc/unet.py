@@ -37,6 +37,8 @@ class UNetSpec:
         middle_attention: whether the middle block has self-attention, as in the paper.
         decoder: whether there is a way up. Without it (ADM's classifier, the "half U-Net") each place of the last level
             draws its stride x stride pixels by itself (depth to space): labels, unlike images, need no fine detail.
+        time_embedding: whether the network is told t. One that answers in one step, at T-1, need not be; only a network
+            without a way up may lack it.
     """
 
     base_channels: int
@@ -53,6 +55,7 @@ class UNetSpec:
     norm: Literal["group", "batch"] = field(default="group", metadata=OMIT_DEFAULT)
     middle_attention: bool = field(default=True, metadata=OMIT_DEFAULT)
     decoder: bool = field(default=True, metadata=OMIT_DEFAULT)
+    time_embedding: bool = field(default=True, metadata=OMIT_DEFAULT)
 
     def __post_init__(self) -> None:
         for name in ("multipliers", "attention_at"):  # JSON and YAML give lists
@@ -66,6 +69,8 @@ class UNetSpec:
             raise IDCError(f"condition = {self.condition!r}", "'none' or 'concat'", "use 'none', as the paper does")
         if self.norm not in ("group", "batch"):
             raise IDCError(f"norm = {self.norm!r}", "'group' or 'batch'", "use 'group', as the paper does")
+        if self.decoder and not self.time_embedding:
+            raise IDCError("a way up without time_embedding", "one of them", "set decoder: false, or leave both")
         for channels in self.channels:
             if channels % self.groups and self.grouped:
                 raise IDCError(f"{channels} channels", f"a multiple of groups = {self.groups}", "change base_channels")
@@ -178,18 +183,27 @@ class Dropout(nn.Dropout):
 
 class Encoder(nn.Module):
     """The way down and the middle of a ``diffusers.UNet2DModel``, called as that is without ``return_dict``:
-    x (B, C, H, W), t (B,) or () -> a tuple of one, (B, out_channels, H', W') at the size of the last level."""
+    x (B, C, H, W), t (B,) or () -> a tuple of one, (B, out_channels, H', W') at the size of the last level.
 
-    def __init__(self, unet: Any, out_channels: int) -> None:
+    Args:
+        time_embedding: see ``UNetSpec``.
+    """
+
+    def __init__(self, unet: Any, out_channels: int, *, time_embedding: bool) -> None:
         super().__init__()
-        self.time_proj, self.time_embedding = unet.time_proj, unet.time_embedding
+        if time_embedding:
+            self.time_proj, self.time_embedding = unet.time_proj, unet.time_embedding
+        self.embeds = time_embedding
         self.conv_in, self.down_blocks, self.mid_block = unet.conv_in, unet.down_blocks, unet.mid_block
         channels = unet.config.block_out_channels[-1]
         self.norm_out = nn.GroupNorm(unet.config.norm_num_groups, channels, eps=unet.config.norm_eps)
         self.conv_out = nn.Conv2d(channels, out_channels, 3, padding=1)
+        for module in () if time_embedding else self.modules():
+            if hasattr(module, "time_emb_proj"):  # a residual block, to which None then stands for no embedding
+                module.time_emb_proj, module.time_embedding_norm = None, "default"
 
     def forward(self, x: Tensor, t: Tensor, *, return_dict: Literal[False]) -> tuple[Tensor]:
-        embedded = self.time_embedding(self.time_proj(t.expand(x.shape[0])).to(x.dtype))
+        embedded = self.time_embedding(self.time_proj(t.expand(x.shape[0])).to(x.dtype)) if self.embeds else None
         x = self.conv_in(x)
         for block in self.down_blocks:
             x, _ = block(x, embedded)
@@ -236,7 +250,9 @@ class BridgeUNet(nn.Module):
             flip_sin_to_cos=True,
             freq_shift=0,
         )
-        net = unet if spec.decoder else Encoder(unet, out_channels=shape[0] * spec.stride**2)
+        net = unet
+        if not spec.decoder:
+            net = Encoder(unet, out_channels=shape[0] * spec.stride**2, time_embedding=spec.time_embedding)
         for name, module in list(net.named_modules()):
             if type(module) is nn.Dropout:
                 net.set_submodule(name, Dropout(module.p))

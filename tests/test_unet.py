@@ -74,7 +74,8 @@ def test_without_a_decoder_it_is_the_way_down_and_the_middle():
 
 
 @pytest.mark.parametrize(
-    ("preset", "like", "channels"), [("nano-encoder", 16, 3), ("nano-encoder-bn", 16, 3), ("digits-encoder", 8, 1)]
+    ("preset", "like", "channels"),
+    [("nano-encoder", 16, 3), ("nano-encoder-bn", 16, 3), ("nano-encoder-patch2", 16, 3), ("digits-encoder", 8, 1)],
 )
 def test_an_encoder_costs_what_a_preact_resnet18_of_its_width_does(preset, like, channels):
     from torch.utils.flop_counter import FlopCounterMode

@@ -227,8 +227,8 @@ def _compared(found: dict, about: str) -> list[str]:
     return [
         *markdown(rows).splitlines(),
         "",
-        f"{about}, L-inf, {draws} draws, one seed and one training each; `{hardware['command']}` on "
-        f"{hardware['cores']} cores of {hardware['cpu']}, seconds on a machine that ran several of them.",
+        f"{about}, L-inf, {draws} draw{'s' * (draws != '1')}, one seed and one training each; `{hardware['command']}` "
+        f"on {hardware['cores']} cores of {hardware['cpu']}, seconds on a machine that ran several of them.",
     ]
 
 

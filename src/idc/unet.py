@@ -113,7 +113,7 @@ PRESETS: dict[str, UNetSpec] = {
     "nano-encoder-bn": UNetSpec(
         16, (1, 2, 4, 8), groups=1, residual=True, norm="batch", middle_attention=False, decoder=False
     ),
-    # The same on a quarter of the pixels, which a processor does twice as fast, and for one timestep.
+    # The same on a quarter of the pixels, which a processor does faster, and for one timestep.
     "nano-encoder-patch2": UNetSpec(
         32,
         (1, 3, 4),
@@ -203,19 +203,20 @@ class Encoder(nn.Module):
 
     def __init__(self, unet: Any, out_channels: int, *, time_embedding: bool) -> None:
         super().__init__()
-        if time_embedding:
-            self.time_proj, self.time_embedding = unet.time_proj, unet.time_embedding
-        self.embeds = time_embedding
+        self.time_proj = unet.time_proj
+        self.time_embedding: nn.Module | None = unet.time_embedding if time_embedding else None
         self.conv_in, self.down_blocks, self.mid_block = unet.conv_in, unet.down_blocks, unet.mid_block
         channels = unet.config.block_out_channels[-1]
         self.norm_out = nn.GroupNorm(unet.config.norm_num_groups, channels, eps=unet.config.norm_eps)
         self.conv_out = nn.Conv2d(channels, out_channels, 3, padding=1)
-        for module in () if time_embedding else self.modules():
-            if hasattr(module, "time_emb_proj"):  # a residual block, to which None then stands for no embedding
-                module.time_emb_proj, module.time_embedding_norm = None, "default"
+        blocks: list[Any] = [m for m in self.modules() if hasattr(m, "time_emb_proj")]
+        for block in () if time_embedding else blocks:  # to which None then stands for no embedding
+            block.time_emb_proj, block.time_embedding_norm = None, "default"
 
     def forward(self, x: Tensor, t: Tensor, *, return_dict: Literal[False]) -> tuple[Tensor]:
-        embedded = self.time_embedding(self.time_proj(t.expand(x.shape[0])).to(x.dtype)) if self.embeds else None
+        embedded = None
+        if self.time_embedding is not None:
+            embedded = self.time_embedding(self.time_proj(t.expand(x.shape[0])).to(x.dtype))
         x = self.conv_in(x)
         for block in self.down_blocks:
             x, _ = block(x, embedded)

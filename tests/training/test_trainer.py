@@ -178,6 +178,8 @@ def test_accumulation_averages_gradients(tmp_path, network):
 def test_a_folder_in_use_is_refused(whole, network):
     with pytest.raises(IDCError, match="--resume"):
         train(whole, network)
+    with pytest.raises(IDCError, match="same settings"):
+        start_training("digits", whole, preset=network, limit=128, changes=SMALL | {"lr": 1.0}, resume=True)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(network, tmp_path):

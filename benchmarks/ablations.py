@@ -1,4 +1,4 @@
-"""What carries the robustness: one setting changed at a time, on the digits or on CIFAR-10 with `nano`.
+"""What carries the robustness: one setting changed at a time, on the digits or on CIFAR-10 with `nano-patch4`.
 
     python benchmarks/ablations.py digits [--seeds 2] [--only adversarial free]
     python benchmarks/ablations.py nano --data CIFAR --data-name "CIFAR-10 (JPEG-75)"

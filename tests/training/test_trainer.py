@@ -308,6 +308,14 @@ def test_the_figures_of_a_run_are_those_of_its_best_weights(network, tmp_path, p
     assert f"best, of epoch {summary['best_step'] // 8}: validation {best.text()}" in done.stdout + done.stderr
 
 
+def test_the_best_weights_can_be_judged_on_some_of_the_images(network, tmp_path):
+    out = tmp_path / "run"
+    start_training("digits", out, preset=network, limit=128, changes=SMALL | {"final_limit": 30})
+    some, _ = accuracy(IDC.from_pretrained(out / "best"), data.load("digits", split="validation").take(30))
+    assert json.loads((out / "summary.json").read_text())["validation"] == some.to_dict()
+    assert some.images == 30
+
+
 def test_a_finished_run_of_before_gets_the_figures_of_its_best_weights(whole, network, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(whole, run)

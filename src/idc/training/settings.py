@@ -57,14 +57,15 @@ class Settings:
     )
     seed: int = setting(0, "of the weights, the order, the augmentation and the noise")
     validate_every: float = setting(1.0, "epochs between two validations")
-    validation_limit: int = setting(2000, "images of the validation split used while training; at the end all are")
+    validation_limit: int = setting(2000, "images of the validation split used while training")
+    final_limit: int = setting(0, "images of it on which the best weights are judged at the end; 0: all")
     checkpoint_every: float = setting(1.0, "epochs between two checkpoints")
 
     def __post_init__(self) -> None:
         self.check(lambda v: v > 0, "a number above 0", "epochs", "batch_size", "accumulation", "lr", "validate_every",
                    "validation_limit", "checkpoint_every", "ema_every")  # fmt: skip
         self.check(lambda v: 0 <= v < 1, "a number in [0, 1)", "ema_decay", "warmup")
-        self.check(lambda v: v >= 0, "0 or more", "weight_decay", "clip_norm", "ema_start")
+        self.check(lambda v: v >= 0, "0 or more", "weight_decay", "clip_norm", "ema_start", "final_limit")
         hints = typing.get_type_hints(type(self))
         for field in fields(self):
             if hints[field.name] is int and type(getattr(self, field.name)) is not int:

@@ -326,7 +326,7 @@ class Trainer:
         return self.objective.judged(self.accelerator.reduce(counts, reduction="sum"), final=final)
 
     def _judge_best(self, monitor: Monitor, step: int) -> None:
-        """Measure the weights that are kept as the best, which need not be the last, on the whole validation split."""
+        """Measure the weights that are kept as the best, which need not be the last, on all images or a part."""
         network = self.averaged()
         own = {k: v.clone() for k, v in network.state_dict().items()}
         if self.accelerator.is_main_process and self.progress["best_step"] != step:
@@ -341,7 +341,8 @@ class Trainer:
                 plain = tensor.contiguous()
                 torch.distributed.broadcast(plain, 0)
                 tensor.copy_(plain)
-        found = self._measured(network, self.validation, final=True)
+        limit = self.recipe.final_limit
+        found = self._measured(network, self.validation.take(limit) if limit else self.validation, final=True)
         network.load_state_dict(own)
         self.progress["whole"] = found.to_dict()
         monitor.best(step, found, epoch=self._epoch(best) if (best := self.progress["best_step"]) else "?")

@@ -15,7 +15,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import yaml
 from common import share
 
 from idc import IDC
@@ -27,6 +26,7 @@ from idc.records import read_json
 from idc.report.comparison import NORMS
 from idc.report.results import eps_text
 from idc.saved import CARD, WEIGHTS
+from idc.yaml_file import read_yaml
 from idc.zoo import HOME
 
 LARGEST = 3_000_000  # bytes of weights
@@ -200,10 +200,7 @@ def add(
     if not re.fullmatch(r"idc(-[a-z0-9]+)+", name):
         raise IDCError(f"name {name!r}", "a name such as idc-nano-cifar10", "correct it")
     summary = read_json(run / "summary.json", "give the folder of a finished run of idc train")
-    try:
-        recipe = yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise IDCError(run / "recipe.yaml", "the recipe of a run", "give the folder of a finished run") from error
+    recipe = read_yaml(run / "recipe.yaml", remedy="give the folder of a finished run")
     model = IDC.from_pretrained(run / "best")
     if visits is not None:
         model, recipe = model.with_answer(visits=visits), recipe | {"visits": list(visits)}

@@ -167,11 +167,19 @@ def test_normal_start():
         {"base_channels": 32, "multipliers": (1,), "depth": 3},
         {"multipliers": (1,)},
         {"preset": "huge"},
+        {"preset": "nano", "dropout": "x"},
+        {"preset": "nano", "multipliers": 3},
+        {"preset": "nano", "attention_at": [8.5]},
+        {"preset": "nano", "base_channels": True},
+        {"preset": "nano", "position_channels": -1},
+        {"preset": "nano", "time_embedding": "no"},
+        {"preset": "nano", "residual": "maybe"},
     ],
 )
 def test_bad_specs(fields):
-    with pytest.raises(IDCError):
+    with pytest.raises(IDCError) as refused:
         resolve_spec(fields)
+    assert refused.value.remedy
 
 
 @pytest.mark.parametrize("shape", [(2, 32, 32), (3, 30, 32), (3, 4, 4)])

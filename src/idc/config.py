@@ -20,7 +20,8 @@ class IDCConfig:
         unet: the network.
         bridge: the Brownian bridge.
         label_seed: of the orthogonal labels.
-        visits: timesteps of the default answer; () stands for ``default_visits(T)``.
+        visits: timesteps of the default answer; () stands for ``default_visits(T)``, for a network that is not told the
+            timestep for (T-1,), the only one that it can answer at.
         clip: clamp x0_hat to [-1, 1] after each evaluation, as the authors do.
         temperature: tau in logits = -distance / tau.
         class_names: K names; () numbers them.
@@ -42,6 +43,15 @@ class IDCConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "class_names", name_classes(self.class_names, self.num_classes))
         object.__setattr__(self, "image_shape", tuple(self.image_shape))
-        object.__setattr__(self, "visits", tuple(self.visits) or default_visits(self.bridge.timesteps))
+        last = (self.bridge.timesteps - 1,)
+        usual = default_visits(self.bridge.timesteps) if self.unet.time_embedding else last
+        object.__setattr__(self, "visits", tuple(self.visits) or usual)
+        if self.visits != last and not self.unet.time_embedding:
+            visits = ",".join(map(str, self.visits))
+            raise IDCError(
+                f"visits {visits} of a network that is not told the timestep",
+                f"{last[0]}, the one-step answer",
+                "leave visits out, or train a network with time_embedding",
+            )
         if not self.temperature > 0:
             raise IDCError(f"temperature = {self.temperature}", "a positive number", "use 0.1, as the paper does")

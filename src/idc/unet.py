@@ -1,5 +1,6 @@
 """The pruned U-Net: guided-diffusion's (ADM) network, built from named presets over ``diffusers.UNet2DModel``."""
 
+import typing
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
@@ -58,11 +59,12 @@ class UNetSpec:
     time_embedding: bool = field(default=True, metadata=OMIT_DEFAULT)
 
     def __post_init__(self) -> None:
-        for name in ("multipliers", "attention_at"):  # JSON and YAML give lists
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+        self._check_types()
         positive = (self.base_channels, self.res_blocks, self.head_channels, self.groups, self.patch, *self.multipliers)
-        if not self.multipliers or any(not isinstance(v, int) or v < 1 for v in positive):
+        if not self.multipliers or min(positive) < 1:
             raise IDCError(f"network {self}", "positive whole numbers", "start from a preset and change one at a time")
+        if self.position_channels < 0:
+            raise IDCError(f"position_channels = {self.position_channels}", "0 or more", "use 16, or 0 for none")
         if not 0 <= self.dropout < 1:
             raise IDCError(f"dropout = {self.dropout}", "a number in [0, 1)", "use 0.3, as the paper does, or 0")
         if self.condition not in ("none", "concat"):
@@ -78,6 +80,22 @@ class UNetSpec:
             raise IDCError(
                 f"head_channels = {self.head_channels}", f"a divisor of {self.channels[-1]}", "change head_channels"
             )
+
+    def _check_types(self) -> None:
+        """A file may give anything for a field."""
+        for name in ("multipliers", "attention_at"):  # JSON and YAML give lists
+            given = getattr(self, name)
+            if not isinstance(given, (list, tuple)) or any(type(v) is not int for v in given):
+                raise IDCError(f"{name} = {given!r}", "a list of whole numbers", "write for example [1, 2]")
+            object.__setattr__(self, name, tuple(given))
+        for name, hint in typing.get_type_hints(type(self)).items():
+            given = getattr(self, name)
+            if hint is int and type(given) is not int:
+                raise IDCError(f"{name} = {given!r}", "a whole number", "write for example 8")
+            if hint is bool and type(given) is not bool:
+                raise IDCError(f"{name} = {given!r}", "true or false", "write one of them, without quotes")
+            if hint is float and (isinstance(given, bool) or not isinstance(given, (int, float))):
+                raise IDCError(f"{name} = {given!r}", "a number", "write for example 0.3")
 
     @property
     def channels(self) -> tuple[int, ...]:

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from idc import IDC, IDCError, data, hardware
+from idc.config import IDCConfig
 from idc.training.checkpoint import load_latest
 from idc.training.optim import compiles
 from idc.training.recipe import Recipe
@@ -22,6 +23,7 @@ from idc.training.run_folder import read_metrics
 from idc.training.start import start_training
 from idc.training.trainer import Trainer
 from idc.training.validation import accuracy
+from idc.unet import resolve_spec
 
 SMALL = {
     "epochs": 2.0, "batch_size": 16, "validate_every": 0.5, "checkpoint_every": 0.25, "validation_limit": 20,
@@ -314,6 +316,20 @@ def test_the_best_weights_can_be_judged_on_some_of_the_images(network, tmp_path)
     some, _ = accuracy(IDC.from_pretrained(out / "best"), data.load("digits", split="validation").take(30))
     assert json.loads((out / "summary.json").read_text())["validation"] == some.to_dict()
     assert some.images == 30
+
+
+def test_a_network_that_is_not_told_the_timestep_learns_one(tmp_path):
+    file = tmp_path / "blind.yaml"
+    file.write_text("preset: digits-encoder\ntime_embedding: false\n")
+    asked = {"preset": str(file), "limit": 128, "changes": SMALL | {"t_weights": (0, 0, 0, 1)}}
+    with pytest.raises(IDCError, match="visits 3,1,0 of a network that is not told the timestep: expected 3,"):
+        start_training("digits", tmp_path / "run", visits=(3, 1, 0), **asked)
+    for given, weights in {"0.05,0.35,0,0.6": (0.05, 0.35, 0, 0.6), "none": ()}.items():
+        asked["changes"] |= {"t_weights": weights}
+        with pytest.raises(IDCError, match=f"t_weights = {given} for .*; give --t-weights 0,0,0,1$"):
+            start_training("digits", tmp_path / "run", **asked)
+    assert not (tmp_path / "run").exists()
+    assert IDCConfig(10, (1, 32, 32), resolve_spec("nano-encoder-patch2")).visits == (3,)
 
 
 def test_a_finished_run_of_before_gets_the_figures_of_its_best_weights(whole, network, tmp_path):

@@ -58,7 +58,7 @@ class Settings:
     seed: int = setting(0, "of the weights, the order, the augmentation and the noise")
     validate_every: float = setting(1.0, "epochs between two validations")
     validation_limit: int = setting(2000, "images of the validation split used while training")
-    final_limit: int = setting(0, "images of it on which the best weights are judged at the end; 0: all")
+    final_limit: int = setting(0, "validation images on which the best weights are judged at the end; 0: all")
     checkpoint_every: float = setting(1.0, "epochs between two checkpoints")
 
     def __post_init__(self) -> None:

@@ -74,6 +74,14 @@ def build_model(
         data.num_classes, data.shape, spec, bridge=bridge or BridgeSpec(), class_names=data.class_names,
         label_kind=labels, label_cell=cell, visits=tuple(visits),
     )  # fmt: skip
+    last = config.bridge.timesteps - 1
+    if not spec.time_embedding and (not any(recipe.t_weights) or any(recipe.t_weights[:last])):
+        given = ",".join(f"{w:g}" for w in recipe.t_weights) or "none"
+        raise IDCError(
+            f"t_weights = {given} for a network that is not told the timestep",
+            f"timestep {last} alone, at which it answers",
+            f"give --t-weights {'0,' * last}1",
+        )
     with fresh_weights(recipe):
         model = IDC(config)
         if recipe.init == "normal":

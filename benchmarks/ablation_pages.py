@@ -7,9 +7,10 @@ from ablations import BASE
 from ablations import rows as all_rows
 from common import RESULTS, read, row, share
 
+from idc.evaluation.pairing import paired
 from idc.report.comparison import HALF
 
-TITLES = {"digits": "The digits", "nano": "CIFAR-10, `nano`"}
+TITLES = {"digits": "The digits", "nano": "CIFAR-10, `nano-patch4`"}
 
 
 def _verdicts(entries: list[dict]) -> Iterator[str]:
@@ -23,6 +24,20 @@ def _verdicts(entries: list[dict]) -> Iterator[str]:
             yield f"{sum(means) / len(means):.1%} ({min(means):.1%} to {max(means):.1%})"
 
 
+def _beside_base(entries: list[dict], base: list[dict]) -> str:
+    """A row's one step beside that of the row which the others change."""
+    own = [r for r in base if r["answer_name"] == "one step"]
+    return _ahead(entries, own) if own and entries[0]["row"] != BASE else ""
+
+
+def _ahead(entries: list[dict], others: list[dict]) -> str:
+    """How far the first are ahead of the others on the same images, all seeds together, in points, and p."""
+    first, second = ({(e["seed"], i): s == "1" for e in side for i, s in zip(e["ids"].split(), e["stood"], strict=True)}
+                     for side in (entries, others))  # fmt: skip
+    found = paired(first, second)
+    return f"{100 * found.difference:+.1f}, p = {found.p:.1g}"
+
+
 def ablation() -> list[str]:
     """Every row, by its answers."""
     lines: list[str] = []
@@ -31,7 +46,9 @@ def ablation() -> list[str]:
         if not file.exists():
             continue
         found = read(file)
-        head = ("trained with", "one step: clean", "robust", "chain: clean", "robust", "seconds")
+        head = ("trained with", "one step: clean", "robust", f"beside `{BASE}`", "chain: clean", "robust",
+                "beside its one step", "seconds")  # fmt: skip
+        base = [r for r in found["rows"] if r["row"] == BASE]
         done, wanted = {r["row"] for r in found["rows"]}, list(all_rows(name))
         lines += [f"### {title}", ""]
         if lacking := [r for r in wanted if r not in done]:
@@ -41,13 +58,17 @@ def ablation() -> list[str]:
         for name_of_row, group in groupby(found["rows"], key=lambda r: r["row"]):
             rows = list(group)
             answers = {a: list(g) for a, g in groupby(sorted(rows, key=_answer), key=_answer)}
-            cells = [*_verdicts(answers.pop("one step")), *_verdicts(answers.pop("chain"))]
+            one_step, chain = answers.pop("one step"), answers.pop("chain")
+            cells = [*_verdicts(one_step), _beside_base(one_step, base), *_verdicts(chain), _ahead(chain, one_step)]
             seconds = sum(r["seconds"] for r in rows) / len(rows)
             lines.append(row(f"`{name_of_row}`: {rows[0]['meaning']}", *cells, f"{seconds:.0f}"))
-            others += [row(answer, *_verdicts(entries)) for answer, entries in answers.items()]
+            others += [
+                row(answer, entries[0]["draws"], *_verdicts(entries), _ahead(entries, one_step))
+                for answer, entries in answers.items()
+            ]
         if others:
-            lines += ["", f"Other answers of the weights of `{BASE}`:", "", row("answer", "clean", "robust")]
-            lines += [row(*["---"] * 3), *others]
+            lines += ["", f"Other answers of the weights of `{BASE}`:", ""]
+            lines += [row("answer", "draws", "clean", "robust", "beside the one step"), row(*["---"] * 5), *others]
         seeds = 1 + max(r["seed"] for r in found["rows"])
         draws = max(r["draws"] for r in found["rows"])
         half = f" {HALF}" if found["precision"] == "bf16" else ""
@@ -58,7 +79,8 @@ def ablation() -> list[str]:
             "",
             f"One step: a single answer; chain: majority of {draws} draws. Protocol `quick` at eps {found['eps']}, "
             f"{judged['one step']} (one step) and {judged['chain']} (chain) {found['split']} images of "
-            f"{found['data']}, {seeds} seed{'s' * (seeds > 1)}; {spread}. "
+            f"{found['data']}, {seeds} seed{'s' * (seeds > 1)}; {spread}. *Beside*: the difference of what is robust, "
+            "in points, on the images that both were given, and p of McNemar's exact test. "
             f"Seconds of training are those of one core of {cpus} among others at work.{half}",
             "",
         ]

@@ -23,6 +23,8 @@ from typing import Any
 from common import CORES, RESULTS, alone, cpu_name, read, write
 
 from idc.evaluating import evaluate
+from idc.evaluation.pairing import withstood
+from idc.evaluation.summary import read_lines
 from idc.files import sha256
 from idc.memory import keep_freed_memory
 from idc.opening import Request, parse_eps
@@ -42,6 +44,7 @@ OTHERS: dict[str, dict[str, Any]] = {
     "chain, eta 0": {"eta": 0.0},
 }
 KEPT = ("clean", "robust", "images", "draws", "answer")
+OF_IMAGES = {"ids", "stood"}  # of the images, one after the other: whether the vote is right under attack
 
 
 def rows(name: str) -> dict[str, Path]:
@@ -90,8 +93,13 @@ def figures(name: str, row: str, seed: int) -> list[dict[str, Any]]:
     training = read(RUNS / name / f"{row}-{seed}" / "summary.json")
     same = {"row": row, "meaning": meaning(rows(name)[row]), "seed": seed, "recipe": recipe(name, row)}
     same |= {"cpu": cpu_name(), "seconds": training["seconds"], "validation": training["validation"]}
-    summaries = {answer: read(result(name, row, seed, answer) / "summary.json") for answer in answers(row)}
-    return [same | {"answer_name": answer} | {k: s[k] for k in KEPT} for answer, s in summaries.items()]
+    found = []
+    for answer in answers(row):
+        folder = result(name, row, seed, answer)
+        summary, stood = read(folder / "summary.json"), withstood(read_lines(folder))
+        images = {"ids": " ".join(map(str, stood)), "stood": "".join("01"[v] for v in stood.values())}
+        found.append(same | {"answer_name": answer} | {k: summary[k] for k in KEPT} | images)
+    return found
 
 
 def recipe(name: str, row: str) -> str:
@@ -113,7 +121,8 @@ class Table:
         held = read(file) if file.exists() else {}
         same = all(held.get(key) == value for key, value in about.items())
         current = {row: recipe(name, row) for row in rows(name)}
-        self.rows = [r for r in held.get("rows", []) if same and current.get(r["row"]) == r["recipe"]]
+        known = [r for r in held.get("rows", []) if r.keys() >= OF_IMAGES]
+        self.rows = [r for r in known if same and current.get(r["row"]) == r["recipe"]]
 
     def has(self, row: str, seed: int) -> bool:
         """Whether every answer of the row is there."""

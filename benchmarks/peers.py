@@ -23,8 +23,7 @@ from typing import Any, cast
 
 from common import CIFAR, CORES, RESULTS, alone, read, write
 
-from idc.comparing import Comparison, evaluate_one, finished_rows, read_comparison
-from idc.files import write_json
+from idc.comparing import Comparison, evaluate_one, finished_rows, read_comparison, write_rows
 from idc.memory import keep_freed_memory
 from idc.opening import open_model
 from idc.peers.cnn import CNN
@@ -142,12 +141,13 @@ def tabulate(name: str) -> None:
     if not rows:
         print(f"nothing of {file.name} has finished")
         return
-    write_json(out / "compare.json", {"rows": rows})
+    pairs = write_rows(rows, out)
     made = "make peers" if name == "digits" else f"python benchmarks/peers.py {name}"
     known = RESULTS / f"peers-{name}.json"  # trainings may have been another clone's
     trained = read(known)["training_seconds"] if known.exists() else {}
     trained |= {run: trained_in(run) for run in TRAININGS[name] if (RUNS / run / "summary.json").exists()}
-    write(f"peers-{name}", made, {"training_seconds": trained, "lacking": lacking(comparison, rows), "rows": rows})
+    write(f"peers-{name}", made, {"training_seconds": trained, "lacking": lacking(comparison, rows), "rows": rows,
+                                "pairs": pairs})  # fmt: skip
     for path in write_comparison(out):
         print(f"written: {path}")
     shutil.copyfile(out / "figure.png", ROOT / "docs" / f"peers-{name}.png")

@@ -225,7 +225,7 @@ def _compared(found: dict, about: str) -> list[str]:
     rows, hardware = found["rows"], found["hardware"]
     draws = ", ".join(map(str, sorted({own["draws"] for r in rows for own in r["protocols"].values()})))
     return [
-        *markdown(rows).splitlines(),
+        *markdown(rows, found.get("pairs", ())).splitlines(),
         "",
         f"{about}, L-inf, {draws} draw{'s' * (draws != '1')}, one seed and one training each; `{hardware['command']}` "
         f"on {hardware['cores']} cores of {hardware['cpu']}, seconds on a machine that ran several of them.",

@@ -31,6 +31,8 @@ def run(place, row, accuracy):
         out.mkdir(parents=True, exist_ok=True)
         held = {"clean": 1, "robust": accuracy, "images": 5, "draws": 2, "answer": {}}
         (out / "summary.json").write_text(json.dumps(held))
+        lines = [{"id": i, "class": 1, "robust": [2, int(i < 10 * accuracy)]} for i in (8, 3)]
+        (out / "images-0.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
 def test_it_grows_and_goes_on(place):
@@ -44,10 +46,21 @@ def test_it_grows_and_goes_on(place):
     rows = json.loads((place / "results" / "ablation-digits.json").read_text())["rows"]
     assert [r["row"] for r in rows] == ["first"] * 2 + [ablations.BASE] * 5  # in the recipes' order, each answer once
     assert {r["robust"] for r in rows} == {0.5}
+    assert {(r["ids"], r["stood"]) for r in rows} == {("3 8", "10")}
     run(place, "first", 0.75)
     again.add("first", 0)
     rows = json.loads((place / "results" / "ablation-digits.json").read_text())["rows"]
     assert [r["robust"] for r in rows] == [0.75] * 2 + [0.5] * 5
+
+
+def test_rows_of_before_images_were_kept_are_measured_again(place):
+    table = ablations.Table("digits", ABOUT)
+    table.add("first", 0)
+    file = place / "results" / "ablation-digits.json"
+    held = json.loads(file.read_text())
+    del held["rows"][0]["stood"]
+    file.write_text(json.dumps(held))
+    assert not ablations.Table("digits", ABOUT).has("first", 0)
 
 
 def test_what_is_of_something_else_is_left_out(place):

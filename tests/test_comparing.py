@@ -13,7 +13,7 @@ from idc.comparing import compare, finished_rows, read_comparison
 from idc.errors import IDCError
 from idc.peers.cnn import CNN, CNNConfig
 from idc.report.comparison import FRESH, markdown, published, table, write_comparison
-from idc.report.results import read_results, read_rows
+from idc.report.results import read_pairs, read_results, read_rows
 
 YAML = """
 data: digits
@@ -72,10 +72,28 @@ def test_the_table_is_what_the_evaluations_found(done):
     assert {(line["answer"], line["precision"]) for line in lines} == {("", "fp32")}  # as configured
     assert {line["evaluations"] for line in lines if line["name"] == "IDC, tiny"} == {"3"}
     text = (done / "table.md").read_text()
-    assert text.count("\n") == 2 + 4
+    assert text.count("\n") == 2 + 4 + 3 + 2 + 2  # rows; what pairs are; pairs
     assert "by hand" in text
     assert (done / "figure.png").read_bytes().startswith(b"\x89PNG")
     assert "<svg" in (done / "figure.svg").read_text()
+
+
+def test_the_best_is_set_beside_the_others_image_by_image(done):
+    pairs = read_pairs(done)
+    assert [(p["eps"], p["protocol"]) for p in pairs] == [(0.05, "pgd"), (0.1, "pgd")]  # nothing to withstand in clean
+    for pair in pairs:
+        right = {}
+        for row in (r for r in read_rows(done) if r["eps"] == pair["eps"]):
+            lines = (done / row["protocols"]["pgd"]["folder"] / "images-0.jsonl").read_text().splitlines()
+            held = [json.loads(line) for line in lines]
+            right[row["name"]] = {line["id"] for line in held if line["robust"][1] == line["class"]}, len(held)
+        (best, of_best), (other, of_other) = right[pair["best"]], right[pair["other"]]
+        assert len(best) / of_best >= len(other) / of_other
+        assert pair["images"] == 6  # the first of the 12 that the other was given
+        assert pair["only_first"] - pair["only_second"] == pytest.approx(6 * pair["difference"])
+        assert pair["only_first"] <= len(best - other)
+        assert pair["only_second"] == len(other - best) or pair["best"] == "CNN"
+        assert f"| {pair['best']} | {pair['other']} |" in (done / "table.md").read_text()
 
 
 def test_it_goes_on_where_it_was(done, file):

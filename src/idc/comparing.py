@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -13,6 +13,8 @@ import torch
 from idc.errors import IDCError
 from idc.evaluating import build, evaluate, processes
 from idc.evaluation.compiled import check_compiler, check_networks
+from idc.evaluation.pairing import paired, withstood
+from idc.evaluation.summary import read_lines
 from idc.files import make_folder, write_json
 from idc.opening import Request, open_both, parse_eps
 from idc.records import read_json
@@ -176,9 +178,43 @@ def compare(comparison: Comparison, out: Path, *, say: Callable[[str], object] =
         done = [evaluate_one(comparison, entry, p, eps, out, say=say) for p in comparison.protocols_of(entry)]
         if any(done):  # not in a process other than the first
             rows = finished_rows(comparison, out)
-            write_json(out / "compare.json", {"rows": rows})
-            write_tables(out)
+            write_rows(rows, out)
     return rows
+
+
+def write_rows(rows: list[dict[str, Any]], out: Path) -> list[dict[str, Any]]:
+    """Write ``compare.json``, with how far the best is ahead of the others, and the tables.
+
+    Returns:
+        The pairs, see ``beside_the_best``.
+    """
+    pairs = beside_the_best(rows, out)
+    write_json(out / "compare.json", {"rows": rows, "pairs": pairs})
+    write_tables(out)
+    return pairs
+
+
+def beside_the_best(rows: Sequence[dict[str, Any]], out: Path) -> list[dict[str, Any]]:
+    """Under each protocol with attacks, at each eps: the model that withstands most, with each other one on the images
+    that both were given. An image counts by the vote of its draws.
+
+    Args:
+        rows: of ``finished_rows``. out: the folder of their results.
+
+    Returns:
+        For each pair ``eps``, ``eps_text``, ``protocol``, ``best``, ``other`` (names) and the fields of ``Paired``.
+    """
+    found = []
+    cells = [(r["eps"], p) for r in rows for p, own in r["protocols"].items() if own["attacks"]]
+    for eps, protocol in dict.fromkeys(cells):
+        here = [r for r in rows if r["eps"] == eps and protocol in r["protocols"]]
+        here.sort(key=lambda r: -r["protocols"][protocol]["robust"]["majority"]["mean"])
+        stood = [withstood(read_lines(out / r["protocols"][protocol]["folder"])) for r in here]
+        about = {"eps": eps, "eps_text": here[0]["eps_text"], "protocol": protocol, "best": here[0]["name"]}
+        for row, own in zip(here[1:], stood[1:], strict=True):
+            if stood[0].keys() & own.keys():
+                found.append(about | {"other": row["name"]} | paired(stood[0], own).to_dict())
+    return found
 
 
 def finished_rows(comparison: Comparison, out: Path) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ from idc.files import whole_file, write_text
 from idc.report import figures
 from idc.report.curves import COLOURS, flops_scale
 from idc.report.html import share
-from idc.report.results import read_rows
+from idc.report.results import read_pairs, read_rows
 
 # Circles, and others where there are more models than colours; their areas at matplotlib's size of 1.
 MARKS = {"o": math.pi / 4, "s": 1.0, "^": 0.5}
@@ -31,6 +31,11 @@ SPARED = (
 FRESH = (
     "An image whose every draw is wrong is not attacked, and what is left is judged by fresh draws: a model right by "
     "chance may then seem more robust than accurate."
+)
+PAIRED = (
+    "The best at each eps beside each other model, on the images that both were given (by the vote of their draws): "
+    "how many only one of the two withstands, their difference with its 95% interval (Newcombe), and p of McNemar's "
+    "exact test. It speaks of these trainings: what another seed would change is not in it."
 )
 HALF = "Networks computed in bf16, their first and last layers in float32."
 
@@ -59,8 +64,8 @@ def _text(row: dict[str, Any], protocol: str) -> list[str]:
     return [share(own["robust"]["mean"]) + mark, worst, f"{own['seconds']:.3g}"]
 
 
-def markdown(rows: Sequence[dict[str, Any]]) -> str:
-    """The table, a row for each model and eps."""
+def markdown(rows: Sequence[dict[str, Any]], pairs: Sequence[dict[str, Any]] = ()) -> str:
+    """The table, a row for each model and eps, and how far the best is ahead."""
     names = protocols(rows)
     head = ["model", "eps", "parameters", "GFLOPs", "NFE", "clean", *(
         cell for p in names for cell in (f"{p}: mean of draws", f"{p}: worst of n", f"{p}: s to attack an image")
@@ -82,7 +87,21 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
     if half := [row["name"] for row in rows if row.get("answer", {}).get("precision") == "bf16"]:
         names_of_half = dict.fromkeys(half)
         lines += ["", HALF if len(half) == len(rows) else f"{HALF[:-1]}: {', '.join(names_of_half)}."]
+    if pairs:
+        lines += ["", PAIRED, "", *_paired(pairs)]
     return "\n".join(lines) + "\n"
+
+
+def _paired(pairs: Sequence[dict[str, Any]]) -> list[str]:
+    """A table of ``idc.comparing.beside_the_best``."""
+    head = ("eps", "protocol", "best", "other", "only best", "only other", "best - other, points", "p", "n")
+    lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
+    for pair in pairs:
+        points = "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * pair[k] for k in ("difference", "low", "high")))
+        cells = (pair["eps_text"], pair["protocol"], pair["best"], pair["other"], pair["only_first"],
+                 pair["only_second"], points, f"{pair['p']:.2g}", pair["images"])  # fmt: skip
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return lines
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
@@ -205,6 +224,6 @@ def write_comparison(folder: Path, *, with_published: bool = False) -> list[Path
 def write_tables(folder: Path) -> list[Path]:
     """Write ``table.md`` and ``table.csv`` of the rows that ``compare.json`` has so far."""
     rows = read_rows(folder)
-    for name, text in {"table.md": markdown(rows), "table.csv": table(rows)}.items():
+    for name, text in {"table.md": markdown(rows, read_pairs(folder)), "table.csv": table(rows)}.items():
         write_text(folder / name, text)
     return [folder / "table.md", folder / "table.csv"]

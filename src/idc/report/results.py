@@ -126,6 +126,13 @@ def read_rows(folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def read_pairs(folder: Path) -> list[dict[str, Any]]:
+    """What ``idc compare``'s result says of models on the same images; nothing in one of before."""
+    held = read_json(folder / "compare.json", "give a folder of idc compare")
+    pairs: list[dict[str, Any]] = held.get("pairs", []) if isinstance(held, dict) else []
+    return pairs
+
+
 def read_results(folders: Sequence[Path]) -> tuple[list[Result], list[dict[str, Any]]]:
     """Evaluations, those of comparisons and sweeps too, and the sweeps, from folders of any of them; folders of ``idc
     certify`` are left to ``read_certificates``."""

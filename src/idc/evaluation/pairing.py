@@ -75,7 +75,7 @@ def _newcombe(both: int, only_first: int, only_second: int, neither: int) -> tup
     """The interval of the difference of two shares of the same images."""
     n = both + only_first + only_second + neither
     one, other = wilson((both + only_first) / n, n), wilson((both + only_second) / n, n)
-    product = both * neither - only_first * only_second
+    product: float = both * neither - only_first * only_second
     if product > 0:
         product = max(product - n / 2, 0)  # the continuity correction
     margins = (both + only_first) * (only_second + neither) * (both + only_second) * (only_first + neither)

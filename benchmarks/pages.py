@@ -200,7 +200,7 @@ def robust_learning() -> list[str]:
         "",
         f"{runs[0]['curve'][0]['images']:,} validation images of {CIFAR}, eps {eps_text(own['eps'])}, one seed; IDC "
         f"{idc['seconds']:,.0f} s, CNN {cnn['seconds']:,.0f} s, one thread each on two cores of "
-        f"{article(found['hardware']['cpu'])}. On all {own['images']:,} validation images the kept weights reach "
+        f"{article(found['hardware']['cpu'])}. On {own['images']:,} validation images the kept weights reach "
         f"{own['one_step']:.1%} clean and {own['attacked_one_step']:.1%} under PGD-10 (IDC), {other['clean']:.1%} and "
         f"{other['robust']:.1%} (CNN).",
     ]
@@ -221,7 +221,7 @@ def overfitting() -> list[str]:
         *lines,
         "",
         f"{best['images']:,} validation images of {CIFAR}, one draw, eps {eps_text(own['eps'])}, one seed; {hours}. "
-        f"The best validation is kept, here that of epoch {best['epoch']:g}. On all {own['images']:,} validation "
+        f"The best validation is kept, here that of epoch {best['epoch']:g}. On {own['images']:,} validation "
         f"images its weights reach {own['one_step']:.1%} clean and {own['attacked_one_step']:.1%} under PGD-10 in one "
         f"step, the last weights {last['one_step']:.1%} and {last['attacked_one_step']:.1%} (on {last['images']:,}).",
     ]

@@ -148,6 +148,7 @@ _PRUNING = (
     ("nano-patch4 (ours)", "nano-patch4", (3, 32, 32), 3),
     ("nano-encoder (ours)", "nano-encoder", (3, 32, 32), 3),
     ("nano-encoder-bn (ours)", "nano-encoder-bn", (3, 32, 32), 1),
+    ("nano-encoder-patch2 (ours)", "nano-encoder-patch2", (3, 32, 32), 1),
 )
 
 

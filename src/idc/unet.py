@@ -131,7 +131,7 @@ PRESETS: dict[str, UNetSpec] = {
     "nano-encoder-bn": UNetSpec(
         16, (1, 2, 4, 8), groups=1, residual=True, norm="batch", middle_attention=False, decoder=False
     ),
-    # The same on a quarter of the pixels, which a processor does faster, and for one timestep.
+    # At about the same FLOPs on a quarter of the pixels, and for one timestep.
     "nano-encoder-patch2": UNetSpec(
         32,
         (1, 3, 4),

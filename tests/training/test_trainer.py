@@ -180,8 +180,34 @@ def test_accumulation_averages_gradients(tmp_path, network):
 def test_a_folder_in_use_is_refused(whole, network):
     with pytest.raises(IDCError, match="--resume"):
         train(whole, network)
-    with pytest.raises(IDCError, match="same settings"):
+    with pytest.raises(IDCError, match="lr = 1.0: expected lr = 0.003, as the run that it holds"):
         start_training("digits", whole, preset=network, limit=128, changes=SMALL | {"lr": 1.0}, resume=True)
+
+
+def test_a_run_does_not_go_on_with_other_images(whole, network):
+    before = {p: p.read_bytes() for p in whole.rglob("*") if p.is_file()}
+    for limit, words in {96: "96 train images: expected the 128", None: "1132 train images: expected the 128"}.items():
+        with pytest.raises(IDCError, match=words):
+            start_training("digits", whole, preset=network, limit=limit, changes=SMALL, resume=True)
+    assert {p: p.read_bytes() for p in whole.rglob("*") if p.is_file()} == before
+
+
+def test_it_says_where_it_goes_on(whole, network, tmp_path, capsys):
+    train(whole, network, resume=True)
+    assert "going on from step 16 of 16" in "".join(capsys.readouterr())
+    start_training("digits", tmp_path / "new", preset=network, limit=128, changes=SMALL | {"epochs": 0.25}, resume=True)
+    assert "holds no checkpoint: the training begins" in " ".join("".join(capsys.readouterr()).split())
+
+
+def test_timesteps_of_the_answer_that_are_not_trained_are_told(network, tmp_path):
+    said = []
+    changes = SMALL | {"epochs": 0.25, "t_weights": (0, 0, 0, 1)}
+    train_as = {"preset": network, "limit": 128, "changes": changes, "say": said.append}
+    start_training("digits", tmp_path / "chain", **train_as)
+    assert any("timesteps 1, 0 of the answer are not trained" in line and "--visits 3" in line for line in said)
+    said.clear()
+    start_training("digits", tmp_path / "one", visits=(3,), **train_as)
+    assert not any("not trained" in line for line in said)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(network, tmp_path):

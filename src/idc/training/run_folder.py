@@ -23,9 +23,10 @@ def claim(out: Path, recipe: Settings, about: dict[str, Any], *, resume: bool) -
     file, text = out / "recipe.yaml", _yaml(about | asdict(recipe))
     if file.exists() and not resume:
         raise IDCError(out, "a new or empty folder", "it holds a run: give --resume to go on, or another --out")
-    if file.exists() and not _same_settings(file, text, asdict(type(recipe)())):
+    if file.exists() and (apart := _changed(file, text, asdict(type(recipe)()))):
+        now, then = (", ".join(f"{name} = {values[i]}" for name, values in apart.items()) for i in (0, 1))
         raise IDCError(
-            file, "the settings of the run that it holds", "resume with the same settings, or use another --out"
+            f"{out}: {now}", f"{then}, as the run that it holds", f"resume with --recipe {file}, or use another --out"
         )
     write_text(file, text)
 
@@ -36,14 +37,12 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def _same_settings(file: Path, text: str, defaults: dict[str, Any]) -> bool:
-    """Whether the file holds the settings of ``text``; one that it lacks is newer than it, and had its default."""
-    try:
-        held = read_yaml(file)
-    except IDCError:
-        return False
-    given = yaml.safe_load(_yaml(defaults))
-    return bool(given | held == given | yaml.safe_load(text))
+def _changed(file: Path, text: str, defaults: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Settings of which ``text`` has another value than the file; one that the file lacks is newer than it, and had its
+    default."""
+    now, then = yaml.safe_load(text), yaml.safe_load(_yaml(defaults)) | read_yaml(file, remedy="use another --out")
+    names = dict.fromkeys([*now, *then])
+    return {name: (now.get(name), then.get(name)) for name in names if now.get(name) != then.get(name)}
 
 
 def _yaml(values: dict[str, Any]) -> str:

@@ -187,6 +187,12 @@ def start_training(
     cell: Any = extra.get("label_cell", 1) if label_cell is None else label_cell
     bridge, visits = _bridge(extra.get("bridge")), _visits(extra.get("visits", ()) if visits is None else visits)
     model = build_model(spec, train, chosen, bridge, labels=kind, cell=cell, visits=visits)
+    weights = dict(enumerate(chosen.t_weights))
+    if untrained := [t for t in model.config.visits if weights.get(t, 1.0) == 0]:
+        say(
+            f"timesteps {', '.join(map(str, untrained))} of the answer are not trained (--t-weights): give "
+            f"--visits {bridge.timesteps - 1} for an answer in one step, or weights for them"
+        )
     about: dict[str, Any] = {
         "data": source,
         "preset": name if name in PRESETS else "custom",

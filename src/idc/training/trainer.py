@@ -98,9 +98,10 @@ class Trainer:
         self.schedule = Schedule(optimizer, recipe, math.ceil(self.steps / recipe.accumulation))
         self.network, self.optimizer = self.accelerator.prepare(self.raw, optimizer)
         self.random = torch.Generator(self.device)
-        self.progress: dict[str, Any] = {"seconds": 0.0, "seconds_on": {}} | _NONE_YET
+        self.images = {images.split: [len(images), images.fingerprint] for images in (train, validation)}
+        self.progress: dict[str, Any] = {"seconds": 0.0, "seconds_on": {}, "images": self.images} | _NONE_YET
         self.order: tuple[int, Tensor] = (-1, torch.empty(0))
-        self.start = self._restore() if resume else 0
+        self.resumes, self.start = resume, self._restore() if resume else 0
 
     # -- checkpoints ---------------------------------------------------------------------------------------------------
 
@@ -149,9 +150,19 @@ class Trainer:
         self.schedule.load_state_dict(found.tensors["schedule"])
         if self.average:
             self.average.load_state_dict(found.tensors["average"])
-        # A checkpoint from before the machines were told apart is taken for one of this machine.
-        older = {"seconds_on": {self._machine(): found.progress["seconds"]}}
+        # A checkpoint from before the machines were told apart is taken for one of this machine, with these images.
+        older = {"seconds_on": {self._machine(): found.progress["seconds"]}, "images": self.images}
         self.progress = _NONE_YET | older | found.progress
+        for split, (count, fingerprint) in self.progress["images"].items():
+            if self.images.get(split) != [count, fingerprint]:
+                now = self.images[split][0] if split in self.images else 0
+                raise IDCError(
+                    f"{self.out}: {now} {split} images" + (", others than before" if now == count else ""),
+                    f"the {count} that the run began with",
+                    "give the same --data, --limit and --image-size, or another --out",
+                )
+        if found.step < self.steps:  # ended once, among other processes, whose batches make an epoch of fewer steps
+            self.progress["whole"] = None
         return found.step
 
     def averaged(self) -> nn.Module:
@@ -168,6 +179,11 @@ class Trainer:
         before = self.progress["seconds_on"].get(machine, 0.0)
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices), Signals() as signals, self._monitor() as monitor:
+            if self.resumes:
+                monitor.say(
+                    f"going on from step {self.start} of {self.steps}" if self.start else f"{self.out} holds no "
+                    "checkpoint: the training begins"
+                )
             step, owed = self.start, False
             while step < self.steps and not (self._whole(step) and self._stopped(signals, step)):
                 loss = self.step(step)

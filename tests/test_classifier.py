@@ -102,6 +102,8 @@ def test_bad_settings(model, images):
     for wrong in ({"visits": (2, 0)}, {"eta": 2.0}):
         with pytest.raises(IDCError):
             model.predict(images, **wrong)
+    with pytest.raises(IDCError, match=r"images of type ndarray: expected a torch\.Tensor"):
+        model.predict(torch.rand(2, 1, 8, 8).numpy())
     with pytest.raises(IDCError, match="draws"):
         model.predict(images, draws=0)
     with pytest.raises(IDCError, match="multiple of 2"):

@@ -7,7 +7,7 @@ from conftest import tiny_model
 from idc import profiling
 from idc.classifier import IDC
 from idc.config import IDCConfig
-from idc.unet import UNetSpec
+from idc.unet import PRESETS, UNetSpec
 
 
 def test_pruning_table_has_the_published_parameter_counts():
@@ -15,6 +15,7 @@ def test_pruning_table_has_the_published_parameter_counts():
     assert rows["paper-cifar10"]["parameters"] == 9_393_475
     assert rows["paper-cifar100"]["parameters"] == 42_843_971
     assert rows["paper-cifar10"]["flops_per_pass"] / 1e9 == pytest.approx(6.84, abs=0.005)
+    assert rows.keys() == PRESETS.keys()  # idc train --help sends its readers there
 
 
 def test_flops_of_a_residual_block_more():

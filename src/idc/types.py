@@ -64,6 +64,8 @@ def check_images(images: Tensor, shape: tuple[int, int, int]) -> None:
     Raises:
         IDCError: with what was found and how to mend it.
     """
+    if not isinstance(images, Tensor):
+        raise IDCError(f"images of type {type(images).__name__}", "a torch.Tensor", "use torch.from_numpy")
     if images.ndim != 4 or tuple(images.shape[1:]) != shape:
         raise IDCError(
             f"images of shape {tuple(images.shape)}",

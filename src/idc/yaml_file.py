@@ -32,7 +32,7 @@ def read_yaml(file: str | Path, *, holds: str = "settings", remedy: str = "corre
                     what = key.value if isinstance(key, yaml.ScalarNode) else "that is a list or mapping"
                     raise IDCError(f"a key {what} {where}", "a name", "write a name, or put it in quotes")
                 if key.value in seen:
-                    raise IDCError(f"{key.value} twice {where}", "each name once", "rename one")
+                    raise IDCError(f"{key.value} twice {where}", "each name once", "remove one")
                 seen.add(key.value)
             return super().construct_mapping(node, deep)
 

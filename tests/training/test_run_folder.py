@@ -56,7 +56,7 @@ def test_a_run_from_before_a_setting_goes_on(held):
     file = held / "recipe.yaml"
     lines = [line for line in file.read_text().splitlines() if not line.startswith(("replays", "rollout"))]
     file.write_text("\n".join(lines))
-    with pytest.raises(IDCError, match="rollout = 0.5: expected rollout = 0.0,"):
+    with pytest.raises(IDCError, match=r"rollout = 0\.5: expected rollout = 0\.0,"):
         claim(held, replace(RECIPE, rollout=0.5), ABOUT, resume=True)
     claim(held, RECIPE, ABOUT, resume=True)
     assert yaml.safe_load(file.read_text())["rollout"] == 0.0

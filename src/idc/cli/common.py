@@ -75,7 +75,9 @@ def table(title: str, rows: list[dict[str, Any]]) -> None:
 
     found = Table(title=title, title_justify="left")
     for name in rows[0] if rows else ():
-        found.add_column(name.replace("_", " "), justify="right" if isinstance(rows[0][name], int | float) else "left")
+        number = isinstance(rows[0][name], int | float)
+        whole = name == "preset"  # to be typed
+        found.add_column(name.replace("_", " "), justify="right" if number else "left", no_wrap=whole, overflow="fold")
     for row in rows:
         found.add_row(*(Text(cell(v)) for v in row.values()))  # plain text: a class may be called [red]
     out.print(found)

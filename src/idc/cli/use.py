@@ -116,7 +116,7 @@ def export(
     weights: Annotated[str, typer.Option("--weights", help="fp32 | fp16 (half the file) | int8 (a quarter)")] = "fp32",
     as_json: AsJson = False,
 ) -> None:
-    """Write a model's answer as one ONNX file, checked in onnxruntime against PyTorch (pip install 'idc[onnx]')."""
+    """Write a model's answer as one ONNX file, checked in onnxruntime against PyTorch (pip install 'idc\\[onnx]')."""
     from idc.exporting import export_saved
 
     chosen = parse_visits(visits)

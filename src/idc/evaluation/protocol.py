@@ -136,7 +136,7 @@ def build_protocol(name: str, threat: Threat, *, draws: int | None = None, **kno
         IDCError: for an unknown protocol, or a knob that none of its attacks has.
     """
     if name not in PROTOCOLS:
-        raise IDCError(f"protocol {name!r}", f"one of {', '.join(PROTOCOLS)}", "correct --protocol")
+        raise IDCError(f"protocol {name!r}", f"one of {', '.join(PROTOCOLS)}", "correct the protocol")
     protocol = PROTOCOLS[name](threat)
     changes = {k: v for k, v in knobs.items() if v is not None}
     if changes:

@@ -35,7 +35,8 @@ FRESH = (
 PAIRED = (
     "The best at each eps beside each other model, on the images that both were given (by the vote of their draws): "
     "how many only one of the two withstands, their difference with its 95% interval (Newcombe), and p of McNemar's "
-    "exact test. It speaks of these trainings: what another seed would change is not in it."
+    "exact test. It speaks of these trainings: what another seed would change is not in it, nor that the best was "
+    "chosen on the same images."
 )
 HALF = "Networks computed in bf16, their first and last layers in float32."
 

@@ -181,8 +181,9 @@ class Trainer:
         with torch.random.fork_rng(devices=devices), Signals() as signals, self._monitor() as monitor:
             if self.resumes:
                 monitor.say(
-                    f"going on from step {self.start} of {self.steps}" if self.start else f"{self.out} holds no "
-                    "checkpoint: the training begins"
+                    f"going on from step {self.start} of {self.steps}"
+                    if self.start
+                    else f"{self.out} holds no checkpoint: the training begins"
                 )
             step, owed = self.start, False
             while step < self.steps and not (self._whole(step) and self._stopped(signals, step)):

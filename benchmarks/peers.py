@@ -50,7 +50,6 @@ TRAININGS = {
         "standard": [*_CNN, "standard", "--width", "8"],
     },
     "digits-robust": {
-        "trades-long": [*_CNN, "trades", "--width", "8", *_AS_LONG],
         "pgd-at-long": [*_PLAIN, *_AS_LONG],
         "pgd-at": _PLAIN,
     },

@@ -14,6 +14,7 @@ from idc.errors import IDCError
 from idc.peers.cnn import CNN, CNNConfig
 from idc.report.comparison import FRESH, markdown, published, table, write_comparison
 from idc.report.results import read_pairs, read_results, read_rows
+from idc.report.results_page import write_report
 
 YAML = """
 data: digits
@@ -94,6 +95,11 @@ def test_the_best_is_set_beside_the_others_image_by_image(done):
         assert pair["only_first"] <= len(best - other)
         assert pair["only_second"] == len(other - best) or pair["best"] == "CNN"
         assert f"| {pair['best']} | {pair['other']} |" in (done / "table.md").read_text()
+    write_report([done], done.parent / "page.html")
+    page = (done.parent / "page.html").read_text()
+    for pair in pairs:
+        only = f"of 6 images only {pair['best']} withstands {pair['only_first']}, only {pair['other']}"
+        assert f"pgd at eps {pair['eps']:g}: {only} {pair['only_second']}: " in page
 
 
 def test_it_goes_on_where_it_was(done, file):

@@ -204,15 +204,18 @@ def compare(
         rows = run(read_comparison(file), out_folder, say=note.print)
     if not rows:
         return
-    from idc.report.comparison import comparable, write_comparison
+    from idc.report.comparison import comparable, paired_texts, write_comparison
+    from idc.report.results import read_pairs
 
     written = write_comparison(out_folder, with_published=published)
     if published and not any(comparable(rows, row["eps"]) for row in rows):
         note.print("none of the published figures is of this data, norm and eps; the figure has none")
     if as_json:
-        print_json({"rows": rows})
+        print_json({"rows": rows, "pairs": read_pairs(out_folder)})
         return
     table(str(file), [_compared(row) for row in rows])
+    for text in paired_texts(out_folder):
+        out.print(text, markup=False)
     out.print(f"written: {', '.join(str(p) for p in written)}")
 
 

@@ -93,14 +93,28 @@ def markdown(rows: Sequence[dict[str, Any]], pairs: Sequence[dict[str, Any]] = (
     return "\n".join(lines) + "\n"
 
 
+def _points(pair: dict[str, Any]) -> str:
+    """How far the best is ahead, in points, with its interval."""
+    return "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * pair[k] for k in ("difference", "low", "high")))
+
+
+def paired_texts(folder: Path) -> list[str]:
+    """A sentence for each pair of a comparison, see ``idc.comparing.beside_the_best``."""
+    return [
+        f"{p['protocol']} at eps {p['eps_text']}: of {p['images']} images only {p['best']} withstands "
+        f"{p['only_first']}, only {p['other']} {p['only_second']}: {_points(p)} points, "
+        f"p = {p['p']:.2g} (McNemar, exact)."
+        for p in read_pairs(folder)
+    ]
+
+
 def _paired(pairs: Sequence[dict[str, Any]]) -> list[str]:
     """A table of ``idc.comparing.beside_the_best``."""
     head = ("eps", "protocol", "best", "other", "only best", "only other", "best - other, points", "p", "n")
     lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
     for pair in pairs:
-        points = "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * pair[k] for k in ("difference", "low", "high")))
         cells = (pair["eps_text"], pair["protocol"], pair["best"], pair["other"], pair["only_first"],
-                 pair["only_second"], points, f"{pair['p']:.2g}", pair["images"])  # fmt: skip
+                 pair["only_second"], _points(pair), f"{pair['p']:.2g}", pair["images"])  # fmt: skip
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return lines
 

@@ -126,6 +126,11 @@ def read_rows(folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def is_comparison(folder: Path) -> bool:
+    """Whether it is a folder of ``idc compare``."""
+    return (folder / "compare.json").exists()
+
+
 def read_pairs(folder: Path) -> list[dict[str, Any]]:
     """What ``idc compare``'s result says of models on the same images; nothing in one of before."""
     held = read_json(folder / "compare.json", "give a folder of idc compare")
@@ -141,7 +146,7 @@ def read_results(folders: Sequence[Path]) -> tuple[list[Result], list[dict[str, 
     for folder in folders:
         if not folder.is_dir():
             raise IDCError(folder, "a folder of a result", "check the path")
-        if (folder / "compare.json").exists():
+        if is_comparison(folder):
             held = [(own["folder"], row["name"]) for row in read_rows(folder) for own in row["protocols"].values()]
             results += [read_result(folder / place, given=name) for place, name in held]
         elif (folder / "sweep.json").exists():

@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 from idc.errors import IDCError
 from idc.files import make_folder, whole_file, write_text
 from idc.report import curves, figures
+from idc.report.comparison import paired_texts
 from idc.report.html import data_uri, difference, environment, share
-from idc.report.results import Result, eps_text, read_certificates, read_results
+from idc.report.results import Result, eps_text, is_comparison, read_certificates, read_results
 
 
 def readings(results: Sequence[Result]) -> list[str]:
@@ -112,7 +113,7 @@ def write_report(folders: Sequence[Path], page: Path) -> list[Path]:
     """Write ``page``, and beside it ``NAME.csv`` and each figure as ``NAME-figure.png`` and ``.svg``.
 
     Args:
-        folders: of ``idc evaluate``, ``idc sweep`` or ``idc certify``.
+        folders: of ``idc evaluate``, ``idc compare``, ``idc sweep`` or ``idc certify``.
         page: the HTML file.
 
     Returns:
@@ -124,11 +125,12 @@ def write_report(folders: Sequence[Path], page: Path) -> list[Path]:
     try:
         results, sweeps = read_results(folders)
         certificates = read_certificates(folders)
+        pairs = [text for folder in folders if is_comparison(folder) for text in paired_texts(folder)]
         drawn = _figures(results, sweeps, certificates)
         confusions = [curves.confusion(r) if r.summary["attacks"] else None for r in results]
         html = environment().get_template("results.html").render(
             rows=_rows(results),
-            readings=readings(results),
+            readings=[*readings(results), *pairs],
             certificates=certificates,
             figures=[(title, Markup(figures.svg(figure))) for title, figure in drawn.values()],
             results=[

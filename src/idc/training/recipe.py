@@ -23,7 +23,7 @@ class Recipe(Settings):
     attack_step: float = setting(0.0, "length of such a step; 0: 2.5 eps over the steps, at most 1.25 eps")
     attack_temperature: float = setting(
         0.005,
-        "of the softmax that the attack climbs (inner products, of one scale for all labels): a flat one misleads it",
+        "of the softmax that the attack climbs (inner products, of one scale for all labels): a flat one may mislead it",
     )
     replays: int = setting(
         1, "with eps: free adversarial training, so many steps in a row on a batch, each taking its attack one step on "
@@ -49,8 +49,8 @@ class Recipe(Settings):
         self.check(lambda v: v > 0, "a number above 0", "ce_temperature", "attack_steps", "attack_temperature",
                    "replays")  # fmt: skip
         self.check(lambda v: v >= 0, "0 or more", "inter_weight", "ce_weight", "eps", "attack_step", "consistency",
-                   "weight_perturbation", "sigma")  # fmt: skip
-        self.check(lambda v: 0 <= v < 1, "a number in [0, 1)", "eps_warmup")
+                   "sigma")  # fmt: skip
+        self.check(lambda v: 0 <= v < 1, "a number in [0, 1)", "eps_warmup", "weight_perturbation")
         self.check(lambda v: 0 <= v <= 1, "a number in [0, 1]", "rollout")
         if self.replays > 1 and (self.consistency or self.weight_perturbation):
             also = "consistency" if self.consistency else "weight_perturbation"

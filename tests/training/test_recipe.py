@@ -26,7 +26,8 @@ def test_none_means_uniform_timesteps():
         {"epochs": "many"}, {"epochs": -1.0}, {"flip": "maybe"}, {"seed": "1.5"}, {"optimizer": "lion"},
         {"learning": "1"},
         {"t_weights": "a,b"}, {"t_weights": "0,0"}, {"ema_decay": "1"}, {"batch_size": "0"}, {"schedule": "step"},
-        {"precision": "fp8"}, {"lr": "nan"}, {"lr": [1]}, {"final_limit": -1}, {"weight_perturbation": 2, "eps": 0.1}, {"final_limit": "some"},
+        {"precision": "fp8"}, {"lr": "nan"}, {"lr": [1]}, {"final_limit": -1}, {"final_limit": "some"},
+        {"weight_perturbation": 2, "eps": 0.1},
     ],
 )  # fmt: skip
 def test_bad_values(changes):

@@ -23,7 +23,7 @@ class Recipe(Settings):
     attack_step: float = setting(0.0, "length of such a step; 0: 2.5 eps over the steps, at most 1.25 eps")
     attack_temperature: float = setting(
         0.005,
-        "of the softmax that the attack climbs (inner products, of one scale for all labels): a flat one may mislead it",
+        "of the softmax that the attack climbs (inner products, of one scale for all labels); a flat one can mislead",
     )
     replays: int = setting(
         1, "with eps: free adversarial training, so many steps in a row on a batch, each taking its attack one step on "

@@ -53,7 +53,7 @@ def test_a_run_keeps_its_labels(network, tmp_path, idc):
     assert idc(*args, *asked, "--out", run, "--resume")[0] == 0
     for other in ((), ("--labels", "hadamard", "--label-cell", 2), ("--labels", "blocks")):
         code, _, said = idc(*args, *other, "--out", run, "--resume")
-        assert (code, "settings of the run" in said) == (2, True), said
+        assert (code, "as the run that it holds" in said) == (2, True), said
     # Its recipe alone makes the same run again; a flag beside it wins.
     own = ("train", "--recipe", run / "recipe.yaml", "--limit", 64)
     assert idc(*own, "--out", tmp_path / "again")[0] == 0
@@ -76,7 +76,7 @@ def test_a_run_keeps_its_visits(network, tmp_path, idc):
     assert idc("train", "--recipe", run / "recipe.yaml", "--limit", 64, "--out", tmp_path / "again")[0] == 0
     assert IDC.from_pretrained(tmp_path / "again").config.visits == (3,)
     code, _, said = idc(*args, "--visits", "3,0", "--out", run, "--resume")
-    assert (code, "settings of the run" in said) == (2, True), said
+    assert (code, "as the run that it holds" in said) == (2, True), said
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,11 @@ def test_a_folder_in_use_is_refused_unless_the_run_goes_on(held):
     [
         (replace(RECIPE, lr=1.0, epochs=3.0), ABOUT, "run: epochs = 3.0, lr = 1.0: expected epochs = 2.0, lr = 0.002"),
         (RECIPE, ABOUT | {"data": "photos"}, "run: data = photos: expected data = digits, as the run that it holds"),
-        (RECIPE, ABOUT | {"labels": "hadamard"}, "labels = hadamard: expected labels = None, .*--recipe .*recipe.yaml"),
+        (
+            RECIPE,
+            ABOUT | {"labels": "hadamard"},
+            "labels = hadamard: expected labels = its default, .*--recipe .*recipe.yaml",
+        ),
     ],
 )
 def test_other_settings_are_another_run(held, recipe, about, words):

@@ -12,6 +12,8 @@ from idc.files import make_folder, write_text
 from idc.training.settings import Settings
 from idc.yaml_file import read_yaml
 
+_DEFAULT = "its default"  # of what is recorded only if it is not
+
 
 def claim(out: Path, recipe: Settings, about: dict[str, Any], *, resume: bool) -> None:
     """Make ``out`` the folder of a run with these settings: its recipe.yaml.
@@ -41,8 +43,11 @@ def _changed(file: Path, text: str, defaults: dict[str, Any]) -> dict[str, tuple
     """Settings of which ``text`` has another value than the file; one that the file lacks is newer than it, and had its
     default."""
     now, then = yaml.safe_load(text), yaml.safe_load(_yaml(defaults)) | read_yaml(file, remedy="use another --out")
-    names = dict.fromkeys([*now, *then])
-    return {name: (now.get(name), then.get(name)) for name in names if now.get(name) != then.get(name)}
+    return {
+        name: (now.get(name, _DEFAULT), then.get(name, _DEFAULT))
+        for name in dict.fromkeys([*now, *then])
+        if now.get(name, _DEFAULT) != then.get(name, _DEFAULT)
+    }
 
 
 def _yaml(values: dict[str, Any]) -> str:

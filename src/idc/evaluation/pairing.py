@@ -30,9 +30,6 @@ class Paired:
     high: float
     p: float
 
-    def __str__(self) -> str:
-        return f"{100 * self.difference:+.1f} [{100 * self.low:+.1f}, {100 * self.high:+.1f}]"
-
     def to_dict(self) -> dict[str, float]:
         """The fields, JSON-ready."""
         return asdict(self)

@@ -173,33 +173,42 @@ def compare(comparison: Comparison, out: Path, *, say: Callable[[str], object] =
             own, others = ("x".join(map(str, shape)) for shape in (images.shape, (shapes - {images.shape}).pop()))
             raise IDCError(f"{entry.name}: images of {own}", f"{others}, as for the others", "compare it by itself")
     rows: list[dict[str, Any]] = []
+    stood: dict[str, dict[int, bool]] = {}
     # The largest radius comes first: a nested comparison builds on it.
     for eps, entry in product(sorted(comparison.eps, reverse=True), comparison.entries):
         done = [evaluate_one(comparison, entry, p, eps, out, say=say) for p in comparison.protocols_of(entry)]
         if any(done):  # not in a process other than the first
             rows = finished_rows(comparison, out)
-            write_rows(rows, out)
+            write_rows(rows, out, stood)
     return rows
 
 
-def write_rows(rows: list[dict[str, Any]], out: Path) -> list[dict[str, Any]]:
+def write_rows(
+    rows: list[dict[str, Any]], out: Path, stood: dict[str, dict[int, bool]] | None = None
+) -> list[dict[str, Any]]:
     """Write ``compare.json``, with how far the best is ahead of the others, and the tables.
 
+    Args:
+        rows, out, stood: see ``beside_the_best``.
+
     Returns:
-        The pairs, see ``beside_the_best``.
+        The pairs, see there.
     """
-    pairs = beside_the_best(rows, out)
+    pairs = beside_the_best(rows, out, {} if stood is None else stood)
     write_json(out / "compare.json", {"rows": rows, "pairs": pairs})
     write_tables(out)
     return pairs
 
 
-def beside_the_best(rows: Sequence[dict[str, Any]], out: Path) -> list[dict[str, Any]]:
+def beside_the_best(
+    rows: Sequence[dict[str, Any]], out: Path, stood: dict[str, dict[int, bool]]
+) -> list[dict[str, Any]]:
     """Under each protocol with attacks, at each eps: the model that withstands most, with each other one on the images
     that both were given. An image counts by the vote of its draws.
 
     Args:
         rows: of ``finished_rows``. out: the folder of their results.
+        stood: which images each result's model withstood, by its folder, as far as it has been read; more is added.
 
     Returns:
         For each pair ``eps``, ``eps_text``, ``protocol``, ``best``, ``other`` (names) and the fields of ``Paired``.
@@ -209,11 +218,14 @@ def beside_the_best(rows: Sequence[dict[str, Any]], out: Path) -> list[dict[str,
     for eps, protocol in dict.fromkeys(cells):
         here = [r for r in rows if r["eps"] == eps and protocol in r["protocols"]]
         here.sort(key=lambda r: -r["protocols"][protocol]["robust"]["majority"]["mean"])
-        stood = [withstood(read_lines(out / r["protocols"][protocol]["folder"])) for r in here]
+        places = [r["protocols"][protocol]["folder"] for r in here]
+        for place in (p for p in places if p not in stood):
+            stood[place] = withstood(read_lines(out / place))
         about = {"eps": eps, "eps_text": here[0]["eps_text"], "protocol": protocol, "best": here[0]["name"]}
-        for row, own in zip(here[1:], stood[1:], strict=True):
-            if stood[0].keys() & own.keys():
-                found.append(about | {"other": row["name"]} | paired(stood[0], own).to_dict())
+        best = stood[places[0]]
+        for row, own in zip(here[1:], (stood[place] for place in places[1:]), strict=True):
+            if best.keys() & own.keys():
+                found.append(about | {"other": row["name"]} | paired(best, own).to_dict())
     return found
 
 

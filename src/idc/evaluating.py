@@ -73,7 +73,7 @@ def evaluate(request: Request, out: Path, *, larger: Path | None = None, say: Sa
         say("note: the paper's protocol is made for IDC's stochastic answer; here it is basic attacks on probabilities")
     runner = Runner(
         classifier, problem_of(request, images), protocol, out, request.model, seed=request.seed, chunk=request.chunk,
-        keep=request.keep, rank=state.process_index, world=state.num_processes, device=device,
+        block=request.block, keep=request.keep, rank=state.process_index, world=state.num_processes, device=device,
     )  # fmt: skip
     if state.is_main_process:
         _prepare(runner, larger if protocol.nests and not request.keep else None)
@@ -148,7 +148,7 @@ def _summarise(request: Request, runner: Runner, images: datasets.ImageSet, say:
     summary = summarise_lines(lines, images.class_names)
     costs = read_costs(runner.out)
     target = runner.target()
-    one, _, _ = runner.problem.block(0, runner.device)
+    one, _, _ = runner.images(0)
     seconds = sum(costs["seconds"].values())
     dtype = torch.bfloat16 if getattr(runner.classifier, "bf16", False) is True else torch.float32
     cost = evaluation_cost(target, one[:1], costs, seconds, dtype=dtype)
@@ -204,10 +204,10 @@ def _sanity(runner: Runner, lines: Sequence[dict[str, Any]], flags: Sequence[str
     if not count:
         return list(nested_check(lines))
     say(f"sanity checks on {count} images ...")
-    images, classes, ids = runner.problem.block(0, runner.device)
+    images, classes, ids = runner.problem.part(slice(count), runner.device)
     bench = Bench(
-        runner.classifier, images[:count], classes[:count],
-        Streams(ids[:count], derive_seed(runner.seed, "sanity")), runner.protocol.threat,
+        runner.classifier, images, classes,
+        Streams(ids, derive_seed(runner.seed, "sanity")), runner.protocol.threat,
         robust={line["id"]: line["robust"][0] / line["draws"] for line in lines}, chunk=runner.chunk,
     )  # fmt: skip
     if not protocol.sanity:

@@ -16,3 +16,18 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.training = mode
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode, and parameters that take no gradient: for the gradient of an input alone, which compiled code
+    would otherwise compute together with theirs."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    with evaluation_mode(model):
+        for parameter in parameters:
+            parameter.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for parameter in parameters:
+                parameter.requires_grad_(True)

@@ -56,6 +56,7 @@ class Request:
         eps: radius; None stands for ``default_eps``.
         precision: of the networks, see ``idc.hardware.uses_bf16``.
         compile: see ``idc.evaluation.compiled``.
+        chunk, block: see ``Runner``.
         knobs: see ``build_protocol``.
     """
 
@@ -75,6 +76,7 @@ class Request:
     compile: bool = False
     checkpointing: bool = False
     chunk: int = 512
+    block: int = 128
     keep: bool = False
     skip_bad: bool = False
     data_name: str | None = None

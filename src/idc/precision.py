@@ -9,8 +9,10 @@ MULTIPLYING = (nn.Linear, nn.modules.conv._ConvNd)
 
 
 def _autocast(kind: str) -> bool:
-    """Whether autocast is on for that kind of device; some, such as "meta", know none."""
-    return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    """Whether autocast is on for that kind of device; some, such as "meta", know none. The usual ones are not asked:
+    older compilers of torch break the graph there."""
+    known = kind in ("cpu", "cuda") or torch.amp.is_autocast_available(kind)
+    return known and torch.is_autocast_enabled(kind)
 
 
 class Float32(nn.Module):

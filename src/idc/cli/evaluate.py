@@ -40,6 +40,7 @@ Surrogate = Annotated[str | None, typer.Option("--surrogate", help="the function
 Precision = Annotated[str, typer.Option("--precision", help="of the network: fp32, bf16, or auto (what pays)")]
 Compile = Annotated[bool, typer.Option("--compile", help="compile the network: a minute or more, then less time")]
 Chunk = Annotated[int, typer.Option("--batch-size", min=1, help="images times draws at once: memory, not results")]
+Block = Annotated[int, typer.Option("--block", min=1, help="images attacked together; a GPU is filled by 1024")]
 Checkpointing = Annotated[bool, typer.Option("--checkpointing", help="less memory, a third more time (IDC)")]
 Keep = Annotated[bool, typer.Option("--keep", help="keep the adversarial images, for idc rejudge")]
 DataName = Annotated[str | None, typer.Option("--data-name", help="what the record calls the data")]
@@ -70,7 +71,7 @@ def evaluate(
     steps: Steps = None, eot: Eot = None, restarts: Restarts = None, surrogate: Surrogate = None,
     one_step: OneStep = False, visits: Visits = None, eta: Eta = None, precision: Precision = "fp32",
     seed: Seed = 0, chunk: Chunk = 512, compile_: Compile = False, checkpointing: Checkpointing = False,
-    keep: Keep = False, skip_bad: SkipBad = False, data_name: DataName = None,
+    block: Block = 128, keep: Keep = False, skip_bad: SkipBad = False, data_name: DataName = None,
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Measure accuracy, clean and under attack, with intervals; an interrupted evaluation goes on.
@@ -85,7 +86,8 @@ def evaluate(
     request = _request(
         model=model, data=data, protocol=protocol, norm=norm, eps=eps, split=split, limit=limit, draws=draws,
         seed=seed, one_step=one_step, visits=visits, eta=eta, precision=precision, chunk=chunk,
-        checkpointing=checkpointing, compile=compile_, keep=keep, skip_bad=skip_bad, data_name=data_name, knobs=knobs,
+        checkpointing=checkpointing, compile=compile_, block=block, keep=keep, skip_bad=skip_bad, data_name=data_name,
+        knobs=knobs,
     )  # fmt: skip
     with resumable():
         summary = run(request, out_folder, say=note.print)

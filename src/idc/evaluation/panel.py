@@ -32,7 +32,7 @@ def write_panel(runner: Runner, out: Path) -> None:
         pictures |= {f"{kind}_{k}": v for k, v in _translations(runner.classifier, x, answers[kind], streams).items()}
     with whole_file(out / "panel.safetensors") as part:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in pictures.items()}, part)
-    true = runner.problem.block(0, runner.device)[1][: len(ids)].tolist()
+    true = runner.images(0)[1][: len(ids)].tolist()
     rows = [
         {"id": i, "class": c, "clean": a, "adversarial": b}
         for i, c, a, b in zip(

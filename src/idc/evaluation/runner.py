@@ -53,10 +53,6 @@ class Problem:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def block(self, index: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-        """Images as float in [0, 1], classes and ids of block ``index``."""
-        return self.part(slice(index * BLOCK, (index + 1) * BLOCK), device)
-
     def part(self, part: slice, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
         """Images as float in [0, 1], classes and ids of some of them."""
         images = self.images[part].to(device)
@@ -139,6 +135,7 @@ class Runner:
         name: of the classifier, as the user knows it.
         seed: of all random numbers.
         chunk: images times draws in one call of the model; memory, not results, depends on it.
+        block: images that are attacked together; a GPU is filled by more of them than a CPU.
         keep: keep every image's worst adversarial image in ``out/adversarial``.
         rank, world: this process and how many there are.
         larger: what an evaluation at a larger radius has shown, so that it need not be shown again.
@@ -151,6 +148,7 @@ class Runner:
     name: str = ""
     seed: int = 0
     chunk: int = 512
+    block: int = BLOCK
     keep: bool = False
     rank: int = 0
     world: int = 1
@@ -163,7 +161,7 @@ class Runner:
             "protocol": self.protocol.to_dict(),
             "data": self.problem.about | {"images": len(self.problem)},
             "seed": self.seed,
-            "block": BLOCK,
+            "block": self.block,
             "classifier": describe_model(self.classifier, self.name),
         }
 
@@ -183,7 +181,11 @@ class Runner:
     @property
     def blocks(self) -> int:
         """How many blocks the images fill."""
-        return (len(self.problem) + BLOCK - 1) // BLOCK
+        return (len(self.problem) + self.block - 1) // self.block
+
+    def images(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Images as float in [0, 1], classes and ids of block ``index``."""
+        return self.problem.part(slice(index * self.block, (index + 1) * self.block), self.device)
 
     def run(
         self,
@@ -199,7 +201,7 @@ class Runner:
         done = records.read_all(self.out, f"{LINES}-*.jsonl", "id")
         ids = self.problem.ids.tolist()
         for index in range(self.blocks):
-            own = ids[index * BLOCK : (index + 1) * BLOCK]
+            own = ids[index * self.block : (index + 1) * self.block]
             lost = self.keep and not self._kept(index).exists()
             missing = own if lost else [i for i in own if i not in done]
             if index % self.world == self.rank:
@@ -218,7 +220,7 @@ class Runner:
         return held if kept and done else None
 
     def _block(self, index: int, missing: set[int], describe: Callable[[str], object]) -> None:
-        images, classes, ids = self.problem.block(index, self.device)
+        images, classes, ids = self.images(index)
         target = self.target()
         block = Block(target, images, classes, Streams(ids, derive_seed(self.seed, "evaluation")), self.protocol,
                       self.classifier.num_classes, self.larger)  # fmt: skip

@@ -15,7 +15,7 @@ from idc.data import ImageSet
 from idc.errors import IDCError
 from idc.hardware import unet_format
 from idc.loss import bridge_loss, label_cross_entropy
-from idc.modes import evaluation_mode
+from idc.modes import evaluation_mode, frozen
 from idc.noise import Streams, derive_seed
 from idc.training.adversarial import Threat, WeightShift, ascend, random_start, threat_of
 from idc.training.objective import Call, check_fits
@@ -155,7 +155,7 @@ class Bridging:
 
     def _attacked(self, images: Tensor, classes: Tensor, random: torch.Generator) -> Tensor:
         threat = threat_of(self.recipe.norm, self.eps)
-        with evaluation_mode(self.network):
+        with frozen(self.network):
             start = random_start(images, threat, random)
             return self._climb(self.network, images, classes, start, threat, self.recipe.attack_steps)
 

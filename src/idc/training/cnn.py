@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from idc.data import ImageSet
-from idc.modes import evaluation_mode
+from idc.modes import frozen
 from idc.noise import Streams, derive_seed
 from idc.peers.cnn import CNN, normalised
 from idc.training.adversarial import ascend, divergence, random_start, threat_of
@@ -94,7 +94,7 @@ class Classifying:
         if recipe.method == "trades":
             return self._trades(call, images, classes, random)
         if recipe.method == "pgd-at":
-            with evaluation_mode(self.network), self.autocast:
+            with frozen(self.network), self.autocast:
                 images = self._attacked(
                     lambda logits: F.cross_entropy(logits, classes, reduction="none"), images, random,
                     steps=recipe.attack_steps, start=1.0,
@@ -106,7 +106,7 @@ class Classifying:
         return {"total": F.cross_entropy(logits, classes, label_smoothing=recipe.label_smoothing)}
 
     def _trades(self, call: Call, images: Tensor, classes: Tensor, random: torch.Generator) -> dict[str, Tensor]:
-        with evaluation_mode(self.network), self.autocast:
+        with frozen(self.network), self.autocast:
             with torch.no_grad():
                 before = self._logits(self.network, images)
             moved = self._attacked(

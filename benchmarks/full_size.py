@@ -1,0 +1,129 @@
+"""Train a model of full size on one GPU in a given number of seconds, and keep it with bf16 weights.
+
+    python benchmarks/full_size.py idc-base-cifar10-robust --seconds 220 [--data D] [--out runs/full-size]
+
+The seconds are those of the whole training, compiling and choosing the weights included, so that models are compared at
+equal cost: after a few steps, which are thrown away, the number of epochs is set that fits into what is left. OUT/NAME is
+then an ordinary run of that many epochs, and OUT/NAME/model what is evaluated:
+
+    idc evaluate OUT/NAME/model --data D --protocol adaptive --eps 8/255 --limit 1000 --precision bf16 --block 1024
+"""
+
+import argparse
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from idc.files import write_json
+
+from idc.opening import open_model
+from idc.peers.cnn import CNN, CNNConfig
+from idc.training.bridging import Bridging
+from idc.training.cnn import Classifying
+from idc.training.objective import Objective
+from idc.training.peer_recipes import CNN_RECIPES
+from idc.training.recipe import load_recipe
+from idc.training.settings import Settings, override
+from idc.training.start import build_model, fresh_weights, load_splits
+from idc.training.trainer import Trainer
+from idc.unet import resolve_spec, spec_to_dict
+
+HERE = Path(__file__).parent
+RECIPES = {
+    "idc-base-cifar10-robust": HERE.parent / "recipes" / "idc-base-cifar10-robust.yaml",
+    "paper-losses": HERE / "full-size-paper.yaml",
+}
+# Wong, Rice and Kolter's cyclic rate; the steps of the attack, and what is validated, as for the IDC.
+CNN_CHANGES: dict[str, Any] = {
+    "method": "pgd-at", "lr": 0.1, "attack_steps": 2, "attack_step": 5 / 255, "batch_size": 256, "ema_decay": 0.998,
+}  # fmt: skip
+COMPILING, MEASURED = 6, 30  # steps
+VALIDATIONS = 8
+RESERVE = 0.08  # share of the seconds for validations and files
+
+
+def prepare(name: str, data: str, say: Callable[[str], object]) -> tuple[Settings, Callable[[Settings], Objective], dict[str, Any]]:
+    """The recipe of a model, what makes its objective anew, and what its card says."""
+    train, validation = load_splits(data, say=say)
+    if name == "pgd-at":
+        recipe: Settings = override(CNN_RECIPES["fast"], CNN_CHANGES)
+
+        def cnn(recipe: Any) -> Objective:
+            with fresh_weights(recipe):
+                return Classifying(CNN(CNNConfig("preact-resnet18", train.num_classes, train.shape, 0, train.class_names)), recipe)
+
+        return recipe, cnn, {"data": data, "arch": "preact-resnet18", "width": 64, "splits": (train, validation)}
+    recipe, extra = load_recipe(str(RECIPES[name]))
+    spec = resolve_spec(extra.get("network", extra.get("preset")))
+
+    def bridge(recipe: Any) -> Objective:
+        kind: Any = extra.get("labels", "qr")
+        model = build_model(spec, train, recipe, labels=kind, cell=extra.get("label_cell", 1),
+                            visits=extra.get("visits", ()))  # fmt: skip
+        return Bridging(model, recipe)
+
+    about = {"data": data, "preset": "custom", "network": spec_to_dict(spec), "splits": (train, validation)}
+    about |= {key: extra[key] for key in ("labels", "label_cell", "visits") if key in extra}
+    return recipe, bridge, about
+
+
+def seconds_a_step(trainer: Trainer) -> float:
+    """Seconds of a step in the middle of a training, once compiled."""
+    first = trainer.steps // 2
+    with torch.random.fork_rng():
+        for index in range(COMPILING + MEASURED):
+            if index == COMPILING:
+                _wait()
+                began = time.monotonic()
+            trainer.step(first + index)
+        _wait()
+    return (time.monotonic() - began) / MEASURED
+
+
+def _wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", choices=[*RECIPES, "pgd-at"])
+    parser.add_argument("--seconds", type=float, required=True)
+    parser.add_argument("--data", default="runs/cifar10-jpeg")
+    parser.add_argument("--out", type=Path, default=Path("runs/full-size"))
+    given = parser.parse_args()
+    recipe, objective, about = prepare(given.name, given.data, print)
+    began = time.monotonic()
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cuda.matmul.allow_tf32 = True
+    train, validation = about.pop("splits")
+    out, trial = given.out / given.name, given.out / f"{given.name}-trial"
+    about |= {"image_size": train.shape[1], "channels": train.shape[0]}
+    shutil.rmtree(trial, ignore_errors=True)
+    step = seconds_a_step(Trainer(objective(recipe), recipe, train, validation, trial, about=about))
+    shutil.rmtree(trial)
+    per_epoch = step * (len(train) // recipe.batch_size)
+    spent = time.monotonic() - began
+    epochs = round((given.seconds * (1 - RESERVE) - spent) / per_epoch, 1)
+    print(f"{given.name}: {step * 1e3:.1f} ms a step, {spent:.0f} s until now: {epochs} epochs", flush=True)
+    every = max(epochs / VALIDATIONS, 0.5)
+    recipe = replace(recipe, epochs=epochs, validate_every=every, checkpoint_every=10 * epochs)
+    trainer = Trainer(objective(recipe), recipe, train, validation, out, about=about)
+    result = trainer.run()
+    whole = time.monotonic() - began
+    model: Any = open_model(str(out))
+    model.save_pretrained(out / "model", dtype="bf16")
+    write_json(out / "cost.json", {
+        "seconds": whole, "seconds_asked": given.seconds, "ms_a_step": step * 1e3, "before": spent, "epochs": epochs,
+        "batch_size": recipe.batch_size, "images_per_second": recipe.batch_size / step,
+        "device": trainer._machine(), "torch": torch.__version__,
+    })  # fmt: skip
+    print(f"{given.name}: {whole:.0f} s in all; {result.accuracy.text() if result.accuracy else ''}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

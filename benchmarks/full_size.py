@@ -39,7 +39,8 @@ RECIPES = {
 }
 # Wong, Rice and Kolter's cyclic rate; the steps of the attack, and what is validated, as for the IDC.
 CNN_CHANGES: dict[str, Any] = {
-    "method": "pgd-at", "lr": 0.1, "attack_steps": 2, "attack_step": 5 / 255, "batch_size": 256, "ema_decay": 0.998,
+    "method": "pgd-at", "lr": 0.1, "attack_steps": 2, "attack_step": 5 / 255, "batch_size": 256, "clip_norm": 5.0,
+    "ema_decay": 0.998,
 }  # fmt: skip
 COMPILING, MEASURED = 6, 30  # steps
 VALIDATIONS = 8

@@ -97,7 +97,7 @@ def accuracy(
             many = model.predict(images, draws=draws, ids=ids, seed=seed)
         counts += torch.stack([
             (one.classes == classes).sum(), (many.classes == classes).sum(),
-            many.votes.gather(1, classes[:, None]).sum(dtype=torch.float64), torch.tensor(len(chosen)),
+            many.votes.gather(1, classes[:, None]).sum(dtype=torch.float64), classes.new_tensor(len(chosen)),
         ]).to(counts)  # fmt: skip
     return from_counts(counts, draws), counts
 

@@ -3,13 +3,18 @@
     python benchmarks/full_size.py idc-base-cifar10-robust --seconds 220 [--data D] [--out runs/full-size]
 
 The seconds are those of the whole training, compiling and choosing the weights included, so that models are compared at
-equal cost: after a few steps, which are thrown away, the number of epochs is set that fits into what is left. OUT/NAME is
-then an ordinary run of that many epochs, and OUT/NAME/model what is evaluated:
+equal cost: after a few steps, which are thrown away, the number of epochs is set that fits into what is left. OUT/NAME
+is then an ordinary run of that many epochs, and OUT/NAME/model what is evaluated:
 
     idc evaluate OUT/NAME/model --data D --protocol adaptive --eps 8/255 --limit 1000 --precision bf16 --block 1024
+
+    python benchmarks/full_size.py collect [--out runs/full-size]
+
+writes what the trainings in OUT cost, and their validations, to benchmarks/results/full-size.json.
 """
 
 import argparse
+import json
 import shutil
 import time
 from collections.abc import Callable
@@ -18,8 +23,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from idc.files import write_json
+from common import RESULTS, read
 
+from idc.files import write_json
 from idc.opening import open_model
 from idc.peers.cnn import CNN, CNNConfig
 from idc.training.bridging import Bridging
@@ -47,19 +53,22 @@ VALIDATIONS = 8
 RESERVE = 0.08  # share of the seconds for validations and files
 
 
-def prepare(name: str, data: str, say: Callable[[str], object]) -> tuple[Settings, Callable[[Settings], Objective], dict[str, Any]]:
+def prepare(
+    name: str, data: str, say: Callable[[str], object]
+) -> tuple[Settings, Callable[[Settings], Objective], dict[str, Any]]:
     """The recipe of a model, what makes its objective anew, and what its card says."""
     train, validation = load_splits(data, say=say)
     if name == "pgd-at":
         recipe: Settings = override(CNN_RECIPES["fast"], CNN_CHANGES)
 
         def cnn(recipe: Any) -> Objective:
+            config = CNNConfig("preact-resnet18", train.num_classes, train.shape, 0, train.class_names)
             with fresh_weights(recipe):
-                return Classifying(CNN(CNNConfig("preact-resnet18", train.num_classes, train.shape, 0, train.class_names)), recipe)
+                return Classifying(CNN(config), recipe)
 
         return recipe, cnn, {"data": data, "arch": "preact-resnet18", "width": 64, "splits": (train, validation)}
     recipe, extra = load_recipe(str(RECIPES[name]))
-    spec = resolve_spec(extra.get("network", extra.get("preset")))
+    spec = resolve_spec(extra["network"] if "network" in extra else extra["preset"])
 
     def bridge(recipe: Any) -> Objective:
         kind: Any = extra.get("labels", "qr")
@@ -67,7 +76,8 @@ def prepare(name: str, data: str, say: Callable[[str], object]) -> tuple[Setting
                             visits=extra.get("visits", ()))  # fmt: skip
         return Bridging(model, recipe)
 
-    about = {"data": data, "preset": "custom", "network": spec_to_dict(spec), "splits": (train, validation)}
+    about = {"data": data, "preset": extra.get("preset", "custom"), "network": spec_to_dict(spec)}
+    about["splits"] = train, validation
     about |= {key: extra[key] for key in ("labels", "label_cell", "visits") if key in extra}
     return recipe, bridge, about
 
@@ -90,13 +100,30 @@ def _wait() -> None:
         torch.cuda.synchronize()
 
 
+def collect(out: Path) -> None:
+    """What the trainings below ``out`` cost, and every validation on their way."""
+    rows = []
+    for file in sorted(out.glob("*/cost.json")):
+        run, summary = file.parent, read(file.with_name("summary.json"))
+        lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+        validations = [line for line in lines if any(key.startswith("validation") for key in line)]
+        rows.append({"name": run.name} | read(file) | {
+            "seconds_of_training": summary["seconds"], "images_seen": summary["images_seen"],
+            "chosen": summary["validation"], "validations": validations,
+        })  # fmt: skip
+    write_json(RESULTS / "full-size.json", {"command": "python benchmarks/full_size.py collect", "rows": rows})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", choices=[*RECIPES, "pgd-at"])
-    parser.add_argument("--seconds", type=float, required=True)
+    parser.add_argument("name", choices=[*RECIPES, "pgd-at", "collect"])
+    parser.add_argument("--seconds", type=float, default=200.0)
     parser.add_argument("--data", default="runs/cifar10-jpeg")
     parser.add_argument("--out", type=Path, default=Path("runs/full-size"))
     given = parser.parse_args()
+    if given.name == "collect":
+        collect(given.out)
+        return
     recipe, objective, about = prepare(given.name, given.data, print)
     began = time.monotonic()
     torch.backends.cudnn.benchmark = True

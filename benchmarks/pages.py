@@ -39,7 +39,19 @@ from pathlib import Path
 
 from ablation_pages import ablation
 from common import CIFAR, MODELS, RESULTS, ROUNDED, article, read, row, share, write
-from robust_pages import SHIPPED, compared, costs, field, parity, peers, pitfalls, published_table, robust, robustness
+from robust_pages import (
+    SHIPPED,
+    compared,
+    costs,
+    field,
+    full_size,
+    parity,
+    peers,
+    pitfalls,
+    published_table,
+    robust,
+    robustness,
+)
 from speed_pages import bf16, loss_memory, plan, precision, profiled, scaling, speed
 
 from idc.report.results import eps_text
@@ -269,9 +281,8 @@ def serving() -> list[str]:
 
 BLOCKS: dict[str, Callable[[], list[str]]] = {
     f.__name__: f for f in (measured, answers, timesteps, learning, short, serving, robust, robustness, pitfalls,
-                            parity, costs, compared, peers, published_table, field, robust_learning, overfitting, speed,
-                            bf16,
-                            precision, profiled, scaling, plan, ablation)
+                            parity, costs, compared, full_size, peers, published_table, field, robust_learning,
+                            overfitting, speed, bf16, precision, profiled, scaling, plan, ablation)
 }  # fmt: skip
 PLACE = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- /results -->)", re.DOTALL)
 

@@ -1,6 +1,7 @@
 """Train every system of a comparison, then compare them; on the digits it is what `make peers` runs.
 
-    python benchmarks/peers.py [digits|digits-robust|cifar|robust] [--stage train|compare|table] [--only MODEL PROTOCOL]
+    python benchmarks/peers.py [digits|digits-robust|cifar|robust|full-size]
+                              [--stage train|compare|table] [--only MODEL PROTOCOL]
 
 Trainings run side by side, one thread each, into runs/peers; so do evaluations, a process for each model and protocol.
 All of it is resumable. The records of the comparison, a line an image, are in benchmarks/results/peers-NAME, and what
@@ -55,6 +56,8 @@ TRAININGS = {
     },
     # About the FLOPs of nano's chain of three passes, and more than its training time (2,107 s on two cores).
     "cifar": {"slim": [*_CNN, *_SLIM, "--width", "32", "--epochs", "11.5", "--ema-decay", "0.98"]},
+    # Both are trained by benchmarks/full_size.py, on a GPU.
+    "full-size": {},
     # About the FLOPs of idc-nano-cifar10-robust (7% more) and its seconds of training, beside it: 35 epochs, not 24.
     "robust": {"thin": [*_CNN, *_SLIM, "--width", "16", "--epochs", "35", "--validate-every", "4"]},
 }

@@ -1,13 +1,22 @@
 """The tables of evaluations in README.md, docs/robustness.md and docs/peers.md; see pages.py."""
 
+from typing import cast
+
 import torch
 from common import CIFAR, RESULTS, ROUNDED, read, row, share
 
 from idc import IDC
 from idc.evaluation.cost import answer_cost
+from idc.evaluation.verdict import wilson
+from idc.opening import open_model
 from idc.report.comparison import HALF, markdown, published
+from idc.types import Classifier
 
 SHIPPED = "idc-nano-cifar10-robust"
+FULL_SIZE = {  # runs of full_size.py: name, where the weights lie
+    "idc-base-cifar10-robust": ("IDC, `base-encoder`", "models/idc-base-cifar10-robust"),
+    "pgd-at": ("PreActResNet-18, PGD-AT", "models/cifar10-preact-pgd-at"),
+}
 NAMES = {"digits": ("`digits`", "digits test"), "nano": ("`nano`", f"{CIFAR} test")}
 
 
@@ -229,6 +238,43 @@ def _compared(found: dict, about: str) -> list[str]:
         "",
         f"{about}, L-inf, {draws} draw{'s' * (draws != '1')}, one seed and one training each; `{hardware['command']}` "
         f"on {hardware['cores']} cores of {hardware['cpu']}, seconds on a machine that ran several of them.",
+    ]
+
+
+def full_size() -> list[str]:
+    """docs/training.md: the trainings on a GPU, as their validations found them."""
+    file = RESULTS / "full-size.json"
+    if not file.exists():
+        return ["Not measured yet."]
+    head = (
+        "model",
+        "GFLOPs an answer",
+        "epochs",
+        "images a second",
+        "seconds",
+        "validation: clean",
+        "under PGD-10",
+        "n",
+    )
+    lines = [row(*head), row(*["---"] * len(head))]
+    rows = [r for r in read(file)["rows"] if r["name"] in FULL_SIZE]
+    for r in rows:
+        name, folder = FULL_SIZE[r["name"]]
+        gflops = answer_cost(cast(Classifier, open_model(folder)), torch.device("cpu"))["flops"] / 1e9
+        own = r["chosen"]
+        clean, robust = (own[k] if k in own else own[other]
+                         for k, other in (("clean", "one_step"), ("robust", "attacked_one_step")))  # fmt: skip
+        shares = (share(wilson(value, own["images"]).to_dict()) for value in (clean, robust))
+        cells = (f"{gflops:.3g}", f"{r['epochs']:g}", f"{r['images_per_second']:,.0f}", f"{r['seconds']:.0f}")
+        lines.append(row(name, *cells, *shares, f"{own['images']:,}"))
+    devices = ", ".join(dict.fromkeys(r["device"].removeprefix("1 x ") for r in rows))
+    versions = ", ".join(dict.fromkeys(r["torch"] for r in rows))
+    return [
+        *lines,
+        "",
+        f"Validation images of {CIFAR}, L-inf 8/255, the weights of the best validation; one {devices}, bf16, "
+        f"compiled, batches of {rows[0]['batch_size']}, torch {versions}; seconds of all, compiling "
+        "and validations included. One training, one seed.",
     ]
 
 

@@ -1,11 +1,12 @@
-"""Put a trained model into the package, with a card filled from files.
+"""Put a trained model into the package or another folder, with a card filled from files.
 
     python benchmarks/zoo.py add RUN NAME [--figures FILE ...] [--data-name TEXT] [--visits 3] [--into src/idc/zoo]
 
 RUN is the folder of a finished training (best/, summary.json, recipe.yaml). Figures are benchmarks/results/*.json of
 benchmarks/robustness.py or summary.json files of `idc evaluate`; those under RUN/evaluation, which `make reproduce`
 writes, are taken by themselves. A figure is refused unless it was measured with the run's weights, as they are or as
-they are rounded here. The folder is written anew each time, so give all figures each time.
+they are rounded here. The folder is written anew each time, so give all figures each time. Weights are of
+3 MB at most, but for a model that is to lie elsewhere, --into models --shard 15000000.
 """
 
 import argparse
@@ -25,7 +26,7 @@ from idc.files import whole_folder, write_text
 from idc.records import read_json
 from idc.report.comparison import NORMS
 from idc.report.results import eps_text
-from idc.saved import CARD, WEIGHTS
+from idc.saved import CARD, WEIGHTS, split
 from idc.yaml_file import read_yaml
 from idc.zoo import HOME
 
@@ -173,7 +174,7 @@ def precisions(model: IDC) -> dict[str, str]:
     with TemporaryDirectory() as folder:
         model.save_pretrained(folder, dtype="bf16")
         rounded = IDC.from_pretrained(folder)
-    return {model_fingerprint(rounded): "bf16", model_fingerprint(model): "float32"}
+    return {model_fingerprint(model): "float32", model_fingerprint(rounded): "bf16"}
 
 
 def add(
@@ -184,12 +185,15 @@ def add(
     data_name: str | None = None,
     visits: tuple[int, ...] | None = None,
     into: Path = HOME,
+    shard: int = 0,
 ) -> Path:
     """Write the package's folder of a model.
 
     Args:
         visits: the timesteps of the answer that the package's model gives by default, if not those of the run's. The
             weights do not depend on them.
+        into: the folder of the model's folder.
+        shard: bytes of a file, for a model of any size that is no part of the package; the card then says its path.
 
     Returns:
         The folder.
@@ -220,10 +224,12 @@ def add(
     }
     with whole_folder(into / name) as part:
         model.save_pretrained(part, dtype="bf16")
-        if (size := (part / WEIGHTS).stat().st_size) > LARGEST:
+        if shard:
+            split(part, shard)
+        elif (size := (part / WEIGHTS).stat().st_size) > LARGEST:
             raise IDCError(f"{size:,} bytes of weights", f"{LARGEST:,} at most", "train a smaller network")
         text = (part / CARD).read_text(encoding="utf-8")
-        write_text(part / CARD, text.replace("THIS FOLDER OR HUB ID", name))
+        write_text(part / CARD, text.replace("THIS FOLDER OR HUB ID", f"{into}/{name}" if shard else name))
     return into / name
 
 
@@ -237,10 +243,12 @@ def main() -> None:
     adding.add_argument("--data-name", help="what the card calls the data; default: as the figures do")
     adding.add_argument("--visits", help="timesteps of its default answer, such as 3; default: as the run")
     adding.add_argument("--into", type=Path, default=HOME)
+    adding.add_argument("--shard", type=int, default=0, metavar="BYTES", help="of a file of weights, at most")
     given = parser.parse_args()
     try:
         visits = parse_visits(given.visits)
-        folder = add(given.run, given.name, given.figures, data_name=given.data_name, visits=visits, into=given.into)
+        folder = add(given.run, given.name, given.figures, data_name=given.data_name, visits=visits, into=given.into,
+                     shard=given.shard)  # fmt: skip
     except IDCError as error:
         print(f"zoo: {error}", file=sys.stderr)
         sys.exit(2)

@@ -201,6 +201,65 @@ DAMAGE = {
 }
 
 
+def sharded(folder, largest=30_000):
+    from idc.saved import split
+
+    split(folder, largest)
+    return sorted(folder.glob("model-*.safetensors"))
+
+
+def test_shards_hold_what_one_file_held(saved, model, images):
+    from huggingface_hub import load_torch_model
+
+    before = model(images, visits=(3,))
+    shards = sharded(saved)
+    assert len(shards) > 2
+    assert not (saved / WEIGHTS).exists()
+    largest = max(v.numel() * 4 for v in model.state_dict().values())
+    assert all(s.stat().st_size <= max(30_000, largest + 1_000) for s in shards)
+    assert torch.equal(IDC.from_pretrained(saved)(images, visits=(3,)), before)
+    fresh = IDC(model.config)
+    load_torch_model(fresh, saved)  # the hub's own loader reads the index
+    assert torch.equal(fresh.eval()(images, visits=(3,)), before)
+
+
+def test_what_is_small_is_not_cut(saved):
+    whole = (saved / WEIGHTS).read_bytes()
+    assert sharded(saved, largest=10**9) == []
+    assert (saved / WEIGHTS).read_bytes() == whole
+
+
+def test_a_model_saved_over_shards_is_one_file_again(saved, model):
+    sharded(saved)
+    model.save_pretrained(saved)
+    assert sorted(p.name for p in saved.iterdir()) == [CARD, CONFIG, WEIGHTS]
+    IDC.from_pretrained(saved)
+
+
+def rename_shard(values):
+    shards = values["weights_sha256"]
+    shards["../" + next(iter(shards))] = shards.pop(next(iter(shards)))
+
+
+def drop_shard(values):
+    values["weights_sha256"].popitem()
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (lambda f: flip_byte(sharded(f)[1], -3), "SHA-256"),
+        (lambda f: sharded(f)[0].unlink(), "readable weights"),
+        (lambda f: sharded(f) and edit_config(f, rename_shard, rehash=True), "names of shards"),
+        (lambda f: sharded(f) and edit_config(f, drop_shard, rehash=True), "weights that fit"),
+    ],
+)
+def test_damaged_shards_are_an_error(saved, harm, message):
+    harm(saved)
+    with pytest.raises(IDCError, match=message):
+        IDC.from_pretrained(saved)
+
+
 @pytest.mark.parametrize("name", DAMAGE)
 def test_damage_is_an_error(saved, name):
     harm, message = DAMAGE[name]

@@ -38,8 +38,8 @@ _ALL: dict[str, _Kind] = {
     "seed": (_at_least(0), "a whole number"), "skip_bad": _BOOL, "precision": _TEXT, "compile": _BOOL,
 }  # fmt: skip
 _EACH: dict[str, _Kind] = {
-    "model": _TEXT, "training": _TEXT, "limit": _COUNT, "draws": _COUNT, "chunk": _COUNT, "block": _COUNT, "one_step": _BOOL,
-    "visits": _VISITS, "eta": _SHARE, "precision": _TEXT, "compile": _BOOL, "checkpointing": _BOOL,
+    "model": _TEXT, "training": _TEXT, "limit": _COUNT, "draws": _COUNT, "chunk": _COUNT, "block": _COUNT,
+    "one_step": _BOOL, "visits": _VISITS, "eta": _SHARE, "precision": _TEXT, "compile": _BOOL, "checkpointing": _BOOL,
 }  # fmt: skip
 _EXAMPLES = {"data": "digits", "eps": "[0.1, 0.2]", "protocols": "[adaptive]"}  # of what must be there
 # What of a request its result depends on.

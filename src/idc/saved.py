@@ -1,4 +1,4 @@
-"""A model's folder: ``config.json`` + ``model.safetensors`` + a card, checked on the way back in.
+"""A model's folder: ``config.json`` + ``model.safetensors`` (or shards of it) + a card, checked on the way back in.
 
 The config holds hashes of the weights and of itself. A truncated, edited or mismatching file is an error, never a wrong
 model. What the config says beyond that is the business of the model's own room.
@@ -7,6 +7,7 @@ model. What the config says beyond that is the business of the model's own room.
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +21,8 @@ from idc.errors import IDCError
 from idc.files import make_folder, sha256, whole_file, write_json, write_text
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+INDEX = f"{WEIGHTS}.index.json"  # of shards, as the hub has it
+_SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
 FORMAT = 1
 _TRAIN = "check the path, or train one: idc train, idc train-peer"
 STORED = ("fp32", "bf16")  # the precisions of a weights file
@@ -47,11 +50,48 @@ def write(folder: Path, state: Mapping[str, Tensor], values: dict[str, Any], car
     """
     make_folder(folder)
     (folder / CONFIG).unlink(missing_ok=True)  # until the new one is there, the folder is no model
-    with whole_file(folder / WEIGHTS) as part:
-        save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, part, metadata={"format": "pt"})
+    _write_tensors(folder / WEIGHTS, state)
+    for old in (INDEX, *_shards(folder)):
+        (folder / old).unlink(missing_ok=True)
     values = {"format": FORMAT} | values | {"weights_sha256": sha256(folder / WEIGHTS)}
     write_text(folder / CARD, card)
     write_json(folder / CONFIG, values | {"config_sha256": digest(values)})
+
+
+def _write_tensors(file: Path, state: Mapping[str, Tensor]) -> None:
+    with whole_file(file) as part:
+        save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, part, metadata={"format": "pt"})
+
+
+def _shards(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.glob("model-*.safetensors") if _SHARD.fullmatch(p.name))
+
+
+def split(folder: Path, largest: int) -> None:
+    """Cut the weights of a saved model into files of at most so many bytes, where a host takes no larger ones.
+
+    A single tensor above that size stays whole. What fits already is left as it is.
+
+    Args:
+        folder: as ``write`` left it.
+        largest: bytes of a file.
+    """
+    from huggingface_hub import split_torch_state_dict_into_shards
+
+    weights = folder / WEIGHTS
+    if weights.stat().st_size <= largest:
+        return
+    state = load_file(weights)
+    room = max(1, largest - 200 * len(state) - 1_000)  # besides the header, which names every tensor
+    plan = split_torch_state_dict_into_shards(state, max_shard_size=room)
+    for name, tensors in plan.filename_to_tensors.items():
+        _write_tensors(folder / name, {tensor: state[tensor] for tensor in tensors})
+    write_json(folder / INDEX, {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename})
+    values: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    values.pop("config_sha256")
+    values["weights_sha256"] = {name: sha256(folder / name) for name in plan.filename_to_tensors}
+    write_json(folder / CONFIG, values | {"config_sha256": digest(values)})
+    weights.unlink()
 
 
 def locate(source: str, *, revision: str | None = None) -> Path:
@@ -81,7 +121,7 @@ def locate(source: str, *, revision: str | None = None) -> Path:
 
     try:
         offline = not hub.reachable()
-        patterns = [CONFIG, WEIGHTS]
+        patterns = [CONFIG, WEIGHTS, "model-*.safetensors"]
         return Path(snapshot_download(source, revision=revision, allow_patterns=patterns, local_files_only=offline))
     except LocalEntryNotFoundError as error:
         raise hub.unreachable(source, "model") from error
@@ -140,17 +180,24 @@ def load_weights(module: nn.Module, folder: Path, values: dict[str, Any]) -> Non
     Raises:
         IDCError: if they are missing, are others, or do not fit.
     """
-    weights = folder / WEIGHTS
+    promised = values["weights_sha256"]
+    files: dict[str, str] = promised if isinstance(promised, dict) else {WEIGHTS: promised}
+    for name, expected in files.items():
+        weights = folder / name
+        if name != WEIGHTS and not _SHARD.fullmatch(name):  # no path that leads out of the folder
+            raise IDCError(folder / CONFIG, "names of shards such as model-00001-of-00002.safetensors", _REMEDY)
+        try:
+            actual = sha256(weights)
+        except OSError as error:
+            raise IDCError(weights, "a readable weights file", _REMEDY) from error
+        if actual != expected:
+            raise IDCError(
+                weights,
+                f"the weights named in {CONFIG} (their SHA-256 differs: truncated, edited or mixed up)",
+                _REMEDY,
+            )
     try:
-        actual = sha256(weights)
-    except OSError as error:
-        raise IDCError(weights, "a readable weights file", _REMEDY) from error
-    if actual != values["weights_sha256"]:
-        raise IDCError(
-            weights, f"the weights named in {CONFIG} (their SHA-256 differs: truncated, edited or mixed up)", _REMEDY
-        )
-    try:
-        module.load_state_dict(load_file(weights))
+        module.load_state_dict({k: v for name in files for k, v in load_file(folder / name).items()})
     except (SafetensorError, RuntimeError, ValueError) as error:
         raise misfit(folder, error) from error
 

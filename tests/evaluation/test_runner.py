@@ -34,17 +34,20 @@ def protocol(eps: float = 0.05, **settings) -> Protocol:
     return Protocol("toy", threat, attacks, **{"draws": 6} | settings)
 
 
-@pytest.fixture(autouse=True)
-def _small_blocks(monkeypatch):
-    monkeypatch.setattr(module, "BLOCK", 5)
-
-
 def run(out, model=None, which=None, **settings):
     model = model or Noisy()
-    own = Runner(model, which or problem(model), settings.pop("protocol", protocol()), out, **settings)
+    own = Runner(model, which or problem(model), settings.pop("protocol", protocol()), out, **{"block": 5} | settings)
     own.prepare()
     own.run()
     return own
+
+
+def test_own_attacks_do_not_depend_on_how_many_images_are_attacked_together(tmp_path):
+    run(tmp_path / "five")
+    run(tmp_path / "all", block=1024)
+    assert read_lines(tmp_path / "five") == read_lines(tmp_path / "all")
+    with pytest.raises(IDCError, match="same block"):
+        run(tmp_path / "five", block=6)
 
 
 def test_robust_accuracy_of_a_linear_model_is_the_closed_form(tmp_path):
@@ -252,7 +255,7 @@ def test_killed_for_real(tmp_path):
     code = (
         "import sys, torch; sys.path.insert(0, {tests!r});"
         "from evaluation import test_runner as t; from pathlib import Path;"
-        "t.module.BLOCK = 5; t.run(Path({out!r}))"
+        "t.run(Path({out!r}))"
     )
 
     def start(out):

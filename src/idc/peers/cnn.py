@@ -167,7 +167,7 @@ class CNN(nn.Module):
         logits: Tensor = self.network(normalised(images))
         return logits.float()
 
-    def save_pretrained(self, folder: Path, *, dtype: str = "fp32") -> None:
+    def save_pretrained(self, folder: str | Path, *, dtype: str = "fp32") -> None:
         """Write config, weights and card into ``folder``.
 
         Args:
@@ -185,7 +185,7 @@ class CNN(nn.Module):
         parameters = sum(p.numel() for p in self.parameters())
         card = [f"# {self.config.arch}, {self.num_classes} classes", "", f"- Parameters: {parameters:,}"]
         text = "\n".join([*card, *saved.card_lines(self.card)])
-        saved.write(folder, state, {"cnn": asdict(self.config), "card": self.card}, text)
+        saved.write(Path(folder), state, {"cnn": asdict(self.config), "card": self.card}, text)
 
     @classmethod
     def from_pretrained(cls, source: str | Path) -> "CNN":

@@ -28,6 +28,7 @@ from common import RESULTS, read
 from idc.files import write_json
 from idc.opening import open_model
 from idc.peers.cnn import CNN, CNNConfig
+from idc.saved import split
 from idc.training.bridging import Bridging
 from idc.training.cnn import Classifying
 from idc.training.objective import Objective
@@ -50,6 +51,7 @@ CNN_CHANGES: dict[str, Any] = {
 }  # fmt: skip
 COMPILING, MEASURED = 6, 30  # steps
 VALIDATIONS = 8
+SHARD = 15_000_000  # bytes of a file
 RESERVE = 0.08  # share of the seconds for validations and files
 
 
@@ -124,6 +126,8 @@ def main() -> None:
     if given.name == "collect":
         collect(given.out)
         return
+    if (given.out / given.name / "recipe.yaml").exists():
+        raise SystemExit(f"{given.out / given.name} holds a run: choose another --out")
     recipe, objective, about = prepare(given.name, given.data, print)
     began = time.monotonic()
     torch.backends.cudnn.benchmark = True
@@ -137,6 +141,8 @@ def main() -> None:
     per_epoch = step * (len(train) // recipe.batch_size)
     spent = time.monotonic() - began
     epochs = round((given.seconds * (1 - RESERVE) - spent) / per_epoch, 1)
+    if epochs <= 0:
+        raise SystemExit(f"{spent:.0f} s went by before the training: give more --seconds")
     print(f"{given.name}: {step * 1e3:.1f} ms a step, {spent:.0f} s until now: {epochs} epochs", flush=True)
     every = max(epochs / VALIDATIONS, 0.5)
     recipe = replace(recipe, epochs=epochs, validate_every=every, checkpoint_every=10 * epochs)
@@ -145,6 +151,7 @@ def main() -> None:
     whole = time.monotonic() - began
     model: Any = open_model(str(out))
     model.save_pretrained(out / "model", dtype="bf16")
+    split(out / "model", SHARD)
     write_json(out / "cost.json", {
         "seconds": whole, "seconds_asked": given.seconds, "ms_a_step": step * 1e3, "before": spent, "epochs": epochs,
         "batch_size": recipe.batch_size, "images_per_second": recipe.batch_size / step,

@@ -244,7 +244,8 @@ def _compared(found: dict, about: str) -> list[str]:
 def full_size() -> list[str]:
     """docs/training.md: the trainings on a GPU, as their validations found them."""
     file = RESULTS / "full-size.json"
-    if not file.exists():
+    rows = [r for r in read(file)["rows"] if r["name"] in FULL_SIZE] if file.exists() else []
+    if not rows:
         return ["Not measured yet."]
     head = (
         "model",
@@ -257,7 +258,6 @@ def full_size() -> list[str]:
         "n",
     )
     lines = [row(*head), row(*["---"] * len(head))]
-    rows = [r for r in read(file)["rows"] if r["name"] in FULL_SIZE]
     for r in rows:
         name, folder = FULL_SIZE[r["name"]]
         gflops = answer_cost(cast(Classifier, open_model(folder)), torch.device("cpu"))["flops"] / 1e9
@@ -265,16 +265,22 @@ def full_size() -> list[str]:
         clean, robust = (own[k] if k in own else own[other]
                          for k, other in (("clean", "one_step"), ("robust", "attacked_one_step")))  # fmt: skip
         shares = (share(wilson(value, own["images"]).to_dict()) for value in (clean, robust))
-        cells = (f"{gflops:.3g}", f"{r['epochs']:g}", f"{r['images_per_second']:,.0f}", f"{r['seconds']:.0f}")
+        cells = (
+            f"{gflops:.3g}",
+            f"{r['epochs']:g}",
+            f"{r['images_seen'] / r['seconds_of_training']:,.0f}",
+            f"{r['seconds']:.0f}",
+        )
         lines.append(row(name, *cells, *shares, f"{own['images']:,}"))
     devices = ", ".join(dict.fromkeys(r["device"].removeprefix("1 x ") for r in rows))
     versions = ", ".join(dict.fromkeys(r["torch"] for r in rows))
     return [
         *lines,
         "",
-        f"Validation images of {CIFAR}, L-inf 8/255, the weights of the best validation; one {devices}, bf16, "
-        f"compiled, batches of {rows[0]['batch_size']}, torch {versions}; seconds of all, compiling "
-        "and validations included. One training, one seed.",
+        f"Validation images of {CIFAR}, L-inf 8/255, the weights of the best validation (the IDC's "
+        f"among these images); one {devices}, bf16, compiled, batches of {rows[0]['batch_size']}, torch {versions}; "
+        "seconds of all, compiling, the steps that set the number of epochs, and validations included; images a second of the "
+        "training alone. One training, one seed.",
     ]
 
 

@@ -203,6 +203,8 @@ def add(
     """
     if not re.fullmatch(r"idc(-[a-z0-9]+)+", name):
         raise IDCError(f"name {name!r}", "a name such as idc-nano-cifar10", "correct it")
+    if shard < 0 or (shard and into == HOME):
+        raise IDCError(f"--shard {shard}", "a number of bytes, for a folder outside the package", "give --into models")
     summary = read_json(run / "summary.json", "give the folder of a finished run of idc train")
     recipe = read_yaml(run / "recipe.yaml", remedy="give the folder of a finished run")
     model = IDC.from_pretrained(run / "best")
@@ -229,7 +231,7 @@ def add(
         elif (size := (part / WEIGHTS).stat().st_size) > LARGEST:
             raise IDCError(f"{size:,} bytes of weights", f"{LARGEST:,} at most", "train a smaller network")
         text = (part / CARD).read_text(encoding="utf-8")
-        write_text(part / CARD, text.replace("THIS FOLDER OR HUB ID", f"{into}/{name}" if shard else name))
+        write_text(part / CARD, text.replace("THIS FOLDER OR HUB ID", f"{into.name}/{name}" if shard else name))
     return into / name
 
 

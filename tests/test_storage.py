@@ -223,6 +223,21 @@ def test_shards_hold_what_one_file_held(saved, model, images):
     assert torch.equal(fresh.eval()(images, visits=(3,)), before)
 
 
+def test_one_tensor_above_the_limit_stays_whole(tmp_path):
+    from idc.saved import split, write
+
+    write(tmp_path, {"weight": torch.ones(1000)}, {}, "card")
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    split(tmp_path, 1000)
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+def test_cut_twice_is_cut_once(saved):
+    shards = sharded(saved)
+    assert sharded(saved) == shards
+    IDC.from_pretrained(saved)
+
+
 def test_what_is_small_is_not_cut(saved):
     whole = (saved / WEIGHTS).read_bytes()
     assert sharded(saved, largest=10**9) == []
@@ -249,6 +264,7 @@ def drop_shard(values):
     ("harm", "message"),
     [
         (lambda f: flip_byte(sharded(f)[1], -3), "SHA-256"),
+        (lambda f: edit_config(f, lambda v: v.pop("weights_sha256"), rehash=True), "SHA-256"),
         (lambda f: sharded(f)[0].unlink(), "readable weights"),
         (lambda f: sharded(f) and edit_config(f, rename_shard, rehash=True), "names of shards"),
         (lambda f: sharded(f) and edit_config(f, drop_shard, rehash=True), "weights that fit"),

@@ -184,7 +184,9 @@ def test_a_large_model_lies_elsewhere_in_shards(run, tmp_path, monkeypatch):
     monkeypatch.setattr(script, "LARGEST", 1000)
     folder = script.add(run, "idc-tiny", [], into=tmp_path / "models", shard=20_000)
     assert len(list(folder.glob("model-*.safetensors"))) > 1
-    assert f'IDC.from_pretrained("{folder}")' in (folder / CARD).read_text()
+    assert 'IDC.from_pretrained("models/idc-tiny")' in (folder / CARD).read_text()
+    with pytest.raises(IDCError, match="outside the package"):
+        script.add(run, "idc-tiny", [], shard=20_000)
     saved, again = IDC.from_pretrained(run / "best"), IDC.from_pretrained(folder)
     for before, after in zip(saved.parameters(), again.parameters(), strict=True):
         assert torch.equal(before.bfloat16(), after.bfloat16())

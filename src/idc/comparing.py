@@ -14,6 +14,7 @@ from idc.errors import IDCError
 from idc.evaluating import build, evaluate, processes
 from idc.evaluation.compiled import check_compiler, check_networks
 from idc.evaluation.pairing import paired, withstood
+from idc.evaluation.runner import BLOCK
 from idc.evaluation.summary import read_lines
 from idc.files import make_folder, write_json
 from idc.opening import Request, open_both, parse_eps
@@ -44,7 +45,9 @@ _EACH: dict[str, _Kind] = {
 _EXAMPLES = {"data": "digits", "eps": "[0.1, 0.2]", "protocols": "[adaptive]"}  # of what must be there
 # What of a request its result depends on.
 _DECIDING = ("model", "data", "protocol", "split", "norm", "eps", "limit", "draws", "seed", "one_step", "visits", "eta",
-             "precision")  # fmt: skip
+             "precision", "block")  # fmt: skip
+
+_BEFORE = {"block": BLOCK}  # of a request from when there was no choice
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,7 +243,7 @@ def finished_rows(comparison: Comparison, out: Path) -> list[dict[str, Any]]:
             if (file := out / place / "summary.json").exists():
                 held = read_json(file.with_name("request.json"), "evaluate again")
                 asked = json.loads(json.dumps(asdict(replace(entry.request, protocol=protocol, eps=eps))))
-                if all(held.get(name) == asked[name] for name in _DECIDING):
+                if all(held.get(name, _BEFORE.get(name)) == asked[name] for name in _DECIDING):
                     found[protocol] = (str(place), read_json(file, "remove it, to have it made again"))
         if found:
             rows.append(_row(entry, eps, found))

@@ -16,6 +16,7 @@ from idc import saved
 from idc.classifier import IDC
 from idc.errors import IDCError
 from idc.evaluation.compiled import compile_networks
+from idc.evaluation.runner import BLOCK
 from idc.evaluation.wrapped import as_classifier
 from idc.fraction import fraction
 from idc.hardware import uses_bf16
@@ -76,7 +77,7 @@ class Request:
     compile: bool = False
     checkpointing: bool = False
     chunk: int = 512
-    block: int = 128
+    block: int = BLOCK
     keep: bool = False
     skip_bad: bool = False
     data_name: str | None = None

@@ -22,7 +22,7 @@ from idc.files import make_folder, sha256, whole_file, write_json, write_text
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 INDEX = f"{WEIGHTS}.index.json"  # of shards, as the hub has it
-_SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
+_SHARD = re.compile(r"model-[0-9]{5}-of-[0-9]{5}\.safetensors")
 FORMAT = 1
 _TRAIN = "check the path, or train one: idc train, idc train-peer"
 STORED = ("fp32", "bf16")  # the precisions of a weights file
@@ -70,7 +70,7 @@ def _shards(folder: Path) -> list[str]:
 def split(folder: Path, largest: int) -> None:
     """Cut the weights of a saved model into files of at most so many bytes, where a host takes no larger ones.
 
-    A single tensor above that size stays whole. What fits already is left as it is.
+    A single tensor above that size stays whole. What fits already, or is cut already, is left as it is.
 
     Args:
         folder: as ``write`` left it.
@@ -79,11 +79,13 @@ def split(folder: Path, largest: int) -> None:
     from huggingface_hub import split_torch_state_dict_into_shards
 
     weights = folder / WEIGHTS
-    if weights.stat().st_size <= largest:
+    if not weights.exists() or weights.stat().st_size <= largest:
         return
     state = load_file(weights)
     room = max(1, largest - 200 * len(state) - 1_000)  # besides the header, which names every tensor
     plan = split_torch_state_dict_into_shards(state, max_shard_size=room)
+    if not plan.is_sharded:
+        return
     for name, tensors in plan.filename_to_tensors.items():
         _write_tensors(folder / name, {tensor: state[tensor] for tensor in tensors})
     write_json(folder / INDEX, {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename})
@@ -180,8 +182,8 @@ def load_weights(module: nn.Module, folder: Path, values: dict[str, Any]) -> Non
     Raises:
         IDCError: if they are missing, are others, or do not fit.
     """
-    promised = values["weights_sha256"]
-    files: dict[str, str] = promised if isinstance(promised, dict) else {WEIGHTS: promised}
+    promised = values.get("weights_sha256")
+    files: dict[str, Any] = promised if isinstance(promised, dict) else {WEIGHTS: promised}
     for name, expected in files.items():
         weights = folder / name
         if name != WEIGHTS and not _SHARD.fullmatch(name):  # no path that leads out of the folder

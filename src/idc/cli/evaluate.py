@@ -40,7 +40,7 @@ Surrogate = Annotated[str | None, typer.Option("--surrogate", help="the function
 Precision = Annotated[str, typer.Option("--precision", help="of the network: fp32, bf16, or auto (what pays)")]
 Compile = Annotated[bool, typer.Option("--compile", help="compile the network: a minute or more, then less time")]
 Chunk = Annotated[int, typer.Option("--batch-size", min=1, help="images times draws at once: memory, not results")]
-Block = Annotated[int, typer.Option("--block", min=1, help="images attacked together; a GPU is filled by 1024")]
+Block = Annotated[int, typer.Option("--block", min=1, help="images attacked together: more for a GPU, say 1024")]
 Checkpointing = Annotated[bool, typer.Option("--checkpointing", help="less memory, a third more time (IDC)")]
 Keep = Annotated[bool, typer.Option("--keep", help="keep the adversarial images, for idc rejudge")]
 DataName = Annotated[str | None, typer.Option("--data-name", help="what the record calls the data")]

@@ -279,8 +279,8 @@ def full_size() -> list[str]:
         "",
         f"Validation images of {CIFAR}, L-inf 8/255, the weights of the best validation (the IDC's "
         f"among these images); one {devices}, bf16, compiled, batches of {rows[0]['batch_size']}, torch {versions}; "
-        "seconds of all, compiling, the steps that set the number of epochs, and validations included; images a second of the "
-        "training alone. One training, one seed.",
+        "seconds of all, compiling, the steps that set the number of epochs, and validations included; "
+        "images a second of the training alone. One training, one seed.",
     ]
 
 

@@ -53,9 +53,20 @@ def write(folder: Path, state: Mapping[str, Tensor], values: dict[str, Any], car
     _write_tensors(folder / WEIGHTS, state)
     for old in (INDEX, *_shards(folder)):
         (folder / old).unlink(missing_ok=True)
-    values = {"format": FORMAT} | values | {"weights_sha256": sha256(folder / WEIGHTS)}
     write_text(folder / CARD, card)
+    _sign(folder, {"format": FORMAT} | values | {"weights_sha256": sha256(folder / WEIGHTS)})
+
+
+def _sign(folder: Path, values: dict[str, Any]) -> None:
+    """Write the config, with its own hash."""
     write_json(folder / CONFIG, values | {"config_sha256": digest(values)})
+
+
+def _unsigned(folder: Path) -> dict[str, Any]:
+    """The config of a folder of our own, without its hash."""
+    values: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    values.pop("config_sha256")
+    return values
 
 
 def _write_tensors(file: Path, state: Mapping[str, Tensor]) -> None:
@@ -89,10 +100,8 @@ def split(folder: Path, largest: int) -> None:
     for name, tensors in plan.filename_to_tensors.items():
         _write_tensors(folder / name, {tensor: state[tensor] for tensor in tensors})
     write_json(folder / INDEX, {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename})
-    values: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    values.pop("config_sha256")
-    values["weights_sha256"] = {name: sha256(folder / name) for name in plan.filename_to_tensors}
-    write_json(folder / CONFIG, values | {"config_sha256": digest(values)})
+    hashes = {name: sha256(folder / name) for name in plan.filename_to_tensors}
+    _sign(folder, _unsigned(folder) | {"weights_sha256": hashes})
     weights.unlink()
 
 
@@ -252,11 +261,10 @@ def card_lines(card: dict[str, Any]) -> list[str]:
 
 def change_card(folder: Path, facts: dict[str, Any]) -> None:
     """Replace facts of a saved model's card, in its config and its text."""
-    values: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    values.pop("config_sha256")
+    values = _unsigned(folder)
     old = values.get("card", {})
     values["card"] = old | facts
     first = next(filter(None, card_lines(old)))
     head = (folder / CARD).read_text(encoding="utf-8").partition(first)[0]
     write_text(folder / CARD, head + "\n".join(card_lines(values["card"])))
-    write_json(folder / CONFIG, values | {"config_sha256": digest(values)})
+    _sign(folder, values)

@@ -302,6 +302,52 @@ def test_a_hub_id_without_a_network_is_an_error_in_time(monkeypatch):
     assert time.monotonic() - began < 10
 
 
+@pytest.fixture
+def hub_repository(tmp_path, monkeypatch):
+    """A folder that stands for a repository on the hub, and what is fetched of it."""
+    import huggingface_hub
+    from huggingface_hub.utils import filter_repo_objects
+
+    remote, here, fetched = tmp_path / "remote", tmp_path / "here", []
+    here.mkdir()
+
+    def download(repo_id, *, allow_patterns, **_):
+        names = list(filter_repo_objects([p.name for p in remote.iterdir()], allow_patterns=allow_patterns))
+        for name in names:
+            shutil.copy(remote / name, here / name)
+        fetched.extend(names)
+        return str(here)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    monkeypatch.setattr("idc.hub.reachable", lambda: True)
+    return remote, fetched
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_of_a_hub_id_what_the_config_names_is_fetched(saved, model, images, hub_repository, cut):
+    remote, fetched = hub_repository
+    before = model(images, visits=(3,))
+    weights = [s.name for s in sharded(saved)] if cut else [WEIGHTS]
+    shutil.copytree(saved, remote)
+    (remote / "model-00001-of-00099.safetensors").write_bytes(b"of another model")
+    again = IDC.from_pretrained("someone/some-model")
+    assert torch.equal(again(images, visits=(3,)), before)
+    assert set(fetched) == {CONFIG, *weights}
+
+
+@pytest.mark.parametrize("config", ['{"architectures": ["ResNet"]}', "[1]", "no JSON", None])
+def test_of_a_hub_id_that_is_no_model_of_ours_no_weights_are_fetched(hub_repository, config):
+    remote, fetched = hub_repository
+    remote.mkdir()
+    for name in (WEIGHTS, "model-00001-of-00002.safetensors"):
+        (remote / name).write_bytes(b"large")
+    if config is not None:
+        (remote / CONFIG).write_text(config)
+    with pytest.raises(IDCError):
+        IDC.from_pretrained("someone/some-model")
+    assert set(fetched) <= {CONFIG}
+
+
 def test_push_to_hub_uploads_the_three_files(model, monkeypatch):
     from huggingface_hub import HfApi
 

@@ -9,6 +9,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -132,14 +133,26 @@ def locate(source: str, *, revision: str | None = None) -> Path:
 
     try:
         offline = not hub.reachable()
-        patterns = [CONFIG, WEIGHTS, "model-*.safetensors"]
-        return Path(snapshot_download(source, revision=revision, allow_patterns=patterns, local_files_only=offline))
+        fetch = partial(snapshot_download, source, revision=revision, local_files_only=offline)
+        folder = Path(fetch(allow_patterns=[CONFIG]))
+        # Only now is it known whether this is a model of ours, and which of the files there are its weights.
+        weights = _named_weights(folder)
+        return Path(fetch(allow_patterns=[CONFIG, *weights])) if weights else folder
     except LocalEntryNotFoundError as error:
         raise hub.unreachable(source, "model") from error
     except (HfHubHTTPError, OSError) as error:
         raise IDCError(
             source, "a model on the hub", f"check its name and your access ({type(error).__name__})"
         ) from error
+
+
+def _named_weights(folder: Path) -> list[str]:
+    """The weights files that a config promises, as far as can be told without checking it."""
+    try:
+        promised = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["weights_sha256"]
+    except (OSError, ValueError, TypeError, KeyError):
+        return []
+    return [name for name in promised if _SHARD.fullmatch(name)] if isinstance(promised, dict) else [WEIGHTS]
 
 
 def read_config(folder: Path, key: str) -> dict[str, Any]:

@@ -24,7 +24,7 @@ PGD = ("--data", "digits", "--protocol", "pgd", "--steps", 3, "--eps", "0.05", "
 
 def test_evaluate_rejudge_report(model, tmp_path):
     out = tmp_path / "r"
-    result = idc("evaluate", model, *PGD, "--limit", 20, "--keep", "--out", out, COLUMNS="160")
+    result = idc("evaluate", model, *PGD, "--limit", 20, "--keep", "--block", 8, "--out", out, COLUMNS="160")
     assert result.returncode == 0, result.stderr
     assert "Not adaptive" in result.stdout
     assert "pgd-3" in result.stdout
@@ -33,6 +33,7 @@ def test_evaluate_rejudge_report(model, tmp_path):
         for verdict in ("mean", "majority", "worst_of_n"):
             assert summary[kind][verdict]["low"] <= summary[kind][verdict]["mean"] <= summary[kind][verdict]["high"]
     assert {"attacks", "sanity", "cost", "settings"} <= summary.keys()
+    assert len(list(out.rglob("block-*.safetensors"))) == 3  # 20 images, 8 together
     again = json.loads(idc("rejudge", out, "--draws", 9, "--json").stdout)
     assert again["robust"]["draws"] == 9
     result = idc("report", out, "--out", tmp_path / "page.html")

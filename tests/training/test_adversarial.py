@@ -156,6 +156,37 @@ def test_the_attack_stays_in_the_ball_and_raises_the_loss(norm, steps):
     assert all(p.grad is None for p in model.unet.parameters())
 
 
+def watched(network):
+    """For each pass of a network: whether its weights took a gradient."""
+    seen = []
+    network.register_forward_pre_hook(lambda module, _: seen.append(any(p.requires_grad for p in module.parameters())))
+    return seen
+
+
+def test_the_attack_takes_no_gradient_of_the_weights():
+    _, objective = bridging(eps=0.1, attack_steps=3)
+    seen = watched(objective.network)
+    loss_of(objective)["total"].backward()
+    assert seen == [False, False, False, True]
+    assert all(p.grad is not None for p in objective.network.parameters())
+
+
+@pytest.mark.parametrize(("method", "attack"), [("pgd-at", 3), ("trades", 4)])
+def test_the_attack_on_a_cnn_takes_no_gradient_of_its_weights(method, attack):
+    from idc.peers.cnn import CNN, CNNConfig
+    from idc.training.cnn import Classifying
+    from idc.training.peer_recipes import CNNRecipe
+
+    model = CNN(CNNConfig("preact-resnet18", 4, (1, 8, 8), width=2))
+    objective = Classifying(model, CNNRecipe(method=method, eps=0.1, attack_steps=3))
+    objective.to(torch.device("cpu"), bf16=False)
+    objective.begin(0.5, replay=0)
+    seen = watched(objective.network)
+    loss_of(objective)["total"].backward()
+    assert seen == [False] * attack + [True]
+    assert all(p.grad is not None for p in objective.network.parameters())
+
+
 def test_the_loss_is_that_of_the_attacked_images(monkeypatch):
     moved = IMAGES.flip(0)
     _, attacked = bridging(eps=0.1)

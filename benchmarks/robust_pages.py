@@ -1,21 +1,25 @@
 """The tables of evaluations in README.md, docs/robustness.md and docs/peers.md; see pages.py."""
 
+from pathlib import Path
 from typing import cast
 
 import torch
 from common import CIFAR, RESULTS, ROUNDED, read, row, share
 
 from idc import IDC
+from idc.comparing import read_comparison
 from idc.evaluation.cost import answer_cost
+from idc.evaluation.pairing import paired, withstood
+from idc.evaluation.summary import read_lines, summarise_lines
 from idc.evaluation.verdict import wilson
 from idc.opening import open_model
 from idc.report.comparison import HALF, markdown, published
 from idc.types import Classifier
 
 SHIPPED = "idc-nano-cifar10-robust"
-FULL_SIZE = {  # runs of full_size.py: name, where the weights lie
-    "idc-base-cifar10-robust": ("IDC, `base-encoder`", "models/idc-base-cifar10-robust"),
-    "pgd-at": ("PreActResNet-18, PGD-AT", "models/cifar10-preact-pgd-at"),
+FULL_SIZE = {  # runs of full_size.py: name, where the weights lie, where peers.py evaluates them
+    "idc-base-cifar10-robust": ("IDC, `base-encoder`", "models/idc-base-cifar10-robust", "IDC-wide-encoder-robust"),
+    "pgd-at": ("PreActResNet-18, PGD-AT", "models/cifar10-preact-pgd-at", "PreActResNet-18-PGD-AT"),
 }
 NAMES = {"digits": ("`digits`", "digits test"), "nano": ("`nano`", f"{CIFAR} test")}
 
@@ -259,7 +263,7 @@ def full_size() -> list[str]:
     )
     lines = [row(*head), row(*["---"] * len(head))]
     for r in rows:
-        name, folder = FULL_SIZE[r["name"]]
+        name, folder, _ = FULL_SIZE[r["name"]]
         gflops = answer_cost(cast(Classifier, open_model(folder)), torch.device("cpu"))["flops"] / 1e9
         own = r["chosen"]
         clean, robust = (own[k] if k in own else own[other]
@@ -281,6 +285,31 @@ def full_size() -> list[str]:
         f"among these images); one {devices}, bf16, compiled, batches of {rows[0]['batch_size']}, torch {versions}; "
         "seconds of all, compiling, the steps that set the number of epochs, and validations included; "
         "images a second of the training alone. One training, one seed.",
+        *_full_size_attacked(),
+    ]
+
+
+def _full_size_attacked() -> list[str]:
+    """The same models under `adaptive`, on the images that all have been given until now."""
+    folders = [RESULTS / "peers-full-size" / place / "adaptive-8-255" for *_, place in FULL_SIZE.values()]
+    found = [read_lines(folder) if any(folder.glob("images-*.jsonl")) else [] for folder in folders]
+    common = set[int].intersection(*({line["id"] for line in lines} for lines in found))
+    if not common:
+        return []
+    known = [[line for line in lines if line["id"] in common] for lines in found]
+    lines = ["", row("model", "test: clean", "adaptive, 8/255", "n"), row(*["---"] * 4)]
+    for (name, *_), own in zip(FULL_SIZE.values(), known, strict=True):
+        verdicts = summarise_lines(own, [""] * 10)
+        lines.append(row(name, *(share(verdicts[kind]["mean"]) for kind in ("clean", "robust")), len(own)))
+    pair = paired(*map(withstood, known))
+    wanted = read_comparison(Path(__file__).parent / "peers-full-size.yaml").entries[0].request.limit or 0
+    part = f"the first {len(common)} of {wanted}" if len(common) < wanted else str(wanted)
+    return [
+        *lines,
+        "",
+        f"Test images of {CIFAR}, {part}, networks computed in bf16, on a CPU (`python benchmarks/peers.py full-size`). "
+        f"The IDC beside the CNN: {100 * pair.difference:+.1f} points [{100 * pair.low:.1f}, {100 * pair.high:.1f}], "
+        f"{pair.only_first} images against {pair.only_second}, p = {pair.p:.1g} (McNemar's exact test).",
     ]
 
 

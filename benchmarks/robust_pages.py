@@ -307,7 +307,7 @@ def _full_size_attacked() -> list[str]:
     return [
         *lines,
         "",
-        f"Test images of {CIFAR}, {part}, networks computed in bf16, on a CPU (`python benchmarks/peers.py full-size`). "
+        f"Test images of {CIFAR}, {part}, networks in bf16, on a CPU (`python benchmarks/peers.py full-size`). "
         f"The IDC beside the CNN: {100 * pair.difference:+.1f} points [{100 * pair.low:.1f}, {100 * pair.high:.1f}], "
         f"{pair.only_first} images against {pair.only_second}, p = {pair.p:.1g} (McNemar's exact test).",
     ]

@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[1]
 
 def works(device: torch.device, *, batch: int, draws: int, K: int, size: int) -> dict[str, Callable[[], Any]]:  # noqa: N803
     """An answer (multi-step), an attack's gradient of it, and the loss with its gradient."""
-    model = preset_model("nano", num_classes=min(K, 3 * size**2), shape=(3, size, size)).to(device)
+    model = preset_model("nano", num_classes=min(K, 3 * size**2), image_size=size).to(device)
     model = model.requires_grad_(False).with_precision("auto")
     random = torch.Generator().manual_seed(0)
     images = torch.rand(batch, 3, size, size, generator=random).to(device)

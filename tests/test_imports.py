@@ -59,7 +59,7 @@ ALLOWED = {
     "attacks": FOUNDATION,
     "evaluation": FOUNDATION | {"attacks"},
     "report": FOUNDATION,
-    "use": FOUNDATION | METHOD | {"classifier", "data", "profiling"},
+    "use": FOUNDATION | METHOD | {"classifier", "data", "profiling", "zoo"},
     "opening": FOUNDATION | {"classifier", "data", "evaluation", "peers"},
     "evaluating": FOUNDATION | {"attacks", "classifier", "data", "evaluation", "opening", "training", "__init__"},
     "rejudging": FOUNDATION | {"attacks", "data", "evaluation", "opening", "__init__"},

@@ -15,7 +15,7 @@ import yaml
 
 from idc import IDCError, zoo
 from idc.training.recipe import RECIPES, Recipe, load_recipe
-from idc.training.start import load_network
+from idc.unet import load_network
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "recipes").glob("*.yaml"))

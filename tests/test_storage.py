@@ -82,6 +82,15 @@ def test_a_run_folder_stands_for_its_best_model(saved, tmp_path):
     assert IDC.from_pretrained(run).num_classes == 4
 
 
+def test_of_a_run_without_a_best_model_its_last_one_is_named(saved, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    shutil.move(saved, run / "last")
+    with pytest.raises(IDCError, match=r"--resume.*run/last"):
+        IDC.from_pretrained(run)
+    assert IDC.from_pretrained(run / "last").num_classes == 4
+
+
 def test_saving_again_replaces(saved, images):
     other = tiny_model(seed=5)
     other.save_pretrained(saved)

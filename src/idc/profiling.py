@@ -9,7 +9,7 @@ import torch
 
 from idc.classifier import IDC
 from idc.config import IDCConfig
-from idc.unet import PRESETS, BridgeUNet, UNetSpec
+from idc.unet import PRESETS, BridgeUNet, UNetSpec, load_network
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,11 +132,20 @@ def peak_cpu_bytes(work: Any) -> int:
     return peak
 
 
-def preset_model(preset: str, *, num_classes: int | None = None, shape: tuple[int, int, int] | None = None) -> IDC:
-    """A model of a preset with fresh weights, of the data that the preset is made for unless told otherwise."""
-    shape = shape or ((1, 32, 32) if preset.startswith("digits") else (3, 64, 64) if preset == "bbdm" else (3, 32, 32))
+def preset_model(
+    preset: str, *, num_classes: int | None = None, image_size: int | None = None, channels: int | None = None
+) -> IDC:
+    """A model of a preset, or of a YAML file of a network's fields, with fresh weights, for the data that the preset is
+    made for unless told otherwise.
+
+    Raises:
+        IDCError: for an unknown preset, a file that cannot be used, or data that the network cannot take.
+    """
+    digits = preset.startswith("digits") and preset in PRESETS
+    depth, size = (1, 32) if digits else (3, 64) if preset == "bbdm" else (3, 32)
+    shape = (channels or depth, image_size or size, image_size or size)
     classes = num_classes or (100 if preset == "paper-cifar100" else 10)
-    return IDC(IDCConfig(classes, shape, PRESETS[preset])).eval()
+    return IDC(IDCConfig(classes, shape, load_network(preset))).eval()
 
 
 _PRUNING = (

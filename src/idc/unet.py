@@ -11,6 +11,7 @@ from torch.overrides import has_torch_function_unary
 from idc.errors import IDCError
 from idc.precision import Float32Input, compute_in_float32
 from idc.records import OMIT_DEFAULT, recorded
+from idc.yaml_file import YAML_SUFFIXES, read_yaml
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +186,17 @@ def resolve_spec(spec: str | dict[str, Any] | UNetSpec) -> UNetSpec:
         return UNetSpec(**given)
     except TypeError as error:
         raise IDCError(f"network {given}", "at least base_channels and multipliers", "add them, or a preset") from error
+
+
+def load_network(name: str) -> UNetSpec:
+    """A network from a preset's name or a YAML file of its fields.
+
+    Raises:
+        IDCError: for neither.
+    """
+    if not name.endswith(YAML_SUFFIXES):
+        return resolve_spec(name)
+    return resolve_spec(read_yaml(name, holds="a network's fields", remedy="write for example: preset: nano"))
 
 
 def spec_to_dict(spec: UNetSpec) -> dict[str, Any]:

@@ -1,15 +1,18 @@
 """What the command line's short verbs do: classify files, open a model or preset."""
 
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from idc import data as datasets
+from idc import zoo
 from idc.classifier import IDC
 from idc.profiling import preset_model
-from idc.unet import PRESETS
+from idc.unet import PRESETS, resolve_spec
+from idc.yaml_file import YAML_SUFFIXES
 
 
 def default_device() -> torch.device:
@@ -61,8 +64,13 @@ def predict_files(
 def open_model_or_preset(
     name: str, *, num_classes: int | None = None, image_size: int | None = None, channels: int | None = None
 ) -> IDC:
-    """A saved model, or a preset with fresh weights for data of the given shape."""
-    if name not in PRESETS:
+    """A saved model; or a preset, or a network's YAML file, with fresh weights for data of the given shape.
+
+    Raises:
+        IDCError: for a name of none of them.
+    """
+    if name not in PRESETS and not name.endswith(YAML_SUFFIXES):
+        if get_close_matches(name, PRESETS, n=1, cutoff=0.8) and not zoo.folder(name) and not Path(name).exists():
+            resolve_spec(name)  # misspelt: the error lists what there is
         return IDC.from_pretrained(name)
-    size = image_size or (64 if name == "bbdm" else 32)
-    return preset_model(name, num_classes=num_classes, shape=(channels or (1 if name == "digits" else 3), size, size))
+    return preset_model(name, num_classes=num_classes, image_size=image_size, channels=channels)

@@ -5,6 +5,7 @@ from typing import Any
 
 from idc.errors import IDCError
 
+YAML_SUFFIXES = (".yaml", ".yml")
 NAMES = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
 # What PyYAML raises at values that are none: 2024-99-01, 0b_, !!bool x, !!timestamp x, a thousand brackets.
 OF_VALUES = (ValueError, LookupError, AttributeError, RecursionError)
@@ -44,6 +45,8 @@ def read_yaml(file: str | Path, *, holds: str = "settings", remedy: str = "corre
         raise IDCError(f"{file}, byte {error.start}", "YAML in UTF-8", "save it as UTF-8") from error
     except (yaml.YAMLError, *OF_VALUES) as error:
         what = " ".join(str(error).split())[:160]
+        if isinstance(error, yaml.MarkedYAMLError) and error.problem and error.problem_mark:
+            what = f"{error.problem}, line {error.problem_mark.line + 1}"
         raise IDCError(f"{file}: {what}", "YAML", "correct what it names, or put the value in quotes") from error
     if not isinstance(values, dict):
         raise IDCError(file, f"a mapping of {holds}", remedy)

@@ -112,7 +112,7 @@ def test_mistakes(model, tmp_path, idc):
     (tmp_path / "file").write_text("")
     refused(model, *FLAGS, tmp_path / "file", word="file")
     assert idc("certify", model, *FLAGS, out)[0] == 0
-    refused(model, *FLAGS, out, "--sigma", 0.5, word="smoothing.sigma")
-    refused(model, *FLAGS, out, "--one-step", word="config.visits")
+    refused(model, *FLAGS, out, "--sigma", 0.5, word="there, 0.5 here)")
+    refused(model, *FLAGS, out, "--one-step", word="visits ([3, 1, 0] there, [3] here)")
     code, _, said = idc("evaluate", model, "--data", "digits", "--limit", 12, "--out", out)
     assert (code, "a result of the same" in said) == (2, True)

@@ -12,6 +12,7 @@ import time
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 from conftest import tiny_model
@@ -89,6 +90,32 @@ def test_profile_of_the_published_network():
     assert found["flops_per_answer"] == pytest.approx(3 * found["flops_per_pass"], rel=1e-6)
     assert found["latency_ms"] > found["latency_one_step_ms"] > 0
     assert found["peak_memory_bytes"] > 64 * 32 * 32 * 4  # at least one activation of the first level
+
+
+def test_profile_of_a_network_of_ones_own(tmp_path):
+    """The preset, written out; and with half its channels, fewer parameters."""
+    from idc.unet import PRESETS, spec_to_dict
+
+    file = tmp_path / "own.yaml"
+    file.write_text(yaml.safe_dump(spec_to_dict(PRESETS["nano-encoder"])))
+    fields = ("parameters", "flops_per_pass", "weights_bytes")
+    expected = json.loads(idc("profile", "nano-encoder", "--json").stdout)
+    found = json.loads(idc("profile", file, "--json").stdout)
+    assert [found[k] for k in fields] == [expected[k] for k in fields]
+    file.write_text(f"preset: nano-encoder\nbase_channels: {PRESETS['nano-encoder'].base_channels // 2}\n")
+    assert json.loads(idc("profile", file, "--json").stdout)["parameters"] < expected["parameters"]
+
+
+def test_a_misspelt_preset_is_looked_up_nowhere(tmp_path):
+    refused(idc("profile", "digits-encodr"), "digits-encodr", "digits-encoder")
+    (tmp_path / "own.yaml").write_text("preset: [nano")
+    refused(idc("profile", tmp_path / "own.yaml"), "own.yaml", "line 1", "YAML")
+
+
+@pytest.mark.parametrize(("flag", "value"), [("--attack-steps", 1), ("--norm", "l2"), ("--attack-temperature", 0.02)])
+def test_an_attack_without_a_size_trains_nothing(tmp_path, flag, value):
+    refused(idc("train", flag, value, "--out", tmp_path / "run"), "without eps", "--eps")
+    assert not (tmp_path / "run").exists()
 
 
 def test_pruning_table_falls_from_bbdm_to_the_paper():

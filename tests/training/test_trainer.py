@@ -381,3 +381,18 @@ def test_without_its_best_weights_a_run_keeps_the_last(whole, network, tmp_path,
     assert torch.equal(*(next(iter(load_file(run / n / "model.safetensors").values())) for n in ("best", "last")))
     assert "here the last weights take its place" in capsys.readouterr().err
     assert json.loads((run / "summary.json").read_text())["best_step"] == 16
+
+
+def test_a_network_without_a_timestep_is_trained_and_judged_in_one_step(tmp_path):
+    """It needs no flag for that, and what is said of it is what there is: one answer, and the steps that were made."""
+    said = []
+    result = start_training(
+        "digits", tmp_path / "run", preset="nano-encoder-patch2", changes={"epochs": 2 / 17},
+        say=said.append,
+    )  # fmt: skip
+    assert result.steps == 2
+    assert any("only 2 updates" in line for line in said)
+    kept = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert kept["recipe"]["t_weights"] == [0.0, 0.0, 0.0, 1.0]
+    assert list(result.accuracy.shares()) == ["one-step"]
+    assert "draw" not in result.accuracy.text()

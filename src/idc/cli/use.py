@@ -83,7 +83,9 @@ def models(as_json: AsJson = False) -> None:
 
 
 def profile(
-    model: Annotated[str | None, typer.Argument(help="a preset's name or a model; none: the pruning table")] = None,
+    model: Annotated[
+        str | None, typer.Argument(help="a preset's name, a network's YAML file or a model; none: the pruning table")
+    ] = None,
     num_classes: Annotated[int | None, typer.Option("--num-classes", help="of a preset")] = None,
     image_size: ImageSize = None,
     channels: Channels = None,

@@ -71,6 +71,15 @@ def model_fingerprint(classifier: Classifier) -> str:
     return state.hexdigest()
 
 
+def _told(name: str, held: Any, own: Any) -> str:
+    """A setting by the last part of its dotted name, with both values if they are short."""
+    for key in name.split("."):
+        held, own = (v.get(key) if isinstance(v, dict) else None for v in (held, own))
+    short = all(isinstance(v, bool | int | float | str | list) and len(str(v)) <= 24 for v in (held, own))
+    last = name.rpartition(".")[2]
+    return {"fingerprint": "model"}.get(last, last) + (f" ({held} there, {own} here)" if short else "")
+
+
 def _differing(held: Any, own: Any, path: str = "") -> Iterator[str]:
     """Dotted names of the settings in which two records differ."""
     if isinstance(held, dict) and isinstance(own, dict):
@@ -116,7 +125,7 @@ def hold_settings(out: Path, settings: dict[str, Any]) -> None:
     held = records.read_json(file, "remove the folder or choose another --out")
     if held != own:
         differ = list(_differing(held, own))
-        expected = f"a result of the same {', '.join(differ[:3])}"
+        expected = f"a result of the same {', '.join(dict.fromkeys(_told(name, held, own) for name in differ[:3]))}"
         if "data.images" in differ:
             was, now = (settings["data"].get("images") for settings in (held, own))
             expected = f"a result of {was} images (now {now}: --limit?)"

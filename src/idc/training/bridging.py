@@ -199,9 +199,10 @@ class Bridging:
     def restored(self, values: dict[str, Any]) -> BridgeAccuracy:
         return BridgeAccuracy(**values)
 
-    @staticmethod
-    def _draws(final: bool) -> int:
-        return 10 if final else 1
+    def _draws(self, final: bool) -> int:
+        """Of the chain, if the model has one."""
+        chain = self.model.config.visits != self.model.one_step_visits
+        return (10 if final else 1) if chain else 0
 
     def pictures(self, network: nn.Module, data: ImageSet, *, count: int = 8) -> tuple[str, Tensor]:
         """Images, their one-step and multi-step translations, their true labels."""

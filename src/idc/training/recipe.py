@@ -58,10 +58,18 @@ class Recipe(Settings):
         off = {"consistency": 0, "weight_perturbation": 0, "attack_step": 0, "eps_warmup": 0, "replays": 1}
         for name in off:
             if getattr(self, name) != off[name] and not self.eps:
-                raise IDCError(f"{name} = {getattr(self, name)} without eps", "an attack to train against",
-                               "give --eps, such as 8/255")  # fmt: skip
+                raise without_eps(name, getattr(self, name))
         if self.t_weights and (min(self.t_weights) < 0 or not sum(self.t_weights) > 0):
             raise IDCError(f"t_weights = {self.t_weights}", "weights of 0 or more, not all 0", "correct the recipe")
+
+
+# Fields that every recipe has a value for, and that say nothing without eps.
+OF_THE_ATTACK = ("attack_steps", "attack_temperature", "norm")
+
+
+def without_eps(name: str, value: object) -> IDCError:
+    """The error for a setting of an attack that there is not."""
+    return IDCError(f"{name} = {value} without eps", "an attack to train against", "give --eps, such as 8/255")
 
 
 RECIPES: dict[str, Recipe] = {

@@ -1,5 +1,6 @@
 """From names to a run: data, network and recipe put together."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
@@ -17,22 +18,10 @@ from idc.labels import LabelKind
 from idc.noise import derive_seed
 from idc.training.bridging import Bridging
 from idc.training.objective import Objective
-from idc.training.recipe import Recipe, load_recipe
+from idc.training.recipe import OF_THE_ATTACK, RECIPES, Recipe, load_recipe, without_eps
 from idc.training.settings import Settings, override
 from idc.training.trainer import Trainer, TrainResult
-from idc.unet import PRESETS, UNetSpec, init_normal_, resolve_spec, spec_to_dict
-from idc.yaml_file import read_yaml
-
-
-def load_network(preset: str) -> UNetSpec:
-    """A network from a preset's name or a YAML file of its fields.
-
-    Raises:
-        IDCError: for neither.
-    """
-    if not preset.endswith((".yaml", ".yml")):
-        return resolve_spec(preset)
-    return resolve_spec(read_yaml(preset, holds="a network's fields", remedy="write for example: preset: nano"))
+from idc.unet import PRESETS, UNetSpec, init_normal_, load_network, resolve_spec, spec_to_dict
 
 
 def _bridge(values: Any) -> BridgeSpec:
@@ -132,9 +121,9 @@ def run_training(
     """Train, and say so if the run is too short to be of use."""
     about = about | {"image_size": train.shape[1], "channels": train.shape[0]}
     trainer = Trainer(objective, recipe, train, validation, out, resume=resume, about=about)
-    updates = recipe.epochs * len(train) / (recipe.batch_size * recipe.accumulation)
+    updates = math.ceil(trainer.steps / recipe.accumulation)
     if updates < 300:
-        say(f"{len(train)} images make only {updates:.0f} updates in {recipe.epochs:g} epochs: raise --epochs")
+        say(f"{len(train)} images make only {updates} updates in {recipe.epochs:g} epochs: raise --epochs")
     return trainer.run()
 
 
@@ -175,7 +164,10 @@ def start_training(
     if recipe == "auto":
         recipe = "digits" if data in (None, "digits") else "fast"
     chosen, extra = load_recipe(recipe)
-    chosen = override(chosen, changes or {})
+    changes = changes or {}
+    chosen = override(chosen, changes)
+    if not chosen.eps and (idle := next((name for name in OF_THE_ATTACK if name in changes), None)):
+        raise without_eps(idle, getattr(chosen, idle))
     source = data or str(extra.get("data", "digits"))
     name = preset if preset != "auto" else str(extra.get("preset", "digits" if source == "digits" else "nano"))
     spec = resolve_spec(extra["network"]) if preset == "auto" and "network" in extra else load_network(name)
@@ -186,7 +178,10 @@ def start_training(
     kind: Any = labels or extra.get("labels", "qr")
     cell: Any = extra.get("label_cell", 1) if label_cell is None else label_cell
     bridge, visits = _bridge(extra.get("bridge")), _visits(extra.get("visits", ()) if visits is None else visits)
+    if not spec.time_embedding and recipe in RECIPES and "t_weights" not in changes:
+        chosen = replace(chosen, t_weights=(0.0,) * (bridge.timesteps - 1) + (1.0,))  # there is no other choice
     model = build_model(spec, train, chosen, bridge, labels=kind, cell=cell, visits=visits)
+    objective = Bridging(model, chosen)
     weights = dict(enumerate(chosen.t_weights))
     if untrained := [t for t in model.config.visits if weights.get(t, 1.0) == 0]:
         say(
@@ -202,5 +197,4 @@ def start_training(
     about |= {"bridge": asdict(bridge)} if bridge != BridgeSpec() else {}
     about |= {"visits": list(visits)} if visits else {}
     about |= ({"labels": kind} if kind != "qr" else {}) | ({"label_cell": cell} if cell != 1 else {})
-    objective = Bridging(model, chosen)
     return run_training(objective, chosen, train, validation, out, resume=resume, about=about, say=say)

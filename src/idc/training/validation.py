@@ -15,7 +15,8 @@ Move = Callable[[Tensor, Tensor, Tensor], Tensor]  # images, classes, ids -> ima
 @dataclass(frozen=True, slots=True)
 class BridgeAccuracy:
     """Shares of ``images`` answered rightly: by the one-step answer, by the mean distance over ``draws`` of the default
-    multi-step answer, and by a single such draw on average; with ``eps`` the first two also of attacked images."""
+    multi-step answer, and by a single such draw on average; with ``eps`` the first two also of attacked images. With 0
+    draws the model answers in one step, and the others repeat that."""
 
     one_step: float
     multi_step: float
@@ -47,18 +48,18 @@ class BridgeAccuracy:
         return asdict(self)
 
     def shares(self) -> dict[str, float]:
-        """Both answers by name."""
+        """The answers by name."""
         found = {"one-step": self.one_step, "multi-step": self.multi_step}
         if self.eps:
             under = f"under PGD-10 at {self.eps:.3g}"
             found |= {f"one-step {under}": self.attacked_one_step, f"multi-step {under}": self.attacked_multi_step}
-        return found
+        return {name: value for name, value in found.items() if self.draws or name.startswith("one-step")}
 
     def text(self) -> str:
-        """Both answers, for people."""
-        plural = "s" if self.draws > 1 else ""
+        """The answers, for people."""
         shares = ", ".join(f"{value:.1%} {name}" for name, value in self.shares().items())
-        return f"accuracy {shares} ({self.images} images, {self.draws} draw{plural})"
+        draws = f", {self.draws} draw{'s' * (self.draws > 1)}" if self.draws else ""
+        return f"accuracy {shares} ({self.images} images{draws})"
 
 
 def accuracy(
@@ -75,7 +76,7 @@ def accuracy(
     """Measure the accuracy of ``model`` on ``data``.
 
     Args:
-        draws: of the noise for each image.
+        draws: of the noise for each image; 0: the one-step answer stands for the other too.
         seed: of the per-image noise.
         bf16: run the network in bf16 (distances stay float32).
         shard: (rank, world): every world-th image from rank on.
@@ -94,7 +95,7 @@ def accuracy(
         images = images if move is None else move(images, classes, ids.to(device))
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             one = model.predict(images, draws=1, visits=model.one_step_visits)
-            many = model.predict(images, draws=draws, ids=ids, seed=seed)
+            many = model.predict(images, draws=draws, ids=ids, seed=seed) if draws else one
         counts += torch.stack([
             (one.classes == classes).sum(), (many.classes == classes).sum(),
             many.votes.gather(1, classes[:, None]).sum(dtype=torch.float64), classes.new_tensor(len(chosen)),

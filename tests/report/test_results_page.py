@@ -148,14 +148,23 @@ def test_certificates_have_a_table_a_curve_and_lines_in_the_csv(write, certified
     assert text.count("91.1% [86.1%, 96.1%]") == 2
     assert "runs/m (3, 1, 0), sigma 0.12" in text
     assert "worst point" not in text  # nothing was attacked
+    assert "<title>Certified robustness</title>" in text
     rows = list(csv.DictReader((tmp_path / "page.csv").open()))
     assert [(r["norm"], float(r["eps"]), float(r["accuracy"])) for r in rows if r["verdict"] == "sigma 0.5"] == [
         ("l2", k * 0.125, pytest.approx(0.9 - k / 5)) for k in range(5)
     ]
     write_report([write("a"), *folders], tmp_path / "both.html")
     text = (tmp_path / "both.html").read_text()
+    assert "<title>Robustness evaluation</title>" in text
     assert "worst point" in text
     assert "sigma 0.5" in text
+
+
+def test_certificates_of_one_model_are_told_apart_by_their_folders(certified, tmp_path):
+    write_report([certified("one", 0.25), certified("two", 0.25), certified("high", 0.5)], tmp_path / "page.html")
+    names = {r["model"] for r in csv.DictReader((tmp_path / "page.csv").open())}
+    m = "runs/m (3, 1, 0)"
+    assert names == {m, f"{m}, {tmp_path / 'one'}", f"{m}, {tmp_path / 'two'}"}
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"kind": "certify"}', '{"curve": []}'])

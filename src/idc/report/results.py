@@ -98,7 +98,8 @@ def read_result(folder: Path, *, given: str = "") -> Result:
 
 
 def read_certificates(folders: Sequence[Path]) -> list[dict[str, Any]]:
-    """The summaries of ``idc certify`` among ``folders``, each with its ``folder`` and, as ``name``, the model's.
+    """The summaries of ``idc certify`` among ``folders``, each with its ``folder`` and, as ``name``, the model's, with
+    the folder where two would be called the same.
 
     Raises:
         IDCError: if one is damaged.
@@ -110,7 +111,9 @@ def read_certificates(folders: Sequence[Path]) -> list[dict[str, Any]]:
             if not isinstance(held, dict) or held.get("kind") != "certify":
                 raise IDCError(folder / "certify.json", "a summary of idc certify", "run idc certify again")
             found.append(held | {"folder": str(folder), "name": _named(held["settings"])})
-    return found
+    called = [(f["name"], f["settings"]["smoothing"]["sigma"]) for f in found]
+    return [f | ({"name": f"{f['name']}, {f['folder']}"} if called.count(c) > 1 else {})
+            for f, c in zip(found, called, strict=True)]  # fmt: skip
 
 
 def read_rows(folder: Path) -> list[dict[str, Any]]:

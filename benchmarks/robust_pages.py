@@ -302,6 +302,9 @@ def _full_size_attacked() -> list[str]:
         verdicts = summarise_lines(own, [""] * 10)
         lines.append(row(name, *(share(verdicts[kind]["mean"]) for kind in ("clean", "robust")), len(own)))
     pair = paired(*map(withstood, known))
+    ended = [read(folder / "summary.json") for folder in folders if (folder / "summary.json").exists()]
+    failed = sorted({f["name"] for s in ended for f in s["sanity"] if not f["passed"]})
+    checks = f"failed: {', '.join(failed)}" if failed else "passed" if len(ended) == len(folders) else "not run yet"
     wanted = read_comparison(Path(__file__).parent / "peers-full-size.yaml").entries[0].request.limit or 0
     part = f"the first {len(common)} of {wanted}" if len(common) < wanted else str(wanted)
     return [
@@ -309,7 +312,8 @@ def _full_size_attacked() -> list[str]:
         "",
         f"Test images of {CIFAR}, {part}, networks in bf16, on a CPU (`python benchmarks/peers.py full-size`). "
         f"The IDC beside the CNN: {100 * pair.difference:+.1f} points [{100 * pair.low:.1f}, {100 * pair.high:.1f}], "
-        f"{pair.only_first} images against {pair.only_second}, p = {pair.p:.1g} (McNemar's exact test).",
+        f"{pair.only_first} images against {pair.only_second}, p = {pair.p:.1g} (McNemar's exact test). "
+        f"Sanity checks: {checks}.",
     ]
 
 

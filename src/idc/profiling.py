@@ -10,6 +10,7 @@ import torch
 from idc.classifier import IDC
 from idc.config import IDCConfig
 from idc.unet import PRESETS, BridgeUNet, UNetSpec, load_network
+from idc.yaml_file import YAML_SUFFIXES, read_yaml
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,16 +137,18 @@ def preset_model(
     preset: str, *, num_classes: int | None = None, image_size: int | None = None, channels: int | None = None
 ) -> IDC:
     """A model of a preset, or of a YAML file of a network's fields, with fresh weights, for the data that the preset is
-    made for unless told otherwise.
+    made for, or the one that the file starts from, unless told otherwise.
 
     Raises:
         IDCError: for an unknown preset, a file that cannot be used, or data that the network cannot take.
     """
-    digits = preset.startswith("digits") and preset in PRESETS
-    depth, size = (1, 32) if digits else (3, 64) if preset == "bbdm" else (3, 32)
+    spec = load_network(preset)
+    if preset.endswith(YAML_SUFFIXES):
+        preset = str(read_yaml(preset).get("preset", ""))
+    depth, size = (1, 32) if preset.startswith("digits") else (3, 64) if preset == "bbdm" else (3, 32)
     shape = (channels or depth, image_size or size, image_size or size)
     classes = num_classes or (100 if preset == "paper-cifar100" else 10)
-    return IDC(IDCConfig(classes, shape, load_network(preset))).eval()
+    return IDC(IDCConfig(classes, shape, spec)).eval()
 
 
 _PRUNING = (

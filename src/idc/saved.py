@@ -122,7 +122,7 @@ def locate(source: str, *, revision: str | None = None) -> Path:
         run, last = path / "best", path / "last"  # the folder of a training run stands for its best model
         if (path / CONFIG).exists() or (run / CONFIG).exists():
             return path if (path / CONFIG).exists() else run
-        if (last / CONFIG).exists():
+        if not run.exists() and (last / CONFIG).exists():
             raise IDCError(path, "a run that has validated a model", f"go on with it (--resume), or take {last}")
         return path
     if not path.exists() and (shipped := zoo.folder(source)):
@@ -137,11 +137,11 @@ def locate(source: str, *, revision: str | None = None) -> Path:
 
     try:
         offline = not hub.reachable()
-        fetch = partial(snapshot_download, source, revision=revision, local_files_only=offline)
-        folder = Path(fetch(allow_patterns=[CONFIG]))
+        fetch = partial(snapshot_download, source, local_files_only=offline)
+        folder = Path(fetch(revision=revision, allow_patterns=[CONFIG]))  # its name is the commit's
         # Only now is it known whether this is a model of ours, and which of the files there are its weights.
         weights = _named_weights(folder)
-        return Path(fetch(allow_patterns=[CONFIG, *weights])) if weights else folder
+        return Path(fetch(revision=folder.name, allow_patterns=[CONFIG, *weights])) if weights else folder
     except LocalEntryNotFoundError as error:
         raise hub.unreachable(source, "model") from error
     except (HfHubHTTPError, OSError) as error:

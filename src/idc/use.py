@@ -70,7 +70,8 @@ def open_model_or_preset(
         IDCError: for a name of none of them.
     """
     if name not in PRESETS and not name.endswith(YAML_SUFFIXES):
-        if get_close_matches(name, PRESETS, n=1, cutoff=0.8) and not zoo.folder(name) and not Path(name).exists():
+        meant = "/" not in name and get_close_matches(name, PRESETS, n=1, cutoff=0.8)
+        if meant and not zoo.folder(name) and not Path(name).exists():
             resolve_spec(name)  # misspelt: the error lists what there is
         return IDC.from_pretrained(name)
     return preset_model(name, num_classes=num_classes, image_size=image_size, channels=channels)

@@ -71,7 +71,7 @@ def test_another_setting_or_model_is_refused(tmp_path):
     for change, word in (
         ({"seed": 1}, "seed"),
         ({"smoothing": Smoothing(sigma=0.2, n0=20, n=60, alpha=0.01)}, r"sigma \(0.15 there, 0.2 here\)"),
-        ({"model": Noisy(seed=4)}, "same model"),
+        ({"model": Noisy(seed=4)}, "same model;"),
     ):
         with pytest.raises(IDCError, match=word):
             run(tmp_path, **change)

@@ -1,6 +1,7 @@
 """An evaluation from images to summary: right, resumable, the same however it is cut up."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -46,8 +47,29 @@ def test_own_attacks_do_not_depend_on_how_many_images_are_attacked_together(tmp_
     run(tmp_path / "five")
     run(tmp_path / "all", block=1024)
     assert read_lines(tmp_path / "five") == read_lines(tmp_path / "all")
-    with pytest.raises(IDCError, match="same block"):
+    with pytest.raises(IDCError, match=r"same block \(5 there, 6 here\);"):
         run(tmp_path / "five", block=6)
+
+
+def test_what_differs_from_the_result_in_the_folder_is_named(tmp_path):
+    """By words that a user knows, not by the record's."""
+    from idc.evaluation.runner import hold_settings
+
+    held = {"classifier": {"name": "a", "fingerprint": "f" * 64}, "protocol": {"name": "pgd", "threat": {"eps": 0.1}},
+            "data": {"images": 8, "fingerprint": "f" * 64}}  # fmt: skip
+    hold_settings(tmp_path / "r", held)
+    for path, value, told in (
+        (("classifier", "name"), "b", "same model (a there, b here);"),
+        (("classifier", "fingerprint"), "g" * 64, "same model;"),
+        (("data", "fingerprint"), "g" * 64, "same images;"),
+        (("protocol", "name"), "quick", "same protocol (pgd there, quick here);"),
+        (("protocol", "threat"), {"eps": 0.2}, "same eps (0.1 there, 0.2 here);"),
+        (("data", "images"), 4, "8 images (now 4: --limit?);"),
+    ):
+        own = {room: dict(values) for room, values in held.items()}
+        own[path[0]][path[1]] = value
+        with pytest.raises(IDCError, match=re.escape(told)):
+            hold_settings(tmp_path / "r", own)
 
 
 def test_robust_accuracy_of_a_linear_model_is_the_closed_form(tmp_path):

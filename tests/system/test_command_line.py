@@ -104,10 +104,14 @@ def test_profile_of_a_network_of_ones_own(tmp_path):
     assert [found[k] for k in fields] == [expected[k] for k in fields]
     file.write_text(f"preset: nano-encoder\nbase_channels: {PRESETS['nano-encoder'].base_channels // 2}\n")
     assert json.loads(idc("profile", file, "--json").stdout)["parameters"] < expected["parameters"]
+    file.write_text("preset: digits-encoder\n")
+    assert json.loads(idc("profile", file, "--json").stdout)["image_shape"] == [1, 32, 32]
 
 
 def test_a_misspelt_preset_is_looked_up_nowhere(tmp_path):
     refused(idc("profile", "digits-encodr"), "digits-encodr", "digits-encoder")
+    elsewhere = idc("profile", "someone/nano-encoder", HF_HUB_OFFLINE="1")
+    refused(elsewhere, "hub model 'someone/nano-encoder'")
     (tmp_path / "own.yaml").write_text("preset: [nano")
     refused(idc("profile", tmp_path / "own.yaml"), "own.yaml", "line 1", "YAML")
 

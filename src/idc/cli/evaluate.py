@@ -131,7 +131,7 @@ def _print_summary(summary: dict[str, Any]) -> None:
     if attacked and not summary["adaptive"]:
         out.print("Not adaptive: an upper bound, which a stronger attack can only lower (--protocol adaptive).")
     if summary["protocol"] == "quick":
-        out.print("A first look, by a short form of that attack; a figure to quote takes --protocol adaptive.")
+        out.print("A first look, by a short form of the adaptive attack; a figure to quote takes --protocol adaptive.")
     for flag in summary["flags"]:
         out.print(f"AutoAttack says: {flag}", markup=False)
     cost = summary["cost"]

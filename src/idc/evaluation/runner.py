@@ -71,13 +71,16 @@ def model_fingerprint(classifier: Classifier) -> str:
     return state.hexdigest()
 
 
+_NAMES = {"classifier.fingerprint": "model", "classifier.name": "model", "data.fingerprint": "images",
+          "data.source": "data", "protocol.name": "protocol"}  # fmt: skip
+
+
 def _told(name: str, held: Any, own: Any) -> str:
-    """A setting by the last part of its dotted name, with both values if they are short."""
+    """A setting by its name for users, or the last part of its dotted one, with both values if they are short."""
     for key in name.split("."):
         held, own = (v.get(key) if isinstance(v, dict) else None for v in (held, own))
     short = all(isinstance(v, bool | int | float | str | list) and len(str(v)) <= 24 for v in (held, own))
-    last = name.rpartition(".")[2]
-    return {"fingerprint": "model"}.get(last, last) + (f" ({held} there, {own} here)" if short else "")
+    return _NAMES.get(name, name.rpartition(".")[2]) + (f" ({held} there, {own} here)" if short else "")
 
 
 def _differing(held: Any, own: Any, path: str = "") -> Iterator[str]:

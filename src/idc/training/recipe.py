@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from idc.errors import IDCError
 from idc.training.settings import Settings, override, setting
-from idc.yaml_file import read_yaml
+from idc.yaml_file import YAML_SUFFIXES, read_yaml
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,7 @@ def load_recipe(name: str) -> tuple[Recipe, dict[str, Any]]:
     if name in RECIPES:
         return RECIPES[name], {}
     path = Path(name)
-    if path.suffix not in (".yaml", ".yml"):
+    if path.suffix not in YAML_SUFFIXES:
         raise IDCError(f"recipe {name!r}", f"one of {', '.join(RECIPES)}, or a .yaml file", "correct its name")
     values = read_yaml(path, remedy="compare with the recipe.yaml of a run")
     own = {f.name for f in fields(Recipe)}

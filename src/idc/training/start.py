@@ -166,8 +166,9 @@ def start_training(
     chosen, extra = load_recipe(recipe)
     changes = changes or {}
     chosen = override(chosen, changes)
-    if not chosen.eps and (idle := next((name for name in OF_THE_ATTACK if name in changes), None)):
-        raise without_eps(idle, getattr(chosen, idle))
+    idle = [name for name in OF_THE_ATTACK if name in changes]
+    if idle and not chosen.eps and "eps" not in changes and not resume:
+        raise without_eps(idle[0], getattr(chosen, idle[0]))
     source = data or str(extra.get("data", "digits"))
     name = preset if preset != "auto" else str(extra.get("preset", "digits" if source == "digits" else "nano"))
     spec = resolve_spec(extra["network"]) if preset == "auto" and "network" in extra else load_network(name)

@@ -148,8 +148,12 @@ def test_a_folder_is_never_continued_for_another_answer(saved, tmp_path):
     evaluate(Request(model=saved, data="digits", limit=4, draws=2), tmp_path / "r")
     with pytest.raises(IDCError, match=r"a result of 4 images \(now 5: --limit\?\)"):
         evaluate(Request(model=saved, data="digits", limit=5, draws=2), tmp_path / "r")
-    for other in ({"one_step": True}, {"eta": 0.5}, {"visits": (3, 0)}):
-        with pytest.raises(IDCError, match="same classifier"):
+    for other, told in (
+        ({"one_step": True}, r"visits \(\[3, 1, 0\] there, \[3\] here\)"),
+        ({"eta": 0.5}, r"eta \(1.0 there, 0.5 here\)"),
+        ({"visits": (3, 0)}, r"visits \(\[3, 1, 0\] there, \[3, 0\] here\)"),
+    ):
+        with pytest.raises(IDCError, match=rf"a result of the same .*{told}"):
             evaluate(Request(model=saved, data="digits", limit=4, draws=2, **other), tmp_path / "r")
 
 

@@ -119,10 +119,12 @@ def locate(source: str, *, revision: str | None = None) -> Path:
     except OSError as error:  # a name too long, say
         raise IDCError(source, "a readable path", f"check it ({error.strerror})") from error
     if path.is_dir():
-        run, last = path / "best", path / "last"  # the folder of a training run stands for its best model
-        if (path / CONFIG).exists() or (run / CONFIG).exists():
-            return path if (path / CONFIG).exists() else run
-        if not run.exists() and (last / CONFIG).exists():
+        best, last = path / "best", path / "last"
+        if (path / CONFIG).exists():
+            return path
+        if (best / CONFIG).exists():
+            return best  # the folder of a training run stands for its best model
+        if not best.exists() and (last / CONFIG).exists():
             raise IDCError(path, "a run that has validated a model", f"go on with it (--resume), or take {last}")
         return path
     if not path.exists() and (shipped := zoo.folder(source)):

@@ -17,9 +17,9 @@ from idc.report.comparison import HALF, markdown, published
 from idc.types import Classifier
 
 SHIPPED = "idc-nano-cifar10-robust"
-FULL_SIZE = {  # runs of full_size.py: name, where the weights lie, where peers.py evaluates them
-    "idc-base-cifar10-robust": ("IDC, `base-encoder`", "models/idc-base-cifar10-robust", "IDC-wide-encoder-robust"),
-    "pgd-at": ("PreActResNet-18, PGD-AT", "models/cifar10-preact-pgd-at", "PreActResNet-18-PGD-AT"),
+FULL_SIZE = {  # runs of full_size.py: name, where the weights lie
+    "idc-base-cifar10-robust": ("IDC, `base-encoder`", "models/idc-base-cifar10-robust"),
+    "pgd-at": ("PreActResNet-18, PGD-AT", "models/cifar10-preact-pgd-at"),
 }
 NAMES = {"digits": ("`digits`", "digits test"), "nano": ("`nano`", f"{CIFAR} test")}
 
@@ -263,7 +263,7 @@ def full_size() -> list[str]:
     )
     lines = [row(*head), row(*["---"] * len(head))]
     for r in rows:
-        name, folder, _ = FULL_SIZE[r["name"]]
+        name, folder = FULL_SIZE[r["name"]]
         gflops = answer_cost(cast(Classifier, open_model(folder)), torch.device("cpu"))["flops"] / 1e9
         own = r["chosen"]
         clean, robust = (own[k] if k in own else own[other]
@@ -291,21 +291,23 @@ def full_size() -> list[str]:
 
 def _full_size_attacked() -> list[str]:
     """The same models under `adaptive`, on the images that all have been given until now."""
-    folders = [RESULTS / "peers-full-size" / place / "adaptive-8-255" for *_, place in FULL_SIZE.values()]
+    entries = {e.request.model: e for e in read_comparison(Path(__file__).parent / "peers-full-size.yaml").entries}
+    asked = [entries[weights] for _, weights in FULL_SIZE.values()]
+    folders = [RESULTS / "peers-full-size" / entry.folder / "adaptive-8-255" for entry in asked]
     found = [read_lines(folder) if any(folder.glob("images-*.jsonl")) else [] for folder in folders]
     common = set[int].intersection(*({line["id"] for line in lines} for lines in found))
     if not common:
         return []
     known = [[line for line in lines if line["id"] in common] for lines in found]
     lines = ["", row("model", "test: clean", "adaptive, 8/255", "n"), row(*["---"] * 4)]
-    for (name, *_), own in zip(FULL_SIZE.values(), known, strict=True):
+    for (name, _), own in zip(FULL_SIZE.values(), known, strict=True):
         verdicts = summarise_lines(own, [""] * 10)
         lines.append(row(name, *(share(verdicts[kind]["mean"]) for kind in ("clean", "robust")), len(own)))
     pair = paired(*map(withstood, known))
     ended = [read(folder / "summary.json") for folder in folders if (folder / "summary.json").exists()]
     failed = sorted({f["name"] for s in ended for f in s["sanity"] if not f["passed"]})
     checks = f"failed: {', '.join(failed)}" if failed else "passed" if len(ended) == len(folders) else "not run yet"
-    wanted = read_comparison(Path(__file__).parent / "peers-full-size.yaml").entries[0].request.limit or 0
+    wanted = asked[0].request.limit or 0
     part = f"the first {len(common)} of {wanted}" if len(common) < wanted else str(wanted)
     return [
         *lines,

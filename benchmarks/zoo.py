@@ -151,9 +151,9 @@ def limits(recipe: dict[str, Any], model: IDC, data: str, table: list[dict[str, 
 
 def figures(model: IDC) -> dict[str, Any]:
     """The validation of the best weights (the summary of an older run has the last ones'). Of a model that answers in
-    one step, what is said of the chain is of that step again, and left out."""
+    one step, what an older run says of the chain is of that step again, and left out."""
     found: dict[str, Any] = model.card.get("figures", {})
-    if model.config.visits != model.one_step_visits:
+    if not model.answers_in_one_step:
         return found
     return {name: value for name, value in found.items() if not name.endswith(("multi_step", "single_draw", "draws"))}
 

@@ -77,6 +77,11 @@ class IDC(
         return (self.config.bridge.timesteps - 1,)
 
     @property
+    def answers_in_one_step(self) -> bool:
+        """Whether the default answer is the one-step answer."""
+        return self.config.visits == self.one_step_visits
+
+    @property
     def stochastic(self) -> bool:
         """Whether the default answer draws noise."""
         return len(self.config.visits) > 1 and self.config.bridge.eta > 0

@@ -174,7 +174,7 @@ def _summarise(request: Request, runner: Runner, images: datasets.ImageSet, say:
 def _both_answers(model: IDC, images: datasets.ImageSet, draws: int, seed: int) -> dict[str, Any]:
     found, _ = accuracy(model, images, draws=draws, seed=seed)
     values = {"one-step": found.one_step}
-    if model.config.visits != model.one_step_visits:
+    if not model.answers_in_one_step:
         values[f"multi-step, mean of {draws} draws"] = found.multi_step
     return {name: wilson(value, found.images).to_dict() for name, value in values.items()}
 

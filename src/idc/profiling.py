@@ -9,8 +9,7 @@ import torch
 
 from idc.classifier import IDC
 from idc.config import IDCConfig
-from idc.unet import PRESETS, BridgeUNet, UNetSpec, load_network
-from idc.yaml_file import YAML_SUFFIXES, read_yaml
+from idc.unet import PRESETS, BridgeUNet, UNetSpec, network_fields, resolve_spec
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,9 +141,8 @@ def preset_model(
     Raises:
         IDCError: for an unknown preset, a file that cannot be used, or data that the network cannot take.
     """
-    spec = load_network(preset)
-    if preset.endswith(YAML_SUFFIXES):
-        preset = str(read_yaml(preset).get("preset", ""))
+    given = network_fields(preset)
+    spec, preset = resolve_spec(given), str(given.get("preset", ""))
     depth, size = (1, 32) if preset.startswith("digits") else (3, 64) if preset == "bbdm" else (3, 32)
     shape = (channels or depth, image_size or size, image_size or size)
     classes = num_classes or (100 if preset == "paper-cifar100" else 10)

@@ -188,15 +188,24 @@ def resolve_spec(spec: str | dict[str, Any] | UNetSpec) -> UNetSpec:
         raise IDCError(f"network {given}", "at least base_channels and multipliers", "add them, or a preset") from error
 
 
+def network_fields(name: str) -> dict[str, Any]:
+    """What ``resolve_spec`` takes, from a preset's name or a YAML file.
+
+    Raises:
+        IDCError: for a file that cannot be used.
+    """
+    if not name.endswith(YAML_SUFFIXES):
+        return {"preset": name}
+    return read_yaml(name, holds="a network's fields", remedy="write for example: preset: nano")
+
+
 def load_network(name: str) -> UNetSpec:
     """A network from a preset's name or a YAML file of its fields.
 
     Raises:
         IDCError: for neither.
     """
-    if not name.endswith(YAML_SUFFIXES):
-        return resolve_spec(name)
-    return resolve_spec(read_yaml(name, holds="a network's fields", remedy="write for example: preset: nano"))
+    return resolve_spec(network_fields(name))
 
 
 def spec_to_dict(spec: UNetSpec) -> dict[str, Any]:

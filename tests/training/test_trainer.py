@@ -22,7 +22,7 @@ from idc.training.recipe import Recipe
 from idc.training.run_folder import read_metrics
 from idc.training.start import start_training
 from idc.training.trainer import Trainer
-from idc.training.validation import accuracy
+from idc.training.validation import BridgeAccuracy, accuracy
 from idc.unet import resolve_spec
 
 SMALL = {
@@ -394,5 +394,7 @@ def test_a_network_without_a_timestep_is_trained_and_judged_in_one_step(tmp_path
     assert any("only 2 updates" in line for line in said)
     kept = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert kept["recipe"]["t_weights"] == [0.0, 0.0, 0.0, 1.0]
+    assert set(kept["validation"]) == {"one_step", "attacked_one_step", "images", "eps"}
+    assert BridgeAccuracy.from_dict(kept["validation"]) == result.accuracy
     assert list(result.accuracy.shares()) == ["one-step"]
     assert "draw" not in result.accuracy.text()

@@ -77,19 +77,17 @@ _NAMES = {"classifier.fingerprint": "model", "classifier.name": "model", "data.f
 
 def _told(name: str, held: Any, own: Any) -> str:
     """A setting by its name for users, or the last part of its dotted one, with both values if they are short."""
-    for key in name.split("."):
-        held, own = (v.get(key) if isinstance(v, dict) else None for v in (held, own))
     short = all(isinstance(v, bool | int | float | str | list) and len(str(v)) <= 24 for v in (held, own))
     return _NAMES.get(name, name.rpartition(".")[2]) + (f" ({held} there, {own} here)" if short else "")
 
 
-def _differing(held: Any, own: Any, path: str = "") -> Iterator[str]:
-    """Dotted names of the settings in which two records differ."""
+def _differing(held: Any, own: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """The settings in which two records differ: dotted name, and both values."""
     if isinstance(held, dict) and isinstance(own, dict):
         for key in [*own, *(k for k in held if k not in own)]:
             yield from _differing(held.get(key), own.get(key), f"{path}.{key}" if path else str(key))
     elif held != own:
-        yield path
+        yield path, held, own
 
 
 def _plain(config: Any) -> dict[str, Any] | None:
@@ -128,10 +126,10 @@ def hold_settings(out: Path, settings: dict[str, Any]) -> None:
     held = records.read_json(file, "remove the folder or choose another --out")
     if held != own:
         differ = list(_differing(held, own))
-        expected = f"a result of the same {', '.join(dict.fromkeys(_told(name, held, own) for name in differ[:3]))}"
-        if "data.images" in differ:
-            was, now = (settings["data"].get("images") for settings in (held, own))
-            expected = f"a result of {was} images (now {now}: --limit?)"
+        expected = f"a result of the same {', '.join(dict.fromkeys(_told(*one) for one in differ[:3]))}"
+        for name, was, now in differ:
+            if name == "data.images":
+                expected = f"a result of {was} images (now {now}: --limit?)"
         raise IDCError(out, expected, "choose another --out, or remove this one")
 
 

@@ -197,12 +197,11 @@ class Bridging:
         return from_counts(counts, self._draws(final), eps=self.recipe.eps)
 
     def restored(self, values: dict[str, Any]) -> BridgeAccuracy:
-        return BridgeAccuracy(**values)
+        return BridgeAccuracy.from_dict(values)
 
     def _draws(self, final: bool) -> int:
         """Of the chain, if the model has one."""
-        chain = self.model.config.visits != self.model.one_step_visits
-        return (10 if final else 1) if chain else 0
+        return 0 if self.model.answers_in_one_step else 10 if final else 1
 
     def pictures(self, network: nn.Module, data: ImageSet, *, count: int = 8) -> tuple[str, Tensor]:
         """Images, their one-step and multi-step translations, their true labels."""

@@ -126,11 +126,8 @@ class Trainer:
 
     @staticmethod
     def _figures(accuracy: dict[str, float] | None) -> dict[str, Any]:
-        """The card's entry of a validation; without the chain's where it has no draws, which repeat the one step's."""
-        if not accuracy:
-            return {}
-        left = ("multi_step", "single_draw", "draws") if accuracy.get("draws") == 0 else ()
-        return {"figures": {f"validation {k}": v for k, v in accuracy.items() if not k.endswith(left)}}
+        """The card's entry of a validation."""
+        return {"figures": {f"validation {k}": v for k, v in accuracy.items()}} if accuracy else {}
 
     def _machine(self) -> str:
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU"

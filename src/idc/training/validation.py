@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -44,8 +45,16 @@ class BridgeAccuracy:
         return text if behind else ""
 
     def to_dict(self) -> dict[str, float]:
-        """The fields, JSON-ready."""
-        return asdict(self)
+        """The fields, JSON-ready; with 0 draws, without those that repeat others."""
+        repeated = () if self.draws else ("multi_step", "single_draw", "draws", "attacked_multi_step")
+        return {name: value for name, value in asdict(self).items() if name not in repeated}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "BridgeAccuracy":
+        """What gave these values as its ``to_dict``."""
+        one, attacked = values["one_step"], values.get("attacked_one_step", 0.0)
+        repeated = {"multi_step": one, "single_draw": one, "draws": 0, "attacked_multi_step": attacked}
+        return cls(**repeated | values)
 
     def shares(self) -> dict[str, float]:
         """The answers by name."""

@@ -22,14 +22,15 @@ from typing import Any
 
 from common import CORES, RESULTS, alone, cpu_name, read, write
 
-from idc.evaluating import evaluate
+from idc.commands.evaluate import evaluate
+from idc.commands.request import Request
+from idc.commands.train import start_training
+from idc.compute.memory import keep_freed_memory
 from idc.evaluation.pairing import withstood
 from idc.evaluation.summary import read_lines
-from idc.files import sha256
-from idc.memory import keep_freed_memory
-from idc.opening import Request, parse_eps
+from idc.storage.files import sha256
+from idc.text import parse_eps
 from idc.training.recipe import load_recipe
-from idc.training.start import start_training
 
 RECIPES = Path(__file__).parents[1] / "recipes" / "ablation"
 RUNS = Path("runs/ablation")

@@ -10,8 +10,8 @@ from common import write
 
 from idc import IDC
 from idc import data as datasets
+from idc.compute.memory import keep_freed_memory
 from idc.evaluation.verdict import wilson
-from idc.memory import keep_freed_memory
 
 VISITS = [(3,), (3, 0), (3, 1), (3, 2, 0), (3, 1, 0), (3, 2, 1, 0), (3, 1, 1, 0)]
 ETAS = [0.0, 0.5, 1.0]

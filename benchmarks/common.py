@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from idc import __version__
-from idc.files import make_folder, write_json
+from idc.storage.files import make_folder, write_json
 
 RESULTS = Path(__file__).parent / "results"
 CIFAR = "CIFAR-10 (JPEG-75)"

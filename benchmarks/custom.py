@@ -10,10 +10,11 @@ import torch
 from idc.attacks.gradient import Attack
 from idc.attacks.target import COUNTED
 from idc.attacks.threat import Threat
+from idc.commands.opening import open_both
+from idc.commands.request import Request
 from idc.evaluation.protocol import Protocol
 from idc.evaluation.runner import Problem, Runner
 from idc.evaluation.summary import read_costs, read_lines, summarise_lines
-from idc.opening import Request, open_both
 from idc.progress import Bar
 
 

@@ -28,8 +28,8 @@ from onnxruntime.quantization import (
 
 from idc import IDC
 from idc import data as datasets
+from idc.compute.memory import keep_freed_memory
 from idc.exporting import export
-from idc.memory import keep_freed_memory
 
 BATCHES = {1: 20, 64: 1}  # batch size -> calls in one turn
 CALIBRATION = 64

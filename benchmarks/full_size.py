@@ -25,19 +25,18 @@ from typing import Any
 import torch
 from common import RESULTS, read
 
-from idc.files import write_json
-from idc.opening import open_model
+from idc.commands.opening import open_model
+from idc.commands.train import build_model, fresh_weights, load_splits
+from idc.method.unet import resolve_spec, spec_to_dict
 from idc.peers.cnn import CNN, CNNConfig
-from idc.saved import split
+from idc.storage.files import write_json
+from idc.storage.saved import split
 from idc.training.bridging import Bridging
 from idc.training.cnn import Classifying
 from idc.training.objective import Objective
-from idc.training.peer_recipes import CNN_RECIPES
-from idc.training.recipe import load_recipe
+from idc.training.recipe import CNN_RECIPES, load_recipe
 from idc.training.settings import Settings, override
-from idc.training.start import build_model, fresh_weights, load_splits
 from idc.training.trainer import Trainer
-from idc.unet import resolve_spec, spec_to_dict
 
 HERE = Path(__file__).parent
 RECIPES = {

@@ -10,8 +10,8 @@ from idc import data
 from idc.attacks.gradient import pgd
 from idc.attacks.target import Target
 from idc.attacks.threat import Threat
-from idc.files import make_folder, whole_file
 from idc.noise import Streams
+from idc.storage.files import make_folder, whole_file
 
 CACHE = Path("runs/parity")
 

@@ -54,7 +54,7 @@ from robust_pages import (
 )
 from speed_pages import bf16, loss_memory, plan, precision, profiled, scaling, speed
 
-from idc.report.results import eps_text
+from idc.text import eps_text
 from idc.training.run_folder import read_metrics
 from idc.zoo import HOME
 

@@ -15,8 +15,9 @@ from custom import run
 from idc.attacks.adaptive import AdaptiveAttack
 from idc.attacks.third_party import AutoAttack
 from idc.attacks.threat import Threat
-from idc.memory import keep_freed_memory
-from idc.opening import Request, parse_eps
+from idc.commands.request import Request
+from idc.compute.memory import keep_freed_memory
+from idc.text import parse_eps
 
 MODELS = {"digits_cnn": "benchmarks.models:digits_cnn", "resnet18": "pyautoattack-resnet18"}
 

@@ -24,13 +24,13 @@ from typing import Any, cast
 
 from common import CIFAR, CORES, RESULTS, alone, read, write
 
-from idc.comparing import Comparison, evaluate_one, finished_rows, read_comparison, write_rows
-from idc.memory import keep_freed_memory
-from idc.opening import open_model
+from idc.commands.compare import Comparison, evaluate_one, finished_rows, read_comparison, write_rows
+from idc.commands.opening import open_model
+from idc.compute.memory import keep_freed_memory
 from idc.peers.cnn import CNN
 from idc.report.comparison import write_comparison
-from idc.report.results import eps_text
-from idc.saved import CONFIG
+from idc.storage.saved import CONFIG
+from idc.text import eps_text
 
 RUNS = Path("runs/peers")
 ROOT = Path(__file__).parents[1]

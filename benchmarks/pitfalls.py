@@ -17,10 +17,10 @@ from idc.attacks.gradient import Attack, apgd, pgd
 from idc.attacks.objective import Margin
 from idc.attacks.target import ANSWER
 from idc.attacks.threat import Threat
-from idc.evaluation.published import PUBLISHED
-from idc.memory import keep_freed_memory
-from idc.opening import Request, parse_eps
-from idc.report.results import eps_text
+from idc.commands.request import Request
+from idc.compute.memory import keep_freed_memory
+from idc.evaluation.protocol import PUBLISHED
+from idc.text import eps_text, parse_eps
 
 
 def variants(threat: Threat) -> tuple[tuple[str, Attack], ...]:

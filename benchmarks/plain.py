@@ -2,7 +2,8 @@
 
 float32, channels first, one Python iteration a class in the loss over (B, K, C, H, W) tensors, four network passes an
 answer, labels rebuilt by a QR in every forward of the attacked module, one pass a draw, pictures decoded one at a time
-by the training process, averaged weights one by one. ``tests/test_plain.py`` holds that it computes what ours does.
+by the training process, averaged weights one by one. ``tests/benchmarks/test_plain.py`` holds that it computes what
+ours does.
 """
 
 import copy

@@ -20,10 +20,12 @@ from idc.attacks.gradient import Best, apgd
 from idc.attacks.objective import DLR
 from idc.attacks.target import ANSWER, Target
 from idc.attacks.threat import Threat
+from idc.commands.opening import open_both
+from idc.commands.request import Request
+from idc.compute.memory import keep_freed_memory
 from idc.evaluation.verdict import wilson
-from idc.memory import keep_freed_memory
 from idc.noise import Streams
-from idc.opening import Request, open_both, parse_eps
+from idc.text import parse_eps
 from idc.types import Classifier
 
 WAYS = {"fp32": {}, "bf16": {"precision": "bf16"}, "bf16, compiled": {"precision": "bf16", "compile": True}}

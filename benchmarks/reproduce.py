@@ -19,8 +19,7 @@ from typing import Any
 from common import CORES, together
 
 from idc.errors import IDCError
-from idc.opening import parse_eps
-from idc.report.results import eps_text
+from idc.text import eps_text, parse_eps
 from idc.training.recipe import load_recipe
 
 RECIPES = Path(__file__).parents[1] / "recipes"

@@ -7,12 +7,12 @@ import torch
 from common import CIFAR, RESULTS, ROUNDED, read, row, share
 
 from idc import IDC
-from idc.comparing import read_comparison
-from idc.evaluation.cost import answer_cost
+from idc.commands.compare import read_comparison
+from idc.commands.opening import open_model
+from idc.cost import answer_cost
 from idc.evaluation.pairing import paired, withstood
 from idc.evaluation.summary import read_lines, summarise_lines
 from idc.evaluation.verdict import wilson
-from idc.opening import open_model
 from idc.report.comparison import HALF, markdown, published
 from idc.types import Classifier
 

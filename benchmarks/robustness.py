@@ -10,10 +10,10 @@ from pathlib import Path
 
 from common import model_arguments, write
 
-from idc.evaluating import evaluate
-from idc.memory import keep_freed_memory
-from idc.opening import Request, parse_eps
-from idc.report.results import eps_text
+from idc.commands.evaluate import evaluate
+from idc.commands.request import Request
+from idc.compute.memory import keep_freed_memory
+from idc.text import eps_text, parse_eps
 
 KEPT = ("clean", "noise", "robust", "attacks", "single_draw", "images", "draws", "adaptive", "reliable", "sanity",
         "cost", "answer", "flags", "worst", "settings")  # fmt: skip

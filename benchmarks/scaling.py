@@ -17,11 +17,11 @@ from speed import quiet, seconds
 
 from idc.attacks.objective import CrossEntropy
 from idc.attacks.target import ANSWER, Target
-from idc.bridge import Bridge
-from idc.loss import bridge_loss
-from idc.memory import keep_freed_memory
+from idc.commands.profile import preset_model
+from idc.compute.memory import keep_freed_memory
+from idc.method.bridge import Bridge
+from idc.method.loss import bridge_loss
 from idc.noise import Streams
-from idc.profiling import preset_model
 
 START = {"batch": 64, "draws": 1, "K": 10, "size": 32}
 CURVES = {"batch": [1, 4, 16, 64, 256], "draws": [1, 2, 4, 8, 16], "K": [10, 100, 1000], "size": [16, 32, 64, 96]}

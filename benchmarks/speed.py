@@ -32,16 +32,16 @@ from idc import data as datasets
 from idc.attacks.objective import CrossEntropy
 from idc.attacks.target import ANSWER, Target
 from idc.attacks.threat import Threat
-from idc.bridge import Bridge
+from idc.commands.profile import peak_cpu_bytes, preset_model
+from idc.compute.hardware import bf16_pays, can_compile
+from idc.compute.memory import keep_freed_memory
+from idc.cost import flops_of, total_flops
 from idc.data import ImageSet
-from idc.evaluation.cost import flops_of, total_flops
 from idc.evaluation.protocol import build_protocol
 from idc.evaluation.runner import Problem, Runner
-from idc.hardware import bf16_pays, can_compile
-from idc.loss import bridge_loss
-from idc.memory import keep_freed_memory
+from idc.method.bridge import Bridge
+from idc.method.loss import bridge_loss
 from idc.noise import Streams
-from idc.profiling import peak_cpu_bytes, preset_model
 from idc.training.bridging import Bridging
 from idc.training.recipe import RECIPES
 from idc.training.trainer import Trainer

@@ -22,12 +22,12 @@ from idc import IDC
 from idc.cli.common import parse_visits
 from idc.errors import IDCError
 from idc.evaluation.runner import model_fingerprint
-from idc.files import whole_folder, write_text
-from idc.records import read_json
 from idc.report.comparison import NORMS
-from idc.report.results import eps_text
-from idc.saved import CARD, WEIGHTS, split
-from idc.yaml_file import read_yaml
+from idc.storage.files import whole_folder, write_text
+from idc.storage.records import read_json
+from idc.storage.saved import CARD, WEIGHTS, split
+from idc.storage.yaml_file import read_yaml
+from idc.text import eps_text
 from idc.zoo import HOME
 
 LARGEST = 3_000_000  # bytes of weights

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from idc import IDC
 from idc import data as datasets
-from idc.training.start import start_training
+from idc.commands.train import start_training
 
 with tempfile.TemporaryDirectory() as folder:
     result = start_training("digits", Path(folder) / "run", changes={"epochs": 8, "validate_every": 8})

@@ -3,7 +3,7 @@
     python examples/standalone.py
 
 Trains a small convolutional network on scikit-learn's digits for about a minute and prints test accuracy. It is
-meant to be read; ``tests/test_examples.py`` holds the library to its formulas.
+meant to be read; ``tests/system/test_examples.py`` holds the library to its formulas.
 """
 
 import torch

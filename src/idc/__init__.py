@@ -7,26 +7,26 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from idc.bridge import Bridge, BridgeSample, BridgeSpec
-    from idc.classifier import IDC
-    from idc.config import IDCConfig
     from idc.errors import IDCError
-    from idc.labels import orthogonal_labels
-    from idc.prediction import Prediction
-    from idc.unet import PRESETS, UNetSpec
+    from idc.method.bridge import Bridge, BridgeSample, BridgeSpec
+    from idc.method.classifier import IDC
+    from idc.method.config import IDCConfig
+    from idc.method.labels import orthogonal_labels
+    from idc.method.prediction import Prediction
+    from idc.method.unet import PRESETS, UNetSpec
 
 __version__ = "0.1.0"
 _HOME = {
-    "IDC": "classifier",
-    "IDCConfig": "config",
-    "Prediction": "prediction",
+    "IDC": "method.classifier",
+    "IDCConfig": "method.config",
+    "Prediction": "method.prediction",
     "IDCError": "errors",
-    "Bridge": "bridge",
-    "BridgeSample": "bridge",
-    "BridgeSpec": "bridge",
-    "PRESETS": "unet",
-    "UNetSpec": "unet",
-    "orthogonal_labels": "labels",
+    "Bridge": "method.bridge",
+    "BridgeSample": "method.bridge",
+    "BridgeSpec": "method.bridge",
+    "PRESETS": "method.unet",
+    "UNetSpec": "method.unet",
+    "orthogonal_labels": "method.labels",
 }
 __all__ = [
     "IDC",

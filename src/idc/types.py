@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from idc.errors import IDCError
 
@@ -83,3 +83,24 @@ def check_images(images: Tensor, shape: tuple[int, int, int]) -> None:
             "finite values in [0, 1]",
             "divide 8-bit images by 255, undo any normalisation and remove NaN",
         )
+
+
+def networks_of(classifier: Classifier) -> tuple[nn.Module, ...]:
+    """The modules whose calls count as network evaluations: those in ``networks``, or the classifier itself."""
+    named = getattr(classifier, "networks", None)
+    if isinstance(named, tuple | list) and named and all(isinstance(m, nn.Module) for m in named):
+        return tuple(named)
+    return (classifier,) if isinstance(classifier, nn.Module) else ()  # others may mean something else by that name
+
+
+def straight_through(exact: Logits, smooth: Logits) -> Logits:
+    """The values of ``exact`` with the gradient of ``smooth``: for a step that cannot be differentiated.
+
+    Both take (B, C, H, W) and return tensors of the same shape, logits or images.
+    """
+
+    def both(images: Tensor) -> Tensor:
+        approximate = smooth(images)
+        return approximate + (exact(images) - approximate).detach()
+
+    return both

@@ -5,15 +5,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from conftest import tiny_model
-from idc.attacks.bpda import straight_through
 from idc.attacks.gradient import GradientAttack, apgd, fgsm, mi_fgsm, pgd
 from idc.attacks.objective import DLR, CrossEntropy, Margin
 from idc.attacks.target import ANSWER, Target
 from idc.attacks.threat import Threat
 from idc.errors import IDCError
 from idc.noise import Streams, normal
+from idc.types import straight_through
 from noise_models import Linear, Noisy, easy_images
+from tiny import tiny_model
 
 EPS = {"linf": 0.05, "l2": 0.2}
 

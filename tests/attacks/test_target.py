@@ -5,14 +5,14 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from conftest import tiny_model
 from idc.attacks.objective import CrossEntropy
 from idc.attacks.target import ANSWER, Target
+from idc.cost import evaluation_cost
 from idc.errors import IDCError
-from idc.evaluation.cost import evaluation_cost
-from idc.evaluation.published import PUBLISHED, published
-from idc.evaluation.wrapped import Wrapped
+from idc.evaluation.adapter import Wrapped
+from idc.evaluation.protocol import PUBLISHED, published
 from idc.noise import Streams, normal
+from tiny import tiny_model
 
 MODEL = tiny_model()
 IMAGES = torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(1))

@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from conftest import tiny_model
 from idc.attacks.adaptive import AdaptiveAttack
 from idc.attacks.gradient import apgd, fgsm, mi_fgsm, pgd
 from idc.attacks.objective import DLR, Margin
@@ -12,6 +11,7 @@ from idc.attacks.third_party import AutoAttack, CarliniWagner, Square
 from idc.attacks.threat import Threat
 from idc.noise import Streams
 from noise_models import Linear, Noisy
+from tiny import tiny_model
 
 MODELS = {"linear": Linear(shape=(1, 8, 8)), "noisy": Noisy(shape=(1, 8, 8)), "idc": tiny_model()}
 ATTACKS = {

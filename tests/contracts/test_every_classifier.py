@@ -4,10 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from conftest import tiny_model
 from idc.attacks.target import ANSWER, Target
 from idc.errors import IDCError
-from idc.evaluation.wrapped import Wrapped, as_classifier
+from idc.evaluation.adapter import Wrapped, as_classifier
 from idc.noise import Streams
 from idc.peers.cnn import CNN, CNNConfig
 from idc.peers.diffpure import DiffPure
@@ -15,6 +14,7 @@ from idc.peers.diffusion import Diffusion, DiffusionConfig
 from idc.peers.diffusion_classifier import DiffusionClassifier
 from idc.types import Classifier
 from noise_models import Linear, Noisy
+from tiny import tiny_model
 
 SHAPE = (1, 8, 8)
 
@@ -102,7 +102,7 @@ def test_judging_is_what_predict_does():
 
 
 def test_checkpointing_changes_memory_and_nothing_else():
-    from idc.profiling import peak_cpu_bytes
+    from idc.commands.profile import peak_cpu_bytes
 
     def gradient(model):
         x = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(0)).requires_grad_()

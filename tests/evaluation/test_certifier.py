@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from idc import records
 from idc.errors import IDCError
 from idc.evaluation.certifier import Certifier, read_certified, summarise_certified
 from idc.evaluation.runner import Problem
 from idc.evaluation.smoothing import ABSTAINS, Smoothed, Smoothing
+from idc.storage import records
 from noise_models import Noisy, easy_images
 
 SMOOTHING = Smoothing(sigma=0.15, n0=20, n=60, alpha=0.01)

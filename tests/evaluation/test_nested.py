@@ -7,21 +7,21 @@ from typing import ClassVar
 import pytest
 import torch
 
-from conftest import save_digits_model
-from idc import records
 from idc.attacks.gradient import pgd
 from idc.attacks.objective import Margin
 from idc.attacks.threat import Threat
-from idc.comparing import compare, read_comparison
+from idc.commands.compare import compare, read_comparison
 from idc.errors import IDCError
 from idc.evaluation.nested import CHECKED, held_in, nested_check, note, read_larger, same_but_radius
 from idc.evaluation.protocol import Protocol, build_protocol
 from idc.evaluation.runner import Problem, Runner
 from idc.evaluation.summary import read_costs, read_lines, summarise_lines
-from idc.files import make_folder
 from idc.peers.cnn import CNN, CNNConfig
 from idc.report.comparison import write_comparison
+from idc.storage import records
+from idc.storage.files import make_folder
 from noise_models import Linear, Noisy, easy_images
+from tiny import save_digits_model
 
 
 def evaluate(out, model, problem, eps, larger=None, *, steps=4, norm="linf", reliable=True):

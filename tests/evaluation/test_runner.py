@@ -9,8 +9,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from conftest import tiny_model
-from idc import records
 from idc.attacks.gradient import pgd
 from idc.attacks.objective import Margin
 from idc.attacks.third_party import CarliniWagner
@@ -20,7 +18,9 @@ from idc.evaluation import runner as module
 from idc.evaluation.protocol import Protocol, build_protocol
 from idc.evaluation.runner import Problem, Runner
 from idc.evaluation.summary import read_costs, read_lines, summarise_lines
+from idc.storage import records
 from noise_models import Linear, Noisy, easy_images
+from tiny import tiny_model
 
 
 def problem(model: Linear, count: int = 24) -> Problem:

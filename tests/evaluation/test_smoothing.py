@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 from torch import nn
 
-from conftest import tiny_model
 from idc.errors import IDCError
+from idc.evaluation.adapter import Wrapped
 from idc.evaluation.smoothing import ABSTAINS, Smoothed, Smoothing, lower_bound, predict
-from idc.evaluation.wrapped import Wrapped
 from idc.noise import Streams
 from idc.types import check_images
 from noise_models import Linear, Noisy
+from tiny import tiny_model
 
 SIGMA = 0.05  # images around 0.5 then stay ten deviations away from the clamp, and closed forms hold
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from idc.commands.opening import open_model
 from idc.errors import IDCError
-from idc.opening import open_model
 from idc.peers.cnn import CNN, CNNConfig, PackagedResNet18
 
 

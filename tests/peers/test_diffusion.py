@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from idc.attacks.target import ANSWER, Target
+from idc.commands.opening import open_model
+from idc.cost import answer_cost
 from idc.errors import IDCError
-from idc.evaluation.cost import answer_cost
 from idc.noise import Streams
-from idc.opening import open_model
 from idc.peers.cnn import CNN, CNNConfig
 from idc.peers.diffpure import DiffPure
 from idc.peers.diffusion import Diffusion, DiffusionConfig

@@ -10,8 +10,9 @@ import pytest
 from safetensors.numpy import save_file
 
 from idc.errors import IDCError
-from idc.report.results import eps_text, read_results
+from idc.report.results import read_results
 from idc.report.results_page import readings, write_report
+from idc.text import eps_text
 
 
 def share(mean: float, n: int = 100) -> dict[str, float]:

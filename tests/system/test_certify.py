@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from conftest import save_digits_model
 from idc.evaluation.certifier import read_certified
+from tiny import save_digits_model
 
 FLAGS = ("--data", "digits", "--sigma", 0.25, "--n0", 10, "--n", 40, "--limit", 12, "--out")
 

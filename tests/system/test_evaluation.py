@@ -9,9 +9,9 @@ import time
 
 import pytest
 
-from conftest import save_digits_model
 from idc.evaluation.summary import read_lines
 from program import idc, refused
+from tiny import save_digits_model
 
 
 @pytest.fixture(scope="module")

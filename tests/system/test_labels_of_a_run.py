@@ -10,7 +10,7 @@ import yaml
 from safetensors.torch import load_file
 
 from idc import IDC
-from idc.labels import LabelKind, orthogonal_labels
+from idc.method.labels import LabelKind, orthogonal_labels
 
 KINDS = get_args(LabelKind)
 RECIPE = ("--limit", 64, "--epochs", 1, "--batch-size", 16, "--validation-limit", 20, "--precision", "fp32")

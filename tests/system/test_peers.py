@@ -12,10 +12,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from idc.commands.opening import open_model
+from idc.commands.train_peers import start_cnn, start_ddpm
 from idc.errors import IDCError
-from idc.opening import open_model
-from idc.saved import CONFIG
-from idc.training.start_peers import start_cnn, start_ddpm
+from idc.storage.saved import CONFIG
 from program import idc, refused
 
 

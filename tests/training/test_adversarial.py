@@ -7,18 +7,18 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from conftest import tiny_model
 from idc import IDC
 from idc.attacks.gradient import pgd
 from idc.attacks.objective import Margin
 from idc.attacks.target import Target
 from idc.attacks.threat import Threat
+from idc.commands.train_peers import start_cnn
 from idc.errors import IDCError
 from idc.noise import Streams
 from idc.training.adversarial import ascend, divergence, random_start
 from idc.training.bridging import Bridging
 from idc.training.recipe import RECIPES
-from idc.training.start_peers import start_cnn
+from tiny import tiny_model
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
@@ -61,7 +61,7 @@ def train(out, method, **changes):
 def test_adversarial_training_holds_where_standard_training_falls(tmp_path):
     """The same attack on both: validation images under PGD, measured here and not by the trainer."""
     from idc import data
-    from idc.opening import open_model
+    from idc.commands.opening import open_model
 
     images = data.load("digits", split="validation")
     x, classes = images.images.float().div(255), images.labels
@@ -91,7 +91,7 @@ def test_validation_does_not_depend_on_sharding(tmp_path):
     from idc import data
     from idc.peers.cnn import CNN, CNNConfig
     from idc.training.cnn import Classifying
-    from idc.training.peer_recipes import CNNRecipe
+    from idc.training.recipe import CNNRecipe
 
     images = data.load("digits", split="validation", limit=40)
     torch.manual_seed(0)
@@ -175,7 +175,7 @@ def test_the_attack_takes_no_gradient_of_the_weights():
 def test_the_attack_on_a_cnn_takes_no_gradient_of_its_weights(method, attack):
     from idc.peers.cnn import CNN, CNNConfig
     from idc.training.cnn import Classifying
-    from idc.training.peer_recipes import CNNRecipe
+    from idc.training.recipe import CNNRecipe
 
     model = CNN(CNNConfig("preact-resnet18", 4, (1, 8, 8), width=2))
     objective = Classifying(model, CNNRecipe(method=method, eps=0.1, attack_steps=3))
@@ -337,7 +337,7 @@ def test_eps_rises_and_noise_is_added():
 def test_an_idc_trained_under_attack_holds_where_another_falls(tmp_path):
     """Validation images under an attack that is not the trainer's; and the trainer's own count of it is near."""
     from idc import IDC, data
-    from idc.training.start import start_training
+    from idc.commands.train import start_training
 
     file = tmp_path / "network.yaml"
     file.write_text("base_channels: 16\nmultipliers: [1, 1]\ngroups: 4\nhead_channels: 16\npatch: 4\nresidual: true\n"

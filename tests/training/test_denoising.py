@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from idc.opening import open_model
+from idc.commands.opening import open_model
+from idc.commands.train_peers import start_ddpm
 from idc.peers.diffusion import Diffusion, DiffusionConfig
 from idc.training.denoising import Denoising
-from idc.training.peer_recipes import NoiseRecipe
-from idc.training.start_peers import start_ddpm
+from idc.training.recipe import NoiseRecipe
 
 
 class Zero(torch.nn.Module):

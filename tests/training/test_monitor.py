@@ -5,12 +5,12 @@ import json
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from conftest import tiny_model
 from idc import data
+from idc.accuracy import BridgeAccuracy
 from idc.training.bridging import Bridging
 from idc.training.monitor import Monitor
 from idc.training.recipe import Recipe
-from idc.training.validation import BridgeAccuracy
+from tiny import tiny_model
 
 ACCURACY = BridgeAccuracy(one_step=0.75, multi_step=0.5, single_draw=0.25, draws=10, images=8)
 

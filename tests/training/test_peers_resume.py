@@ -6,8 +6,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from idc.commands.train_peers import start_cnn, start_ddpm
 from idc.data import ImageSet
-from idc.training.start_peers import start_cnn, start_ddpm
 from idc.training.trainer import Trainer
 
 SHORT = {"epochs": 2, "validate_every": 1, "checkpoint_every": 1, "precision": "fp32", "batch_size": 32}

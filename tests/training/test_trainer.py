@@ -14,16 +14,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from idc import IDC, IDCError, data, hardware
-from idc.config import IDCConfig
+from idc import IDC, IDCError, data
+from idc.accuracy import BridgeAccuracy, accuracy
+from idc.commands.train import start_training
+from idc.compute import hardware
+from idc.method.config import IDCConfig
+from idc.method.unet import resolve_spec
 from idc.training.checkpoint import load_latest
 from idc.training.optim import compiles
 from idc.training.recipe import Recipe
 from idc.training.run_folder import read_metrics
-from idc.training.start import start_training
 from idc.training.trainer import Trainer
-from idc.training.validation import BridgeAccuracy, accuracy
-from idc.unet import resolve_spec
 
 SMALL = {
     "epochs": 2.0, "batch_size": 16, "validate_every": 0.5, "checkpoint_every": 0.25, "validation_limit": 20,

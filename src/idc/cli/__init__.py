@@ -9,8 +9,8 @@ import typer
 from idc import __version__
 from idc.cli import certify, evaluate, train, use
 from idc.cli.common import err, out
+from idc.compute.memory import keep_freed_memory
 from idc.errors import IDCError
-from idc.memory import keep_freed_memory
 
 app = typer.Typer(
     name="idc",

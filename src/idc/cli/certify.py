@@ -45,9 +45,9 @@ def certify(
     What is proved holds for the smoothed model, which answers by vote over noisy copies of an image, and for each image
     with probability 1 - alpha.
     """
-    from idc.certifying import certify as run
+    from idc.commands.certify import certify as run
+    from idc.commands.request import Request
     from idc.evaluation.smoothing import Smoothing
-    from idc.opening import Request
 
     smoothing = Smoothing(sigma=sigma, n0=n0, n=n, alpha=alpha)
     request = Request(

@@ -55,7 +55,8 @@ def register(app: typer.Typer) -> None:
 def _request(
     *, eps: str | None, visits: str | None, knobs: dict[str, Any], **given: Any
 ) -> Any:  # a Request; its module is heavy and loads late
-    from idc.opening import Request, parse_eps
+    from idc.commands.request import Request
+    from idc.text import parse_eps
 
     return Request(
         eps=None if eps is None else parse_eps(eps),
@@ -80,7 +81,7 @@ def evaluate(
     model's weak spots, AutoAttack, Square, sanity checks. paper: the published evaluation with its flaws, for
     comparison. pgd, apgd: one attack, for sweeps.
     """
-    from idc.evaluating import evaluate as run
+    from idc.commands.evaluate import evaluate as run
 
     knobs = {"steps": steps, "eot": eot, "restarts": restarts, "surrogate": surrogate}
     request = _request(
@@ -150,7 +151,7 @@ def rejudge(
     as_json: AsJson = False,
 ) -> None:
     """Judge kept adversarial images again, with fresh noise, more draws or another model."""
-    from idc.rejudging import rejudge as run
+    from idc.commands.rejudge import rejudge as run
 
     found = run(result, draws=draws, seed=seed, model=model)
     if as_json:
@@ -171,7 +172,7 @@ def sweep(
     seed: Seed = 0, chunk: Chunk = 512, compile_: Compile = False, data_name: DataName = None, as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Evaluate once for each value of one setting; a folder each, resumable, and one table and figure of all."""
-    from idc.sweeping import run_sweep
+    from idc.commands.sweep import run_sweep
 
     request = _request(
         model=model, data=data, protocol=protocol, norm=norm, eps=eps, split=split, limit=limit, draws=draws,
@@ -201,8 +202,8 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Evaluate many models on the same images and put them into one table; resumable."""
-    from idc.comparing import compare as run
-    from idc.comparing import read_comparison
+    from idc.commands.compare import compare as run
+    from idc.commands.compare import read_comparison
 
     with resumable():
         rows = run(read_comparison(file), out_folder, say=note.print)

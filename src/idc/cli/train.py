@@ -9,8 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from idc.cli.common import DATA_HELP, note, out, parse_visits
-from idc.training.peer_recipes import CNNRecipe, NoiseRecipe
-from idc.training.recipe import Recipe
+from idc.training.recipe import CNNRecipe, NoiseRecipe, Recipe
 from idc.training.settings import Settings, convert
 
 
@@ -107,20 +106,20 @@ def register(app: typer.Typer) -> None:
 
     def train(**given: Any) -> None:
         """Train a classifier; the run's folder holds best/, last/, recipe.yaml, metrics.jsonl, tensorboard/."""
-        from idc.training.start import start_training
+        from idc.commands.train import start_training
 
         given["visits"] = parse_visits(given["visits"])
         _run(start_training, Recipe, given, "idc predict {model} IMAGE...")
 
     def cnn(**given: Any) -> None:
         """A convolutional network: standard, adversarially trained (PGD-AT, TRADES), or on Gaussian noise."""
-        from idc.training.start_peers import start_cnn
+        from idc.commands.train_peers import start_cnn
 
         _run(start_cnn, CNNRecipe, given, "idc evaluate {model} --data ... --protocol adaptive")
 
     def ddpm(**given: Any) -> None:
         """A diffusion model (noise prediction): for diffpure, or with --conditional true for zdc and rdc."""
-        from idc.training.start_peers import start_ddpm
+        from idc.commands.train_peers import start_ddpm
 
         _run(start_ddpm, NoiseRecipe, given, "idc evaluate diffpure:ddpm={model},classifier=CNN --data ...")
 

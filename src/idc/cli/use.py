@@ -44,7 +44,7 @@ def predict(
     as_json: AsJson = False,
 ) -> None:
     """Classify image files."""
-    from idc.use import predict_files
+    from idc.commands.predict import predict_files
 
     rows = predict_files(model, images, draws=draws, top=top, seed=seed, one_step=one_step, precision=precision)
     if as_json:
@@ -92,9 +92,9 @@ def profile(
     as_json: AsJson = False,
 ) -> None:
     """Parameters, counted FLOPs, passes, memory and latency of a preset or model; without one, the pruning table."""
-    from idc.profiling import profile as measure
-    from idc.profiling import pruning_table
-    from idc.use import open_model_or_preset
+    from idc.commands.opening import open_model_or_preset
+    from idc.commands.profile import profile as measure
+    from idc.commands.profile import pruning_table
 
     if model is None:
         rows = pruning_table()
@@ -142,8 +142,8 @@ def import_reference(
     raw: Annotated[bool, typer.Option("--raw", help="the plain weights instead of the averaged (EMA) ones")] = False,
 ) -> None:
     """Turn a checkpoint of the paper's authors into a model folder."""
-    from idc.files import make_folder
-    from idc.reference import import_reference as convert
+    from idc.method.reference import import_reference as convert
+    from idc.storage.files import make_folder
 
     model = convert(checkpoint, preset=preset, raw=raw)
     model.save_pretrained(make_folder(out_folder))
@@ -156,7 +156,7 @@ def demo(
     epochs: Annotated[float | None, typer.Option("--epochs", help="of training; default: as many as pay")] = None,
 ) -> None:
     """Train on scikit-learn's digits, attack the result, and write an HTML page with pictures (minutes on a CPU)."""
-    from idc.demo import run_demo
+    from idc.commands.demo import run_demo
 
     page = run_demo(out_folder, seed=seed, epochs=epochs, say=out.print)
     out.print(f"open {page}")

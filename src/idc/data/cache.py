@@ -15,7 +15,7 @@ from idc.data.decoding import MAX_PIXELS, Shape
 from idc.data.image_set import digest
 from idc.data.pools import Positions
 from idc.errors import IDCError
-from idc.files import make_folder, whole_file
+from idc.storage.files import make_folder, whole_file
 
 _VERSION = "1"  # to be raised whenever the pixels that decoding gives change
 

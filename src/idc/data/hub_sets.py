@@ -5,11 +5,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from idc import hub
 from idc.data.pools import Source, Split
 from idc.data.splits import split_of
 from idc.data.tables import Table, table_source
 from idc.errors import IDCError
+from idc.storage import hub
 
 
 def hub_source(source: str) -> Source:

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from idc import hub
 from idc.data.folders import folder_source
 from idc.data.hub_sets import hub_source
 from idc.data.parquet import find_parquet, parquet_source
 from idc.data.pools import Pool, Source
 from idc.errors import IDCError
+from idc.storage import hub
 
 
 def open_source(source: str) -> Source:

@@ -14,11 +14,11 @@ from typing import Any
 
 import torch
 
-from idc import records
 from idc.evaluation.runner import Problem, describe_model, hold_settings
 from idc.evaluation.smoothing import ABSTAINS, Smoothed, Smoothing
 from idc.evaluation.verdict import wilson
 from idc.noise import Streams, derive_seed
+from idc.storage import records
 
 LINES, RESULT = "certified", "certify.json"
 Line = dict[str, Any]

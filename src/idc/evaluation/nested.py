@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from idc import records
 from idc.errors import IDCError
-from idc.evaluation.bench import Finding
-from idc.files import write_json
+from idc.evaluation.sanity.bench import Finding
 from idc.noise import derive_seed
+from idc.storage import records
+from idc.storage.files import write_json
 
 CHECKED = 8
 LINES = "images"  # the runner's records, a line an image

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from idc.attacks.target import ANSWER, Target
 from idc.evaluation.runner import Runner
-from idc.files import whole_file, write_json
 from idc.noise import Streams, derive_seed
+from idc.storage.files import whole_file, write_json
 from idc.types import Classifier
 
 

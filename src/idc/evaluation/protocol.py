@@ -4,13 +4,16 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from idc.attacks.adaptive import AdaptiveAttack
 from idc.attacks.gradient import Attack, GradientAttack, apgd, fgsm, mi_fgsm, pgd
 from idc.attacks.objective import Margin
+from idc.attacks.target import Target
 from idc.attacks.third_party import AutoAttack, CarliniWagner, Square
 from idc.attacks.threat import Threat
 from idc.errors import IDCError
-from idc.evaluation.published import PUBLISHED
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,3 +166,21 @@ def _rename(name: str, attack: Any, changes: dict[str, Any]) -> str:
     if isinstance(attack, GradientAttack) and "steps" in changes:
         return f"{name.rsplit('-', 1)[0]}-{changes['steps']}"
     return name
+
+
+PUBLISHED = "published"
+
+
+def published(target: Target, *, probabilities: bool = True) -> Target:
+    """``target`` with the function that the published attacks see, under the name ``PUBLISHED``.
+
+    Args:
+        probabilities: a softmax of the logits is attacked as if it were logits, as published; False gives logits. The
+            other flaw, noise that repeats in every call, is a setting of the attacks.
+    """
+
+    def softmax(images: Tensor, **draws: int) -> Tensor:
+        return torch.softmax(target.answer(images, **draws), dim=1)
+
+    surrogates = {**target.surrogates, PUBLISHED: softmax if probabilities else target.answer}
+    return replace(target, surrogates=surrogates, _noisy={})

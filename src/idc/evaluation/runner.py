@@ -17,16 +17,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from idc import records
 from idc.attacks.target import Target
 from idc.errors import IDCError
 from idc.evaluation.block import Block
 from idc.evaluation.nested import LINES as LINES
 from idc.evaluation.nested import Larger
-from idc.evaluation.protocol import Protocol
-from idc.evaluation.published import published
-from idc.files import make_folder, whole_file, write_json
+from idc.evaluation.protocol import Protocol, published
 from idc.noise import Streams, derive_seed
+from idc.storage import records
+from idc.storage.files import make_folder, whole_file, write_json
 from idc.types import Classifier
 
 BLOCK = 128  # large, so that the adaptive attack's groups of like images fill a call

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from idc import records
 from idc.attacks.target import COUNTED
 from idc.evaluation.runner import COSTS, LINES
 from idc.evaluation.verdict import Judged, verdict, wilson
+from idc.storage import records
 
 Line = dict[str, Any]
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, get_args
 import torch
 
 from idc import __version__
-from idc.classifier import IDC
+from idc.compute.modes import evaluation_mode
 from idc.errors import IDCError
 from idc.exporting.graph import answer_graph
 from idc.exporting.weights import Weights, store
-from idc.files import make_folder, whole_file
-from idc.modes import evaluation_mode
+from idc.method.classifier import IDC
+from idc.storage.files import make_folder, whole_file
 
 if TYPE_CHECKING:
     from onnx import ModelProto

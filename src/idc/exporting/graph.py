@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 from torch import Tensor, nn
 
-from idc.classifier import IDC
+from idc.method.classifier import IDC
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto, TensorProto

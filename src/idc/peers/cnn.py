@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from idc import saved
 from idc.errors import IDCError
+from idc.storage import saved
 from idc.types import Logits, check_images, name_classes
 
 _WRN = re.compile(r"wrn-(\d+)-(\d+)")

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from idc import hub, saved
 from idc.errors import IDCError
+from idc.storage import hub, saved
 from idc.types import name_classes
 
 

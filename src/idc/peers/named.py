@@ -11,11 +11,11 @@ from typing import Any
 from torch import nn
 
 from idc.errors import IDCError
-from idc.fraction import fraction
 from idc.peers.cnn import CNN, PackagedResNet18
 from idc.peers.diffpure import DiffPure
 from idc.peers.diffusion import Diffusion
 from idc.peers.diffusion_classifier import DiffusionClassifier
+from idc.text import fraction
 
 PACKAGED = "pyautoattack-resnet18"
 _SETTINGS: dict[str, dict[str, Callable[[str], Any]]] = {

@@ -13,11 +13,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from idc.errors import IDCError
-from idc.files import whole_file, write_text
 from idc.report import figures
 from idc.report.curves import COLOURS, flops_scale
 from idc.report.html import share
 from idc.report.results import read_pairs, read_rows
+from idc.storage.files import whole_file, write_text
 
 # Circles, and others where there are more models than colours; their areas at matplotlib's size of 1.
 MARKS = {"o": math.pi / 4, "s": 1.0, "^": 0.5}
@@ -99,7 +99,7 @@ def _points(pair: dict[str, Any]) -> str:
 
 
 def paired_texts(folder: Path) -> list[str]:
-    """A sentence for each pair of a comparison, see ``idc.comparing.beside_the_best``."""
+    """A sentence for each pair of a comparison, see ``idc.commands.compare.beside_the_best``."""
     return [
         f"{p['protocol']} at eps {p['eps_text']}: of {p['images']} images only {p['best']} withstands "
         f"{p['only_first']}, only {p['other']} {p['only_second']}: {_points(p)} points, "
@@ -109,7 +109,7 @@ def paired_texts(folder: Path) -> list[str]:
 
 
 def _paired(pairs: Sequence[dict[str, Any]]) -> list[str]:
-    """A table of ``idc.comparing.beside_the_best``."""
+    """A table of ``idc.commands.compare.beside_the_best``."""
     head = ("eps", "protocol", "best", "other", "only best", "only other", "best - other, points", "p", "n")
     lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
     for pair in pairs:

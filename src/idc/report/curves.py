@@ -9,7 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from idc.report.results import Result, eps_text
+from idc.report.results import Result
+from idc.text import eps_text
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#767676")
 KINDS = (("mean", "o-", "mean of draws"), ("majority", "s--", "majority"), ("worst_of_n", "v:", "worst of n"))

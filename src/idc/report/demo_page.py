@@ -9,10 +9,10 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from idc.errors import IDCError
-from idc.files import whole_file, write_text
 from idc.report import figures
 from idc.report.figures import Array
 from idc.report.html import data_uri, difference, environment, percent, share
+from idc.storage.files import whole_file, write_text
 
 _PICTURES = (
     "labels", "panel_images", "panel_steps", "panel_nearest", "panel_attacked", "panel_attacked_translation",

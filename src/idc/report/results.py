@@ -10,8 +10,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from idc.errors import IDCError
-from idc.records import read_json
 from idc.report.figures import Array
+from idc.storage.records import read_json
 
 _NEEDED = ("clean", "noise", "robust", "attacks", "sanity", "cost", "answer", "settings", "protocol", "confusion")
 
@@ -69,13 +69,6 @@ def _answer(settings: dict[str, Any]) -> str:
 def _named(settings: dict[str, Any]) -> str:
     answer = _answer(settings)
     return f"{settings['model']} ({answer})" if answer else str(settings["model"])
-
-
-def eps_text(eps: float) -> str:
-    """8/255 or 0.5/255 where it is a whole number of half 255ths, else the number."""
-    halves = eps * 255 * 2
-    whole = abs(halves - round(halves)) < 1e-6 * max(1, halves)
-    return f"{round(halves) / 2:g}/255" if whole and len(f"{eps:g}") > 5 else f"{eps:g}"
 
 
 def read_result(folder: Path, *, given: str = "") -> Result:

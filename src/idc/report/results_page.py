@@ -10,11 +10,12 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from idc.errors import IDCError
-from idc.files import make_folder, whole_file, write_text
 from idc.report import curves, figures
 from idc.report.comparison import paired_texts
 from idc.report.html import data_uri, difference, environment, share
-from idc.report.results import Result, eps_text, is_comparison, read_certificates, read_results
+from idc.report.results import Result, is_comparison, read_certificates, read_results
+from idc.storage.files import make_folder, whole_file, write_text
+from idc.text import eps_text
 
 
 def readings(results: Sequence[Result]) -> list[str]:

@@ -9,18 +9,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from idc.bridge import BridgeSample
-from idc.classifier import IDC
+from idc.accuracy import BridgeAccuracy, accuracy, from_counts
+from idc.compute.hardware import unet_format
+from idc.compute.modes import evaluation_mode, frozen
 from idc.data import ImageSet
 from idc.errors import IDCError
-from idc.hardware import unet_format
-from idc.loss import bridge_loss, label_cross_entropy
-from idc.modes import evaluation_mode, frozen
+from idc.method.bridge import BridgeSample
+from idc.method.classifier import IDC
+from idc.method.loss import bridge_loss, label_cross_entropy
 from idc.noise import Streams, derive_seed
 from idc.training.adversarial import Threat, WeightShift, ascend, random_start, threat_of
 from idc.training.objective import Call, check_fits
 from idc.training.recipe import Recipe
-from idc.training.validation import BridgeAccuracy, accuracy, from_counts
 
 
 class Bridging:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from idc.errors import IDCError
-from idc.files import whole_folder, write_json
+from idc.storage.files import whole_folder, write_json
 
 KEPT = 2  # the newest, and the one before it
 _NAME = re.compile(r"step-(\d+)")

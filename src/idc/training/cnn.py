@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from idc.compute.modes import frozen
 from idc.data import ImageSet
-from idc.modes import frozen
 from idc.noise import Streams, derive_seed
 from idc.peers.cnn import CNN, normalised
 from idc.training.adversarial import ascend, divergence, random_start, threat_of
 from idc.training.objective import Call, check_fits
-from idc.training.peer_recipes import CNNRecipe
+from idc.training.recipe import CNNRecipe
 
 
 @dataclass(frozen=True, slots=True)

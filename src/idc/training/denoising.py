@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from idc.compute.hardware import unet_format
 from idc.data import ImageSet
 from idc.errors import IDCError
-from idc.hardware import unet_format
 from idc.noise import normal
 from idc.peers.diffusion import Diffusion
 from idc.training.objective import Call
-from idc.training.peer_recipes import NoiseRecipe
+from idc.training.recipe import NoiseRecipe
 
 _LEVELS = 10  # timesteps of a validation, evenly over the schedule
 

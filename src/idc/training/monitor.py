@@ -6,8 +6,8 @@ from typing import Any, Self
 
 from torch import Tensor
 
-from idc.files import explained, write_text
 from idc.progress import Bar
+from idc.storage.files import explained, write_text
 from idc.training.objective import Validation
 
 

@@ -7,8 +7,8 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from idc.compute.hardware import can_compile, uses_bf16
 from idc.errors import IDCError
-from idc.hardware import can_compile, uses_bf16
 from idc.training.settings import LONG, Settings
 
 

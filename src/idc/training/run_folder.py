@@ -8,9 +8,9 @@ from typing import Any
 import yaml
 
 from idc.errors import IDCError
-from idc.files import make_folder, write_text
+from idc.storage.files import make_folder, write_text
+from idc.storage.yaml_file import read_yaml
 from idc.training.settings import Settings
-from idc.yaml_file import read_yaml
 
 _DEFAULT = "its default"  # of what is recorded only if it is not
 

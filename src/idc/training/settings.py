@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from idc.errors import IDCError
-from idc.fraction import fraction
+from idc.text import fraction
 
 if TYPE_CHECKING:  # the command line reads the fields of a recipe before anything heavy is imported
     from idc.data import Augmentation

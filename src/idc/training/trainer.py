@@ -18,12 +18,12 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from idc import saved
+from idc.compute.modes import evaluation_mode
 from idc.data import ImageSet
 from idc.errors import IDCError
-from idc.files import whole_folder, write_json
-from idc.modes import evaluation_mode
 from idc.noise import derive_seed
+from idc.storage import saved
+from idc.storage.files import whole_folder, write_json
 from idc.training import checkpoint as checkpoints
 from idc.training.monitor import Monitor
 from idc.training.objective import Objective, Validation

@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Any
 
 HOME = Path(__file__).parent
-_CONFIG, _WEIGHTS = "config.json", "model.safetensors"  # as idc.saved has them, which asks this module for names
+_CONFIG, _WEIGHTS = (
+    "config.json",
+    "model.safetensors",
+)  # as idc.storage.saved has them, which asks this module for names
 _STATISTICS = (".running_mean", ".running_var", ".num_batches_tracked")  # of BatchNorm
 
 

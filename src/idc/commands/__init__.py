@@ -1,0 +1,1 @@
+"""One file a verb: from a request to a result."""

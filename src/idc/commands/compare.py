@@ -1,0 +1,298 @@
+"""What ``idc compare`` does: many models, the same images, the same protocols; one table."""
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from idc.commands.evaluate import build, evaluate, processes
+from idc.commands.opening import open_both
+from idc.commands.request import Request
+from idc.compute.compiled import check_compiler, check_networks
+from idc.errors import IDCError
+from idc.evaluation.pairing import paired, withstood
+from idc.evaluation.runner import BLOCK
+from idc.evaluation.summary import read_lines
+from idc.report.comparison import write_tables
+from idc.storage.files import make_folder, write_json
+from idc.storage.records import read_json
+from idc.storage.yaml_file import read_yaml
+from idc.text import eps_text, parse_eps
+
+
+def _at_least(least: int) -> Callable[[Any], bool]:
+    return lambda v: isinstance(v, int) and not isinstance(v, bool) and v >= least
+
+
+_BOOL = (lambda v: isinstance(v, bool), "true or false")
+_TEXT = (lambda v: isinstance(v, str), "a text")
+_COUNT = (_at_least(1), "a whole number, at least 1")
+_VISITS = (lambda v: isinstance(v, list) and all(map(_at_least(0), v)), "timesteps such as [3, 1, 0]")
+_SHARE = (lambda v: isinstance(v, int | float) and 0 <= v <= 1, "a number in [0, 1]")
+_Kind = tuple[Callable[[Any], bool], str]
+_ALL: dict[str, _Kind] = {
+    "data": _TEXT, "data_name": _TEXT, "split": _TEXT, "norm": _TEXT, "limit": _COUNT, "draws": _COUNT,
+    "seed": (_at_least(0), "a whole number"), "skip_bad": _BOOL, "precision": _TEXT, "compile": _BOOL,
+}  # fmt: skip
+_EACH: dict[str, _Kind] = {
+    "model": _TEXT, "training": _TEXT, "limit": _COUNT, "draws": _COUNT, "chunk": _COUNT, "block": _COUNT,
+    "one_step": _BOOL, "visits": _VISITS, "eta": _SHARE, "precision": _TEXT, "compile": _BOOL, "checkpointing": _BOOL,
+}  # fmt: skip
+_EXAMPLES = {"data": "digits", "eps": "[0.1, 0.2]", "protocols": "[adaptive]"}  # of what must be there
+# What of a request its result depends on.
+_DECIDING = ("model", "data", "protocol", "split", "norm", "eps", "limit", "draws", "seed", "one_step", "visits", "eta",
+             "precision", "block")  # fmt: skip
+
+_BEFORE = {"block": BLOCK}  # of a request from when there was no choice
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One model of a comparison.
+
+    Args:
+        name: in the table.
+        request: what is asked of it.
+        training: a remark on how it was trained.
+        protocols: its own, if they are not those of all.
+    """
+
+    name: str
+    request: Request
+    training: str | None = None
+    protocols: tuple[str, ...] = ()
+
+    @property
+    def folder(self) -> str:
+        """Its name as a folder's."""
+        return re.sub(r"[^\w.-]+", "-", self.name).strip("-") or "model"
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Models x protocols x sizes of attack.
+
+    Args:
+        nested: what withstands a protocol's every attack at one radius is not attacked again at smaller ones; see
+            ``idc.evaluation.nested``.
+    """
+
+    entries: tuple[Entry, ...]
+    protocols: tuple[str, ...]
+    eps: tuple[float, ...]
+    nested: bool = False
+
+    def protocols_of(self, entry: Entry) -> tuple[str, ...]:
+        """By which protocols a model is evaluated."""
+        return entry.protocols or self.protocols
+
+
+def read_comparison(file: Path) -> Comparison:
+    """A comparison from YAML: ``data``, ``protocols``, ``eps``, what else holds for all, and ``models``, each a name
+    and a model or a mapping of its settings.
+
+    Raises:
+        IDCError: for anything that is not such a file.
+    """
+    given = read_yaml(file, holds="models and what holds for all", remedy="write models: {IDC: idc-nano-cifar10}")
+    models = given.pop("models", None)
+    if not isinstance(models, dict) or not models:
+        raise IDCError(file, "models: with a name and a model for each", "write models: {IDC: idc-nano-cifar10}")
+    protocols = _protocols(given)
+    eps = [parse_eps(value) for value in _listed(given.pop("eps", None))]
+    nested = given.pop("nested", False)
+    if not isinstance(nested, bool):
+        raise IDCError(f"nested: {nested!r} in {file}", "true or false", "correct it")
+    _check(given, _ALL, f"in {file}", ("models", "protocols", "eps", "nested"))
+    needed = {"data": "data" in given, "eps": eps, "protocols": protocols}
+    for name, example in _EXAMPLES.items():
+        if not needed[name]:
+            raise IDCError(f"{file} without {name}:", "data:, eps: and protocols:", f"add {name}: {example}, say")
+    for name, values in (("eps", eps), ("protocols", protocols)):
+        if len(set(values)) < len(values):
+            raise IDCError(f"{name} in {file}", "each value once", "remove the second")
+    entries = tuple(_entry(file, str(name), value, given) for name, value in models.items())
+    if len({e.folder for e in entries}) < len(entries):
+        raise IDCError(file, "a different name for each model", "rename one")
+    return Comparison(entries, protocols, tuple(eps), nested)
+
+
+def _listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list) else [] if value is None else [value]
+
+
+def _protocols(given: dict[str, Any]) -> tuple[str, ...]:
+    """Take them out of ``given``, under either name."""
+    return tuple(str(p) for name in ("protocols", "protocol") for p in _listed(given.pop(name, None)))
+
+
+def _check(given: dict[Any, Any], known: dict[str, _Kind], where: str, besides: tuple[str, ...] = ()) -> None:
+    for key, value in given.items():
+        if key not in known:
+            raise IDCError(f"{key!r} {where}", f"one of {', '.join((*besides, *known))}", "correct its name")
+        holds, expected = known[key]
+        if not holds(value):
+            raise IDCError(f"{key}: {value!r} {where}", expected, "correct it")
+
+
+def _entry(file: Path, name: str, value: Any, common: dict[str, Any]) -> Entry:
+    if not isinstance(value, str | dict):
+        raise IDCError(f"{name}: {value} in {file}", "a model, or a mapping of its settings", f"write {name}: MODEL")
+    own = dict(value) if isinstance(value, dict) else {"model": value}
+    protocols = _protocols(own)
+    _check(own, _EACH, f"of {name} in {file}", ("protocols",))
+    if "model" not in own:
+        raise IDCError(f"{name} in {file}", "a model: a folder, a peer's name or package.module:factory", "add it")
+    training = own.pop("training", None)
+    if "visits" in own:
+        own["visits"] = tuple(own["visits"])
+    return Entry(name, Request(**common | own), training, protocols)
+
+
+def compare(comparison: Comparison, out: Path, *, say: Callable[[str], object] = print) -> list[dict[str, Any]]:
+    """Evaluate every model under every protocol at every eps, each into a folder of its own below ``out``; what is done
+    is not done again. Under ``accelerate launch`` the images of each evaluation are shared out.
+
+    Returns:
+        A row for each model and eps, as in ``out/compare.json``; none in a process other than the first.
+
+    Raises:
+        IDCError: if a model or the data cannot be opened; before anything is evaluated.
+    """
+    shapes = set()
+    for entry in comparison.entries:
+        classifier, images = open_both(replace(entry.request, compile=False), torch.device("cpu"))
+        if entry.request.compile:
+            check_compiler(processes()[1])
+            check_networks(classifier)
+        for protocol, eps in product(comparison.protocols_of(entry), comparison.eps):
+            build(replace(entry.request, protocol=protocol, eps=eps), images)
+        shapes.add(images.shape)
+        if len(shapes) > 1:  # an eps is another threat on other pixels
+            own, others = ("x".join(map(str, shape)) for shape in (images.shape, (shapes - {images.shape}).pop()))
+            raise IDCError(f"{entry.name}: images of {own}", f"{others}, as for the others", "compare it by itself")
+    rows: list[dict[str, Any]] = []
+    stood: dict[str, dict[int, bool]] = {}
+    # The largest radius comes first: a nested comparison builds on it.
+    for eps, entry in product(sorted(comparison.eps, reverse=True), comparison.entries):
+        done = [evaluate_one(comparison, entry, p, eps, out, say=say) for p in comparison.protocols_of(entry)]
+        if any(done):  # not in a process other than the first
+            rows = finished_rows(comparison, out)
+            write_rows(rows, out, stood)
+    return rows
+
+
+def write_rows(
+    rows: list[dict[str, Any]], out: Path, stood: dict[str, dict[int, bool]] | None = None
+) -> list[dict[str, Any]]:
+    """Write ``compare.json``, with how far the best is ahead of the others, and the tables.
+
+    Args:
+        rows, out, stood: see ``beside_the_best``.
+
+    Returns:
+        The pairs, see there.
+    """
+    pairs = beside_the_best(rows, out, {} if stood is None else stood)
+    write_json(out / "compare.json", {"rows": rows, "pairs": pairs})
+    write_tables(out)
+    return pairs
+
+
+def beside_the_best(
+    rows: Sequence[dict[str, Any]], out: Path, stood: dict[str, dict[int, bool]]
+) -> list[dict[str, Any]]:
+    """Under each protocol with attacks, at each eps: the model that withstands most, with each other one on the images
+    that both were given. An image counts by the vote of its draws.
+
+    Args:
+        rows: of ``finished_rows``. out: the folder of their results.
+        stood: which images each result's model withstood, by its folder, as far as it has been read; more is added.
+
+    Returns:
+        For each pair ``eps``, ``eps_text``, ``protocol``, ``best``, ``other`` (names) and the fields of ``Paired``.
+    """
+    found = []
+    cells = [(r["eps"], p) for r in rows for p, own in r["protocols"].items() if own["attacks"]]
+    for eps, protocol in dict.fromkeys(cells):
+        here = [r for r in rows if r["eps"] == eps and protocol in r["protocols"]]
+        here.sort(key=lambda r: -r["protocols"][protocol]["robust"]["majority"]["mean"])
+        places = [r["protocols"][protocol]["folder"] for r in here]
+        for place in (p for p in places if p not in stood):
+            stood[place] = withstood(read_lines(out / place))
+        about = {"eps": eps, "eps_text": here[0]["eps_text"], "protocol": protocol, "best": here[0]["name"]}
+        best = stood[places[0]]
+        for row, own in zip(here[1:], (stood[place] for place in places[1:]), strict=True):
+            if best.keys() & own.keys():
+                found.append(about | {"other": row["name"]} | paired(best, own).to_dict())
+    return found
+
+
+def finished_rows(comparison: Comparison, out: Path) -> list[dict[str, Any]]:
+    """A row for each model and eps of which an evaluation below ``out`` has finished, by any protocol, if it was asked
+    for as it is now."""
+    rows = []
+    for eps, entry in product(comparison.eps, comparison.entries):
+        found = {}
+        for protocol in comparison.protocols_of(entry):
+            place = _place(entry, protocol, eps)
+            if (file := out / place / "summary.json").exists():
+                held = read_json(file.with_name("request.json"), "evaluate again")
+                asked = json.loads(json.dumps(asdict(replace(entry.request, protocol=protocol, eps=eps))))
+                if all(held.get(name, _BEFORE.get(name)) == asked[name] for name in _DECIDING):
+                    found[protocol] = (str(place), read_json(file, "remove it, to have it made again"))
+        if found:
+            rows.append(_row(entry, eps, found))
+    return rows
+
+
+def evaluate_one(
+    comparison: Comparison, entry: Entry, protocol: str, eps: float, out: Path, *, say: Callable[[str], object] = print
+) -> dict[str, Any]:
+    """One cell of the table, as ``compare`` makes it; in a nested comparison the larger radii must be done.
+
+    Returns:
+        The summary, as in the folder's ``summary.json``; see ``idc.commands.evaluate.evaluate``.
+    """
+    say(f"{entry.name}: {protocol}, eps {eps_text(eps)}")
+    request = replace(entry.request, protocol=protocol, eps=eps)
+    larger = None
+    if comparison.nested and eps < max(comparison.eps):
+        larger = out / _place(entry, protocol, min(e for e in comparison.eps if e > eps))
+    return evaluate(request, make_folder(out) / _place(entry, protocol, eps), larger=larger, say=say)
+
+
+def _place(entry: Entry, protocol: str, eps: float) -> Path:
+    """The folder of a cell, within that of the comparison."""
+    return Path(entry.folder) / f"{protocol}-{eps_text(eps).replace('/', '-')}"
+
+
+def _row(entry: Entry, eps: float, found: dict[str, tuple[str, dict[str, Any]]]) -> dict[str, Any]:
+    """What the table says of one model at one eps, and the folder of each result."""
+    _, first = next(iter(found.values()))
+    answer, settings = first["answer"], first["settings"]
+    asked = {key: getattr(entry.request, key) for key in ("one_step", "visits", "eta")}
+    asked |= {key: settings["classifier"].get(key) for key in ("precision", "compiled")}
+    return {
+        "name": entry.name, "model": entry.request.model,
+        "answer": {key: value for key, value in asked.items() if value not in (None, False)},
+        "norm": entry.request.norm, "eps": eps,
+        "eps_text": eps_text(eps), "data": settings["data"]["source"], "split": settings["data"]["split"],
+        "images": first["images"], "training": entry.training or answer.get("training"),
+        "parameters": answer["parameters"], "flops": answer["flops"], "evaluations": answer["evaluations"],
+        "stochastic": answer["stochastic"], "clean": first["clean"], "device": settings["device"],
+        "protocols": {
+            protocol: {
+                "folder": folder, "robust": s["robust"], "draws": s["draws"], "adaptive": s["adaptive"],
+                "images_spared": s.get("images_spared", 0),
+                "reliable": s["reliable"], "seconds": s["cost"]["seconds"],
+                "attacks": {name: v["mean"] for name, v in s["attacks"].items()},
+            }
+            for protocol, (folder, s) in found.items()
+        },
+    }  # fmt: skip

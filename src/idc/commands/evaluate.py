@@ -1,0 +1,218 @@
+"""What ``idc evaluate`` does: a model, data and a protocol put together."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, replace
+from datetime import timedelta
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor
+
+from idc import __version__
+from idc import data as datasets
+from idc.accuracy import accuracy
+from idc.attacks.threat import Norm, Threat
+from idc.commands.opening import open_both
+from idc.commands.request import Request
+from idc.cost import answer_cost, evaluation_cost
+from idc.errors import IDCError
+from idc.evaluation.nested import held_in, nested_check, note, read_larger
+from idc.evaluation.panel import write_panel
+from idc.evaluation.protocol import Protocol, build_protocol
+from idc.evaluation.runner import LINES, Problem, Runner
+from idc.evaluation.sanity.bench import Bench, Finding
+from idc.evaluation.sanity.checks import flags_check, gradients_useful, lines_checks, run_checks
+from idc.evaluation.summary import read_costs, read_lines, summarise_lines
+from idc.evaluation.verdict import wilson
+from idc.method.classifier import IDC
+from idc.noise import Streams, derive_seed
+from idc.progress import Bar
+from idc.storage import records
+from idc.storage.files import alone_in, write_json
+from idc.text import default_eps
+from idc.types import Classifier
+
+if TYPE_CHECKING:
+    from accelerate import PartialState
+
+Say = Callable[[str], object]
+_LIBRARIES = ("torch", "diffusers", "pyautoattack", "foolbox", "accelerate")
+
+
+def build(request: Request, images: datasets.ImageSet) -> Protocol:
+    """The protocol that a request asks for."""
+    channels, size, _ = images.shape
+    eps = default_eps(request.norm, size, channels) if request.eps is None else request.eps
+    threat = Threat(cast(Norm, request.norm), eps)
+    return build_protocol(request.protocol, threat, draws=request.draws, **dict(request.knobs))
+
+
+def evaluate(request: Request, out: Path, *, larger: Path | None = None, say: Say = print) -> dict[str, Any]:
+    """Run a protocol; what is already done in ``out`` is not done again. Under ``accelerate launch`` the images are
+    shared out over the processes.
+
+    Args:
+        request: what is asked.
+        out: folder of the result.
+        larger: the result of the same request but a larger radius: a protocol of several attacks does not attack what
+            stood there, but for one in eight (see ``idc.evaluation.nested``). A result that was begun
+            without it is finished without it, and adversarial images that are to be kept are all looked for.
+        say: is told what a user may want to know.
+
+    Returns:
+        The summary, as in ``out/summary.json``; that of a finished run as it is.
+
+    Raises:
+        IDCError: if model, data and settings do not fit, or ``out`` cannot be written, holds another result or is at
+            work.
+    """
+    state, device = processes()
+    classifier, images = open_both(request, device)
+    protocol = build(request, images)
+    if protocol.name == "paper" and not classifier.stochastic:
+        say("note: the paper's protocol is made for IDC's stochastic answer; here it is basic attacks on probabilities")
+    runner = Runner(
+        classifier, problem_of(request, images), protocol, out, request.model, seed=request.seed, chunk=request.chunk,
+        block=request.block, keep=request.keep, rank=state.process_index, world=state.num_processes, device=device,
+    )  # fmt: skip
+    if state.is_main_process:
+        _prepare(runner, larger if protocol.nests and not request.keep else None)
+        write_json(out / "request.json", asdict(request))
+        if done := len(records.read_all(out, f"{LINES}-*.jsonl", "id")):
+            say(f"{done} of {len(images)} images are already done")
+    state.wait_for_everyone()
+    runner = replace(runner, larger=held_in(out))
+    if finished := runner.finished():
+        return finished if state.is_main_process else {}
+    with at_work(out, state):
+        with Bar("images", total=len(images), quiet=not state.is_main_process) as bar:
+            runner.run(bar.advance, bar.describe)
+        state.wait_for_everyone()
+        return _summarise(request, runner, images, say) if state.is_main_process else {}
+
+
+def _prepare(runner: Runner, larger: Path | None) -> None:
+    """The folder of the result, and in it what a larger radius spares."""
+    out = runner.out
+    begun = (out / "settings.json").exists()
+    claim = read_larger(larger, runner.settings()) if larger and not begun else None
+    runner.prepare()
+    if claim is not None:
+        note(out, claim)
+    elif larger is None and (held := held_in(out)) and held.spared:
+        raise IDCError(out, "a result of attacks on every image", "choose another --out (this one is of nested: true)")
+
+
+def processes() -> tuple["PartialState", torch.device]:
+    """This process among those of ``accelerate launch`` or torchrun, and its device."""
+    from accelerate import PartialState
+
+    # One process may be busy for hours while others wait.
+    state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=7))
+    return state, state.device if torch.cuda.is_available() else torch.device("cpu")
+
+
+@contextmanager
+def at_work(out: Path, state: "PartialState") -> Iterator[None]:
+    """These processes alone in the folder ``out``, computing in full float32: TF32 would move points that lie at a
+    decision's edge from one batch to another.
+
+    Raises:
+        IDCError: if others are in it.
+    """
+    alone = alone_in(out) if state.is_main_process else nullcontext()
+    with alone, torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        yield
+
+
+def problem_of(request: Request, images: datasets.ImageSet) -> Problem:
+    """The images as an evaluation takes them: classes interleaved, so that a part of them has all."""
+    about = {"source": request.data_name or request.data, "split": images.split, "fingerprint": images.fingerprint}
+    order = interleaved(images.labels)
+    return Problem(images.images[order], images.labels[order], images.ids[order], about)
+
+
+def interleaved(classes: Tensor) -> Tensor:
+    """(N,) true classes -> an order in which every class comes first once, then every class a second time, and so on:
+    the first images of a folder sorted by class are then no single class."""
+    order = torch.argsort(classes, stable=True)
+    counts = torch.bincount(classes)
+    first = torch.cumsum(counts, 0) - counts
+    rank = torch.empty_like(classes)
+    rank[order] = torch.arange(len(classes)) - first[classes[order]]
+    return torch.argsort(rank * (int(classes.max()) + 1) + classes, stable=True)
+
+
+def _summarise(request: Request, runner: Runner, images: datasets.ImageSet, say: Say) -> dict[str, Any]:
+    lines = read_lines(runner.out)
+    summary = summarise_lines(lines, images.class_names)
+    costs = read_costs(runner.out)
+    target = runner.target()
+    one, _, _ = runner.images(0)
+    seconds = sum(costs["seconds"].values())
+    dtype = torch.bfloat16 if getattr(runner.classifier, "bf16", False) is True else torch.float32
+    cost = evaluation_cost(target, one[:1], costs, seconds, dtype=dtype)
+    cost["seconds_by_attack"] = {k: v / max(1, costs["images"]) for k, v in costs["seconds"].items()}
+    sanity = [f.to_dict() for f in _sanity(runner, lines, costs["flags"], say)]
+    summary |= {
+        "protocol": runner.protocol.name,
+        "adaptive": runner.protocol.adaptive,
+        "reliable": all(f["passed"] for f in sanity),
+        "sanity": sanity,
+        "cost": cost,
+        "answer": answer_cost(runner.classifier, runner.device),
+        "flags": costs["flags"],
+        "settings": _settings(request, runner),
+    }
+    if runner.protocol.name == "clean" and isinstance(runner.classifier, IDC):
+        summary["accuracy"] = _both_answers(runner.classifier, images, runner.protocol.draws, request.seed)
+    write_panel(runner, runner.out)
+    write_json(runner.out / "summary.json", summary)
+    return summary
+
+
+def _both_answers(model: IDC, images: datasets.ImageSet, draws: int, seed: int) -> dict[str, Any]:
+    found, _ = accuracy(model, images, draws=draws, seed=seed)
+    values = {"one-step": found.one_step}
+    if not model.answers_in_one_step:
+        values[f"multi-step, mean of {draws} draws"] = found.multi_step
+    return {name: wilson(value, found.images).to_dict() for name, value in values.items()}
+
+
+def _settings(request: Request, runner: Runner) -> dict[str, Any]:
+    return runner.settings() | circumstances(request, runner.classifier, runner.device, runner.world, _LIBRARIES)
+
+
+def circumstances(
+    request: Request, model: Classifier, device: torch.device, count: int, libraries: Sequence[str]
+) -> dict[str, Any]:
+    """For a record: the model and its answer, the machine with ``count`` processes, the versions."""
+    answer = {"visits": list(model.config.visits), "eta": model.config.bridge.eta} if isinstance(model, IDC) else {}
+    return answer | {
+        "model": request.model,
+        "device": str(device),
+        "threads": torch.get_num_threads(),
+        "processes": count,
+        "versions": {"idc": __version__} | {name: version(name) for name in libraries},
+    }
+
+
+def _sanity(runner: Runner, lines: Sequence[dict[str, Any]], flags: Sequence[str], say: Say) -> list[Finding]:
+    protocol = runner.protocol
+    # A short adaptive attack has no room for all checks, but one without gradients has attacked nothing.
+    count = min(protocol.sanity or (16 if protocol.adaptive else 0), len(runner.problem))
+    if not count:
+        return list(nested_check(lines))
+    say(f"sanity checks on {count} images ...")
+    images, classes, ids = runner.problem.part(slice(count), runner.device)
+    bench = Bench(
+        runner.classifier, images, classes,
+        Streams(ids, derive_seed(runner.seed, "sanity")), runner.protocol.threat,
+        robust={line["id"]: line["robust"][0] / line["draws"] for line in lines}, chunk=runner.chunk,
+    )  # fmt: skip
+    if not protocol.sanity:
+        return [gradients_useful(bench), *nested_check(lines)]
+    return [*run_checks(bench), *lines_checks(lines), *nested_check(lines), flags_check(flags)]

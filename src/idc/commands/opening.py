@@ -1,0 +1,142 @@
+"""What a user asks to be evaluated, and how its model and data are opened."""
+
+import importlib
+import re
+import sys
+from copy import deepcopy
+from difflib import get_close_matches
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import nn
+
+from idc import data as datasets
+from idc import zoo
+from idc.commands.profile import preset_model
+from idc.commands.request import Request
+from idc.compute.compiled import compile_networks
+from idc.compute.hardware import uses_bf16
+from idc.errors import IDCError
+from idc.evaluation.adapter import as_classifier
+from idc.method.classifier import IDC
+from idc.method.unet import PRESETS, resolve_spec
+from idc.peers.cnn import CNN
+from idc.peers.named import is_named, open_peer
+from idc.storage import saved
+from idc.storage.yaml_file import YAML_SUFFIXES
+from idc.types import Classifier
+
+
+def open_factory(name: str) -> nn.Module:
+    """Import ``package.module:factory`` (from the working folder too) and call the factory.
+
+    Raises:
+        IDCError: if there is no such module or factory, or it fails.
+    """
+    module, _, factory = name.partition(":")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        made = getattr(importlib.import_module(module), factory)()
+    except (ImportError, AttributeError) as error:
+        raise IDCError(name, f"package.module:factory that can be imported ({error})", "correct the name") from error
+    except Exception as error:
+        raise IDCError(name, f"a factory that works ({type(error).__name__}: {error})", "mend the factory") from error
+    finally:
+        sys.path.remove(str(Path.cwd()))
+    if not isinstance(made, nn.Module):
+        raise IDCError(name, f"a factory that returns an nn.Module (not {type(made).__name__})", "mend the factory")
+    return made.eval()
+
+
+def _is_factory(name: str) -> bool:
+    return re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", name) is not None
+
+
+def open_model(name: str) -> nn.Module:
+    """A saved IDC or CNN (a folder, a run, a hub id), a peer by name, or a user's own module by its factory.
+
+    Raises:
+        IDCError: if there is no such model.
+    """
+    if is_named(name):
+        return open_peer(name)
+    if _is_factory(name):
+        return open_factory(name)
+    if re.fullmatch(r"\w+:\w+=.*", name):
+        raise IDCError(name, "a peer: diffpure:..., zdc:... or rdc:...", "correct its name")
+    folder = saved.locate(name)  # once: for a hub id it asks the network
+    return CNN.from_pretrained(folder) if saved.holds(folder, "cnn") else IDC.from_pretrained(folder)
+
+
+def open_both(request: Request, device: torch.device) -> tuple[Classifier, datasets.ImageSet]:
+    """The model on ``device``, and its data in the shape that it takes.
+
+    Raises:
+        IDCError: if they do not fit.
+    """
+    if request.split not in ("train", "validation", "test"):
+        raise IDCError(f"split {request.split!r}", "train, validation or test", "correct --split")
+    own = open_model(request.model)
+    if _is_factory(request.model) and (request.compile or request.precision != "fp32"):
+        own = _copy(own, request.model)  # it is changed below, and the factory may hand it out again
+    shape = getattr(own, "input_shape", None)
+    images = datasets.load(
+        request.data, split=cast(datasets.Split, request.split), limit=request.limit, skip_bad=request.skip_bad,
+        image_size=shape[1] if shape else None, channels=shape[0] if shape else None,
+    )  # fmt: skip
+    if isinstance(own, IDC):
+        own = _as_asked(own, request, device)
+    elif request.one_step or request.visits or request.eta is not None:
+        raise IDCError(request.model, "an IDC for --one-step, --visits or --eta", "leave the flag out")
+    bf16 = uses_bf16(request.precision, device) and not isinstance(own, IDC)  # which has a boundary of its own
+    own = own.to(device)
+    for parameter in own.parameters():  # a ScriptModule has no requires_grad_
+        parameter.requires_grad_(False)
+    classifier = as_classifier(own, input_shape=images.shape, name=request.model, bf16=bf16)
+    _check_classes(classifier, images, request.model)
+    if request.compile:
+        compile_networks(classifier, device)
+    return classifier, images
+
+
+def _copy(module: nn.Module, name: str) -> nn.Module:
+    try:
+        return deepcopy(module)
+    except Exception as error:
+        remedy = "leave --precision and --compile out"
+        raise IDCError(name, f"a module that can be copied ({type(error).__name__}: {error})", remedy) from error
+
+
+def _as_asked(model: IDC, request: Request, device: torch.device) -> IDC:
+    visits = model.one_step_visits if request.one_step else request.visits
+    if visits is not None or request.eta is not None:
+        model = model.with_answer(visits=visits, eta=request.eta)
+    model = model.to(device).with_precision(request.precision)
+    model.checkpointing = request.checkpointing
+    return model
+
+
+def _check_classes(classifier: Classifier, images: datasets.ImageSet, name: str) -> None:
+    own, remedy = getattr(classifier, "class_names", None), "use data of those classes"
+    if own is not None and tuple(own) != images.class_names:
+        given, names = ", ".join(images.class_names[:4]), ", ".join(own[:4])
+        raise IDCError(f"data with the classes {given}, ...", f"those of {name}: {names}, ...", remedy)
+    if classifier.num_classes != images.num_classes:
+        raise IDCError(f"data of {images.num_classes} classes", f"the {classifier.num_classes} of {name}", remedy)
+
+
+def open_model_or_preset(
+    name: str, *, num_classes: int | None = None, image_size: int | None = None, channels: int | None = None
+) -> IDC:
+    """A saved model; or a preset, or a network's YAML file, with fresh weights for data of the given shape.
+
+    Raises:
+        IDCError: for a name of none of them.
+    """
+    if name not in PRESETS and not name.endswith(YAML_SUFFIXES):
+        meant = "/" not in name and get_close_matches(name, PRESETS, n=1, cutoff=0.8)
+        if meant and not zoo.folder(name) and not Path(name).exists():
+            resolve_spec(name)  # misspelt: the error lists what there is
+        return IDC.from_pretrained(name)
+    return preset_model(name, num_classes=num_classes, image_size=image_size, channels=channels)

@@ -1,0 +1,56 @@
+"""What the command line's short verbs do: classify files, open a model or preset."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from idc import data as datasets
+from idc.method.classifier import IDC
+
+
+def default_device() -> torch.device:
+    """CUDA where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def predict_files(
+    model: str,
+    files: Sequence[Path],
+    *,
+    draws: int = 10,
+    top: int = 1,
+    seed: int = 0,
+    one_step: bool = False,
+    precision: str = "fp32",
+) -> list[dict[str, Any]]:
+    """Classify image files.
+
+    Returns:
+        For each file: ``image``, ``class``, ``agreement`` in [0, 1], ``draws``, and ``top``, the nearest classes with
+        their ``distance`` on [0, 1] and ``confidence``.
+
+    Raises:
+        IDCError: for a model or file that cannot be used.
+    """
+    classifier = IDC.from_pretrained(model, device=default_device()).with_precision(precision)
+    images = datasets.read_images(files, shape=classifier.input_shape)
+    visits = classifier.one_step_visits if one_step else None
+    found = classifier.predict(images, draws=draws, visits=visits, seed=seed)
+    order = found.distances.argsort(dim=1)[:, :top]
+    rows = []
+    for index, file in enumerate(files):
+        nearest = [
+            {
+                "class": classifier.class_names[k],
+                "distance": found.distances[index, k].item(),
+                "confidence": found.confidence[index, k].item(),
+            }
+            for k in order[index].tolist()
+        ]
+        agreement = found.agreement[index].item()
+        rows.append(
+            {"image": str(file), "class": found.names[index], "agreement": agreement, "draws": draws, "top": nearest}
+        )
+    return rows

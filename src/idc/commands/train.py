@@ -1,0 +1,201 @@
+"""From names to a run: data, network and recipe put together."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import Any, TypedDict
+
+import torch
+
+from idc import data as datasets
+from idc.errors import IDCError
+from idc.method.bridge import BridgeSpec
+from idc.method.classifier import IDC
+from idc.method.config import IDCConfig
+from idc.method.labels import LabelKind
+from idc.method.unet import PRESETS, UNetSpec, init_normal_, load_network, resolve_spec, spec_to_dict
+from idc.noise import derive_seed
+from idc.training.bridging import Bridging
+from idc.training.objective import Objective
+from idc.training.recipe import OF_THE_ATTACK, RECIPES, Recipe, load_recipe, without_eps
+from idc.training.settings import Settings, override
+from idc.training.trainer import Trainer, TrainResult
+
+
+def _bridge(values: Any) -> BridgeSpec:
+    try:
+        return BridgeSpec(**(values or {}))
+    except TypeError as error:
+        names = ", ".join(f.name for f in fields(BridgeSpec))
+        raise IDCError(f"bridge {values}", f"a mapping of {names}", "correct the YAML file") from error
+
+
+def _visits(values: Any) -> tuple[int, ...]:
+    if isinstance(values, list | tuple) and all(isinstance(v, int) and not isinstance(v, bool) for v in values):
+        return tuple(values)
+    raise IDCError(f"visits: {values}", "timesteps such as [3, 1, 0]", "correct the YAML file")
+
+
+@contextmanager
+def fresh_weights(recipe: Settings) -> Iterator[None]:
+    """Inside, weights follow from the recipe's seed alone; the global generator is left as found."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(recipe.seed, "weights"))
+        yield
+
+
+def build_model(
+    spec: UNetSpec,
+    data: datasets.ImageSet,
+    recipe: Recipe,
+    bridge: BridgeSpec | None = None,
+    *,
+    labels: LabelKind = "qr",
+    cell: int = 1,
+    visits: Sequence[int] = (),
+) -> IDC:
+    """A fresh classifier for ``data``; its weights follow from the recipe's seed alone."""
+    if recipe.dropout is not None:
+        spec = replace(spec, dropout=recipe.dropout)
+    config = IDCConfig(
+        data.num_classes, data.shape, spec, bridge=bridge or BridgeSpec(), class_names=data.class_names,
+        label_kind=labels, label_cell=cell, visits=tuple(visits),
+    )  # fmt: skip
+    last = config.bridge.timesteps - 1
+    if not spec.time_embedding and (not any(recipe.t_weights) or any(recipe.t_weights[:last])):
+        given = ",".join(f"{w:g}" for w in recipe.t_weights) or "none"
+        raise IDCError(
+            f"t_weights = {given} for a network that is not told the timestep",
+            f"timestep {last} alone, at which it answers",
+            f"give --t-weights {'0,' * last}1",
+        )
+    with fresh_weights(recipe):
+        model = IDC(config)
+        if recipe.init == "normal":
+            init_normal_(model.unet)
+    return model
+
+
+class Loading(TypedDict, total=False):
+    """How data are loaded: the flags that every training has."""
+
+    limit: int | None
+    image_size: int | None
+    channels: int | None
+    skip_bad: bool
+
+
+def load_splits(
+    source: str,
+    *,
+    say: Callable[[str], object],
+    limit: int | None = None,
+    image_size: int | None = None,
+    channels: int | None = None,
+    skip_bad: bool = False,
+) -> tuple[datasets.ImageSet, datasets.ImageSet]:
+    """The training split (``limit`` images of it) and the validation split of ``source``."""
+    options: dict[str, Any] = {"image_size": image_size, "channels": channels, "seed": 0, "skip_bad": skip_bad}
+    train = datasets.load(source, split="train", limit=limit, **options)
+    validation = datasets.load(source, split="validation", **options)
+    if skipped := [*train.skipped, *validation.skipped]:
+        more = ", ..." if len(skipped) > 5 else ""
+        files = "file" if len(skipped) == 1 else "files"
+        say(f"left out {len(skipped)} unreadable {files}: {', '.join(skipped[:5])}{more}")
+    return train, validation
+
+
+def run_training(
+    objective: Objective,
+    recipe: Settings,
+    train: datasets.ImageSet,
+    validation: datasets.ImageSet,
+    out: Path,
+    *,
+    resume: bool,
+    about: dict[str, Any],
+    say: Callable[[str], object],
+) -> TrainResult:
+    """Train, and say so if the run is too short to be of use."""
+    about = about | {"image_size": train.shape[1], "channels": train.shape[0]}
+    trainer = Trainer(objective, recipe, train, validation, out, resume=resume, about=about)
+    updates = math.ceil(trainer.steps / recipe.accumulation)
+    if updates < 300:
+        say(f"{len(train)} images make only {updates} updates in {recipe.epochs:g} epochs: raise --epochs")
+    return trainer.run()
+
+
+def start_training(
+    data: str | None,
+    out: Path,
+    *,
+    preset: str = "auto",
+    labels: str | None = None,
+    label_cell: int | None = None,
+    visits: Sequence[int] | None = None,
+    recipe: str = "auto",
+    resume: bool = False,
+    image_size: int | None = None,
+    channels: int | None = None,
+    skip_bad: bool = False,
+    limit: int | None = None,
+    changes: dict[str, Any] | None = None,
+    say: Callable[[str], object] = print,
+) -> TrainResult:
+    """Train a classifier: what ``idc train`` does.
+
+    Args:
+        data: see ``idc.data.load``.
+        out: the run's folder.
+        preset: a preset's name, "auto", or a YAML file of a network's fields.
+        labels, label_cell: kind and cell of the image labels, see ``orthogonal_labels``; by default "qr" and 1.
+        visits: timesteps of the model's answer, by default ``default_visits(T)``; (T-1,) is the one-step answer.
+        recipe: a recipe's name or YAML file, or "auto": "digits" for digits, else "fast"; ``changes``
+            override its fields.
+        resume: go on from the newest checkpoint.
+        limit: train on so many images only.
+        say: takes a line for the user.
+
+    Raises:
+        IDCError: for any input that cannot be used.
+    """
+    if recipe == "auto":
+        recipe = "digits" if data in (None, "digits") else "fast"
+    chosen, extra = load_recipe(recipe)
+    changes = changes or {}
+    chosen = override(chosen, changes)
+    idle = [name for name in OF_THE_ATTACK if name in changes]
+    if idle and not chosen.eps and "eps" not in changes and not resume:
+        raise without_eps(idle[0], getattr(chosen, idle[0]))
+    source = data or str(extra.get("data", "digits"))
+    name = preset if preset != "auto" else str(extra.get("preset", "digits" if source == "digits" else "nano"))
+    spec = resolve_spec(extra["network"]) if preset == "auto" and "network" in extra else load_network(name)
+    train, validation = load_splits(
+        source, limit=limit, say=say, image_size=image_size or extra.get("image_size"),
+        channels=channels or extra.get("channels"), skip_bad=skip_bad,
+    )  # fmt: skip
+    kind: Any = labels or extra.get("labels", "qr")
+    cell: Any = extra.get("label_cell", 1) if label_cell is None else label_cell
+    bridge, visits = _bridge(extra.get("bridge")), _visits(extra.get("visits", ()) if visits is None else visits)
+    if not spec.time_embedding and recipe in RECIPES and "t_weights" not in changes:
+        chosen = replace(chosen, t_weights=(0.0,) * (bridge.timesteps - 1) + (1.0,))  # there is no other choice
+    model = build_model(spec, train, chosen, bridge, labels=kind, cell=cell, visits=visits)
+    objective = Bridging(model, chosen)
+    weights = dict(enumerate(chosen.t_weights))
+    if untrained := [t for t in model.config.visits if weights.get(t, 1.0) == 0]:
+        say(
+            f"timesteps {', '.join(map(str, untrained))} of the answer are not trained (--t-weights): give "
+            f"--visits {bridge.timesteps - 1} for an answer in one step, or weights for them"
+        )
+    about: dict[str, Any] = {
+        "data": source,
+        "preset": name if name in PRESETS else "custom",
+        "network": spec_to_dict(model.config.unet),
+    }
+    # Only what is not the default: runs from before there was a choice go on.
+    about |= {"bridge": asdict(bridge)} if bridge != BridgeSpec() else {}
+    about |= {"visits": list(visits)} if visits else {}
+    about |= ({"labels": kind} if kind != "qr" else {}) | ({"label_cell": cell} if cell != 1 else {})
+    return run_training(objective, chosen, train, validation, out, resume=resume, about=about, say=say)

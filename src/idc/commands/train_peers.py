@@ -1,0 +1,106 @@
+"""From names to a peer's run: data, network and recipe put together."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Unpack
+
+from idc.commands.train import Loading, fresh_weights, load_splits, run_training
+from idc.errors import IDCError
+from idc.peers.cnn import CNN, CNNConfig
+from idc.peers.diffusion import Diffusion, DiffusionConfig
+from idc.training.cnn import Classifying
+from idc.training.denoising import Denoising
+from idc.training.recipe import CNN_RECIPES, NOISE_RECIPES
+from idc.training.settings import S, override
+from idc.training.trainer import TrainResult
+
+
+def choose(recipes: dict[str, S], name: str, data: str, changes: dict[str, Any] | None) -> S:
+    """A recipe by name ("auto": digits for digits, else fast), with changes.
+
+    Raises:
+        IDCError: for another name, or changes that do not fit.
+    """
+    name = ("digits" if data == "digits" else "fast") if name == "auto" else name
+    if name not in recipes:
+        raise IDCError(f"recipe {name!r}", f"one of {', '.join(recipes)}", "correct its name")
+    return override(recipes[name], changes or {})
+
+
+def start_cnn(
+    data: str,
+    out: Path,
+    *,
+    arch: str = "preact-resnet18",
+    width: int = 0,
+    recipe: str = "auto",
+    resume: bool = False,
+    changes: dict[str, Any] | None = None,
+    say: Callable[[str], object] = print,
+    **loading: Unpack[Loading],
+) -> TrainResult:
+    """Train a CNN: what ``idc train-peer cnn`` does.
+
+    Args:
+        data: see ``idc.data.load``.
+        out: the run's folder.
+        arch, width: see ``CNNConfig``.
+        recipe: a name in ``CNN_RECIPES``, or "auto"; ``changes`` override its fields.
+        resume, say, loading: as for ``start_training``.
+
+    Raises:
+        IDCError: for any input that cannot be used.
+    """
+    chosen = choose(CNN_RECIPES, recipe, data, changes)
+    train, validation = load_splits(data, say=say, **loading)
+    config = CNNConfig(arch, train.num_classes, train.shape, width, train.class_names)
+    with fresh_weights(chosen):
+        model = CNN(config)
+    attacked = f" against {chosen.norm} attacks of {chosen.eps:.3g}" if chosen.adversarial else ""
+    say(f"{arch}, method {chosen.method}{attacked}: {len(train)} images")
+    about = {"data": data, "arch": arch, "width": config.width}
+    objective = Classifying(model, chosen)
+    return run_training(objective, chosen, train, validation, out, resume=resume, about=about, say=say)
+
+
+NETWORKS: dict[str, dict[str, Any]] = {
+    # Half the channels and blocks of "ddpm", which is the published network for CIFAR-10.
+    "small": {"channels": (64, 128, 128, 128), "layers": 1, "attention": (1,)},
+    "ddpm": {"channels": (128, 256, 256, 256), "layers": 2, "attention": (1,), "groups": 32, "dropout": 0.1},
+    "digits": {"channels": (32, 32), "layers": 1, "patch": 4},
+}
+
+
+def start_ddpm(
+    data: str,
+    out: Path,
+    *,
+    network: str = "auto",
+    recipe: str = "auto",
+    resume: bool = False,
+    changes: dict[str, Any] | None = None,
+    say: Callable[[str], object] = print,
+    **loading: Unpack[Loading],
+) -> TrainResult:
+    """Train a diffusion model: what ``idc train-peer ddpm`` does.
+
+    Args:
+        network: a name in ``NETWORKS``, or "auto": "digits" for digits, else "small".
+        recipe: a name in ``NOISE_RECIPES``, or "auto"; ``changes`` override its fields.
+        data, out, resume, say, loading: as for ``start_cnn``.
+
+    Raises:
+        IDCError: for any input that cannot be used.
+    """
+    chosen = choose(NOISE_RECIPES, recipe, data, changes)
+    network = ("digits" if data == "digits" else "small") if network == "auto" else network
+    if network not in NETWORKS:
+        raise IDCError(f"network {network!r}", f"one of {', '.join(NETWORKS)}", "correct its name")
+    train, validation = load_splits(data, say=say, **loading)
+    names = train.class_names if chosen.conditional else ()
+    config = DiffusionConfig(train.shape, len(names), class_names=names, **NETWORKS[network])
+    with fresh_weights(chosen):
+        model = Diffusion(config)
+    objective = Denoising(model, chosen)
+    about = {"data": data, "network": network}
+    return run_training(objective, chosen, train, validation, out, resume=resume, about=about, say=say)

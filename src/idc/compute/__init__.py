@@ -1,0 +1,1 @@
+"""How a network is run: hardware, precision, memory, modes, compiled."""

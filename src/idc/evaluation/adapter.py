@@ -1,0 +1,142 @@
+"""A user's own module as a classifier; any classifier in half precision."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from idc.compute.precision import halve
+from idc.errors import IDCError
+from idc.types import Classifier, Logits
+
+# What else an evaluation may ask of a classifier; a user's module may mean something else by these names.
+_PASSED_ON = ("card", "class_names", "config", "networks")
+
+
+class Wrapped(nn.Module):
+    """An ``nn.Module`` images -> logits with all that an evaluation asks for.
+
+    What the module itself has (``num_classes``, ``input_shape``, ``stochastic``, ``surrogates()``, ...) is kept; the
+    rest is filled in from one call on noise.
+
+    Args:
+        module: takes (B, C, H, W) in [0, 1], returns (B, K) logits; put into evaluation mode.
+        input_shape: (C, H, W), for a module that does not say.
+        name: as the user knows it, for errors.
+        bf16: the answer and every surrogate multiply in bf16, but for the layers at both ends (see
+            ``idc.compute.precision.halve``); the module is changed for good.
+
+    Raises:
+        IDCError: if the module cannot be called so, or returns something else.
+    """
+
+    def __init__(
+        self, module: nn.Module, *, input_shape: tuple[int, int, int], name: str = "the model", bf16: bool = False
+    ) -> None:
+        super().__init__()
+        self.module = module.eval()
+        shape = getattr(module, "input_shape", None) or input_shape
+        self.input_shape: tuple[int, int, int] = tuple(shape)
+        self.bf16 = False
+        first, second = self._probe(name)
+        self.num_classes = int(getattr(module, "num_classes", None) or first.shape[1])
+        if bf16:
+            self._halve(name)
+        declared = getattr(module, "stochastic", None)
+        self.eval()  # the wrapper itself too
+        self.stochastic = (
+            not torch.allclose(first, second, rtol=1e-4, atol=1e-6) if declared is None else bool(declared)
+        )
+
+    def _halve(self, name: str) -> None:
+        """Half precision, and a look at both ends: an image between those that bf16 knows, and logits that it does not.
+
+        Raises:
+            IDCError: if small changes would be rounded away.
+        """
+        device = next((p.device for p in self.module.parameters()), torch.device("cpu"))
+        random = torch.Generator().manual_seed(0)
+        images = (128 + torch.randint(128, (2, *self.input_shape), generator=random)).to(device) / 256
+        near = images + torch.rand(images.shape, generator=random).to(device) / 1024
+        moves = bool((self._ask(images) != self._ask(near)).any())
+        halve(self.module, image_shape=self.input_shape, num_classes=self.num_classes)
+        self.bf16 = True
+        logits, _ = self._probe(name)
+        remedy = "leave --precision out: bf16 would hide small changes from an attack"
+        if moves and torch.equal(self._ask(images), self._ask(near)):
+            raise IDCError(name, "a module whose first layer takes the image: a convolution of its channels", remedy)
+        if logits.any() and torch.equal(logits, logits.bfloat16().float()):
+            raise IDCError(name, "a module whose logits come from a linear layer of K outputs, in float32", remedy)
+
+    def _ask(self, images: Tensor) -> Tensor:
+        """Logits, with the same noise each time."""
+        with torch.no_grad(), torch.random.fork_rng(devices=[images.device] if images.is_cuda else []):
+            torch.manual_seed(0)
+            return self._call(self.module, images)
+
+    def _probe(self, name: str) -> tuple[Tensor, Tensor]:
+        device = next((p.device for p in self.module.parameters()), torch.device("cpu"))
+        images = torch.rand(2, *self.input_shape, generator=torch.Generator().manual_seed(0)).to(device)
+        try:
+            with torch.no_grad(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+                found = self._call(self.module, images), self._call(self.module, images)
+        except Exception as error:
+            shape = "x".join(map(str, self.input_shape))
+            raise IDCError(
+                name,
+                f"a module that takes images (B, {shape}) in [0, 1] ({error})",
+                "check its input, or use other data",
+            ) from error
+        if not isinstance(found[0], Tensor) or found[0].ndim != 2 or len(found[0]) != 2:
+            raise IDCError(name, "a module that returns logits (B, K)", "return one row of logits an image")
+        if not torch.isfinite(found[0]).all():
+            raise IDCError(name, "a module that returns finite logits", "mend it: they are NaN or infinite")
+        declared = getattr(self.module, "num_classes", None)
+        if declared is not None and declared != found[0].shape[1]:
+            raise IDCError(name, f"{declared} logits, as its num_classes says (not {found[0].shape[1]})", "correct it")
+        return found
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _PASSED_ON:
+            module = super().__getattr__("module")
+            if name == "networks" or isinstance(module, Classifier):
+                return getattr(module, name)
+        return super().__getattr__(name)
+
+    def surrogates(self) -> Mapping[str, Logits]:
+        """The module's own, or none."""
+        own = getattr(self.module, "surrogates", None)
+        found = own() if callable(own) else {}
+        return {name: partial(self._call, function) for name, function in found.items()} if self.bf16 else found
+
+    @property
+    def shares_draws(self) -> bool:
+        """As the module says."""
+        return getattr(self.module, "shares_draws", False) is True
+
+    def forward(self, images: Tensor, **draws: int) -> Tensor:
+        return self._call(self.module, images, **draws)
+
+    def _call(self, function: Callable[..., Tensor], images: Tensor, **draws: int) -> Tensor:
+        if not self.bf16:
+            return function(images, **draws)
+        with torch.autocast(images.device.type, torch.bfloat16):
+            return function(images, **draws).float()
+
+
+def as_classifier(
+    model: object, *, input_shape: tuple[int, int, int], name: str = "the model", bf16: bool = False
+) -> Classifier:
+    """``model`` itself if it is a ``Classifier`` and not to be in half precision, else wrapped.
+
+    Raises:
+        IDCError: if it is no module.
+    """
+    if isinstance(model, Classifier) and isinstance(model, nn.Module) and not bf16:
+        Wrapped(model, input_shape=input_shape, name=name)  # asked once, so that its mistakes are told clearly
+        return cast(Classifier, model)
+    if not isinstance(model, nn.Module):
+        raise IDCError(name, f"a torch.nn.Module (it is a {type(model).__name__})", "return the module itself")
+    return Wrapped(model, input_shape=input_shape, name=name, bf16=bf16)

@@ -1,0 +1,1 @@
+"""Checks that an evaluation can be believed."""

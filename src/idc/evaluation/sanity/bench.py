@@ -1,0 +1,137 @@
+"""What the sanity checks work on: a few images, the model, and attacks on it that several checks share."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from idc.attacks.gradient import GradientAttack, pgd
+from idc.attacks.objective import Margin
+from idc.attacks.target import ANSWER, Target
+from idc.attacks.threat import Threat
+from idc.evaluation.verdict import wilson
+from idc.noise import Streams
+from idc.types import Classifier
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """The outcome of one check: ``figure`` says what was measured, ``remedy`` what a failure calls for."""
+
+    name: str
+    passed: bool
+    figure: str
+    remedy: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)
+
+
+class Bench:
+    """What the checks work on: a few images, the model, and attacks on it that several checks share.
+
+    Args:
+        classifier: the model.
+        images: (B, C, H, W) in [0, 1]; classes (B,), true.
+        streams: of their random numbers.
+        threat: of the evaluation.
+        robust: by image id, the share of right draws at the worst point that the evaluation found.
+        draws: of the noise in each judgement.
+        eot: draws in each gradient of a stochastic model.
+        chunk: see ``Target``.
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        images: Tensor,
+        classes: Tensor,
+        streams: Streams,
+        threat: Threat,
+        *,
+        robust: Mapping[int, float] | None = None,
+        draws: int = 10,
+        eot: int = 4,
+        chunk: int = 512,
+    ) -> None:
+        self.classifier, self.images, self.classes, self.streams = classifier, images, classes, streams
+        self.threat, self.draws = threat, draws
+        self.target = Target.of(classifier, chunk=chunk)
+        self.eot = eot if classifier.stochastic else 1
+        self.robust = robust
+
+    def accuracy(self, x: Tensor, *key: object, streams: Streams | None = None) -> float:
+        """Mean share of right draws."""
+        streams = self.streams.of("judge", *key) if streams is None else streams
+        return self.target.judge(x, self.classes, streams, draws=self.draws)[0].float().mean().item()
+
+    def after(self, attack: GradientAttack, *key: object) -> float:
+        """Accuracy under ``attack``, judged with fresh noise."""
+        found = attack(self.target, self.images, self.classes, self.streams.of("attack", *key))
+        return self.accuracy(found, *key)
+
+    @property
+    def margin(self) -> float:
+        """Half the width of the interval of a share of so many images, at its widest: what chance may do."""
+        return wilson(0.5, len(self.images)).high - 0.5
+
+    @cached_property
+    def clean(self) -> float:
+        return self.accuracy(self.images, "clean")
+
+    @cached_property
+    def weak_spot(self) -> str:
+        """The function whose gradient hurts the real model most in a short attack."""
+        names = [*self.target.surrogates, ANSWER]
+        scores = [self.after(self.pgd(surrogate=name, steps=10), "weak", name) for name in names]
+        return names[scores.index(min(scores))]
+
+    def pgd(self, **settings: Any) -> GradientAttack:
+        """Short PGD along the margin."""
+        return pgd(self.threat, **{"objective": Margin(), "eot": self.eot, **settings})
+
+    @cached_property
+    def plain(self) -> float:
+        """Accuracy under PGD-20 at the weak spot."""
+        return self.after(self.pgd(surrogate=self.weak_spot), "pgd-20")
+
+    @cached_property
+    def white(self) -> float:
+        """The accuracy of the evaluation itself on these images where there is one, else that under PGD-20."""
+        if self.robust is None:
+            return self.plain
+        found = [self.robust[i] for i in self.streams.ids.tolist() if i in self.robust]
+        return sum(found) / max(1, len(found))
+
+
+def train_substitute(images: Tensor, answers: Tensor, num_classes: int, *, steps: int = 150) -> nn.Module:
+    """A small convolutional network fitted to ``answers`` (Papernot et al., AsiaCCS 2017).
+
+    Args:
+        images: (B, C, H, W) in [0, 1].
+        answers: (B,) the model's.
+        num_classes: K.
+        steps: of Adam, on all images at once.
+
+    Returns:
+        A module in evaluation mode; the global generator is left as it was.
+    """
+    with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []):
+        torch.manual_seed(0)
+        network = nn.Sequential(
+            nn.Conv2d(images.shape[1], 32, 3, padding=1), nn.ReLU(), nn.AdaptiveMaxPool2d(16),
+            nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten(),
+            nn.Linear(64 * 16, num_classes),
+        ).to(images.device)  # fmt: skip
+    optimiser = torch.optim.Adam(network.parameters(), lr=2e-3)
+    with torch.enable_grad():
+        for _ in range(steps):
+            loss = nn.functional.cross_entropy(network(images), answers)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+    return network.requires_grad_(False).eval()

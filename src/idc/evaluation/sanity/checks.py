@@ -1,0 +1,320 @@
+"""Checks that an evaluation can be believed: findings as data, each with what to do about it.
+
+After fra31/auto-attack's checks, "On evaluating adversarial robustness" (Carlini et al., 2019), "Indicators of attack
+failure" (Pintor et al., NeurIPS 2022) and the pitfalls of method.md.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from idc.attacks.gradient import apgd, fgsm, pgd
+from idc.attacks.objective import Margin
+from idc.attacks.target import ANSWER, Target
+from idc.errors import IDCError
+from idc.evaluation.sanity.bench import Bench, Finding, train_substitute
+from idc.evaluation.verdict import plurality
+
+Check = Callable[[Bench], Finding]
+
+
+def run_checks(bench: Bench, checks: Sequence[Check] | None = None) -> list[Finding]:
+    """All checks, in order; one that an error stops has failed."""
+    return [_safely(check, bench) for check in checks or CHECKS]
+
+
+def _safely(check: Check, bench: Bench) -> Finding:
+    try:
+        return check(bench)
+    except (RuntimeError, ValueError, IDCError) as error:
+        name = check.__name__.replace("_", " ")
+        return Finding(name, False, f"stopped: {error}", "mend the model so that it takes and returns what it promises")
+
+
+def share(value: float) -> str:
+    return f"{100 * value:.1f}%"
+
+
+# -- the interface -----------------------------------------------------------------------------------------------------
+
+
+def images_used_as_given(bench: Bench) -> Finding:
+    """Images lie in [0, 1], and the model is not more accurate on another scaling of them."""
+    low, high = (v.item() for v in torch.aminmax(bench.images))
+    others = {
+        "x * 255": bench.images * 255, "x / 255": bench.images / 255, "2x - 1": 2 * bench.images - 1,
+        "(x + 1) / 2": (bench.images + 1) / 2, "1 - x": 1 - bench.images,
+        "normalised per channel": (bench.images - bench.images.mean((0, 2, 3), keepdim=True))
+        / bench.images.std((0, 2, 3), keepdim=True).clamp(min=1e-6),
+    }  # fmt: skip
+    found: dict[str, float] = {}
+    for name, images in others.items():
+        try:
+            found[name] = bench.accuracy(images, "range", name)
+        except (IDCError, RuntimeError, ValueError):  # a model that refuses what is out of range
+            continue
+    best = max(found, key=lambda k: found[k], default="")
+    passed = low >= 0 and high <= 1 and high > 1 / 16 and (not found or found[best] <= bench.clean + bench.margin / 2)
+    text = f"pixels in [{low:.3g}, {high:.3g}], {share(bench.clean)} right; best other: {best or 'none taken'}"
+    text += f" {share(found[best])}" if found else ""
+    return Finding("images in [0, 1] and used so", passed, text, "put the normalisation inside the model, once")
+
+
+def logits_not_probabilities(bench: Bench) -> Finding:
+    logits = bench.target.logits(ANSWER, bench.images, bench.streams.of("logits"))[0]
+    sums = (logits.sum(1) - 1).abs().max().item()
+    is_probability = bool(logits.min() >= -1e-6 and logits.max() <= 1 + 1e-6 and sums < 1e-3)
+    text = f"outputs in [{logits.min():.3g}, {logits.max():.3g}], row sums off 1 by up to {sums:.3g}"
+    finite = bool(torch.isfinite(logits).all())
+    return Finding(
+        "logits, not probabilities", finite and not is_probability, text, "return what goes into the softmax"
+    )
+
+
+def evaluation_mode(bench: Bench) -> Finding:
+    """Modules stay in evaluation mode and their state stays as it was, through a forward and an attack."""
+    model = bench.classifier
+    if not isinstance(model, nn.Module):
+        return Finding("evaluation mode kept", True, "no module", "")
+    before = [v.clone() for v in model.state_dict().values()]
+    training_before = any(m.training for m in model.modules())
+    bench.after(bench.pgd(steps=2, surrogate=ANSWER), "mode")
+    training = any(m.training for m in model.modules())
+    same = all(torch.equal(a, b) for a, b in zip(before, model.state_dict().values(), strict=True))
+    mode = "training" if training_before or training else "evaluation"
+    text = f"{mode} mode; weights and statistics {'as found' if same else 'changed'}"
+    passed = same and not training and not training_before
+    return Finding("evaluation mode kept", passed, text, "call model.eval() and keep statistics fixed")
+
+
+def _direct(bench: Bench, x: Tensor) -> Tensor:
+    """The answer's logits with noise from the global generator, as any caller gets them."""
+    with torch.no_grad():
+        return bench.classifier(x)
+
+
+def global_generator_left_alone(bench: Bench) -> Finding:
+    x = bench.images[:4]
+    devices = [x.device] if x.is_cuda else []
+    with torch.random.fork_rng(devices=devices):
+        after = []
+        for seed in (1, 2):
+            torch.manual_seed(seed)
+            _direct(bench, x)
+            after.append(torch.rand(1).item())
+    text = "the global generator's state after a call " + (
+        "is always the same" if after[0] == after[1] else "is its own"
+    )
+    remedy = "do not seed inside the model: the attack then sees one noise and the user another"
+    return Finding("global random state left alone", after[0] != after[1], text, remedy)
+
+
+def noise_as_declared(bench: Bench) -> Finding:
+    """Two calls differ if and only if the model says that it is stochastic; its noise is not tied to the batch."""
+    x = bench.images[: min(16, len(bench.images))]
+    with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
+        first, second = _direct(bench, x), _direct(bench, x)
+        order = torch.arange(len(x)).flip(0).to(x.device)
+        moved = _direct(bench, x[order])[order]
+    scale = first.std().item() + 1e-12
+    differ, place = ((a - first).abs().max().item() / scale for a in (second, moved))
+    stochastic = bench.classifier.stochastic
+    passed = (differ > 1e-3) if stochastic else (differ < 1e-3 and place < 1e-2)
+    text = f"declared {'stochastic' if stochastic else 'deterministic'}; repeated calls differ by {differ:.2g}, "
+    text += f"another order of the batch by {place:.2g} standard deviations of the logits"
+    remedy = "set stochastic = True for a model that draws noise; never fix its seed or tie noise to the batch"
+    return Finding("noise as declared", passed, text, remedy)
+
+
+def stable_predictions(bench: Bench) -> Finding:
+    logits = bench.target.logits(ANSWER, bench.images, bench.streams.of("stable"), draws=bench.draws)
+    answers = logits.argmax(2)
+    agree = (answers == plurality(answers, logits.shape[2])).float().mean().item()
+    text = f"{share(agree)} of clean draws answer as the majority"
+    remedy = "average several draws in the answer: most of what the attack breaks is noise's work"
+    return Finding("clean predictions stable", agree >= 0.75, text, remedy)
+
+
+# -- gradients ---------------------------------------------------------------------------------------------------------
+
+
+def _gradient(bench: Bench) -> tuple[Tensor, Tensor]:
+    loss, gradient, _ = bench.target.gradient(
+        bench.weak_spot, bench.images, bench.classes, bench.streams.of("gradient"), objective=Margin(), draws=bench.eot
+    )
+    return loss, gradient
+
+
+def gradients_useful(bench: Bench) -> Finding:
+    _, gradient = _gradient(bench)
+    flat = gradient.flatten(1)
+    useful = (torch.isfinite(flat).all(1) & (flat.abs().amax(1) > 0)).float().mean().item()
+    text = f"finite and not 0 for {share(useful)} of images ({bench.weak_spot})"
+    remedy = "give a surrogate without the step that has no gradient (quantiser, clamp, detach)"
+    return Finding("gradients finite and not 0", useful >= 0.9, text, remedy)
+
+
+def answer_follows_gradient(bench: Bench) -> Finding:
+    """A small step along the gradient raises the real answer's objective more often than a random one."""
+    _, gradient = _gradient(bench)
+    small = replace(bench.threat, eps=max(bench.threat.eps / 4, 1e-4))
+    streams = bench.streams.of("rise")
+
+    def objective(x: Tensor) -> Tensor:
+        return -bench.target.judge(x, bench.classes, streams, draws=4 * bench.eot)[1]
+
+    start = objective(bench.images)
+    along = small.project(bench.images + small.eps * small.steepest(gradient), bench.images)
+    rises = (objective(along) > start).float().mean().item()
+    random = (objective(small.random(bench.images, streams)) > start).float().mean().item()
+    text = f"rises for {share(rises)} of images along the gradient, for {share(random)} along noise"
+    remedy = "the gradient is not that of the answer: give a surrogate that follows it"
+    return Finding("loss along the gradient rises", rises >= 0.75, text, remedy)
+
+
+# -- attacks behave as attacks do --------------------------------------------------------------------------------------
+
+
+def zero_radius_changes_nothing(bench: Bench) -> Finding:
+    nothing = replace(bench.threat, eps=0.0)
+    found = pgd(nothing, steps=5, eot=bench.eot)(bench.target, bench.images, bench.classes, bench.streams.of("zero"))
+    changed = (found - bench.images).abs().max().item()
+    return Finding(
+        "eps 0 changes nothing", changed == 0, f"largest change {changed:g}", "report this as a defect of idc"
+    )
+
+
+def unbounded_attack_succeeds(bench: Bench) -> Finding:
+    whole = 1.0 if bench.threat.norm == "linf" else float(bench.images[0].numel()) ** 0.5
+    threat = replace(bench.threat, eps=whole)
+    names = dict.fromkeys([bench.weak_spot, ANSWER])
+    left = min(
+        bench.after(apgd(threat, steps=40, objective=Margin(), surrogate=n, eot=bench.eot), "whole", n) for n in names
+    )
+    text = f"{share(left)} right when every pixel may take any value"
+    remedy = "gradients are masked: find a surrogate that an unbounded attack can follow to 0%"
+    return Finding("an unbounded attack reaches 0%", left <= 0.05, text, remedy)
+
+
+def more_never_helps_the_defender(bench: Bench) -> Finding:
+    half, twice = (replace(bench.threat, eps=min(f * bench.threat.eps, 1.0) if bench.threat.norm == "linf"
+                           else f * bench.threat.eps) for f in (0.5, 2.0))  # fmt: skip
+    weak = {"objective": Margin(), "eot": bench.eot, "surrogate": bench.weak_spot}
+    by_eps = [bench.after(pgd(half, **weak), "half"), bench.plain, bench.after(pgd(twice, **weak), "twice")]
+    by_steps = [bench.after(bench.pgd(surrogate=bench.weak_spot, steps=5), "5"), bench.plain,
+                bench.after(bench.pgd(surrogate=bench.weak_spot, steps=40), "40")]  # fmt: skip
+    passed = all(b <= a + bench.margin / 2 for row in (by_eps, by_steps) for a, b in pairwise(row))
+    text = f"eps x 1/2, 1, 2: {', '.join(map(share, by_eps))}; steps 5, 20, 40: {', '.join(map(share, by_steps))}"
+    return Finding("larger eps and more steps never help", passed, text, "the attack is lost in masked gradients")
+
+
+def converged(bench: Bench) -> Finding:
+    """Doubling the steps, and going from 10 to 20 restarts, moves the accuracy by less than chance may."""
+    steps = [bench.plain, bench.after(bench.pgd(surrogate=bench.weak_spot, steps=40), "40")]
+    short = bench.pgd(surrogate=bench.weak_spot, steps=10, judge_draws=bench.eot)
+    restarts = [bench.after(replace(short, restarts=r), "restarts", r) for r in (10, 20)]
+    moved = [steps[0] - steps[1], restarts[0] - restarts[1]]
+    text = f"steps 20 to 40: {share(steps[0])} to {share(steps[1])}; restarts 10 to 20: {share(restarts[0])} to "
+    text += share(restarts[1])
+    passed = max(moved) < bench.margin
+    return Finding("more steps and restarts change little", passed, text, "attack for longer before you quote a figure")
+
+
+def iterating_beats_one_step(bench: Bench) -> Finding:
+    one = bench.after(fgsm(bench.threat, objective=Margin(), surrogate=bench.weak_spot, eot=bench.eot), "fgsm")
+    text = f"FGSM leaves {share(one)}, PGD-20 {share(bench.plain)}"
+    return Finding("one step is no stronger than many", bench.plain <= one + bench.margin / 2, text,
+                   "gradients are masked near the image: use restarts and surrogates")  # fmt: skip
+
+
+def random_noise_is_weak(bench: Bench) -> Finding:
+    noise = bench.accuracy(bench.threat.random(bench.images, bench.streams.of("random")), "random")
+    text = f"{share(noise)} right under random noise of the size, {share(bench.white)} under attack"
+    passed = noise >= bench.white - bench.margin / 2 and noise >= bench.clean - max(0.2, bench.margin)
+    return Finding("random noise is weak", passed, text, "compare with noise: the model fails without an attacker")
+
+
+def fixed_noise_then_free(bench: Bench) -> Finding:
+    """Attacked with its noise held fixed and judged with that noise, then attacked and judged with fresh noise."""
+    if not bench.classifier.stochastic:
+        return Finding("noise fixed, then free", True, "deterministic", "")
+    attack = bench.pgd(surrogate=ANSWER, eot=1)
+    streams = bench.streams.of("attack", "fixed")
+    held = replace(attack, fixed_noise=True)(bench.target, bench.images, bench.classes, streams)
+    on_fixed = bench.target.judge(held, bench.classes, streams.of(0, 0).of("noise"), draws=1)[0].float().mean().item()
+    on_free = bench.accuracy(held, "fixed judged free")
+    free = bench.after(bench.pgd(surrogate=ANSWER), "free")
+    text = f"fixed noise: {share(on_fixed)} right under that noise, {share(on_free)} under fresh noise; attacked with "
+    text += f"{bench.eot} fresh draws a gradient: {share(free)}"
+    passed = free <= on_free + bench.margin / 2 and on_fixed <= on_free + bench.margin / 2
+    return Finding("noise fixed, then free", passed, text, "raise --eot: the gradient is lost in the noise")
+
+
+def plain_pgd_of_equal_cost(bench: Bench) -> Finding:
+    """As many gradient calls without averaging (Gao et al., NeurIPS 2022): the evaluation must not be the weaker."""
+    if not bench.classifier.stochastic:
+        return Finding("plain PGD of equal cost", True, "deterministic", "")
+    plain = bench.after(bench.pgd(surrogate=ANSWER, steps=20 * bench.eot, eot=1), "equal")
+    averaged = bench.after(bench.pgd(surrogate=ANSWER), "averaged")
+    text = f"{20 * bench.eot} plain steps leave {share(plain)}, 20 with {bench.eot} draws each {share(averaged)}; "
+    text += f"the evaluation {share(bench.white)}"
+    passed = bench.white <= min(plain, averaged) + bench.margin / 2
+    return Finding("plain PGD of equal cost", passed, text, "the averaged attack is too short: raise --steps")
+
+
+def transfer_is_weaker(bench: Bench) -> Finding:
+    """Adversarial images of a small substitute, trained to answer as the model does, hurt less than the evaluation."""
+    with torch.no_grad():
+        logits = bench.target.logits(ANSWER, bench.images, bench.streams.of("substitute"), draws=bench.draws)
+    substitute = train_substitute(bench.images, logits.mean(0).argmax(1), logits.shape[2])
+    other = Target(substitute, chunk=bench.target.chunk)
+    found = pgd(bench.threat, steps=40)(other, bench.images, bench.classes, bench.streams.of("transfer"))
+    transfer = bench.accuracy(found, "transfer")
+    text = f"images made for a substitute leave {share(transfer)}, the evaluation {share(bench.white)}"
+    passed = bench.white <= transfer + bench.margin / 2
+    return Finding(
+        "white-box no weaker than transfer", passed, text, "gradients are masked: black-box attacks see more"
+    )
+
+
+CHECKS: tuple[Check, ...] = (
+    images_used_as_given, logits_not_probabilities, evaluation_mode, global_generator_left_alone, noise_as_declared,
+    stable_predictions, gradients_useful, answer_follows_gradient, zero_radius_changes_nothing,
+    unbounded_attack_succeeds, more_never_helps_the_defender, converged, iterating_beats_one_step,
+    random_noise_is_weak, fixed_noise_then_free, plain_pgd_of_equal_cost, transfer_is_weaker,
+)  # fmt: skip
+
+
+def lines_checks(lines: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
+    """Checks of finished lines: Square must not break more than 0.2 points of what the white-box attacks left."""
+    if not lines or "square" not in lines[0]["attacks"]:
+        return
+    lines = [line for line in lines if line.get("larger") != "spared"]  # Square was not asked of these
+    broken = sum(line["worst"] == "square" and _majority_fell(line) for line in lines)
+    figure = broken / max(1, len(lines))
+    yield Finding(
+        "black-box no stronger than white-box", figure <= max(0.002, 1 / max(1, len(lines))),
+        f"Square broke {share(figure)} more of {len(lines)} images",
+        "the white-box attacks are lost in masked gradients: give a surrogate",
+    )  # fmt: skip
+
+
+_ALARMS = ("zero gradient", "Square Attack has decreased", "randomized defense", "dynamic defense", "probability")
+
+
+def flags_check(flags: Sequence[str]) -> Finding:
+    """What AutoAttack itself says of the model."""
+    raised = [flag for flag in flags if any(word in flag for word in _ALARMS)]
+    text = "; ".join(flag.split(".")[0] for flag in raised) or "no flag"
+    remedy = "see what it says: gradients that vanish or mislead need a surrogate"
+    return Finding("AutoAttack raises no flag", not raised, text, remedy)
+
+
+def _majority_fell(line: Mapping[str, Any]) -> bool:
+    others = [pair for name, pair in line["attacks"].items() if name != "square" and pair is not None]
+    stood = all(pair[1] == line["class"] for pair in [line["clean"], *others])
+    return bool(stood and line["attacks"]["square"][1] != line["class"])

@@ -1,0 +1,1 @@
+"""The paper's nouns: labels, bridge, network, losses, reverse process, classifier."""

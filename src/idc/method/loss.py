@@ -1,0 +1,87 @@
+"""The training loss: an intra-class term that fits the bridge and an inter-class term that parts the classes.
+
+Paper, section "training objective"; method.md "Losses". No (B, K, C, H, W) tensor is built: the target of class j is
+``target - gap (P_j - x0)``, so that its distance to the network's output is a scaled L1 distance between one point per
+image and the K labels, in O(B*K + B*D + K*D) memory.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from idc.method.bridge import BridgeSample
+
+
+@dataclass(frozen=True, slots=True)
+class LossTerms:
+    """Per-image terms, each (B,); ``total = intra - weight * inter``."""
+
+    total: Tensor
+    intra: Tensor
+    inter: Tensor
+
+
+def label_cross_entropy(
+    sample: BridgeSample, output: Tensor, labels: Tensor, classes: Tensor, *, temperature: float = 0.02
+) -> Tensor:
+    """Cross-entropy of the answer at x_t, softmax(-d / temperature) with d the mean absolute distance on [0, 1].
+
+    Not in the paper. The L1 fit alone hardly tells classes apart until one of them is more likely than not (its optimum
+    is the per-pixel median over likely classes), which costs a small network its first epochs; this term does not wait.
+
+    Args:
+        sample, output, labels, classes: as for ``bridge_loss``.
+        temperature: ``qr`` labels lie about 0.16 apart on [0, 1].
+
+    Returns:
+        (B,).
+    """
+    x0_hat = (sample.x_t - output).flatten(1)
+    distances = torch.cdist(x0_hat, labels.flatten(1), p=1.0) / (2 * x0_hat.shape[1])
+    return torch.nn.functional.cross_entropy(-distances / temperature, classes, reduction="none")
+
+
+def label_distances(sample: BridgeSample, output: Tensor, labels: Tensor) -> Tensor:
+    """``d_j = mean |target_j - U|`` for every class.
+
+    Args:
+        sample: of the bridge, (B, C, H, W) tensors.
+        output: U(x_t, t), (B, C, H, W).
+        labels: P, (K, C, H, W) on [-1, 1].
+
+    Returns:
+        (B, K).
+    """
+    gap = sample.gap.flatten(1)
+    # |target - gap (P_j - x0) - U| = gap |(target - U) / gap + x0 - P_j|
+    point = (sample.target - output).flatten(1) / gap + sample.x0.flatten(1)
+    return torch.cdist(point, labels.flatten(1), p=1.0) * (gap / point.shape[1])
+
+
+def bridge_loss(
+    sample: BridgeSample, output: Tensor, labels: Tensor, classes: Tensor, *, inter_weight: float = 0.2
+) -> LossTerms:
+    """Intra- and inter-class loss.
+
+    Args:
+        sample: of the bridge.
+        output: U(x_t, t), (B, C, H, W) float32.
+        labels: P, (K, C, H, W) on [-1, 1].
+        classes: (B,) int64, the true classes.
+        inter_weight: 0.2 in the paper; 0 leaves the term out and saves its cost.
+
+    Returns:
+        ``intra``: mean absolute error of the output. ``inter``: distance to the nearest wrong class's target where a
+        wrong class is nearest, else 0.
+    """
+    intra = (sample.target - output).abs().flatten(1).mean(1)
+    if inter_weight == 0:
+        return LossTerms(total=intra, intra=intra, inter=torch.zeros_like(intra))
+    with torch.no_grad():  # all K distances only choose a class; the gradient needs one of them
+        distances = label_distances(sample, output, labels)
+        right = distances.gather(1, classes[:, None]).squeeze(1)
+        nearest, wrong = distances.scatter(1, classes[:, None], torch.inf).min(dim=1)
+    target = sample.target - sample.gap * (labels[wrong] - sample.x0)
+    inter = torch.where(right <= nearest, 0.0, (target - output).abs().flatten(1).mean(1))
+    return LossTerms(total=intra - inter_weight * inter, intra=intra, inter=inter)

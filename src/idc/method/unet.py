@@ -1,0 +1,356 @@
+"""The pruned U-Net: guided-diffusion's (ADM) network, built from named presets over ``diffusers.UNet2DModel``."""
+
+import typing
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import has_torch_function_unary
+
+from idc.compute.precision import Float32Input, compute_in_float32
+from idc.errors import IDCError
+from idc.storage.records import OMIT_DEFAULT, recorded
+from idc.storage.yaml_file import YAML_SUFFIXES, read_yaml
+
+
+@dataclass(frozen=True, slots=True)
+class UNetSpec:
+    """A network given in full. ``PRESETS`` names the usual ones.
+
+    Args:
+        base_channels: channels of the first level.
+        multipliers: channels of each level, in units of ``base_channels``; each further level halves the image.
+        res_blocks: residual blocks a level on the way down (one more on the way up).
+        attention_at: downsampling factors at which blocks have self-attention, besides the middle block.
+        head_channels: channels of an attention head.
+        groups: of every GroupNorm, where there are any.
+        dropout: inside residual blocks.
+        patch: the image enters as non-overlapping patch x patch blocks (space to depth): 1 in the paper; 2 quarters the
+            pixels that every layer works on.
+        condition: "none" (the paper: the network sees x_t) or "concat" (BBDM's template: x_t and the image).
+        residual: add x_t to the output, so that the network itself only has to learn -x0. Same functions, much
+            quicker to train: a network without it spends its first epochs learning to copy the image.
+        position_channels: learned maps, one value a pixel (or patch), appended to the input: a convolution alone cannot
+            tell where it is, but has to draw labels that differ from place to place.
+        norm: "group" (the paper), or "batch": BatchNorm outside of attention, as CNNs have, which a CPU does faster.
+            Timesteps share its statistics, and in training those of the noisy x_t: it is meant for networks that
+            answer in one step, at T-1, where there is next to no noise.
+        middle_attention: whether the middle block has self-attention, as in the paper.
+        decoder: whether there is a way up. Without it (ADM's classifier, the "half U-Net") each place of the last level
+            draws its stride x stride pixels by itself (depth to space): labels, unlike images, need no fine detail.
+        time_embedding: whether the network is told t. One that answers in one step, at T-1, need not be; only a network
+            without a way up may lack it.
+    """
+
+    base_channels: int
+    multipliers: tuple[int, ...]
+    res_blocks: int = 1
+    attention_at: tuple[int, ...] = ()
+    head_channels: int = 32
+    groups: int = 32
+    dropout: float = 0.0
+    patch: int = 1
+    condition: Literal["none", "concat"] = "none"
+    residual: bool = False
+    position_channels: int = 0
+    norm: Literal["group", "batch"] = field(default="group", metadata=OMIT_DEFAULT)
+    middle_attention: bool = field(default=True, metadata=OMIT_DEFAULT)
+    decoder: bool = field(default=True, metadata=OMIT_DEFAULT)
+    time_embedding: bool = field(default=True, metadata=OMIT_DEFAULT)
+
+    def __post_init__(self) -> None:
+        self._check_types()
+        positive = (self.base_channels, self.res_blocks, self.head_channels, self.groups, self.patch, *self.multipliers)
+        if not self.multipliers or min(positive) < 1:
+            raise IDCError(f"network {self}", "positive whole numbers", "start from a preset and change one at a time")
+        if self.position_channels < 0:
+            raise IDCError(f"position_channels = {self.position_channels}", "0 or more", "use 16, or 0 for none")
+        if not 0 <= self.dropout < 1:
+            raise IDCError(f"dropout = {self.dropout}", "a number in [0, 1)", "use 0.3, as the paper does, or 0")
+        if self.condition not in ("none", "concat"):
+            raise IDCError(f"condition = {self.condition!r}", "'none' or 'concat'", "use 'none', as the paper does")
+        if self.norm not in ("group", "batch"):
+            raise IDCError(f"norm = {self.norm!r}", "'group' or 'batch'", "use 'group', as the paper does")
+        if self.decoder and not self.time_embedding:
+            raise IDCError("a way up without time_embedding", "one of them", "set decoder: false, or leave both")
+        for channels in self.channels:
+            if channels % self.groups and self.grouped:
+                raise IDCError(f"{channels} channels", f"a multiple of groups = {self.groups}", "change base_channels")
+        if self.attends and self.channels[-1] % self.head_channels:
+            raise IDCError(
+                f"head_channels = {self.head_channels}", f"a divisor of {self.channels[-1]}", "change head_channels"
+            )
+
+    def _check_types(self) -> None:
+        """A file may give anything for a field."""
+        for name in ("multipliers", "attention_at"):  # JSON and YAML give lists
+            given = getattr(self, name)
+            if not isinstance(given, (list, tuple)) or any(type(v) is not int for v in given):
+                raise IDCError(f"{name} = {given!r}", "a list of whole numbers", "write for example [1, 2]")
+            object.__setattr__(self, name, tuple(given))
+        for name, hint in typing.get_type_hints(type(self)).items():
+            given = getattr(self, name)
+            if hint is int and type(given) is not int:
+                raise IDCError(f"{name} = {given!r}", "a whole number", "write for example 8")
+            if hint is bool and type(given) is not bool:
+                raise IDCError(f"{name} = {given!r}", "true or false", "write one of them, without quotes")
+            if hint is float and (isinstance(given, bool) or not isinstance(given, (int, float))):
+                raise IDCError(f"{name} = {given!r}", "a number", "write for example 0.3")
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Channels of each level."""
+        return tuple(self.base_channels * m for m in self.multipliers)
+
+    @property
+    def attends(self) -> bool:
+        """Whether there is any self-attention."""
+        return self.middle_attention or bool(self.attention_at)
+
+    @property
+    def grouped(self) -> bool:
+        """Whether there is any GroupNorm; attention has one in any case."""
+        return self.norm == "group" or self.attends
+
+    @property
+    def stride(self) -> int:
+        """Height and width of an image must be multiples of this."""
+        return int(self.patch * 2 ** (len(self.multipliers) - 1))
+
+
+PRESETS: dict[str, UNetSpec] = {
+    "paper-cifar10": UNetSpec(64, (1, 4), attention_at=(32, 16, 8), head_channels=32, dropout=0.3),
+    "paper-cifar100": UNetSpec(64, (1, 4, 8), attention_at=(32, 16, 8), head_channels=64, dropout=0.3),
+    "bbdm": UNetSpec(128, (1, 4, 8), res_blocks=2, attention_at=(32, 16, 8), head_channels=64, condition="concat"),
+    "nano": UNetSpec(32, (1, 1, 2), groups=8, patch=2, residual=True, position_channels=16),
+    # Fewer pixels and more channels than nano: fewer FLOPs, which a processor does faster, and more parameters.
+    "nano-patch4": UNetSpec(64, (1, 1), groups=8, patch=4, residual=True, position_channels=16),
+    "digits": UNetSpec(32, (1, 1, 1), groups=8, patch=4, residual=True, position_channels=16),
+    # A PreActResNet-18's levels and about its cost, at widths 16 and 8.
+    "nano-encoder": UNetSpec(16, (1, 2, 4, 8), groups=8, residual=True, decoder=False),
+    "nano-encoder-bn": UNetSpec(
+        16, (1, 2, 4, 8), groups=1, residual=True, norm="batch", middle_attention=False, decoder=False
+    ),
+    # At about the same FLOPs on a quarter of the pixels, and for one timestep.
+    "nano-encoder-patch2": UNetSpec(
+        32,
+        (1, 3, 4),
+        groups=1,
+        patch=2,
+        residual=True,
+        norm="batch",
+        middle_attention=False,
+        decoder=False,
+        time_embedding=False,
+    ),
+    # For a GPU: the levels of a wide ResNet, two fifths of the FLOPs of one pass of the paper's network.
+    "base-encoder": UNetSpec(
+        96,
+        (1, 2, 4),
+        res_blocks=2,
+        groups=1,
+        residual=True,
+        position_channels=16,
+        norm="batch",
+        middle_attention=False,
+        decoder=False,
+        time_embedding=False,
+    ),
+    "digits-encoder": UNetSpec(8, (1, 2, 4, 8), groups=4, residual=True, decoder=False),
+}
+
+
+def resolve_spec(spec: str | dict[str, Any] | UNetSpec) -> UNetSpec:
+    """A spec from a preset's name, from a mapping of its fields (with an optional ``preset`` to start from), or as is.
+
+    Raises:
+        IDCError: for an unknown preset or field.
+    """
+    if isinstance(spec, UNetSpec):
+        return spec
+    if isinstance(spec, str):
+        if spec not in PRESETS:
+            raise IDCError(
+                f"preset {spec!r}", f"one of {', '.join(PRESETS)}", "or give a network's fields in a YAML file"
+            )
+        return PRESETS[spec]
+    known = {f.name for f in fields(UNetSpec)}
+    given = dict(spec)
+    start = given.pop("preset", None)
+    if unknown := sorted(set(given) - known):
+        raise IDCError(f"network field {unknown[0]!r}", f"one of {', '.join(sorted(known))}", "correct its name")
+    if start is not None:
+        return replace(resolve_spec(str(start)), **given)
+    try:
+        return UNetSpec(**given)
+    except TypeError as error:
+        raise IDCError(f"network {given}", "at least base_channels and multipliers", "add them, or a preset") from error
+
+
+def network_fields(name: str) -> dict[str, Any]:
+    """What ``resolve_spec`` takes, from a preset's name or a YAML file.
+
+    Raises:
+        IDCError: for a file that cannot be used.
+    """
+    if not name.endswith(YAML_SUFFIXES):
+        return {"preset": name}
+    return read_yaml(name, holds="a network's fields", remedy="write for example: preset: nano")
+
+
+def load_network(name: str) -> UNetSpec:
+    """A network from a preset's name or a YAML file of its fields.
+
+    Raises:
+        IDCError: for neither.
+    """
+    return resolve_spec(network_fields(name))
+
+
+def spec_to_dict(spec: UNetSpec) -> dict[str, Any]:
+    """The spec as JSON-ready values."""
+    return recorded(spec)
+
+
+def check_image_shape(spec: UNetSpec, shape: tuple[int, int, int]) -> None:
+    """Raise IDCError unless images of ``shape`` (C, H, W) pass through the network's strides."""
+    channels, height, width = shape
+    if channels not in (1, 3, 4):
+        raise IDCError(f"{channels} channels", "1, 3 or 4", "convert the images to grey, RGB or RGBA")
+    if height % spec.stride or width % spec.stride or min(height, width) < spec.stride:
+        size = max(spec.stride, round(max(height, width) / spec.stride) * spec.stride)
+        raise IDCError(
+            f"image size {height}x{width}",
+            f"a multiple of {spec.stride} (the network's stride)",
+            f"use --image-size {size} or a preset with fewer levels",
+        )
+
+
+class Dropout(nn.Dropout):
+    """torch's dropout, with a quicker mask on the CPU: torch's own is drawn in series, a double an element.
+
+    Here 16 bits of torch's generator decide an element: p is rounded to a multiple of 2^-16, and what is kept is scaled
+    by the rate at which it really is. Compiled code has a quick one of its own; where something takes over torch's
+    random calls (``idc.noise.PerImage``), those are made as ever.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        idle = not self.training or self.p in (0, 1) or x.device.type != "cpu"
+        if idle or torch.compiler.is_compiling() or has_torch_function_unary(x):
+            return super().forward(x)
+        dropped = min(round(self.p * 2**16), 2**16 - 1)
+        words = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
+        kept = words.view(torch.int16).ge_(dropped - 2**15).to(x.dtype).mul_(2**16 / (2**16 - dropped))
+        return x * kept.as_strided(x.shape, torch.empty_like(x, device="meta").stride())
+
+
+class Encoder(nn.Module):
+    """The way down and the middle of a ``diffusers.UNet2DModel``, called as that is without ``return_dict``:
+    x (B, C, H, W), t (B,) or () -> a tuple of one, (B, out_channels, H', W') at the size of the last level.
+
+    Args:
+        time_embedding: see ``UNetSpec``.
+    """
+
+    def __init__(self, unet: Any, out_channels: int, *, time_embedding: bool) -> None:
+        super().__init__()
+        self.time_proj = unet.time_proj
+        self.time_embedding: nn.Module | None = unet.time_embedding if time_embedding else None
+        self.conv_in, self.down_blocks, self.mid_block = unet.conv_in, unet.down_blocks, unet.mid_block
+        channels = unet.config.block_out_channels[-1]
+        self.norm_out = nn.GroupNorm(unet.config.norm_num_groups, channels, eps=unet.config.norm_eps)
+        self.conv_out = nn.Conv2d(channels, out_channels, 3, padding=1)
+        blocks: list[Any] = [m for m in self.modules() if hasattr(m, "time_emb_proj")]
+        for block in () if time_embedding else blocks:  # to which None then stands for no embedding
+            block.time_emb_proj, block.time_embedding_norm = None, "default"
+
+    def forward(self, x: Tensor, t: Tensor, *, return_dict: Literal[False]) -> tuple[Tensor]:
+        embedded = None
+        if self.time_embedding is not None:
+            embedded = self.time_embedding(self.time_proj(t.expand(x.shape[0])).to(x.dtype))
+        x = self.conv_in(x)
+        for block in self.down_blocks:
+            x, _ = block(x, embedded)
+        x = self.mid_block(x, embedded)
+        return (self.conv_out(nn.functional.silu(self.norm_out(x))),)
+
+
+class BridgeUNet(nn.Module):
+    """U(x_t, t): predicts x_t - x0. Images and output (B, C, H, W) on [-1, 1]; t (B,) int64.
+
+    ``net`` is a ``diffusers.UNet2DModel``. Half precision stays inside: the first layer sees the input as it is,
+    and the output has its dtype.
+    """
+
+    def __init__(self, spec: UNetSpec, shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        from diffusers import UNet2DModel
+
+        check_image_shape(spec, shape)
+        self.spec = spec
+        depth = spec.patch**2
+        height, width = shape[1] // spec.patch, shape[2] // spec.patch
+        if spec.position_channels:
+            self.position = nn.Parameter(torch.randn(1, spec.position_channels, height, width))
+        levels = range(len(spec.multipliers))
+        attends = [2**i in spec.attention_at for i in levels]
+        unet: Any = UNet2DModel(
+            sample_size=(height, width),
+            in_channels=shape[0] * depth * (2 if spec.condition == "concat" else 1) + spec.position_channels,
+            out_channels=shape[0] * depth,
+            block_out_channels=spec.channels,
+            layers_per_block=spec.res_blocks,
+            down_block_types=tuple("AttnDownBlock2D" if a else "ResnetDownsampleBlock2D" for a in attends),
+            up_block_types=tuple("AttnUpBlock2D" if a else "ResnetUpsampleBlock2D" for a in reversed(attends)),
+            downsample_type="resnet",
+            upsample_type="resnet",
+            resnet_time_scale_shift="scale_shift",
+            norm_num_groups=spec.groups if spec.grouped else 1,
+            attn_norm_num_groups=spec.groups,
+            norm_eps=1e-5,
+            add_attention=spec.middle_attention,
+            attention_head_dim=spec.head_channels,
+            dropout=spec.dropout,
+            flip_sin_to_cos=True,
+            freq_shift=0,
+        )
+        net = unet
+        if not spec.decoder:
+            net = Encoder(unet, out_channels=shape[0] * spec.stride**2, time_embedding=spec.time_embedding)
+        for name, module in list(net.named_modules()):
+            if type(module) is nn.Dropout:
+                net.set_submodule(name, Dropout(module.p))
+            if spec.norm == "batch" and isinstance(module, nn.GroupNorm) and "attentions" not in name:
+                net.set_submodule(name, nn.BatchNorm2d(module.num_channels))
+        compute_in_float32(net.conv_in, Float32Input)
+        self.net: nn.Module = net
+        self.unfold = spec.patch if spec.decoder else spec.stride
+        if spec.norm == "batch":  # GroupNorm on the CPU does not like it, see ``idc.compute.hardware.unet_format``
+            self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
+
+    def forward(self, x_t: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        """``y`` is the image on [-1, 1]; only a "concat" network looks at it."""
+        x = torch.cat([x_t, y], dim=1) if self.spec.condition == "concat" else x_t
+        if self.spec.patch > 1:
+            x = nn.functional.pixel_unshuffle(x, self.spec.patch)
+        if self.spec.position_channels:
+            x = torch.cat([x, self.position.to(x.dtype).expand(x.shape[0], -1, -1, -1)], dim=1)
+        out: Tensor = self.net(x, t, return_dict=False)[0]
+        if self.unfold > 1:
+            out = nn.functional.pixel_shuffle(out, self.unfold)
+        out = out.to(x_t.dtype)
+        return x_t + out if self.spec.residual else out
+
+
+def init_normal_(module: nn.Module, std: float = 0.02) -> None:
+    """The authors' start: every convolution and linear weight ~ N(0, std), weights of norms ~ N(1, std), biases 0."""
+    for child in module.modules():
+        if isinstance(child, nn.Conv1d | nn.Conv2d | nn.Linear):
+            nn.init.normal_(child.weight, 0.0, std)
+        elif isinstance(child, nn.GroupNorm | nn.BatchNorm2d):
+            nn.init.normal_(child.weight, 1.0, std)
+        else:
+            continue
+        if child.bias is not None:
+            nn.init.zeros_(child.bias)

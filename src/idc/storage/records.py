@@ -1,0 +1,97 @@
+"""Result files: one JSON line for each finished image, flushed as it is done, read back whatever a kill left behind."""
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from idc.errors import IDCError
+from idc.storage.files import explained
+
+Row = dict[str, Any]
+
+OMIT_DEFAULT = {"omit default": True}  # metadata of a config's field that is newer than configs on disk
+
+
+def recorded(config: Any) -> Row:
+    """What a record says of a config, a dataclass: its fields, but for ``OMIT_DEFAULT`` ones that have their default.
+
+    So a config that says nothing new has the same record, and the same hash of it, as before there was such a field.
+    Configs within it are recorded alike, tuples as lists.
+    """
+    values = {f: getattr(config, f.name) for f in fields(config)}
+    return {f.name: _plain(v) for f, v in values.items() if not (f.metadata.get("omit default") and v == f.default)}
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return recorded(value)
+    return list(value) if isinstance(value, tuple) else value
+
+
+def append(file: Path, rows: Iterable[Row]) -> None:
+    """Append ``rows`` to ``file``, a line each, and wait until they are on the disk.
+
+    A line that a kill cut short is closed first, so that it spoils no other.
+    """
+    with explained(file), file.open("ab+") as out:
+        if out.tell():
+            out.seek(-1, os.SEEK_END)
+            if out.read(1) != b"\n":
+                out.write(b"\n")
+        out.write("".join(json.dumps(row) + "\n" for row in rows).encode())
+        out.flush()
+        os.fsync(out.fileno())
+
+
+def read(file: Path) -> list[Row]:
+    """The whole lines of ``file`` in order; lines that a kill cut short are left out, a missing file has none."""
+    rows: list[Row] = []
+    if not file.exists():
+        return rows
+    for line in file.read_bytes().splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict):
+            rows.append(row)
+    return rows
+
+
+def read_all(folder: Path, pattern: str, key: str) -> dict[int, Row]:
+    """The rows of every file that matches ``pattern``, by their integer ``key``; of equal keys the first."""
+    found: dict[int, Row] = {}
+    for file in sorted(folder.glob(pattern)):
+        for row in read(file):
+            if isinstance(row.get(key), int):
+                found.setdefault(row[key], row)
+    return dict(sorted(found.items()))
+
+
+def read_json(file: Path, remedy: str) -> Any:
+    """A JSON file.
+
+    Raises:
+        IDCError: with ``remedy``, if it is missing or damaged.
+    """
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise IDCError(file, "a file", remedy) from error
+    except (OSError, ValueError) as error:
+        raise IDCError(file, "a whole JSON file", remedy) from error
+
+
+def read_lines(folder: Path, name: str, command: str) -> list[dict[str, Any]]:
+    """The finished images of a result, by id, from its ``name-*.jsonl``.
+
+    Raises:
+        IDCError: if there is none; ``command`` is what makes them.
+    """
+    lines = list(read_all(folder, f"{name}-*.jsonl", "id").values())
+    if not lines:
+        raise IDCError(folder, f"a result of idc {command}", f"check the path, or run idc {command} first")
+    return lines

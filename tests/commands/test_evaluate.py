@@ -1,0 +1,181 @@
+"""From a user's request to a result: models by name and by factory, radii, refusals."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from idc import data
+from idc.commands.evaluate import evaluate, interleaved
+from idc.commands.opening import open_both
+from idc.commands.request import Request
+from idc.errors import IDCError
+from idc.evaluation.summary import read_lines
+from idc.text import parse_eps
+from tiny import save_digits_model
+
+FACTORY = """
+import torch
+from torch import nn
+
+def plain():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear({size}, 10))
+
+class Masked(nn.Module):
+    def __init__(self, how):
+        super().__init__()
+        self.net, self.how = plain(), how
+
+    def forward(self, x):
+        if self.how == "no_grad":
+            with torch.no_grad():
+                return self.net(x)
+        return self.net((8 * x).round() / 8) if self.how == "round" else self.net(x) * float("nan")
+
+def no_grad():
+    return Masked("no_grad")
+
+def rounded():
+    return Masked("round")
+
+def not_finite():
+    return Masked("nan")
+
+def broken():
+    raise ValueError("no weights here")
+
+def number():
+    return 3
+"""
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    return str(save_digits_model(tmp_path_factory.mktemp("model") / "m"))
+
+
+@pytest.fixture
+def factory(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(FACTORY.format(size=32 * 32))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(__import__("sys").modules, "mine", raising=False)
+    return "mine:plain"
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("8/255", 8 / 255), ("0.1", 0.1), (0.1, 0.1), (" 1 / 255 ", 1 / 255), ("1e-3", 1e-3)]
+)
+def test_eps_is_read_as_people_write_it(text, value):
+    assert parse_eps(text) == pytest.approx(value)
+
+
+@pytest.mark.parametrize("text", ["", "8/", "eight", "1/0", "8/255/2", "--1"])
+def test_other_radii_are_refused(text):
+    with pytest.raises(IDCError, match="8/255"):
+        parse_eps(text)
+
+
+@pytest.mark.parametrize("name", ["no_grad", "rounded"])
+def test_quick_says_so_where_there_is_no_gradient(factory, tmp_path, name):
+    """Such an attack finds nothing: its result must not look like robustness."""
+    request = Request(model=f"mine:{name}", data="digits", protocol="quick", eps=0.1, limit=4)
+    summary = evaluate(request, tmp_path / "r", say=lambda text: None)
+    (finding,) = summary["sanity"]
+    assert (finding["name"], finding["passed"]) == ("gradients finite and not 0", False)
+    assert not summary["reliable"]
+    honest = evaluate(replace(request, model=factory), tmp_path / "honest", say=lambda text: None)
+    assert honest["reliable"]
+
+
+def test_logits_that_are_not_finite_are_refused(factory, tmp_path):
+    with pytest.raises(IDCError, match="finite"):
+        evaluate(Request(model="mine:not_finite", data="digits", limit=4), tmp_path / "r", say=lambda text: None)
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_users_module_is_evaluated_by_name(factory, tmp_path):
+    summary = evaluate(Request(model=factory, data="digits", protocol="quick", limit=12), tmp_path / "r")
+    lines = read_lines(tmp_path / "r")
+    test = data.load("digits", split="test", limit=12)
+    model, _ = open_both(Request(model=factory, data="digits", limit=12), torch.device("cpu"))
+    right = model(test.images.float() / 255).argmax(1) == test.labels
+    assert summary["clean"]["mean"]["mean"] == pytest.approx(right.float().mean().item())
+    assert [line["clean"][0] for line in lines] == right.int().tolist()
+    assert summary["settings"]["protocol"]["threat"]["eps"] == 0.1  # the default for grey images
+    assert summary["draws"] == 1
+    assert summary["answer"]["flops"] == 2 * 1024 * 10
+    assert summary == json.loads((tmp_path / "r" / "summary.json").read_text())
+    assert (tmp_path / "r" / "panel.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "word"), [("mine:none", "mine:none"), ("nowhere:f", "nowhere"), ("mine:broken", "no weights here"),
+                       ("mine:number", "int")],
+)  # fmt: skip
+def test_factories_that_fail_are_explained(factory, name, word, tmp_path):
+    with pytest.raises(IDCError, match=word):
+        evaluate(Request(model=name, data="digits", limit=4), tmp_path / "r")
+    assert not (tmp_path / "r").exists()
+
+
+def test_models_and_data_that_do_not_fit_are_refused(saved, factory, tmp_path):
+    (tmp_path / "mine.py").write_text(FACTORY.format(size=7))
+    with pytest.raises(IDCError, match="takes images"):
+        evaluate(Request(model=factory, data="digits", limit=4), tmp_path / "r")
+    for wrong in ({"split": "final"}, {"norm": "l9"}, {"protocol": "best"}, {"eps": -1.0}, {"visits": (0, 3)}):
+        with pytest.raises(IDCError):
+            evaluate(Request(model=saved, data="digits", limit=4, **wrong), tmp_path / "r")
+    (tmp_path / "mine.py").write_text(FACTORY.format(size=1024))
+    with pytest.raises(IDCError, match="an IDC for --one-step"):
+        evaluate(Request(model=factory, data="digits", limit=4, one_step=True), tmp_path / "r")
+    assert not (tmp_path / "r").exists()
+
+
+def test_one_step_is_deterministic_and_cheaper(saved, tmp_path):
+    request = Request(model=saved, data="digits", limit=20, draws=3)
+    many = evaluate(request, tmp_path / "many")
+    one = evaluate(Request(model=saved, data="digits", limit=20, one_step=True), tmp_path / "one")
+    assert (many["draws"], one["draws"]) == (3, 1)
+    assert many["answer"]["flops"] == pytest.approx(3 * one["answer"]["flops"], rel=0.01)
+    assert one["settings"]["visits"] == [3]
+    first = next(iter(many["accuracy"].values()))
+    assert one["clean"]["mean"]["mean"] == pytest.approx(first["mean"])
+
+
+def test_a_folder_is_never_continued_for_another_answer(saved, tmp_path):
+    evaluate(Request(model=saved, data="digits", limit=4, draws=2), tmp_path / "r")
+    with pytest.raises(IDCError, match=r"a result of 4 images \(now 5: --limit\?\)"):
+        evaluate(Request(model=saved, data="digits", limit=5, draws=2), tmp_path / "r")
+    for other, told in (
+        ({"one_step": True}, r"visits \(\[3, 1, 0\] there, \[3\] here\)"),
+        ({"eta": 0.5}, r"eta \(1.0 there, 0.5 here\)"),
+        ({"visits": (3, 0)}, r"visits \(\[3, 1, 0\] there, \[3, 0\] here\)"),
+    ):
+        with pytest.raises(IDCError, match=rf"a result of the same .*{told}"):
+            evaluate(Request(model=saved, data="digits", limit=4, draws=2, **other), tmp_path / "r")
+
+
+def test_the_first_images_are_of_every_class():
+    classes = torch.tensor([0, 0, 0, 0, 1, 1, 2, 2, 2])
+    order = interleaved(classes)
+    assert sorted(order.tolist()) == list(range(9))
+    assert classes[order].tolist() == [0, 1, 2, 0, 1, 2, 0, 2, 0]
+
+
+def test_the_readmes_factory_works(tmp_path, monkeypatch):
+    """The README's mine.py as it stands, with a network and weights beside it."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```python\n# mine\.py\n(.*?)```", readme, re.DOTALL)
+    (tmp_path / "readme_mine.py").write_text(block)
+    lines = ("from torch import nn", "def Network():", "    return nn.Sequential(nn.Flatten(), nn.Linear(1024, 10))")
+    (tmp_path / "my_project.py").write_text("\n".join(lines))
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    torch.save(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(1024, 10)).state_dict(), "weights.pt")
+    request = Request(model="readme_mine:model", data="digits", protocol="pgd", eps=0.1, limit=10)
+    found = evaluate(request, tmp_path / "r")
+    assert found["robust"]["mean"]["mean"] <= found["clean"]["mean"]["mean"]

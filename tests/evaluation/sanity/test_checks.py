@@ -1,0 +1,196 @@
+"""Honest models pass every check; each kind of model that hides its gradient, on purpose or not, is caught."""
+
+import pytest
+import torch
+from torch import nn
+
+from idc.attacks.threat import Threat
+from idc.evaluation.sanity.bench import Bench
+from idc.evaluation.sanity.checks import lines_checks, run_checks
+from idc.noise import Streams
+from noise_models import Linear, Noisy, easy_images
+
+EPS = 0.06
+
+
+class Trained(nn.Module):
+    """A small network that really learnt a task: which of four corners is bright."""
+
+    stochastic = False
+    num_classes, input_shape = 4, (1, 8, 8)
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.net = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.SiLU(), nn.Linear(32, 4))
+            images, classes = corners(512, seed=5)
+            optimiser = torch.optim.Adam(self.parameters(), lr=5e-3)
+            for _ in range(150):
+                loss = nn.functional.cross_entropy(self.net(images), classes)
+                optimiser.zero_grad()
+                loss.backward()
+                optimiser.step()
+        self.requires_grad_(False).eval()
+
+    def surrogates(self):
+        return {}
+
+    def forward(self, images):
+        return self.net(images)
+
+
+def corners(count: int, seed: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
+    random = torch.Generator().manual_seed(seed)
+    images = 0.3 + 0.3 * torch.rand(count, 1, 8, 8, generator=random)
+    classes = torch.randint(0, 4, (count,), generator=random)
+    for i, c in enumerate(classes.tolist()):
+        images[i, :, 4 * (c // 2) : 4 * (c // 2) + 4, 4 * (c % 2) : 4 * (c % 2) + 4] += 0.12
+    return images.clamp(0, 1), classes
+
+
+class Noised(Trained):
+    stochastic = True
+
+    def forward(self, images):
+        return self.net(images + 0.05 * torch.randn_like(images))
+
+
+class Quantised(Trained):
+    """Rounds its input: no gradient."""
+
+    def forward(self, images):
+        return self.net((images * 4).round() / 4)
+
+
+class Clamped(Trained):
+    """Clamps its logits where they all lie beyond the clamp: no gradient, but their order is kept by a tiny slope."""
+
+    def forward(self, images):
+        logits = self.net(images)
+        return logits.clamp(-1e-3, 1e-3).detach() + logits.detach()
+
+
+class Probabilities(Trained):
+    """A softmax of a softmax."""
+
+    def forward(self, images):
+        return self.net(images).softmax(1)
+
+
+class Seeded(Noised):
+    """The published flaw: the generator is seeded anew in every call."""
+
+    def forward(self, images):
+        torch.manual_seed(0)
+        return super().forward(images)
+
+
+class OwnSeed(Noised):
+    """A generator of its own, seeded anew: fixed noise, tied to the place in the batch."""
+
+    stochastic = False
+
+    def forward(self, images):
+        noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
+        return self.net(images + 0.3 * noise)
+
+
+class Unsaid(Noised):
+    """Draws noise and does not say so."""
+
+    stochastic = False
+
+
+class EightBit(Trained):
+    """Expects pixels in 0..255: the user forgot to divide inside."""
+
+    def forward(self, images):
+        return self.net(images / 255)
+
+
+class LeftInTraining(Trained):
+    """In training mode, with statistics that follow every batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(1)
+        self.train()
+
+    def forward(self, images):
+        return self.net(images + 1e-3 * self.norm(images))
+
+
+class Detached(Trained):
+    """Cuts its graph."""
+
+    def forward(self, images):
+        return self.net(images.detach())
+
+
+class Exploding(Trained):
+    """A gradient that is not a number."""
+
+    def forward(self, images):
+        return self.net(images) + 0 * (images.flatten(1).sum(1, keepdim=True) * 0).sqrt()
+
+
+def findings(model) -> dict[str, bool]:
+    images, classes = corners(64)
+    bench = Bench(model, images, classes, Streams(torch.arange(64), 0), Threat("linf", EPS))
+    return {f.name: f.passed for f in run_checks(bench)}
+
+
+@pytest.mark.parametrize("model", [Trained, Noised], ids=lambda m: m.__name__)
+def test_honest_models_pass_every_check(model):
+    assert [name for name, passed in findings(model()).items() if not passed] == []
+
+
+def test_an_honest_linear_model_passes():
+    model = Linear(shape=(1, 8, 8))
+    images, classes = easy_images(model, 64)
+    found = run_checks(Bench(model, images, classes, Streams(torch.arange(64), 0), Threat("linf", 0.01)))
+    assert [f for f in found if not f.passed] == []
+    assert len({f.name for f in found}) == len(found) == 17
+    noisy = Noisy(sigma=0.01, shape=(1, 8, 8))
+    found = run_checks(Bench(noisy, images, classes, Streams(torch.arange(64), 0), Threat("linf", 0.01)))
+    assert [f for f in found if not f.passed] == []
+
+
+@pytest.mark.parametrize(
+    ("model", "check"),
+    [
+        (Quantised, "gradients finite and not 0"),
+        (Clamped, "gradients finite and not 0"),
+        (Probabilities, "logits, not probabilities"),
+        (Seeded, "global random state left alone"),
+        (OwnSeed, "noise as declared"),
+        (Unsaid, "noise as declared"),
+        (EightBit, "images in [0, 1] and used so"),
+        (LeftInTraining, "evaluation mode kept"),
+        (Detached, "gradients finite and not 0"),
+        (Exploding, "gradients finite and not 0"),
+    ],
+    ids=lambda v: v.__name__ if isinstance(v, type) else "",
+)
+def test_models_that_mislead_are_caught(model, check):
+    assert not findings(model())[check]
+
+
+@pytest.mark.parametrize("model", [Quantised, Detached], ids=lambda m: m.__name__)
+def test_masked_gradients_fail_several_checks(model):
+    found = findings(model())
+    wanted = ("loss along the gradient rises", "an unbounded attack reaches 0%", "white-box no weaker than transfer")
+    assert sum(not found[name] for name in wanted) >= 2
+
+
+def test_square_that_beats_the_white_box_is_an_alarm():
+    def line(square: list[int], worst: str) -> dict:
+        return {"class": 1, "clean": [4, 1], "attacks": {"adaptive": [4, 1], "square": square}, "worst": worst}
+
+    quiet = [line([4, 1], "")] * 999 + [line([0, 2], "square")]
+    (finding,) = lines_checks(quiet)
+    assert finding.passed
+    (finding,) = lines_checks(quiet[:-1][:300] + [line([0, 2], "square")] * 2)
+    assert not finding.passed
+    assert list(lines_checks([{"class": 1, "attacks": {}}])) == []

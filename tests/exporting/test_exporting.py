@@ -1,0 +1,246 @@
+"""The exported file in onnxruntime against PyTorch: same logits from same images and noise, whatever the batch."""
+
+import json
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from PIL import Image
+
+from idc import IDC, IDCConfig, IDCError, UNetSpec, __version__, cli, data
+from idc.exporting import answer, export, export_saved, graph
+
+ROOT = Path(__file__).parents[2]
+DIGITS = ROOT / "models" / "digits"
+NAMES = ("zero", "eins", "zwölf", "[red]drei")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def networks_exported_once():
+    """PyTorch's exporter takes seconds for a network; chains it exports afresh for every test."""
+    exported, known = graph._exported, {}
+
+    def once(module, inputs, output):
+        if output != "moved":
+            return exported(module, inputs, output)
+        if module not in known:
+            known[module] = exported(module, inputs, output)
+        return known[module]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(graph, "_exported", once)
+        yield
+
+
+@pytest.fixture(scope="module")
+def model():
+    """Every part that a network may have, but one level only: the digits' has three."""
+    spec = UNetSpec(8, (1,), groups=4, head_channels=8, patch=2, condition="concat", residual=True, position_channels=2)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return IDC(IDCConfig(4, (3, 8, 8), spec, temperature=0.2, class_names=NAMES)).eval()
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return IDC.from_pretrained(DIGITS)
+
+
+def draw(model, batch, steps, seed=0):
+    random = torch.Generator().manual_seed(seed)
+    images = torch.rand(batch, *model.input_shape, generator=random)
+    return images, torch.randn(steps, *images.shape, generator=random)
+
+
+def run(file, images, noise=None):
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    feeds = {"images": images.numpy()} | ({} if noise is None else {"noise": noise.numpy()})
+    return torch.from_numpy(session.run(["logits"], feeds)[0])
+
+
+def inputs_of(file):
+    return [i.name for i in onnxruntime.InferenceSession(str(file)).get_inputs()]
+
+
+@torch.no_grad()
+def test_one_step(model, tmp_path):
+    found = export(model, tmp_path / "m.onnx", one_step=True)
+    assert found.visits == (3,)
+    assert inputs_of(tmp_path / "m.onnx") == ["images"] == list(found.inputs)
+    for batch in (1, 2, 7):
+        images, _ = draw(model, batch, 0)
+        torch.testing.assert_close(run(tmp_path / "m.onnx", images), model(images, visits=(3,)), atol=2e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_multi_step_takes_the_noise_that_forward_takes(model, tmp_path):
+    file, visits = tmp_path / "m.onnx", (3, 1, 1, 0)  # the second 1 has a slice of the noise, and needs none
+    found = export(model, file, visits=visits)
+    assert found.inputs == {"images": ("B", 3, 8, 8), "noise": (3, "B", 3, 8, 8)}
+    for batch in (1, 2, 7):
+        images, noise = draw(model, batch, 3)
+        expected = model(images, visits=visits, noise=noise)
+        torch.testing.assert_close(run(file, images, noise), expected, atol=2e-5, rtol=0)
+    moved = []
+    for step in range(3):
+        other = noise.clone()
+        other[step] = -noise[step]
+        moved.append((run(file, images, other) - run(file, images, noise)).abs().max().item())
+    assert moved[0] > 1e-3
+    assert moved[1] == 0
+    assert moved[2] > 1e-3
+
+
+@torch.no_grad()
+def test_without_eta_there_is_no_noise_to_give(model, tmp_path):
+    found = export(model, tmp_path / "m.onnx", eta=0.0)
+    assert (found.visits, found.eta) == ((3, 1, 0), 0)
+    assert inputs_of(tmp_path / "m.onnx") == ["images"]
+    images, _ = draw(model, 7, 0)
+    torch.testing.assert_close(run(tmp_path / "m.onnx", images), model(images, eta=0.0), atol=2e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_labels_in_blocks_and_no_clip(model, tmp_path, monkeypatch):
+    other = IDC(replace(model.config, num_classes=7, class_names=(), clip=False)).with_network(model.unet).train()
+    monkeypatch.setattr(graph, "_BLOCK", 3 * 3 * 8 * 8)  # seven labels in blocks of three
+    export(other, tmp_path / "m.onnx", visits=(3, 0))
+    assert other.training
+    images, noise = draw(other, 5, 1)
+    expected = other.eval()(images, visits=(3, 0), noise=noise)
+    torch.testing.assert_close(run(tmp_path / "m.onnx", images, noise), expected, atol=2e-5, rtol=0)
+    assert sum(node.op_type == "Abs" for node in onnx.load(tmp_path / "m.onnx").graph.node) == 3
+
+
+@torch.no_grad()
+def test_half_of_the_noise_and_metadata_and_nothing_of_this_machine(model, tmp_path):
+    export(model, tmp_path / "m.onnx", visits=(3, 1), eta=0.5)
+    images, noise = draw(model, 2, 1)
+    expected = model(images, eta=0.5, visits=(3, 1), noise=noise)
+    torch.testing.assert_close(run(tmp_path / "m.onnx", images, noise), expected, atol=2e-5, rtol=0)
+    facts = onnxruntime.InferenceSession(str(tmp_path / "m.onnx")).get_modelmeta().custom_metadata_map
+    assert {name: json.loads(text) for name, text in facts.items()} == {
+        "class_names": list(NAMES), "image_shape": [3, 8, 8], "visits": [3, 1], "eta": 0.5, "weights": "fp32",
+        "idc_version": __version__,
+    }  # fmt: skip
+    content = (tmp_path / "m.onnx").read_bytes()
+    assert b"site-packages" not in content
+    assert str(Path(graph.__file__).parents[3]).encode() not in content
+
+
+@torch.no_grad()
+def test_the_example_of_the_docs_answers_without_torch(model, tmp_path):
+    (example,) = re.findall(
+        r"```python\n(.*?)```", (ROOT / "docs" / "serving.md").read_text(encoding="utf-8"), re.DOTALL
+    )
+    export(model, tmp_path / "nano-chain.onnx")
+    pixels = np.random.default_rng(3).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "cat.png")
+    example = example.replace("default_rng()", "default_rng(0)")
+    code = f"{example}\nimport sys\nassert 'torch' not in sys.modules and 'idc' not in sys.modules"
+    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stderr
+    noise = torch.from_numpy(np.random.default_rng(0).standard_normal((2, 10, 3, 8, 8), np.float32))
+    images = torch.from_numpy(pixels).permute(2, 0, 1).expand(10, -1, -1, -1).float() / 255
+    assert result.stdout.strip() == NAMES[model(images, noise=noise).mean(0).argmax()]
+
+
+# -- weights in fewer bits ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def stored(digits, tmp_path_factory):
+    """The digits' model with its default answer, in all kinds of weights; the graph is made once."""
+    folder, proto = tmp_path_factory.mktemp("weights"), graph.answer_graph(digits, 2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(answer, "answer_graph", lambda *_: graph.copied(proto))
+        for weights in ("fp32", "fp16", "int8"):
+            export(digits, folder / f"{weights}.onnx", weights=weights)
+    return folder
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("weights", "size", "close"), [("fp32", 1.0, 1e-4), ("fp16", 0.6, 0.02), ("int8", 0.4, 0.5)])
+def test_verdicts_of_a_trained_model_survive(digits, stored, weights, size, close):
+    # 200 at once: from 64 on, the network's upsampling takes another way.
+    images = data.load("digits", split="test", limit=200).images.float() / 255
+    _, noise = draw(digits, len(images), 2)
+    expected, found = digits(images, noise=noise), run(stored / f"{weights}.onnx", images, noise)
+    assert (found.argmax(1) == expected.argmax(1)).float().mean() >= (1 if weights == "fp32" else 0.99)
+    assert 0 < (found - expected).abs().max() < close
+    assert (stored / f"{weights}.onnx").stat().st_size <= size * (stored / "fp32.onnx").stat().st_size
+
+
+def test_int8_is_within_half_a_step_of_every_weight(digits, stored):
+    held = {t.name: torch.from_numpy(onnx.numpy_helper.to_array(t).copy())
+            for t in onnx.load(stored / "int8.onnx").graph.initializer}  # fmt: skip
+    weights = {f"unet/{name}": w for name, w in digits.unet.state_dict().items()}
+    convolutions = [n for n, w in weights.items() if w.ndim == 4 and f"{n}.int8" in held]
+    assert len(convolutions) > 30
+    for name in convolutions:
+        whole, scale = held[f"{name}.int8"], held[f"{name}.scale"]
+        assert whole.dtype == torch.int8
+        assert (whole.abs().amax((1, 2, 3)) == 127).all()  # the whole range is used
+        assert ((whole * scale - weights[name]).abs() <= 0.501 * scale).all()
+    assert not [n for n in held if "labels" in n and n.endswith((".int8", ".half"))]
+
+
+# -- mistakes ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("weights", ["fp32", "int8"])
+def test_a_file_that_answers_otherwise_never_appears(model, tmp_path, monkeypatch, weights):
+    def spoil(proto, *_):
+        (conv,) = [t for t in proto.graph.initializer if t.name == "unet/net.conv_out.weight"]
+        conv.CopyFrom(onnx.numpy_helper.from_array(-onnx.numpy_helper.to_array(conv), conv.name))
+
+    monkeypatch.setattr(answer, "store" if weights == "int8" else "_describe", spoil)
+    with pytest.raises(IDCError, match=r"m\.onnx, .* nothing was written"):
+        export(model, tmp_path / "m.onnx", one_step=True, weights=weights)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_in_the_way_stays_as_it_is(model, tmp_path):
+    file = tmp_path / "m.onnx"
+    file.write_text("mine")
+    for call in (lambda: export(model, file), lambda: export_saved("no/such/model", file)):
+        with pytest.raises(IDCError, match="does not exist yet"):
+            call()
+    assert file.read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [({"weights": "int4"}, "fp32, fp16, int8"), ({"visits": (2, 1)}, "from 3 down to 0"), ({"eta": 1.5}, r"\[0, 1\]")],
+)
+def test_wrong_settings(model, tmp_path, settings, words):
+    with pytest.raises(IDCError, match=words):
+        export(model, tmp_path / "sub" / "m.onnx", **settings)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("mistake", ["packages", "file"])
+def test_the_command_line_says_what_to_do(tmp_path, monkeypatch, capsys, mistake):
+    file = tmp_path / "m.onnx"
+    if mistake == "packages":
+        monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    else:
+        file.touch()
+    monkeypatch.setattr(sys, "argv", ["idc", "export", str(DIGITS), "--out", str(file)])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    expected = {
+        "packages": "idc: export without onnxruntime: expected the packages for ONNX; pip install 'idc[onnx]'",
+        "file": f"idc: {file}: expected a file that does not exist yet; remove it, or choose another name",
+    }
+    assert line == expected[mistake]
+    assert list(tmp_path.iterdir()) == ([file] if mistake == "file" else [])

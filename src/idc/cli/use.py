@@ -17,6 +17,7 @@ from idc.cli.common import (
     out,
     parse_visits,
     print_json,
+    resumable,
     table,
 )
 
@@ -154,9 +155,11 @@ def demo(
     out_folder: Annotated[Path, typer.Option("--out", help="folder of the demo")] = Path("runs/demo"),
     seed: Annotated[int, typer.Option("--seed", help="of everything")] = 0,
     epochs: Annotated[float | None, typer.Option("--epochs", help="of training; default: as many as pay")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="test images to attack; default: all")] = None,
 ) -> None:
-    """Train on scikit-learn's digits, attack the result, and write an HTML page with pictures (minutes on a CPU)."""
+    """Train on scikit-learn's digits, attack the result, and write HTML pages with pictures (minutes on a CPU)."""
     from idc.commands.demo import run_demo
 
-    page = run_demo(out_folder, seed=seed, epochs=epochs, say=out.print)
+    with resumable():
+        page = run_demo(out_folder, seed=seed, epochs=epochs, limit=limit, say=out.print)
     out.print(f"open {page}")

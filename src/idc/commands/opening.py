@@ -12,7 +12,6 @@ import torch
 from torch import nn
 
 from idc import data as datasets
-from idc import zoo
 from idc.commands.profile import preset_model
 from idc.commands.request import Request
 from idc.compute.compiled import compile_networks
@@ -23,7 +22,8 @@ from idc.method.classifier import IDC
 from idc.method.unet import PRESETS, resolve_spec
 from idc.peers.cnn import CNN
 from idc.peers.named import is_named, open_peer
-from idc.storage import saved
+from idc.storage.locate import packaged
+from idc.storage.saved import open_saved
 from idc.storage.yaml_file import YAML_SUFFIXES
 from idc.types import Classifier
 
@@ -65,8 +65,7 @@ def open_model(name: str) -> nn.Module:
         return open_factory(name)
     if re.fullmatch(r"\w+:\w+=.*", name):
         raise IDCError(name, "a peer: diffpure:..., zdc:... or rdc:...", "correct its name")
-    folder = saved.locate(name)  # once: for a hub id it asks the network
-    return CNN.from_pretrained(folder) if saved.holds(folder, "cnn") else IDC.from_pretrained(folder)
+    return open_saved(name, IDC, CNN)
 
 
 def open_both(request: Request, device: torch.device) -> tuple[Classifier, datasets.ImageSet]:
@@ -136,7 +135,7 @@ def open_model_or_preset(
     """
     if name not in PRESETS and not name.endswith(YAML_SUFFIXES):
         meant = "/" not in name and get_close_matches(name, PRESETS, n=1, cutoff=0.8)
-        if meant and not zoo.folder(name) and not Path(name).exists():
+        if meant and not packaged(name) and not Path(name).exists():
             resolve_spec(name)  # misspelt: the error lists what there is
         return IDC.from_pretrained(name)
     return preset_model(name, num_classes=num_classes, image_size=image_size, channels=channels)

@@ -11,8 +11,9 @@ from idc import IDC, IDCError
 from idc.method.bridge import Bridge
 from idc.method.labels import orthogonal_labels
 from idc.method.loss import bridge_loss
+from idc.method.presets import PRESETS
 from idc.method.reference import import_reference, modules, translate_names
-from idc.method.unet import PRESETS, BridgeUNet, UNetSpec
+from idc.method.unet import BridgeUNet, UNetSpec
 
 HERE = Path(__file__).parent / "vectors"
 VECTORS = {k: torch.from_numpy(v) for k, v in np.load(HERE / "reference_cifar10.npz").items()}

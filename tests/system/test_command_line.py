@@ -94,7 +94,7 @@ def test_profile_of_the_published_network():
 
 def test_profile_of_a_network_of_ones_own(tmp_path):
     """The preset, written out; and with half its channels, fewer parameters."""
-    from idc.method.unet import PRESETS, spec_to_dict
+    from idc.method.presets import PRESETS, spec_to_dict
 
     file = tmp_path / "own.yaml"
     file.write_text(yaml.safe_dump(spec_to_dict(PRESETS["nano-encoder"])))

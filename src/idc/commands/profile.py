@@ -9,7 +9,8 @@ import torch
 
 from idc.method.classifier import IDC
 from idc.method.config import IDCConfig
-from idc.method.unet import PRESETS, BridgeUNet, UNetSpec, network_fields, resolve_spec
+from idc.method.presets import PRESETS, network_fields, resolve_spec
+from idc.method.unet import BridgeUNet, UNetSpec
 
 
 @dataclass(frozen=True, slots=True)

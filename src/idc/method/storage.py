@@ -9,7 +9,8 @@ from idc import __version__
 from idc.errors import IDCError
 from idc.method.bridge import BridgeSpec
 from idc.method.config import IDCConfig
-from idc.method.unet import UNetSpec, resolve_spec
+from idc.method.presets import resolve_spec
+from idc.method.unet import UNetSpec
 from idc.storage import saved
 from idc.storage.records import recorded
 

@@ -6,7 +6,8 @@ import torch
 from idc.commands import profile as profiling
 from idc.method.classifier import IDC
 from idc.method.config import IDCConfig
-from idc.method.unet import PRESETS, UNetSpec
+from idc.method.presets import PRESETS
+from idc.method.unet import UNetSpec
 from tiny import tiny_model
 
 

@@ -48,7 +48,7 @@ def small_diffusion(num_classes: int) -> Diffusion:
 
 CLASSIFIERS = {
     "idc": tiny_model(),
-    "idc, one step": tiny_model().with_answer(visits=(3,)),
+    "idc, one step": tiny_model().one_step,
     "idc, eta 0": tiny_model().with_answer(eta=0.0),
     "linear": Linear(shape=SHAPE),
     "noisy": Noisy(shape=SHAPE),

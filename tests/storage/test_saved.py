@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from idc.method.config import config_from_dict
-from idc.storage.records import recorded as config_to_dict
 
 from idc import IDC, IDCError
 from idc.method.bridge import BridgeSpec
+from idc.method.config import config_from_dict
 from idc.storage.model_folder import CARD, CONFIG, WEIGHTS
+from idc.storage.records import recorded as config_to_dict
 from tiny import tiny_model
 
 
@@ -27,7 +27,7 @@ def saved(tmp_path, model):
 def test_round_trip(saved, model, images):
     again = IDC.from_pretrained(saved)
     assert not again.training
-    assert torch.equal(again(images, visits=(3,)), model(images, visits=(3,)))
+    assert torch.equal(again.one_step(images), model.one_step(images))
     assert again.config == model.config
     assert again.card == model.card
     assert sorted(p.name for p in saved.iterdir()) == [CARD, CONFIG, WEIGHTS]
@@ -95,7 +95,7 @@ def test_of_a_run_without_a_best_model_its_last_one_is_named(saved, tmp_path):
 def test_saving_again_replaces(saved, images):
     other = tiny_model(seed=5)
     other.save_pretrained(saved)
-    assert torch.equal(IDC.from_pretrained(saved)(images, visits=(3,)), other(images, visits=(3,)))
+    assert torch.equal(IDC.from_pretrained(saved).one_step(images), other.one_step(images))
 
 
 def nearest_bf16(values):
@@ -221,16 +221,16 @@ def sharded(folder, largest=30_000):
 def test_shards_hold_what_one_file_held(saved, model, images):
     from huggingface_hub import load_torch_model
 
-    before = model(images, visits=(3,))
+    before = model.one_step(images)
     shards = sharded(saved)
     assert len(shards) > 2
     assert not (saved / WEIGHTS).exists()
     largest = max(v.numel() * 4 for v in model.state_dict().values())
     assert all(s.stat().st_size <= max(30_000, largest + 1_000) for s in shards)
-    assert torch.equal(IDC.from_pretrained(saved)(images, visits=(3,)), before)
+    assert torch.equal(IDC.from_pretrained(saved).one_step(images), before)
     fresh = IDC(model.config)
     load_torch_model(fresh, saved)  # the hub's own loader reads the index
-    assert torch.equal(fresh.eval()(images, visits=(3,)), before)
+    assert torch.equal(fresh.eval().one_step(images), before)
 
 
 def test_one_tensor_above_the_limit_stays_whole(tmp_path):
@@ -337,12 +337,12 @@ def hub_repository(tmp_path, monkeypatch):
 @pytest.mark.parametrize("cut", [False, True])
 def test_of_a_hub_id_what_the_config_names_is_fetched(saved, model, images, hub_repository, cut):
     remote, fetched = hub_repository
-    before = model(images, visits=(3,))
+    before = model.one_step(images)
     weights = [s.name for s in sharded(saved)] if cut else [WEIGHTS]
     shutil.copytree(saved, remote)
     (remote / "model-00001-of-00099.safetensors").write_bytes(b"of another model")
     again = IDC.from_pretrained("someone/some-model")
-    assert torch.equal(again(images, visits=(3,)), before)
+    assert torch.equal(again.one_step(images), before)
     assert set(fetched) == {CONFIG, *weights}
 
 

@@ -42,7 +42,7 @@ _WHY_SIZE = (
 
 def _shares(model: IDC, images: Tensor, classes: Tensor, seed: int) -> dict[str, dict[str, float]]:
     """Accuracy of the one-step answer and of the mean of DRAWS multi-step draws, with fresh per-image noise."""
-    one = model.predict(images, draws=1, visits=model.one_step_visits)
+    one = model.one_step.predict(images, draws=1)
     many = model.predict(images, draws=DRAWS, seed=seed)
     rights = {"one_step": one.classes == classes, "multi_step": many.classes == classes}
     return {name: wilson(right.float().mean().item(), len(classes)).to_dict() for name, right in rights.items()}

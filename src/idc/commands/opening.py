@@ -19,7 +19,7 @@ from idc.compute.hardware import uses_bf16
 from idc.errors import IDCError
 from idc.evaluation.adapter import as_classifier
 from idc.method.classifier import IDC
-from idc.method.unet import PRESETS, resolve_spec
+from idc.method.presets import PRESETS, resolve_spec
 from idc.peers.cnn import CNN
 from idc.peers.named import is_named, open_peer
 from idc.storage.locate import packaged

@@ -9,7 +9,8 @@ import torch
 
 from idc.method.classifier import IDC
 from idc.method.config import IDCConfig
-from idc.method.unet import PRESETS, BridgeUNet, UNetSpec, network_fields, resolve_spec
+from idc.method.presets import PRESETS, network_fields, resolve_spec
+from idc.method.unet import BridgeUNet, UNetSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ def count_flops(model: IDC, visits: tuple[int, ...]) -> int:
     counter = FlopCounterMode(display=False)
     # The counter does not know the CPU's fused attention; the plain one multiplies as much, and is counted.
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
-        model.predict(image, draws=1, visits=visits)
+        model.with_answer(visits=visits).predict(image, draws=1)
     return int(counter.get_total_flops())
 
 
@@ -63,7 +64,8 @@ def count_passes(model: IDC, visits: tuple[int, ...]) -> int:
 
     hook = model.unet.register_forward_hook(count)
     try:
-        model.predict(torch.full((1, *model.input_shape), 0.5, device=model.labels.device), draws=1, visits=visits)
+        image = torch.full((1, *model.input_shape), 0.5, device=model.labels.device)
+        model.with_answer(visits=visits).predict(image, draws=1)
     finally:
         hook.remove()
     return calls
@@ -98,7 +100,7 @@ def _latency(model: IDC, visits: tuple[int, ...], repeats: int) -> float:
     times = []
     for _ in range(repeats + 1):
         began = time.perf_counter()
-        model.predict(image, draws=1, visits=visits)
+        model.with_answer(visits=visits).predict(image, draws=1)
         if image.is_cuda:
             torch.cuda.synchronize()
         times.append(time.perf_counter() - began)

@@ -6,6 +6,7 @@ import re
 import threading
 import urllib.error
 import urllib.request
+from functools import cache
 from pathlib import Path
 
 from idc.errors import IDCError
@@ -14,14 +15,19 @@ PROBE_SECONDS = 4.0
 
 _WORDS = r"\w(?:[\w.-]{0,94}\w)?"
 _LEGAL = re.compile(rf"(?!.*(?:--|\.\.|\.git$))(?:{_WORDS}/)?{_WORDS}", re.ASCII)  # as huggingface_hub has it
-# fmt: off
-_FILE_SUFFIXES = frozenset({
-    ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp", ".avif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm",
-    ".pnm", ".tga", ".jp2", ".ico",
+_IMAGES = {"AVIF", "BMP", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP"}  # Pillow knows more
+_FILE_SUFFIXES = frozenset({  # beside those of images
     ".parquet", ".pq", ".arrow", ".csv", ".json", ".jsonl", ".yaml", ".yml", ".txt", ".zip", ".tar", ".gz", ".tgz",
     ".npy", ".npz", ".pt", ".pth", ".pkl", ".bin", ".h5", ".safetensors",
-})
-# fmt: on
+})  # fmt: skip
+
+
+@cache
+def image_suffixes() -> frozenset[str]:
+    """File suffixes of the image formats that a data set may have, such as ``.png``, as Pillow lists them."""
+    from PIL import Image
+
+    return frozenset(suffix for suffix, kind in Image.registered_extensions().items() if kind in _IMAGES)
 
 
 def looks_like_path(source: str) -> bool:
@@ -32,7 +38,8 @@ def looks_like_path(source: str) -> bool:
     """
     return (
         not _LEGAL.fullmatch(source)
-        or Path(source).suffix.lower() in _FILE_SUFFIXES
+        or (suffix := Path(source).suffix.lower()) in _FILE_SUFFIXES
+        or suffix in image_suffixes()
         or os.path.lexists(source.split("/")[0])
     )
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from idc.compute.hardware import cnn_format
 from idc.errors import IDCError
 from idc.storage import saved
 from idc.types import Logits, check_images, name_classes
@@ -138,7 +139,7 @@ class CNN(nn.Module):
         super().__init__()
         self.config = config
         self.network: nn.Module = build_network(config) if network is None else network
-        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
+        self.network.to(memory_format=cnn_format(config.width))  # type: ignore[call-overload]  # torch's stubs lack it
         self.card: dict[str, Any] = {}
 
     @property

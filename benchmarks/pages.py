@@ -55,8 +55,8 @@ from robust_pages import (
 from speed_pages import bf16, loss_memory, plan, precision, profiled, scaling, speed
 
 from idc.storage import records
+from idc.storage.locate import HOME
 from idc.text import eps_text
-from idc.zoo import HOME
 
 ROOT = Path(__file__).parents[1]
 RUNS = Path("runs")

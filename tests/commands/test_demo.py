@@ -51,7 +51,7 @@ def summary(demo, answer: str, eps: float = EPS[0]) -> dict:
 
 def test_figures_are_the_models(demo, model):
     test = data.load("digits", split="test", limit=TESTED)
-    right = model.predict(test.images.float() / 255, visits=(3,)).classes == test.labels
+    right = model.one_step.predict(test.images.float() / 255).classes == test.labels
     found = summary(demo, "one-step")
     assert found["images"] == found["clean"]["mean"]["n"] == len(test) == TESTED
     assert found["clean"]["mean"]["mean"] == pytest.approx(right.float().mean().item())
@@ -72,7 +72,7 @@ def test_attacked_images_lie_in_the_ball_and_pictures_and_answers_are_those_of_t
         steps = pictures[f"{kind}_steps"]
         assert steps.shape[1] == len(visits)
         # The first network pass sees no noise; the last says what is answered.
-        first = model.translate(pictures[kind], visits=(3,))
+        first = model.one_step.translate(pictures[kind])
         torch.testing.assert_close(steps[:, 0], first, rtol=0, atol=1e-4)
         distances = [[(x - label).abs().mean() for label in model.labels] for x in steps[:, -1]]
         assert torch.equal(torch.tensor(distances).argmin(1), classes)

@@ -27,7 +27,7 @@ from common import RESULTS, read
 
 from idc.commands.opening import open_model
 from idc.commands.train import build_model, fresh_weights, load_splits
-from idc.method.unet import resolve_spec, spec_to_dict
+from idc.method.presets import resolve_spec, spec_to_dict
 from idc.peers.cnn import CNN, CNNConfig
 from idc.storage.files import write_json
 from idc.storage.model_folder import split

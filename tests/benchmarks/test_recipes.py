@@ -14,7 +14,7 @@ import reproduce
 import yaml
 
 from idc import IDCError
-from idc.method.unet import load_network
+from idc.method.presets import load_network
 from idc.storage.locate import HOME, packaged_names
 from idc.training.recipe import RECIPES, Recipe, load_recipe
 

@@ -17,7 +17,7 @@ def saved(tmp_path, model):
 
 
 def answer(model, images):
-    return model.with_answer(visits=(3,))(images)
+    return model.one_step(images)
 
 
 def test_saving_again_replaces(saved, images):

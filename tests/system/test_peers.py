@@ -46,7 +46,7 @@ def test_evaluate_by_name(runs, tmp_path, name, evaluations):
                  "3", "--draws", "2", "--out", tmp_path / "r")  # fmt: skip
     assert result.returncode == 0, result.stderr
     summary = json.loads((tmp_path / "r" / "summary.json").read_text())
-    assert summary["answer"]["evaluations"] == evaluations
+    assert summary["answer"]["network_evaluations"] == evaluations
     assert summary["settings"]["classifier"]["name"] == model
 
 

@@ -6,7 +6,8 @@ from typing import Any
 from idc.errors import IDCError
 from idc.method.bridge import BridgeSpec, default_visits
 from idc.method.labels import LabelKind
-from idc.method.unet import UNetSpec, resolve_spec
+from idc.method.presets import resolve_spec
+from idc.method.unet import UNetSpec
 from idc.storage.records import OMIT_DEFAULT
 from idc.types import name_classes
 

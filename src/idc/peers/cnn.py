@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from idc.compute.hardware import cnn_format
 from idc.errors import IDCError
 from idc.storage.saved import SavedModel
 from idc.types import Logits, check_images, name_classes
@@ -142,7 +143,7 @@ class CNN(SavedModel):
         super().__init__(config)
         self.config: CNNConfig = config
         self.network: nn.Module = self.build(config) if network is None else network
-        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
+        self.network.to(memory_format=cnn_format(config.width))  # type: ignore[call-overload]  # torch's stubs lack it
 
     @property
     def num_classes(self) -> int:

@@ -40,21 +40,22 @@ class IDC(
 
     Args:
         config: see ``IDCConfig``.
+        labels: (K, C, H, W) in [0, 1], if ``config.label_kind`` says that they are one's own.
     """
 
-    def __init__(self, config: IDCConfig) -> None:
+    def __init__(self, config: IDCConfig, labels: Tensor | None = None) -> None:
         super().__init__()
         self.config = config
         self.bridge = Bridge(config.bridge)
         self.bridge.check_visits(config.visits)
         self.unet: nn.Module = BridgeUNet(config.unet, config.image_shape)
-        labels = orthogonal_labels(
-            config.num_classes, config.image_shape, seed=config.label_seed,
-            kind=config.label_kind, cell=config.label_cell,
-        )  # fmt: skip
-        self.labels_sha256 = fingerprint(labels)
+        if labels is None or not config.own_labels:
+            labels = orthogonal_labels(
+                config.num_classes, config.image_shape, seed=config.label_seed,
+                kind=config.label_kind, cell=config.label_cell,
+            )  # fmt: skip
         self.labels: Tensor
-        self.register_buffer("labels", labels, persistent=False)
+        self.register_buffer("labels", labels, persistent=config.own_labels)
         self.bf16 = False  # see with_precision
         self.checkpointing = False  # recompute each evaluation in the backward pass: the memory of one, not of all
         self.card: dict[str, Any] = {}  # what a model card says beyond the config: data, recipe, figures
@@ -70,6 +71,11 @@ class IDC(
     @property
     def class_names(self) -> tuple[str, ...]:
         return self.config.class_names
+
+    @property
+    def labels_sha256(self) -> str:
+        """See ``idc.method.labels.fingerprint``."""
+        return fingerprint(self.labels)
 
     @property
     def one_step_visits(self) -> tuple[int, ...]:

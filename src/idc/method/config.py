@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 
 from idc.errors import IDCError
 from idc.method.bridge import BridgeSpec, default_visits
-from idc.method.labels import LabelKind
 from idc.method.unet import UNetSpec
 from idc.storage.records import OMIT_DEFAULT
 from idc.types import name_classes
@@ -25,7 +24,8 @@ class IDCConfig:
         clip: clamp x0_hat to [-1, 1] after each evaluation, as the authors do.
         temperature: tau in logits = -distance / tau.
         class_names: K names; () numbers them.
-        label_kind, label_cell: what the labels look like and how coarse they are, see ``orthogonal_labels``.
+        label_kind, label_cell: what the labels look like and how coarse they are, see ``orthogonal_labels``. A kind
+            ``package.module:function`` says who made labels of one's own; they are saved among the weights.
     """
 
     num_classes: int
@@ -37,7 +37,7 @@ class IDCConfig:
     clip: bool = True
     temperature: float = 0.1
     class_names: tuple[str, ...] = ()
-    label_kind: LabelKind = field(default="qr", metadata=OMIT_DEFAULT)
+    label_kind: str = field(default="qr", metadata=OMIT_DEFAULT)
     label_cell: int = field(default=1, metadata=OMIT_DEFAULT)
 
     def __post_init__(self) -> None:
@@ -55,3 +55,8 @@ class IDCConfig:
             )
         if not self.temperature > 0:
             raise IDCError(f"temperature = {self.temperature}", "a positive number", "use 0.1, as the paper does")
+
+    @property
+    def own_labels(self) -> bool:
+        """Whether the labels are a user's own, which follow from no setting."""
+        return ":" in str(self.label_kind)

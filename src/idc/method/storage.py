@@ -45,7 +45,13 @@ def load(source: str, *, revision: str | None = None) -> "IDC":
     from idc.method.classifier import IDC
 
     folder = saved.locate(source, revision=revision)
-    model, values = saved.load(folder, "classifier", lambda config: IDC(config_from_dict(config)))
+
+    def fresh(values: dict[str, Any]) -> "IDC":
+        # Labels of a user's own come with the weights: a file that names code does not run it.
+        config = config_from_dict(values)
+        return IDC(config, torch.zeros(config.num_classes, *config.image_shape) if config.own_labels else None)
+
+    model, values = saved.load(folder, "classifier", fresh)
     if model.labels_sha256 != values["labels_sha256"]:
         raise IDCError(
             folder, "image labels equal to those it was trained with",

@@ -17,7 +17,8 @@ from idc.method.bridge import BridgeSpec
 from idc.method.classifier import IDC
 from idc.method.config import IDCConfig
 from idc.method.labels import orthogonal_labels
-from idc.method.unet import PRESETS, UNetSpec, init_normal_, load_network, resolve_spec, spec_to_dict
+from idc.method.presets import PRESETS, load_network, resolve_spec, spec_to_dict
+from idc.method.unet import UNetSpec, init_normal_
 from idc.noise import derive_seed
 from idc.training.bridging import Bridging
 from idc.training.objective import Objective

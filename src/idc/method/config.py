@@ -5,7 +5,6 @@ from typing import Any
 
 from idc.errors import IDCError
 from idc.method.bridge import BridgeSpec, default_visits
-from idc.method.labels import LabelKind
 from idc.method.presets import resolve_spec
 from idc.method.unet import UNetSpec
 from idc.storage.records import OMIT_DEFAULT
@@ -27,7 +26,8 @@ class IDCConfig:
         clip: clamp x0_hat to [-1, 1] after each evaluation, as the authors do.
         temperature: tau in logits = -distance / tau.
         class_names: K names; () numbers them.
-        label_kind, label_cell: what the labels look like and how coarse they are, see ``orthogonal_labels``.
+        label_kind, label_cell: what the labels look like and how coarse they are, see ``orthogonal_labels``. A kind
+            ``package.module:function`` says who made labels of one's own; they are saved among the weights.
     """
 
     num_classes: int
@@ -39,7 +39,7 @@ class IDCConfig:
     clip: bool = True
     temperature: float = 0.1
     class_names: tuple[str, ...] = ()
-    label_kind: LabelKind = field(default="qr", metadata=OMIT_DEFAULT)
+    label_kind: str = field(default="qr", metadata=OMIT_DEFAULT)
     label_cell: int = field(default=1, metadata=OMIT_DEFAULT)
 
     def __post_init__(self) -> None:
@@ -57,6 +57,11 @@ class IDCConfig:
             )
         if not self.temperature > 0:
             raise IDCError(f"temperature = {self.temperature}", "a positive number", "use 0.1, as the paper does")
+
+    @property
+    def own_labels(self) -> bool:
+        """Whether the labels are a user's own, which follow from no setting."""
+        return ":" in str(self.label_kind)
 
 
 def config_from_dict(values: dict[str, Any]) -> IDCConfig:

@@ -11,7 +11,8 @@ import torch
 
 from idc import IDC, IDCError
 from idc.method.bridge import BridgeSpec
-from idc.method.storage import config_from_dict, config_to_dict
+from idc.method.storage import config_from_dict
+from idc.storage.fields import recorded
 from idc.storage.saved import CARD, CONFIG, WEIGHTS
 from tiny import tiny_model
 
@@ -60,7 +61,7 @@ def test_a_model_from_before_there_was_a_choice_loads():
     found = IDC.from_pretrained(folder)
     assert found.config.label_kind == "qr"
     values = json.loads((folder / CONFIG).read_text())
-    assert config_to_dict(found.config) == values["classifier"]
+    assert recorded(found.config) == values["classifier"]
 
 
 def test_card_names_the_labels(tmp_path):
@@ -374,7 +375,7 @@ def test_push_to_hub_uploads_the_three_files(model, monkeypatch):
 
 
 def test_config_dict_is_plain_json(model):
-    values = config_to_dict(model.config)
+    values = recorded(model.config)
     assert config_from_dict(json.loads(json.dumps(values))) == model.config
 
 

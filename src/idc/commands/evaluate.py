@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from torch import Tensor
 from idc import __version__
 from idc import data as datasets
 from idc.accuracy import accuracy
-from idc.attacks.threat import Norm, Threat
+from idc.attacks.threat import Threat
 from idc.commands.opening import open_both
 from idc.commands.request import Request
 from idc.cost import answer_cost, evaluation_cost
@@ -31,6 +31,7 @@ from idc.method.classifier import IDC
 from idc.noise import Streams, derive_seed
 from idc.progress import Bar
 from idc.storage import records
+from idc.storage.fields import recorded
 from idc.storage.files import alone_in, write_json
 from idc.text import default_eps
 from idc.types import Classifier
@@ -46,8 +47,8 @@ def build(request: Request, images: datasets.ImageSet) -> Protocol:
     """The protocol that a request asks for."""
     channels, size, _ = images.shape
     eps = default_eps(request.norm, size, channels) if request.eps is None else request.eps
-    threat = Threat(cast(Norm, request.norm), eps)
-    return build_protocol(request.protocol, threat, draws=request.draws, **dict(request.knobs))
+    turns = {name: getattr(request, name) for name in ("draws", "steps", "eot", "restarts", "surrogate")}
+    return build_protocol(request.protocol, Threat(request.norm, eps), **turns)
 
 
 def evaluate(request: Request, out: Path, *, larger: Path | None = None, say: Say = print) -> dict[str, Any]:
@@ -80,7 +81,7 @@ def evaluate(request: Request, out: Path, *, larger: Path | None = None, say: Sa
     )  # fmt: skip
     if state.is_main_process:
         _prepare(runner, larger if protocol.nests and not request.keep else None)
-        write_json(out / "request.json", asdict(request))
+        write_json(out / "request.json", recorded(request))
         if done := len(records.read_all(out, f"{LINES}-*.jsonl", "id")):
             say(f"{done} of {len(images)} images are already done")
     state.wait_for_everyone()

@@ -11,19 +11,14 @@ from idc.method.bridge import BridgeSpec
 from idc.method.config import IDCConfig
 from idc.method.unet import UNetSpec, resolve_spec
 from idc.storage import saved
-from idc.storage.records import recorded
+from idc.storage.fields import recorded
 
 if TYPE_CHECKING:
     from idc.method.classifier import IDC
 
 
-def config_to_dict(config: IDCConfig) -> dict[str, Any]:
-    """JSON-ready values; ``config_from_dict`` reads them back."""
-    return recorded(config)
-
-
 def config_from_dict(values: dict[str, Any]) -> IDCConfig:
-    """Raises KeyError, TypeError or IDCError for values that do not make a config."""
+    """What ``recorded`` made of a config, read. Raises KeyError, TypeError or IDCError for values that make none."""
     given = dict(values)
     unet: UNetSpec = resolve_spec(given.pop("unet"))
     return IDCConfig(unet=unet, bridge=BridgeSpec(**given.pop("bridge")), **given)
@@ -33,7 +28,7 @@ def save(model: "IDC", folder: Path) -> None:
     """Write config, weights and card into ``folder``."""
     values = {
         "idc_version": __version__,
-        "classifier": config_to_dict(model.config),
+        "classifier": recorded(model.config),
         "labels_sha256": model.labels_sha256,
         "card": model.card,
     }

@@ -7,7 +7,7 @@ BMVC 2016. Both with the three stages' (four stages') strides for 32x32 images.
 import importlib.util
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,10 @@ from torch.nn import functional as F
 
 from idc.errors import IDCError
 from idc.storage import saved
+from idc.storage.fields import check, recorded, setting, short
 from idc.types import Logits, check_images, name_classes
 
-_WRN = re.compile(r"wrn-(\d+)-(\d+)")
+_WRN = re.compile(r"wrn-(\d{1,4})-(\d{1,4})")
 ARCHITECTURES = "preact-resnet18, wrn-28-10 (any wrn-DEPTH-WIDEN)"
 
 
@@ -36,21 +37,19 @@ class CNNConfig:
     """
 
     arch: str
-    num_classes: int
-    image_shape: tuple[int, int, int]
-    width: int = 0
+    num_classes: int = setting(least=1)
+    image_shape: tuple[int, int, int] = setting(least=1)
+    width: int = setting(0, least=0, remedy="use 64, or 16 for a wrn")
     class_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        check(self)
         wide = _WRN.fullmatch(self.arch)
         if self.arch != "preact-resnet18" and not wide:
-            raise IDCError(f"arch {self.arch!r}", f"one of {ARCHITECTURES}", "correct its name")
+            raise IDCError(f"arch {short(self.arch)}", f"one of {ARCHITECTURES}", "correct its name")
         if wide and ((int(wide[1]) - 4) % 6 or int(wide[1]) < 10 or int(wide[2]) < 1):
-            raise IDCError(f"arch {self.arch!r}", "a depth of 6 n + 4", "use wrn-28-10, as published")
-        if self.width < 0:
-            raise IDCError(f"width = {self.width}", "channels, at least 1", "use 64, or 16 for a wrn")
+            raise IDCError(f"arch {short(self.arch)}", "a depth of 6 n + 4", "use wrn-28-10, as published")
         object.__setattr__(self, "width", self.width or (16 if wide else 64))
-        object.__setattr__(self, "image_shape", tuple(self.image_shape))
         object.__setattr__(self, "class_names", name_classes(self.class_names, self.num_classes))
 
 
@@ -185,7 +184,7 @@ class CNN(nn.Module):
         parameters = sum(p.numel() for p in self.parameters())
         card = [f"# {self.config.arch}, {self.num_classes} classes", "", f"- Parameters: {parameters:,}"]
         text = "\n".join([*card, *saved.card_lines(self.card)])
-        saved.write(Path(folder), state, {"cnn": asdict(self.config), "card": self.card}, text)
+        saved.write(Path(folder), state, {"cnn": recorded(self.config), "card": self.card}, text)
 
     @classmethod
     def from_pretrained(cls, source: str | Path) -> "CNN":

@@ -27,11 +27,11 @@ from common import RESULTS, read
 
 from idc.commands.opening import open_model
 from idc.commands.train import build_model, fresh_weights, load_splits
-from idc.method.unet import resolve_spec
+from idc.method.presets import resolve_spec
 from idc.peers.cnn import CNN, CNNConfig
 from idc.storage.fields import recorded
 from idc.storage.files import write_json
-from idc.storage.saved import split
+from idc.storage.model_folder import split
 from idc.training.bridging import Bridging
 from idc.training.cnn import Classifying
 from idc.training.objective import Objective

@@ -14,7 +14,7 @@ import reproduce
 import yaml
 
 from idc import IDCError, zoo
-from idc.method.unet import load_network
+from idc.method.presets import load_network
 from idc.training.recipe import RECIPES, Recipe, load_recipe
 
 ROOT = Path(__file__).parents[2]

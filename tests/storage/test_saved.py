@@ -11,9 +11,9 @@ import torch
 
 from idc import IDC, IDCError
 from idc.method.bridge import BridgeSpec
-from idc.method.storage import config_from_dict
+from idc.method.config import config_from_dict
 from idc.storage.fields import recorded
-from idc.storage.saved import CARD, CONFIG, WEIGHTS
+from idc.storage.model_folder import CARD, CONFIG, WEIGHTS
 from tiny import tiny_model
 
 
@@ -27,7 +27,7 @@ def saved(tmp_path, model):
 def test_round_trip(saved, model, images):
     again = IDC.from_pretrained(saved)
     assert not again.training
-    assert torch.equal(again(images, visits=(3,)), model(images, visits=(3,)))
+    assert torch.equal(again.one_step(images), model.one_step(images))
     assert again.config == model.config
     assert again.card == model.card
     assert sorted(p.name for p in saved.iterdir()) == [CARD, CONFIG, WEIGHTS]
@@ -95,7 +95,7 @@ def test_of_a_run_without_a_best_model_its_last_one_is_named(saved, tmp_path):
 def test_saving_again_replaces(saved, images):
     other = tiny_model(seed=5)
     other.save_pretrained(saved)
-    assert torch.equal(IDC.from_pretrained(saved)(images, visits=(3,)), other(images, visits=(3,)))
+    assert torch.equal(IDC.from_pretrained(saved).one_step(images), other.one_step(images))
 
 
 def nearest_bf16(values):
@@ -169,7 +169,7 @@ def flip_byte(file, where):
 
 
 def edit_config(folder, change, rehash=False):
-    from idc.storage.saved import digest
+    from idc.storage.model_folder import digest
 
     values = json.loads((folder / CONFIG).read_text())
     change(values)
@@ -212,7 +212,7 @@ DAMAGE = {
 
 
 def sharded(folder, largest=30_000):
-    from idc.storage.saved import split
+    from idc.storage.model_folder import split
 
     split(folder, largest)
     return sorted(folder.glob("model-*.safetensors"))
@@ -221,20 +221,20 @@ def sharded(folder, largest=30_000):
 def test_shards_hold_what_one_file_held(saved, model, images):
     from huggingface_hub import load_torch_model
 
-    before = model(images, visits=(3,))
+    before = model.one_step(images)
     shards = sharded(saved)
     assert len(shards) > 2
     assert not (saved / WEIGHTS).exists()
     largest = max(v.numel() * 4 for v in model.state_dict().values())
     assert all(s.stat().st_size <= max(30_000, largest + 1_000) for s in shards)
-    assert torch.equal(IDC.from_pretrained(saved)(images, visits=(3,)), before)
+    assert torch.equal(IDC.from_pretrained(saved).one_step(images), before)
     fresh = IDC(model.config)
     load_torch_model(fresh, saved)  # the hub's own loader reads the index
-    assert torch.equal(fresh.eval()(images, visits=(3,)), before)
+    assert torch.equal(fresh.eval().one_step(images), before)
 
 
 def test_one_tensor_above_the_limit_stays_whole(tmp_path):
-    from idc.storage.saved import split, write
+    from idc.storage.model_folder import split, write
 
     write(tmp_path, {"weight": torch.ones(1000)}, {}, "card")
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
@@ -337,12 +337,12 @@ def hub_repository(tmp_path, monkeypatch):
 @pytest.mark.parametrize("cut", [False, True])
 def test_of_a_hub_id_what_the_config_names_is_fetched(saved, model, images, hub_repository, cut):
     remote, fetched = hub_repository
-    before = model(images, visits=(3,))
+    before = model.one_step(images)
     weights = [s.name for s in sharded(saved)] if cut else [WEIGHTS]
     shutil.copytree(saved, remote)
     (remote / "model-00001-of-00099.safetensors").write_bytes(b"of another model")
     again = IDC.from_pretrained("someone/some-model")
-    assert torch.equal(again(images, visits=(3,)), before)
+    assert torch.equal(again.one_step(images), before)
     assert set(fetched) == {CONFIG, *weights}
 
 
@@ -385,14 +385,14 @@ def test_failed_save_leaves_no_model(tmp_path, model, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("idc.storage.saved.save_file", full)
+    monkeypatch.setattr("safetensors.torch.save_file", full)
     with pytest.raises(IDCError, match="room on the disk"):
         model.save_pretrained(tmp_path / "m")
     assert list((tmp_path / "m").iterdir()) == []
 
 
 def test_facts_of_a_card_can_be_changed(saved):
-    from idc.storage.saved import change_card
+    from idc.storage.model_folder import change_card
 
     change_card(saved, {"Data": "found"})
     again = IDC.from_pretrained(saved)  # its hashes still hold

@@ -15,7 +15,8 @@ from idc.method.bridge import BridgeSpec
 from idc.method.classifier import IDC
 from idc.method.config import IDCConfig
 from idc.method.labels import LabelKind
-from idc.method.unet import PRESETS, UNetSpec, init_normal_, load_network, resolve_spec
+from idc.method.presets import PRESETS, load_network, resolve_spec
+from idc.method.unet import UNetSpec, init_normal_
 from idc.noise import derive_seed
 from idc.storage.fields import recorded, take
 from idc.training.bridging import Bridging

@@ -11,13 +11,7 @@ import numpy as np
 from idc.data.pools import Pool, Source, Split
 from idc.data.splits import SPLIT_NAMES
 from idc.errors import IDCError
-
-# fmt: off
-IMAGE_SUFFIXES = frozenset({
-    ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp", ".avif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm",
-    ".pnm", ".tga", ".jp2", ".ico",
-})
-# fmt: on
+from idc.storage.hub import image_suffixes
 
 
 def folder_source(root: Path) -> Source:
@@ -88,7 +82,7 @@ def _visible_folders(folder: Path) -> list[Path]:
 
 
 def _is_image(file: Path) -> bool:
-    return file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")
+    return file.suffix.lower() in image_suffixes() and not file.name.startswith(".")
 
 
 def _raise(error: OSError) -> None:

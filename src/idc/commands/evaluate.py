@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from idc import __version__
 from idc import data as datasets
 from idc.accuracy import accuracy
 from idc.attacks.gradient import Attack
-from idc.attacks.threat import Norm, Threat
+from idc.attacks.threat import Threat
 from idc.commands.opening import open_both
 from idc.commands.plugins import is_plugin, plugin
 from idc.commands.request import Request
@@ -34,6 +34,7 @@ from idc.method.classifier import IDC
 from idc.noise import Streams, derive_seed
 from idc.progress import Bar
 from idc.storage import records
+from idc.storage.fields import recorded
 from idc.storage.files import alone_in, write_json
 from idc.text import default_eps, eps_text
 from idc.types import Classifier
@@ -49,7 +50,7 @@ def build(request: Request, images: datasets.ImageSet, protocol: Protocol | None
     """The protocol that a request asks for, or the one that is given, with the request's draws, attacks and knobs."""
     channels, size, _ = images.shape
     eps = default_eps(request.norm, size, channels) if request.eps is None else request.eps
-    threat = Threat(cast(Norm, request.norm), eps)
+    threat = Threat(request.norm, eps)
     found: str | Protocol = protocol or request.protocol
     if isinstance(found, str) and is_plugin(found):
         expected = "a Protocol, or a function from a Threat to one"
@@ -62,7 +63,8 @@ def build(request: Request, images: datasets.ImageSet, protocol: Protocol | None
         own = f"{found.threat.norm} {eps_text(found.threat.eps)} of protocol {found.name}"
         raise IDCError(f"{request.norm} {eps_text(eps)}", own, "leave --eps out, or name a function of a Threat")
     attacks = {name: partial(_own_attack, name) for name in request.attacks}
-    return build_protocol(found, threat, draws=request.draws, attacks=attacks, **dict(request.knobs))
+    turns = {name: getattr(request, name) for name in ("draws", "steps", "eot", "restarts", "surrogate")}
+    return build_protocol(found, threat, attacks=attacks, **turns)
 
 
 def _own_attack(name: str, threat: Threat) -> Attack:
@@ -71,7 +73,8 @@ def _own_attack(name: str, threat: Threat) -> Attack:
     if not callable(found) or getattr(found, "threat", ...) not in (None, threat):
         which = "callable, whose .threat is that of the protocol, or None if it keeps to no ball"
         raise IDCError(name, f"{expected}: {which}", "fix it")
-    return cast(Attack, found)
+    own: Attack = found
+    return own
 
 
 def evaluate(
@@ -109,7 +112,7 @@ def evaluate(
     )  # fmt: skip
     if state.is_main_process:
         _prepare(runner, larger if protocol.nests and not request.keep else None)
-        write_json(out / "request.json", asdict(request))
+        write_json(out / "request.json", recorded(request))
         if done := len(records.read_all(out, f"{LINES}-*.jsonl", "id")):
             say(f"{done} of {len(images)} images are already done")
     state.wait_for_everyone()

@@ -4,7 +4,6 @@ import re
 from copy import deepcopy
 from difflib import get_close_matches
 from pathlib import Path
-from typing import cast
 
 import torch
 from torch import nn
@@ -48,14 +47,12 @@ def open_both(request: Request, device: torch.device) -> tuple[Classifier, datas
     Raises:
         IDCError: if they do not fit.
     """
-    if request.split not in ("train", "validation", "test"):
-        raise IDCError(f"split {request.split!r}", "train, validation or test", "correct --split")
     own = open_model(request.model)
     if is_plugin(request.model) and (request.compile or request.precision != "fp32"):
         own = _copy(own, request.model)  # it is changed below, and the factory may hand it out again
     shape = getattr(own, "input_shape", None)
     images = datasets.load(
-        request.data, split=cast(datasets.Split, request.split), limit=request.limit, skip_bad=request.skip_bad,
+        request.data, split=request.split, limit=request.limit, skip_bad=request.skip_bad,
         image_size=shape[1] if shape else None, channels=shape[0] if shape else None,
     )  # fmt: skip
     if isinstance(own, IDC):

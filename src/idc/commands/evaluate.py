@@ -23,7 +23,7 @@ from idc.commands.request import Request
 from idc.cost import answer_cost, evaluation_cost
 from idc.errors import IDCError
 from idc.evaluation.nested import held_in, nested_check, note, read_larger
-from idc.evaluation.panel import write_panel
+from idc.evaluation.panel import LABELS, write_panel
 from idc.evaluation.protocol import PROTOCOLS, Protocol, build_protocol
 from idc.evaluation.runner import LINES, Problem, Runner
 from idc.evaluation.sanity.bench import Bench, Finding
@@ -31,6 +31,7 @@ from idc.evaluation.sanity.checks import flags_check, gradients_useful, lines_ch
 from idc.evaluation.summary import read_costs, read_lines, summarise_lines
 from idc.evaluation.verdict import wilson
 from idc.method.classifier import IDC
+from idc.method.labels import gram_report
 from idc.noise import Streams, derive_seed
 from idc.progress import Bar
 from idc.storage import records
@@ -201,6 +202,8 @@ def _summarise(request: Request, runner: Runner, images: datasets.ImageSet, say:
     }
     if runner.protocol.name == "clean" and isinstance(runner.classifier, IDC):
         summary["accuracy"] = _both_answers(runner.classifier, images, runner.protocol.draws, request.seed)
+    if isinstance(runner.classifier, IDC):
+        summary["labels"] = recorded(gram_report(runner.classifier.labels[:LABELS]))  # of those that a report shows
     write_panel(runner, runner.out)
     write_json(runner.out / "summary.json", summary)
     return summary

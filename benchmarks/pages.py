@@ -7,7 +7,7 @@
 The records come from
 
     idc demo --out runs/demo --limit 539
-    idc train --data CIFAR --preset nano --recipe fast --epochs 36 --compile true --out runs/nano
+    idc train --data CIFAR --preset nano --recipe fast --epochs 36 --compile --out runs/nano
     idc evaluate runs/nano --data CIFAR --draws 10 --out runs/nano-test
     python benchmarks/robustness.py models/digits --name digits --data digits --eps 0.1 0.2
     python benchmarks/robustness.py idc-nano-cifar10 --name nano --data CIFAR --eps 8/255 2/255
@@ -26,7 +26,7 @@ The records come from
     python benchmarks/ablations.py digits
     python benchmarks/ablations.py nano --data CIFAR
     python benchmarks/export.py --cifar CIFAR
-    idc train --data CIFAR --preset nano --epochs 4 --compile true [see SHORT] --out runs/short-NAME
+    idc train --data CIFAR --preset nano --epochs 4 --compile [see SHORT] --out runs/short-NAME
 
 with CIFAR the CIFAR-10 (JPEG-75) parquet folder. What was written while the weights of nano still lay in the
 repository as float32 says so in the pages (ROUNDED).
@@ -84,7 +84,7 @@ def collect() -> None:
     train = "idc train --data CIFAR --preset nano --recipe fast"
     if (RUNS / "nano-test" / "summary.json").exists():
         summary, test = _summary("nano"), read(RUNS / "nano-test" / "summary.json")
-        command = f"{train} --epochs 36 --compile true --out runs/nano"
+        command = f"{train} --epochs 36 --compile --out runs/nano"
         write("nano-train", command, {"summary": summary, "curve": _curve(RUNS / "nano", "one_step", "multi_step")})
         test["settings"]["data"]["source"] = CIFAR
         write("nano-test", "idc evaluate runs/nano --data CIFAR --draws 10 --out runs/nano-test", test)
@@ -101,7 +101,7 @@ def collect() -> None:
         write("robust-train", command, {"runs": runs})
     if all((RUNS / f"short-{name}" / "summary.json").exists() for name in SHORT):
         short = {name: _summary(f"short-{name}") for name in SHORT}
-        write("nano-short", f"{train} --epochs 4 --compile true ... --out runs/short-NAME", {"runs": short})
+        write("nano-short", f"{train} --epochs 4 --compile ... --out runs/short-NAME", {"runs": short})
 
 
 def _demo(folder: Path) -> dict:

@@ -56,7 +56,7 @@ def run_demo(out: Path, *, seed: int = 0, epochs: float | None = None, limit: in
 def _sweeps(request: Request, out: Path, say: Say) -> None:
     """Both answers over ``EPS``, by PGD on the smooth one-step surrogate: the answer itself has clamps and signs that
     hide its gradient."""
-    request = replace(request, protocol="pgd", draws=DRAWS, knobs=(("surrogate", "one-step-inner"),))
+    request = replace(request, protocol="pgd", draws=DRAWS, surrogate="one-step-inner")
     over = f"eps={','.join(map(str, EPS))}"
     both = [
         run_sweep(replace(request, one_step=answer == "one-step"), over, out / answer, say=say) for answer in _ANSWERS

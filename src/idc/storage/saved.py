@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from idc import __version__
 from idc.errors import IDCError
+from idc.storage.fields import recorded
 from idc.storage.locate import locate
 from idc.storage.model_folder import card_lines, misfit, read_config, read_state, shapes, weights_files, write
-from idc.storage.records import recorded
 
 STORED = ("fp32", "bf16")  # the precisions of a weights file
 
@@ -39,7 +39,7 @@ class SavedModel(nn.Module, PyTorchModelHubMixin):
 
     @staticmethod
     def read(values: dict[str, Any]) -> Any:
-        """The config of what ``records.recorded`` wrote of it.
+        """The config of what ``fields.recorded`` wrote of it.
 
         Raises:
             KeyError, TypeError, ValueError, IDCError: for values that do not make one.
@@ -55,6 +55,11 @@ class SavedModel(nn.Module, PyTorchModelHubMixin):
     def extent(config: Any) -> tuple[int, int]:
         """Blocks and channels that the network has at least: each block has a tensor, each channel a number."""
         raise NotImplementedError
+
+    @staticmethod
+    def beside(config: Any) -> dict[str, tuple[int, ...]]:
+        """Name and shape of what is saved beside the network; the class takes each by its name."""
+        return {}
 
     def card_head(self) -> list[str]:
         """Lines of a model card from its title on: what the config says."""
@@ -159,7 +164,8 @@ def open_saved(
     try:
         config = kind.read(values[kind.key])
         _compare(kind, config, shapes(*files))
-        model = kind(config)
+        # What follows from no setting comes with the weights: a file that names code does not run it.
+        model = kind(config, **{name: torch.zeros(shape) for name, shape in kind.beside(config).items()})
         model.load_state_dict(read_state(files))
         model.verify(values, folder)
     except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
@@ -179,6 +185,7 @@ def _compare(kind: type[SavedModel], config: Any, held: dict[str, tuple[int, ...
         asked = f"it asks for {blocks} blocks of up to {channels} channels"
         raise ValueError(f"{asked}, the file has {len(held)} tensors of {numbers} numbers")
     wanted = {f"{kind.part}.{name}": shape for name, shape in _built(kind.build, config).items()}
+    wanted |= kind.beside(config)
     for name in sorted(wanted.keys() | held.keys()):
         if wanted.get(name) != held.get(name):
             sizes = ["x".join(map(str, s[name])) or "a number" if name in s else "nothing" for s in (held, wanted)]

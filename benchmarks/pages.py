@@ -38,7 +38,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ablation_pages import ablation
-from common import CIFAR, MODELS, RESULTS, ROUNDED, article, read, row, share, write
+from common import CIFAR, MODELS, RESULTS, ROUNDED, article, read, row, write
 from robust_pages import (
     SHIPPED,
     compared,
@@ -54,7 +54,7 @@ from robust_pages import (
 )
 from speed_pages import bf16, loss_memory, plan, precision, profiled, scaling, speed
 
-from idc.text import eps_text
+from idc.text import eps_text, share
 from idc.training.run_folder import read_metrics
 from idc.zoo import HOME
 

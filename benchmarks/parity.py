@@ -17,7 +17,7 @@ from idc.attacks.third_party import AutoAttack
 from idc.attacks.threat import Threat
 from idc.commands.request import Request
 from idc.compute.memory import keep_freed_memory
-from idc.text import parse_eps
+from idc.text import eps_name, parse_eps
 
 MODELS = {"digits_cnn": "benchmarks.models:digits_cnn", "resnet18": "pyautoattack-resnet18"}
 
@@ -35,7 +35,7 @@ def main() -> None:
         threat = Threat("linf", parse_eps(eps))
         attacks = (("ours", AdaptiveAttack(threat=threat)), ("autoattack", AutoAttack(threat=threat)))
         request = Request(model=MODELS[given.model], data=given.data, data_name=given.data_name, limit=given.limit)
-        out = Path("runs/parity") / f"{given.model}-{eps.replace('/', '-')}"
+        out = Path("runs/parity") / f"{given.model}-{eps_name(threat.eps)}"
         found = run(request, "parity", threat, attacks, out)
         if found is None:
             continue

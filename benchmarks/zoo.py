@@ -16,8 +16,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from common import share
-
 from idc import IDC
 from idc.cli.common import parse_visits
 from idc.errors import IDCError
@@ -27,7 +25,7 @@ from idc.storage.files import whole_folder, write_text
 from idc.storage.records import read_json
 from idc.storage.saved import CARD, WEIGHTS, split
 from idc.storage.yaml_file import read_yaml
-from idc.text import eps_text
+from idc.text import eps_text, share
 from idc.zoo import HOME
 
 LARGEST = 3_000_000  # bytes of weights

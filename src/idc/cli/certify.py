@@ -16,10 +16,10 @@ from idc.cli.common import (
     parse_visits,
     print_json,
     resumable,
-    share,
     table,
 )
 from idc.cli.evaluate import Compile, DataName, Limit, Model, Out, Precision, Seed, Split
+from idc.text import seconds_text, share
 
 Sigma = Annotated[float, typer.Option("--sigma", help="standard deviation of the noise on [0, 1], such as 0.25")]
 Selecting = Annotated[int, typer.Option("--n0", help="samples that pick an image's class")]
@@ -76,5 +76,5 @@ def _print_summary(summary: dict[str, Any]) -> None:
     out.print(f"mean radius: {summary['mean_radius']:.4g} (at most {summary['largest_radius']:.4g} can be proved)")
     out.print(
         f"per image: {cost['samples']:,} samples, {cost['network_evaluations']:,} network evaluations, "
-        f"{cost['flops'] / 1e9:,.2f} GFLOPs, {cost['seconds']:.3g} s"
+        f"{cost['flops'] / 1e9:,.2f} GFLOPs, {seconds_text(cost['seconds'])}"
     )

@@ -19,6 +19,7 @@ from idc.cli.common import (
     print_json,
     table,
 )
+from idc.text import size_text
 
 Draws = Annotated[int, typer.Option("--draws", min=1, help="noise draws averaged in one answer")]
 
@@ -132,7 +133,7 @@ def export(
         f"on {found['images']} random images {found['agreement']:.1%} of the classes are PyTorch's; logits differ by "
         f"{found['largest_difference']:.2g} at most"
     )
-    out.print(f"written: {file} ({cell(found['bytes'])} bytes, {found['weights']})", markup=False)
+    out.print(f"written: {file} ({size_text(found['bytes'])}, {found['weights']})", markup=False)
 
 
 def import_reference(

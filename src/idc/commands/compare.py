@@ -22,7 +22,7 @@ from idc.report.comparison import write_tables
 from idc.storage.files import make_folder, write_json
 from idc.storage.records import read_json
 from idc.storage.yaml_file import read_yaml
-from idc.text import eps_text, parse_eps
+from idc.text import eps_name, eps_text, parse_eps
 
 
 def _at_least(least: int) -> Callable[[Any], bool]:
@@ -269,7 +269,7 @@ def evaluate_one(
 
 def _place(entry: Entry, protocol: str, eps: float) -> Path:
     """The folder of a cell, within that of the comparison."""
-    return Path(entry.folder) / f"{protocol}-{eps_text(eps).replace('/', '-')}"
+    return Path(entry.folder) / f"{protocol}-{eps_name(eps)}"
 
 
 def _row(entry: Entry, eps: float, found: dict[str, tuple[str, dict[str, Any]]]) -> dict[str, Any]:

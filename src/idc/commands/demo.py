@@ -27,6 +27,7 @@ from idc.noise import Streams
 from idc.report.demo_page import write_demo_page
 from idc.report.results_page import write_report
 from idc.storage.files import whole_file, write_json
+from idc.text import share
 from idc.training.recipe import RECIPES
 from idc.training.run_folder import read_metrics
 from idc.training.settings import override
@@ -222,20 +223,17 @@ def _quick(out: Path, seed: int, say: Callable[[str], object]) -> None:
 def _lines(records: dict[str, Any]) -> list[str]:
     """What the terminal says."""
 
-    def text(share: dict[str, float]) -> str:
-        return f"{share['mean']:.1%} [{share['low']:.1%}, {share['high']:.1%}]"
-
     clean, points = records["clean"], records["attack"]["curve"]
     lines = [
-        f"clean test accuracy (n = {records['data']['test']}): {text(clean['one_step'])} one-step, "
-        f"{text(clean['multi_step'])} multi-step (mean of {records['draws']} draws)"
+        f"clean test accuracy (n = {records['data']['test']}): {share(clean['one_step'])} one-step, "
+        f"{share(clean['multi_step'])} multi-step (mean of {records['draws']} draws)"
     ]
     for point in points:
         verdict = "withstands" if point["attacked"]["multi_step"]["low"] > 0.5 else "fails"
         lines.append(
-            f"{verdict} PGD-20 at eps {point['eps']}: {text(point['attacked']['one_step'])} one-step, "
-            f"{text(point['attacked']['multi_step'])} multi-step (random noise of that size: "
-            f"{text(point['noise']['multi_step'])})"
+            f"{verdict} PGD-20 at eps {point['eps']}: {share(point['attacked']['one_step'])} one-step, "
+            f"{share(point['attacked']['multi_step'])} multi-step (random noise of that size: "
+            f"{share(point['noise']['multi_step'])})"
         )
     lines.append("This is a basic attack: a stronger one can only lower these figures.")
     return lines

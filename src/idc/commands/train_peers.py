@@ -8,6 +8,7 @@ from idc.commands.train import Loading, fresh_weights, load_splits, run_training
 from idc.errors import IDCError
 from idc.peers.cnn import CNN, CNNConfig
 from idc.peers.diffusion import Diffusion, DiffusionConfig
+from idc.text import eps_text
 from idc.training.cnn import Classifying
 from idc.training.denoising import Denoising
 from idc.training.recipe import CNN_RECIPES, NOISE_RECIPES
@@ -56,7 +57,7 @@ def start_cnn(
     config = CNNConfig(arch, train.num_classes, train.shape, width, train.class_names)
     with fresh_weights(chosen):
         model = CNN(config)
-    attacked = f" against {chosen.norm} attacks of {chosen.eps:.3g}" if chosen.adversarial else ""
+    attacked = f" against {chosen.norm} attacks of {eps_text(chosen.eps)}" if chosen.adversarial else ""
     say(f"{arch}, method {chosen.method}{attacked}: {len(train)} images")
     about = {"data": data, "arch": arch, "width": config.width}
     objective = Classifying(model, chosen)

@@ -11,8 +11,9 @@ from safetensors.numpy import load_file
 from idc.errors import IDCError
 from idc.report import figures
 from idc.report.figures import Array
-from idc.report.html import data_uri, difference, environment, percent, share
+from idc.report.html import data_uri, difference, environment
 from idc.storage.files import whole_file, write_text
+from idc.text import percent, share
 
 _PICTURES = (
     "labels", "panel_images", "panel_steps", "panel_nearest", "panel_attacked", "panel_attacked_translation",

@@ -12,6 +12,7 @@ from idc.compute.modes import frozen
 from idc.data import ImageSet
 from idc.noise import Streams, derive_seed
 from idc.peers.cnn import CNN, normalised
+from idc.text import eps_text
 from idc.training.adversarial import ascend, divergence, random_start, threat_of
 from idc.training.objective import Call, check_fits
 from idc.training.recipe import CNNRecipe
@@ -38,7 +39,7 @@ class RobustAccuracy:
 
     def shares(self) -> dict[str, float]:
         """Accuracy by name."""
-        return {"clean": self.clean} | ({f"under PGD-10 at {self.eps:.3g}": self.robust} if self.eps else {})
+        return {"clean": self.clean} | ({f"under PGD-10 at {eps_text(self.eps)}": self.robust} if self.eps else {})
 
     def text(self) -> str:
         """For people."""

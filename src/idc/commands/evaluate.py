@@ -22,10 +22,10 @@ from idc.errors import IDCError
 from idc.evaluation.nested import held_in, nested_check, note, read_larger
 from idc.evaluation.panel import write_panel
 from idc.evaluation.protocol import Protocol, build_protocol
-from idc.evaluation.runner import LINES, Problem, Runner
+from idc.evaluation.runner import Problem, Runner
 from idc.evaluation.sanity.bench import Bench, Finding
 from idc.evaluation.sanity.checks import flags_check, gradients_useful, lines_checks, run_checks
-from idc.evaluation.summary import read_costs, read_lines, summarise_lines
+from idc.evaluation.summary import LINES, read_costs, read_lines, summarise_lines
 from idc.evaluation.verdict import wilson
 from idc.method.classifier import IDC
 from idc.noise import Streams, derive_seed

@@ -16,12 +16,12 @@ from typing import Any
 
 from idc.errors import IDCError
 from idc.evaluation.sanity.bench import Finding
+from idc.evaluation.summary import read_lines
 from idc.noise import derive_seed
 from idc.storage import records
 from idc.storage.files import write_json
 
 CHECKED = 8
-LINES = "images"  # the runner's records, a line an image
 _FILE = "larger.json"
 
 
@@ -70,7 +70,7 @@ def read_larger(folder: Path, settings: Mapping[str, Any]) -> Larger:
         believed = summary["reliable"] and not own["classifier"]["stochastic"]
     except (KeyError, TypeError) as error:
         raise IDCError(folder, "a whole result of idc evaluate", "remove it and evaluate again") from error
-    lines = records.read_lines(folder, LINES, "evaluate")
+    lines = read_lines(folder)
     if len(lines) < held["data"]["images"]:
         raise IDCError(folder, f"{held['data']['images']} finished images", "finish the larger radius first")
     same = {

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from idc.attacks.target import Target
 from idc.errors import IDCError
 from idc.evaluation.block import Block
-from idc.evaluation.nested import LINES as LINES
 from idc.evaluation.nested import Larger
 from idc.evaluation.protocol import Protocol, published
+from idc.evaluation.summary import COSTS, LINES
 from idc.noise import Streams, derive_seed
 from idc.storage import records
 from idc.storage.files import make_folder, whole_file, write_json
@@ -30,7 +30,7 @@ from idc.types import Classifier
 
 BLOCK = 128  # large, so that the adaptive attack's groups of like images fill a call
 PICTURES = 8  # images of the first block that are kept for the report
-COSTS, KEPT = "costs", "adversarial"
+KEPT = "adversarial"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from idc.attacks.threat import Threat
 from idc.compute.modes import frozen
 from idc.data import ImageSet
 from idc.noise import Streams, derive_seed
 from idc.peers.cnn import CNN, normalised
 from idc.text import eps_text
-from idc.training.adversarial import ascend, divergence, random_start, threat_of
+from idc.training.adversarial import ascend, divergence, random_start
 from idc.training.objective import Call, check_fits
 from idc.training.recipe import CNNRecipe
 
@@ -58,7 +59,7 @@ class Classifying:
 
     def __init__(self, model: CNN, recipe: CNNRecipe) -> None:
         self.model, self.recipe = model, recipe
-        self.threat = threat_of(recipe.norm, recipe.eps)  # refuses an impossible eps before anything is written
+        self.threat = Threat(recipe.norm, recipe.eps)  # refuses an impossible eps before anything is written
 
     @property
     def network(self) -> nn.Module:

@@ -1,8 +1,8 @@
 """What every classifier offers, and the range in which its images lie."""
 
+import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +20,8 @@ class Bounds:
     upper: float = 1.0
 
 
-@runtime_checkable
-class Classifier(Protocol):
+@typing.runtime_checkable
+class Classifier(typing.Protocol):
     """What an attack, an evaluation or a profile may ask of a model. ``IDC``, every peer and a user's own module fit.
 
     ``stochastic`` says whether two calls on the same images may differ. ``surrogates`` maps a name to a function

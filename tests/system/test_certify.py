@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from idc.evaluation.certifier import read_certified
+from idc.evaluation.certificates import read_certified
 from tiny import save_digits_model
 
 FLAGS = ("--data", "digits", "--sigma", 0.25, "--n0", 10, "--n", 40, "--limit", 12, "--out")

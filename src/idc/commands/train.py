@@ -17,8 +17,8 @@ from idc.method.config import IDCConfig
 from idc.method.labels import LabelKind
 from idc.method.unet import PRESETS, UNetSpec, init_normal_, load_network, resolve_spec, spec_to_dict
 from idc.noise import derive_seed
-from idc.training.bridging import Bridging
-from idc.training.objective import Objective
+from idc.training.bridge_objective import BridgeObjective
+from idc.training.objective import TrainingObjective
 from idc.training.recipe import OF_THE_ATTACK, RECIPES, Recipe, load_recipe, without_eps
 from idc.training.settings import Settings, override
 from idc.training.trainer import Trainer, TrainResult
@@ -108,7 +108,7 @@ def load_splits(
 
 
 def run_training(
-    objective: Objective,
+    objective: TrainingObjective,
     recipe: Settings,
     train: datasets.ImageSet,
     validation: datasets.ImageSet,
@@ -182,7 +182,7 @@ def start_training(
     if not spec.time_embedding and recipe in RECIPES and "t_weights" not in changes:
         chosen = replace(chosen, t_weights=(0.0,) * (bridge.timesteps - 1) + (1.0,))  # there is no other choice
     model = build_model(spec, train, chosen, bridge, labels=kind, cell=cell, visits=visits)
-    objective = Bridging(model, chosen)
+    objective = BridgeObjective(model, chosen)
     weights = dict(enumerate(chosen.t_weights))
     if untrained := [t for t in model.config.visits if weights.get(t, 1.0) == 0]:
         say(

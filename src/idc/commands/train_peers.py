@@ -9,8 +9,8 @@ from idc.errors import IDCError
 from idc.peers.cnn import CNN, CNNConfig
 from idc.peers.diffusion import Diffusion, DiffusionConfig
 from idc.text import eps_text
-from idc.training.cnn import Classifying
-from idc.training.denoising import Denoising
+from idc.training.cnn_objective import CNNObjective
+from idc.training.noise_objective import NoiseObjective
 from idc.training.recipe import CNN_RECIPES, NOISE_RECIPES
 from idc.training.settings import S, override
 from idc.training.trainer import TrainResult
@@ -60,7 +60,7 @@ def start_cnn(
     attacked = f" against {chosen.norm} attacks of {eps_text(chosen.eps)}" if chosen.adversarial else ""
     say(f"{arch}, method {chosen.method}{attacked}: {len(train)} images")
     about = {"data": data, "arch": arch, "width": config.width}
-    objective = Classifying(model, chosen)
+    objective = CNNObjective(model, chosen)
     return run_training(objective, chosen, train, validation, out, resume=resume, about=about, say=say)
 
 
@@ -102,6 +102,6 @@ def start_ddpm(
     config = DiffusionConfig(train.shape, len(names), class_names=names, **NETWORKS[network])
     with fresh_weights(chosen):
         model = Diffusion(config)
-    objective = Denoising(model, chosen)
+    objective = NoiseObjective(model, chosen)
     about = {"data": data, "network": network}
     return run_training(objective, chosen, train, validation, out, resume=resume, about=about, say=say)

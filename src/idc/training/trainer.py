@@ -26,8 +26,8 @@ from idc.storage import saved
 from idc.storage.files import whole_folder, write_json
 from idc.training import checkpoint as checkpoints
 from idc.training.monitor import Monitor
-from idc.training.objective import Objective, Validation
-from idc.training.optim import Schedule, build_average, build_optimizer, compiles, resolve_precision
+from idc.training.objective import TrainingObjective, Validation
+from idc.training.optim import LearningRate, build_average, build_optimizer, compiles, resolve_precision
 from idc.training.run_folder import claim
 from idc.training.settings import Settings
 from idc.training.signals import Signals
@@ -65,7 +65,7 @@ class Trainer:
 
     def __init__(
         self,
-        objective: Objective,
+        objective: TrainingObjective,
         recipe: Settings,
         train: ImageSet,
         validation: ImageSet,
@@ -95,7 +95,7 @@ class Trainer:
         if compiles(recipe, self.device, self.steps):
             _compile(self.raw)  # in place: an objective that attacks calls it beside the distributed wrapper
         optimizer = build_optimizer(self.raw, recipe, self.device)
-        self.schedule = Schedule(optimizer, recipe, math.ceil(self.steps / recipe.accumulation))
+        self.schedule = LearningRate(optimizer, recipe, math.ceil(self.steps / recipe.accumulation))
         self.network, self.optimizer = self.accelerator.prepare(self.raw, optimizer)
         self.random = torch.Generator(self.device)
         self.images = {images.split: [len(images), images.fingerprint] for images in (train, validation)}

@@ -20,11 +20,11 @@ from idc.method.classifier import IDC
 from idc.method.loss import bridge_loss, label_cross_entropy
 from idc.noise import Streams, derive_seed
 from idc.training.adversarial import WeightShift, ascend, random_start
-from idc.training.objective import Call, check_fits
+from idc.training.objective import Call, TrainingObjective, check_fits
 from idc.training.recipe import Recipe
 
 
-class Bridging:
+class BridgeObjective(TrainingObjective):
     """IDC: the intra-class and inter-class losses of the Brownian bridge (paper; method.md "Losses").
 
     With ``recipe.eps`` the image end of the bridge is attacked in every step, by PGD on the one-step answer through its
@@ -40,11 +40,7 @@ class Bridging:
     def __init__(self, model: IDC, recipe: Recipe) -> None:
         self.model, self.recipe = model, recipe
         Threat(recipe.norm, recipe.eps)  # refuses an impossible eps before anything is written
-        self.eps = recipe.eps
-
-    @property
-    def replays(self) -> int:
-        return self.recipe.replays
+        self.eps, self.replays = recipe.eps, recipe.replays
 
     @property
     def network(self) -> nn.Module:

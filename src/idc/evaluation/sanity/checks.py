@@ -4,10 +4,9 @@ After fra31/auto-attack's checks, "On evaluating adversarial robustness" (Carlin
 failure" (Pintor et al., NeurIPS 2022) and the pitfalls of method.md.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +32,7 @@ def _safely(check: Check, bench: Bench) -> Finding:
         return check(bench)
     except (RuntimeError, ValueError, IDCError) as error:
         name = check.__name__.replace("_", " ")
-        return Finding(name, False, f"stopped: {error}", "mend the model so that it takes and returns what it promises")
+        return Finding(name, False, f"stopped: {error}", "fix the model so that it takes and returns what it promises")
 
 
 # -- the interface -----------------------------------------------------------------------------------------------------
@@ -284,34 +283,3 @@ CHECKS: tuple[Check, ...] = (
     unbounded_attack_succeeds, more_never_helps_the_defender, converged, iterating_beats_one_step,
     random_noise_is_weak, fixed_noise_then_free, plain_pgd_of_equal_cost, transfer_is_weaker,
 )  # fmt: skip
-
-
-def lines_checks(lines: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
-    """Checks of finished lines: Square must not break more than 0.2 points of what the white-box attacks left."""
-    if not lines or "square" not in lines[0]["attacks"]:
-        return
-    lines = [line for line in lines if line.get("larger") != "spared"]  # Square was not asked of these
-    broken = sum(line["worst"] == "square" and _majority_fell(line) for line in lines)
-    figure = broken / max(1, len(lines))
-    yield Finding(
-        "black-box no stronger than white-box", figure <= max(0.002, 1 / max(1, len(lines))),
-        f"Square broke {percent(figure)} more of {len(lines)} images",
-        "the white-box attacks are lost in masked gradients: give a surrogate",
-    )  # fmt: skip
-
-
-_ALARMS = ("zero gradient", "Square Attack has decreased", "randomized defense", "dynamic defense", "probability")
-
-
-def flags_check(flags: Sequence[str]) -> Finding:
-    """What AutoAttack itself says of the model."""
-    raised = [flag for flag in flags if any(word in flag for word in _ALARMS)]
-    text = "; ".join(flag.split(".")[0] for flag in raised) or "no flag"
-    remedy = "see what it says: gradients that vanish or mislead need a surrogate"
-    return Finding("AutoAttack raises no flag", not raised, text, remedy)
-
-
-def _majority_fell(line: Mapping[str, Any]) -> bool:
-    others = [pair for name, pair in line["attacks"].items() if name != "square" and pair is not None]
-    stood = all(pair[1] == line["class"] for pair in [line["clean"], *others])
-    return bool(stood and line["attacks"]["square"][1] != line["class"])

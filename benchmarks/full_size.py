@@ -27,10 +27,10 @@ from common import RESULTS, read
 
 from idc.commands.opening import open_model
 from idc.commands.train import build_model, fresh_weights, load_splits
-from idc.method.unet import resolve_spec, spec_to_dict
+from idc.method.presets import resolve_spec, spec_to_dict
 from idc.peers.cnn import CNN, CNNConfig
 from idc.storage.files import write_json
-from idc.storage.saved import split
+from idc.storage.model_folder import split
 from idc.training.bridge_objective import BridgeObjective
 from idc.training.cnn_objective import CNNObjective
 from idc.training.objective import TrainingObjective

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from idc.commands.profile import profile, pruning_table
-from idc.method.unet import PRESETS
+from idc.method.presets import PRESETS
 from tiny import tiny_model
 
 

@@ -22,7 +22,7 @@ CPU = torch.device("cpu")
 
 def one_step_flops(model) -> int:
     """FLOPs of the one-step answer, one pass."""
-    return answer_cost(model.with_answer(visits=model.one_step_visits), CPU)["flops"]
+    return answer_cost(model.one_step, CPU)["flops"]
 
 
 @pytest.mark.parametrize("preset", PASS)

@@ -6,16 +6,8 @@ import torch
 from torch import nn
 
 from idc.errors import IDCError
-from idc.method.unet import (
-    PRESETS,
-    BridgeUNet,
-    Dropout,
-    UNetSpec,
-    check_image_shape,
-    init_normal_,
-    resolve_spec,
-    spec_to_dict,
-)
+from idc.method.presets import PRESETS, resolve_spec, spec_to_dict
+from idc.method.unet import BridgeUNet, Dropout, UNetSpec, check_image_shape, init_normal_
 from idc.noise import Streams
 from idc.peers.cnn import CNNConfig, build_network
 

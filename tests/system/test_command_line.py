@@ -94,7 +94,7 @@ def test_profile_of_the_published_network():
 
 def test_profile_of_a_network_of_ones_own(tmp_path):
     """The preset, written out; and with half its channels, fewer parameters."""
-    from idc.method.unet import PRESETS, spec_to_dict
+    from idc.method.presets import PRESETS, spec_to_dict
 
     file = tmp_path / "own.yaml"
     file.write_text(yaml.safe_dump(spec_to_dict(PRESETS["nano-encoder"])))
@@ -171,7 +171,7 @@ def test_export_answers_as_python_does(model, tmp_path):
     images = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     (logits,) = onnxruntime.InferenceSession(str(file)).run(None, {"images": images.numpy()})
     with torch.no_grad():
-        expected = IDC.from_pretrained(model)(images, visits=(3,))
+        expected = IDC.from_pretrained(model).one_step(images)
     torch.testing.assert_close(torch.from_numpy(logits), expected, atol=2e-5, rtol=0)
 
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from idc.commands.opening import open_model
 from idc.commands.train_peers import start_cnn, start_ddpm
 from idc.errors import IDCError
-from idc.storage.saved import CONFIG
+from idc.storage.model_folder import CONFIG
 from program import idc, refused
 
 

@@ -19,7 +19,7 @@ from idc.accuracy import BridgeAccuracy, accuracy
 from idc.commands.train import start_training
 from idc.compute import hardware
 from idc.method.config import IDCConfig
-from idc.method.unet import resolve_spec
+from idc.method.presets import resolve_spec
 from idc.training.checkpoint import load_latest
 from idc.training.optim import compiles
 from idc.training.recipe import Recipe

@@ -24,7 +24,12 @@ from idc.text import eps_text, gflops_text, seconds_text, share
 
 Model = Annotated[str, typer.Argument(help=MODEL_HELP)]
 Out = Annotated[Path, typer.Option("--out", help="folder of the result; what it already holds is not done again")]
-Protocol = Annotated[str, typer.Option("--protocol", help="clean | quick | adaptive | paper | pgd | apgd")]
+Protocol = Annotated[
+    str, typer.Option("--protocol", help="clean | quick | adaptive | paper | pgd | apgd, or package.module:object")
+]
+Attacks = Annotated[
+    list[str] | None, typer.Option("--attack", help="one more: package.module:object (see docs/plugins.md)")
+]
 Split = Annotated[str, typer.Option("--split", help="test, validation or train")]
 Norm = Annotated[str, typer.Option("--norm", help="linf or l2")]
 Eps = Annotated[str | None, typer.Option("--eps", help="radius on [0, 1], such as 8/255; default by norm and colour")]
@@ -53,7 +58,7 @@ def register(app: typer.Typer) -> None:
 
 
 def _request(
-    *, eps: str | None, visits: str | None, knobs: dict[str, Any], **given: Any
+    *, eps: str | None, visits: str | None, attacks: list[str] | None, knobs: dict[str, Any], **given: Any
 ) -> Any:  # a Request; its module is heavy and loads late
     from idc.commands.request import Request
     from idc.text import parse_eps
@@ -61,13 +66,14 @@ def _request(
     return Request(
         eps=None if eps is None else parse_eps(eps),
         visits=parse_visits(visits),
+        attacks=tuple(attacks or ()),
         knobs=tuple((k, v) for k, v in knobs.items() if v is not None),
         **given,
     )
 
 
 def evaluate(
-    model: Model, data: Data, out_folder: Out, protocol: Protocol = "clean",
+    model: Model, data: Data, out_folder: Out, protocol: Protocol = "clean", attacks: Attacks = None,
     norm: Norm = "linf", eps: Eps = None, split: Split = "test", limit: Limit = None, draws: Draws = None,
     steps: Steps = None, eot: Eot = None, restarts: Restarts = None, surrogate: Surrogate = None,
     one_step: OneStep = False, visits: Visits = None, eta: Eta = None, precision: Precision = "fp32",
@@ -85,8 +91,8 @@ def evaluate(
 
     knobs = {"steps": steps, "eot": eot, "restarts": restarts, "surrogate": surrogate}
     request = _request(
-        model=model, data=data, protocol=protocol, norm=norm, eps=eps, split=split, limit=limit, draws=draws,
-        seed=seed, one_step=one_step, visits=visits, eta=eta, precision=precision, chunk=chunk,
+        model=model, data=data, protocol=protocol, attacks=attacks, norm=norm, eps=eps, split=split, limit=limit,
+        draws=draws, seed=seed, one_step=one_step, visits=visits, eta=eta, precision=precision, chunk=chunk,
         checkpointing=checkpointing, compile=compile_, block=block, keep=keep, skip_bad=skip_bad, data_name=data_name,
         knobs=knobs,
     )  # fmt: skip
@@ -165,7 +171,7 @@ def sweep(
     model: Model, data: Data, out_folder: Out,
     over: Annotated[str, typer.Option("--over", help="steps=5,10,20 | eps=2/255,4/255 | eot=1,4 | restarts= | draws= | "
                                       "visits='3;3,0;3,1,0' | eta=0,0.5,1")],
-    protocol: Protocol = "pgd", norm: Norm = "linf", eps: Eps = None, split: Split = "test",
+    protocol: Protocol = "pgd", attacks: Attacks = None, norm: Norm = "linf", eps: Eps = None, split: Split = "test",
     limit: Limit = None, draws: Draws = None, steps: Steps = None, eot: Eot = None, restarts: Restarts = None,
     surrogate: Surrogate = None,
     one_step: OneStep = False, visits: Visits = None, eta: Eta = None, precision: Precision = "fp32",
@@ -175,9 +181,10 @@ def sweep(
     from idc.commands.sweep import run_sweep
 
     request = _request(
-        model=model, data=data, protocol=protocol, norm=norm, eps=eps, split=split, limit=limit, draws=draws,
-        seed=seed, one_step=one_step, visits=visits, eta=eta, precision=precision, chunk=chunk, compile=compile_,
-        data_name=data_name, knobs={"steps": steps, "eot": eot, "restarts": restarts, "surrogate": surrogate},
+        model=model, data=data, protocol=protocol, attacks=attacks, norm=norm, eps=eps, split=split, limit=limit,
+        draws=draws, seed=seed, one_step=one_step, visits=visits, eta=eta, precision=precision, chunk=chunk,
+        compile=compile_, data_name=data_name,
+        knobs={"steps": steps, "eot": eot, "restarts": restarts, "surrogate": surrogate},
     )  # fmt: skip
     with resumable():
         found = run_sweep(request, over, out_folder, say=note.print)

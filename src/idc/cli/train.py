@@ -78,10 +78,14 @@ def _train_signature() -> Signature:
         "network: a preset's name (see idc profile) or a YAML file of its fields; auto: digits for digits, else nano"
     )
     recipe = "fast | paper | digits | a YAML file (such as a run's recipe.yaml); auto: digits for digits, else fast"
+    own_code = " | package.module:object (see docs/plugins.md)"
     own = [
         _option("preset", str, "auto", preset),
-        _option("labels", str | None, None, "image labels: qr (the default) | hadamard | low-frequency | blocks"),
+        _option(
+            "labels", str | None, None, f"image labels: qr (the default) | hadamard | low-frequency | blocks{own_code}"
+        ),
         _option("label_cell", int | None, None, "resolution of the labels: squares of so many pixels; default: 1"),
+        _option("objective", str | None, None, f"what is trained towards: the bridge's losses (the default){own_code}"),
         _option("visits", str | None, None, "timesteps of the model's answer, such as 3,0; 3: the one-step answer"),
     ]
     return _signature(own, Recipe, None, recipe)

@@ -33,11 +33,13 @@ _BOOL = (lambda v: isinstance(v, bool), "true or false")
 _TEXT = (lambda v: isinstance(v, str), "a text")
 _COUNT = (_at_least(1), "a whole number, at least 1")
 _VISITS = (lambda v: isinstance(v, list) and all(map(_at_least(0), v)), "timesteps such as [3, 1, 0]")
+_NAMES = (lambda v: isinstance(v, list) and all(isinstance(n, str) for n in v), "names such as [package.module:Attack]")
 _SHARE = (lambda v: isinstance(v, int | float) and 0 <= v <= 1, "a number in [0, 1]")
 _Kind = tuple[Callable[[Any], bool], str]
 _ALL: dict[str, _Kind] = {
     "data": _TEXT, "data_name": _TEXT, "split": _TEXT, "norm": _TEXT, "limit": _COUNT, "draws": _COUNT,
     "seed": (_at_least(0), "a whole number"), "skip_bad": _BOOL, "precision": _TEXT, "compile": _BOOL,
+    "attacks": _NAMES,
 }  # fmt: skip
 _EACH: dict[str, _Kind] = {
     "model": _TEXT, "training": _TEXT, "limit": _COUNT, "draws": _COUNT, "chunk": _COUNT, "block": _COUNT,
@@ -45,10 +47,10 @@ _EACH: dict[str, _Kind] = {
 }  # fmt: skip
 _EXAMPLES = {"data": "digits", "eps": "[0.1, 0.2]", "protocols": "[adaptive]"}  # of what must be there
 # What of a request its result depends on.
-_DECIDING = ("model", "data", "protocol", "split", "norm", "eps", "limit", "draws", "seed", "one_step", "visits", "eta",
-             "precision", "block")  # fmt: skip
+_DECIDING = ("model", "data", "protocol", "attacks", "split", "norm", "eps", "limit", "draws", "seed", "one_step",
+             "visits", "eta", "precision", "block")  # fmt: skip
 
-_BEFORE = {"block": BLOCK}  # of a request from when there was no choice
+_BEFORE = {"block": BLOCK, "attacks": []}  # of a request from when there was no choice
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +153,8 @@ def _entry(file: Path, name: str, value: Any, common: dict[str, Any]) -> Entry:
     training = own.pop("training", None)
     if "visits" in own:
         own["visits"] = tuple(own["visits"])
+    if "attacks" in common:
+        own["attacks"] = tuple(common["attacks"])
     return Entry(name, Request(**common | own), training, protocols)
 
 
@@ -269,7 +273,7 @@ def evaluate_one(
 
 def _place(entry: Entry, protocol: str, eps: float) -> Path:
     """The folder of a cell, within that of the comparison."""
-    return Path(entry.folder) / f"{protocol}-{eps_name(eps)}"
+    return Path(entry.folder) / f"{protocol.replace(':', '-')}-{eps_name(eps)}"
 
 
 def _row(entry: Entry, eps: float, found: dict[str, tuple[str, dict[str, Any]]]) -> dict[str, Any]:

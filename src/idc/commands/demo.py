@@ -43,7 +43,7 @@ _WHY_SIZE = (
 
 def _shares(model: IDC, images: Tensor, classes: Tensor, seed: int) -> dict[str, dict[str, float]]:
     """Accuracy of the one-step answer and of the mean of DRAWS multi-step draws, with fresh per-image noise."""
-    one = model.predict(images, draws=1, visits=model.one_step_visits)
+    one = model.one_step.predict(images, draws=1)
     many = model.predict(images, draws=DRAWS, seed=seed)
     rights = {"one_step": one.classes == classes, "multi_step": many.classes == classes}
     return {name: wilson(right.float().mean().item(), len(classes)).to_dict() for name, right in rights.items()}
@@ -107,7 +107,7 @@ def _records(
     images, classes = test.images.float().div(255), test.labels
     history = [m for m in read_metrics(run) if "validation/one_step" in m]
     visits, device = model.config.visits, model.labels.device
-    cost, one_step = answer_cost(model, device), model.with_answer(visits=model.one_step_visits)
+    cost, one_step = answer_cost(model, device), model.one_step
     return {
         "idc_version": __version__,
         "torch": torch.__version__,

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from datetime import timedelta
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -14,14 +15,16 @@ from torch import Tensor
 from idc import __version__
 from idc import data as datasets
 from idc.accuracy import accuracy
+from idc.attacks.gradient import Attack
 from idc.attacks.threat import Norm, Threat
 from idc.commands.opening import open_both
+from idc.commands.plugins import is_plugin, plugin
 from idc.commands.request import Request
 from idc.cost import answer_cost, evaluation_cost
 from idc.errors import IDCError
 from idc.evaluation.nested import held_in, note, read_larger
 from idc.evaluation.panel import write_panel
-from idc.evaluation.protocol import Protocol, build_protocol
+from idc.evaluation.protocol import PROTOCOLS, Protocol, build_protocol
 from idc.evaluation.runner import Problem, Runner
 from idc.evaluation.sanity.bench import Bench, Finding
 from idc.evaluation.sanity.checks import gradients_useful, run_checks
@@ -33,31 +36,55 @@ from idc.noise import Streams, derive_seed
 from idc.progress import Bar
 from idc.storage import records
 from idc.storage.files import alone_in, write_json
-from idc.text import default_eps
+from idc.text import default_eps, eps_text
 from idc.types import Classifier
 
 if TYPE_CHECKING:
     from accelerate import PartialState
 
 Say = Callable[[str], object]
-_LIBRARIES = ("torch", "diffusers", "pyautoattack", "foolbox", "accelerate")
+_LIBRARIES = ("torch", "diffusers", "pyautoattack", "accelerate")
 
 
-def build(request: Request, images: datasets.ImageSet) -> Protocol:
-    """The protocol that a request asks for."""
+def build(request: Request, images: datasets.ImageSet, protocol: Protocol | None = None) -> Protocol:
+    """The protocol that a request asks for, or the one that is given, with the request's draws, attacks and knobs."""
     channels, size, _ = images.shape
     eps = default_eps(request.norm, size, channels) if request.eps is None else request.eps
     threat = Threat(cast(Norm, request.norm), eps)
-    return build_protocol(request.protocol, threat, draws=request.draws, **dict(request.knobs))
+    found: str | Protocol = protocol or request.protocol
+    if isinstance(found, str) and is_plugin(found):
+        expected = "a Protocol, or a function from a Threat to one"
+        found = plugin(found, Protocol, lambda own: own if isinstance(own, Protocol) else own(threat), expected)
+        if found.name in PROTOCOLS:
+            raise IDCError(
+                f"{request.protocol}, named {found.name!r}", "a protocol with a name of its own", "rename it"
+            )
+    if isinstance(found, Protocol) and request.eps is not None and found.threat != threat:
+        own = f"{found.threat.norm} {eps_text(found.threat.eps)} of protocol {found.name}"
+        raise IDCError(f"{request.norm} {eps_text(eps)}", own, "leave --eps out, or name a function of a Threat")
+    attacks = {name: partial(_own_attack, name) for name in request.attacks}
+    return build_protocol(found, threat, draws=request.draws, attacks=attacks, **dict(request.knobs))
 
 
-def evaluate(request: Request, out: Path, *, larger: Path | None = None, say: Say = print) -> dict[str, Any]:
+def _own_attack(name: str, threat: Threat) -> Attack:
+    expected = "a class or function that gives an attack when called with threat="
+    found: Any = plugin(name, object, lambda own: own(threat=threat), expected)
+    if not callable(found) or getattr(found, "threat", ...) not in (None, threat):
+        which = "callable, whose .threat is that of the protocol, or None if it keeps to no ball"
+        raise IDCError(name, f"{expected}: {which}", "fix it")
+    return cast(Attack, found)
+
+
+def evaluate(
+    request: Request, out: Path, *, protocol: Protocol | None = None, larger: Path | None = None, say: Say = print
+) -> dict[str, Any]:
     """Run a protocol; what is already done in ``out`` is not done again. Under ``accelerate launch`` the images are
     shared out over the processes.
 
     Args:
         request: what is asked.
         out: folder of the result.
+        protocol: in place of the one that the request names.
         larger: the result of the same request but a larger radius: a protocol of several attacks does not attack what
             stood there, but for one in eight (see ``idc.evaluation.nested``). A result that was begun
             without it is finished without it, and adversarial images that are to be kept are all looked for.
@@ -72,7 +99,9 @@ def evaluate(request: Request, out: Path, *, larger: Path | None = None, say: Sa
     """
     state, device = processes()
     classifier, images = open_both(request, device)
-    protocol = build(request, images)
+    if protocol is not None:
+        request = replace(request, protocol=protocol.name)
+    protocol = build(request, images, protocol)
     if protocol.name == "paper" and not classifier.stochastic:
         say("note: the paper's protocol is made for IDC's stochastic answer; here it is basic attacks on probabilities")
     runner = Runner(

@@ -9,7 +9,8 @@ import torch
 from idc.compute.modes import evaluation_mode
 from idc.cost import answer_cost, flops_of, forward_flops, grey_image, latency, peak_bytes
 from idc.method.classifier import IDC
-from idc.method.unet import PRESETS, BridgeUNet
+from idc.method.presets import PRESETS
+from idc.method.unet import BridgeUNet
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ class Profile:
 def profile(model: IDC, *, repeats: int = 5) -> Profile:
     """Measure ``model`` on the device where it lies, one image at a time."""
     device = model.labels.device
-    image, one_step = grey_image(model, device), model.with_answer(visits=model.one_step_visits)
+    image, one_step = grey_image(model, device), model.one_step
 
     def answered_by(answering: IDC) -> Callable[[], object]:
         return lambda: answering.predict(image, draws=1)

@@ -79,7 +79,7 @@ def _same_as_then(folder: Path, request: Request, model: Classifier | None, imag
 
 
 def _request(held: dict[str, Any]) -> Request:
-    held = held | {"knobs": tuple(tuple(k) for k in held["knobs"])}
+    held = held | {"knobs": tuple(tuple(k) for k in held["knobs"]), "attacks": tuple(held.get("attacks", ()))}
     return Request(**held | {"visits": None if held["visits"] is None else tuple(held["visits"])})
 
 

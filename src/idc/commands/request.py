@@ -13,7 +13,9 @@ class Request:
     Args:
         model: see ``open_model``.
         data: see ``idc.data.load``.
-        protocol: a name in ``idc.evaluation.protocol.PROTOCOLS``.
+        protocol: a name in ``idc.evaluation.protocol.PROTOCOLS``, or ``package.module:object``: a ``Protocol``, or a
+            function from a ``Threat`` to one.
+        attacks: more of them, each ``package.module:object`` that is called with ``threat=`` and gives an attack.
         eps: radius; None stands for ``default_eps``.
         precision: of the networks, see ``idc.compute.hardware.uses_bf16``.
         compile: see ``idc.compute.compiled``.
@@ -24,6 +26,7 @@ class Request:
     model: str
     data: str
     protocol: str = "clean"
+    attacks: tuple[str, ...] = ()
     split: str = "test"
     norm: str = "linf"
     eps: float | None = None

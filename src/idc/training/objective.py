@@ -31,6 +31,7 @@ class Validation(typing.Protocol):
         """For people, such as "90.0% one-step"."""
 
 
+@typing.runtime_checkable
 class TrainingObjective(typing.Protocol):
     """A network, its loss on a batch, its validation and its file. To inherit from it is to take what it does by
     default."""

@@ -123,8 +123,8 @@ def load_recipe(name: str) -> tuple[Recipe, dict[str, Any]]:
     if base is None:
         raise IDCError(f"recipe in {name}", f"one of {', '.join(RECIPES)}", "correct its name")
     extra = {k: v for k, v in values.items() if k not in own}
-    known = {"data", "preset", "network", "bridge", "labels", "label_cell", "visits", "image_size", "channels",
-             "evaluate"}  # fmt: skip
+    known = {"data", "preset", "network", "bridge", "labels", "label_cell", "labels_sha256", "objective", "visits",
+             "image_size", "channels", "evaluate"}  # fmt: skip
     if unknown := set(extra) - known:
         raise IDCError(
             f"setting {sorted(unknown)[0]!r} in {name}", f"one of {', '.join(sorted(own))}", "correct its name"

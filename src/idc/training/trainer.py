@@ -22,8 +22,8 @@ from idc.compute.modes import evaluation_mode
 from idc.data import ImageSet
 from idc.errors import IDCError
 from idc.noise import derive_seed
-from idc.storage import saved
 from idc.storage.files import whole_folder, write_json
+from idc.storage.model_folder import change_card
 from idc.training import checkpoint as checkpoints
 from idc.training.monitor import Monitor
 from idc.training.objective import TrainingObjective, Validation
@@ -213,7 +213,7 @@ class Trainer:
         if step == self.steps and self.accelerator.is_main_process:
             self._summarise(result)
             # Its weights may be older than the end of the training that found them.
-            saved.change_card(result.best, {"Training": self._effort()} | self._figures(found))
+            change_card(result.best, {"Training": self._effort()} | self._figures(found))
         self.accelerator.wait_for_everyone()
         return result
 

@@ -88,9 +88,5 @@ def read(path: Path) -> dict:
     return read_json(path, "run the benchmark that writes it")
 
 
-def row(*cells: object) -> str:
-    return "| " + " | ".join(map(str, cells)) + " |"
-
-
 def article(name: str) -> str:
     return ("an " if name[:1] in "AEIOU" else "a ") + name

@@ -1,4 +1,4 @@
-"""Numbers as people write them: a radius read and written, shares, seconds, sizes, large counts."""
+"""Numbers as people write them: a radius read and written, shares, seconds, sizes, counts, and tables of them."""
 
 import re
 from collections.abc import Mapping
@@ -76,3 +76,13 @@ def count_text(count: int) -> str:
 def gflops_text(flops: float) -> str:
     """FLOPs in units of 1e9, to three digits."""
     return f"{flops / 1e9:.3g}"
+
+
+def table_row(*cells: object) -> str:
+    """A row of a Markdown table."""
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def table_head(*cells: object) -> list[str]:
+    """The first two lines of a Markdown table: its columns, and the rule below them."""
+    return [table_row(*cells), table_row(*["---"] * len(cells))]

@@ -172,8 +172,8 @@ def start_training(
         visits: timesteps of the model's answer, by default ``default_visits(T)``; (T-1,) is the one-step answer.
         recipe: a recipe's name or YAML file, or "auto": "digits" for digits, else "fast"; ``changes``
             override its fields.
-        objective: ``package.module:object`` that gives an ``idc.training.objective.TrainingObjective`` for (model, recipe); by
-            default ``BridgeObjective``.
+        objective: ``package.module:object`` that gives an ``idc.training.objective.TrainingObjective`` for (model,
+            recipe); by default ``BridgeObjective``.
         resume: go on from the newest checkpoint.
         limit: train on so many images only.
         say: takes a line for the user.

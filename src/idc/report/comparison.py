@@ -17,7 +17,7 @@ from idc.report import figures
 from idc.report.curves import COLOURS, flops_scale
 from idc.report.results import read_pairs, read_rows
 from idc.storage.files import whole_file, write_text
-from idc.text import gflops_text, share
+from idc.text import gflops_text, share, table_head, table_row
 
 # Circles, and others where there are more models than colours; their areas at matplotlib's size of 1.
 MARKS = {"o": math.pi / 4, "s": 1.0, "^": 0.5}
@@ -71,7 +71,7 @@ def markdown(rows: Sequence[dict[str, Any]], pairs: Sequence[dict[str, Any]] = (
     head = ["model", "eps", "parameters", "GFLOPs", "NFE", "clean", *(
         cell for p in names for cell in (f"{p}: mean of draws", f"{p}: worst of n", f"{p}: s to attack an image")
     ), "n", "training", "results"]  # fmt: skip
-    lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
+    lines = table_head(*head)
     for row in rows:
         size = "" if row["parameters"] is None else f"{row['parameters']:,}"
         cells = [row["name"], row["eps_text"], size, gflops_text(row["flops"]), f"{row['network_evaluations']:,}",
@@ -79,7 +79,7 @@ def markdown(rows: Sequence[dict[str, Any]], pairs: Sequence[dict[str, Any]] = (
         for p in names:
             cells += _text(row, p)
         where = ", ".join(own["folder"] for own in row["protocols"].values())
-        lines.append(f"| {' | '.join([*cells, str(row['images']), row['training'] or '', where])} |")
+        lines.append(table_row(*cells, row["images"], row["training"] or "", where))
     if any(own.get("images_spared") for row in rows for own in row["protocols"].values()):
         lines += ["", SPARED]
     attacked = [(r["clean"], o["robust"]) for r in rows for o in r["protocols"].values() if o["attacks"]]
@@ -111,11 +111,11 @@ def paired_texts(folder: Path) -> list[str]:
 def _paired(pairs: Sequence[dict[str, Any]]) -> list[str]:
     """A table of ``idc.commands.compare.beside_the_best``."""
     head = ("eps", "protocol", "best", "other", "only best", "only other", "best - other, points", "p", "n")
-    lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
+    lines = table_head(*head)
     for pair in pairs:
         cells = (pair["eps_text"], pair["protocol"], pair["best"], pair["other"], pair["only_first"],
                  pair["only_second"], _points(pair), f"{pair['p']:.2g}", pair["images"])  # fmt: skip
-        lines.append(f"| {' | '.join(map(str, cells))} |")
+        lines.append(table_row(*cells))
     return lines
 
 

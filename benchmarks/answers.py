@@ -17,10 +17,10 @@ VISITS = [(3,), (3, 0), (3, 1), (3, 2, 0), (3, 1, 0), (3, 2, 1, 0), (3, 1, 1, 0)
 ETAS = [0.0, 0.5, 1.0]
 
 
-def accuracy(model, images, classes, ids, visits, eta, draws):
+def accuracy(model, images, classes, ids, draws):
     right, single = 0, 0.0
     for part, c, i in zip(images.split(500), classes.split(500), ids.split(500), strict=True):
-        found = model.predict(part.float() / 255, draws=draws, visits=visits, eta=eta, ids=i)
+        found = model.predict(part.float() / 255, draws=draws, ids=i)
         right += (found.classes == c).sum().item()
         single += found.votes.gather(1, c[:, None]).sum().item()
     return right / len(classes), single / len(classes)
@@ -60,7 +60,8 @@ def main() -> None:
     for visits in VISITS:
         for eta in ETAS if len(visits) > 1 else [0.0]:
             draws = 10 if eta > 0 else 1
-            mean, single = accuracy(model, data.images, data.labels, data.ids, visits, eta, draws)
+            answering = model.with_answer(visits=visits, eta=eta)
+            mean, single = accuracy(answering, data.images, data.labels, data.ids, draws)
             share = wilson(mean, len(data))
             rows.append({"visits": visits, "eta": eta, "draws": draws, "single_draw": single} | share.to_dict())
             print(

@@ -29,7 +29,7 @@ from idc.commands.opening import open_model
 from idc.compute.memory import keep_freed_memory
 from idc.peers.cnn import CNN
 from idc.report.comparison import write_comparison
-from idc.storage.saved import CONFIG
+from idc.storage.model_folder import CONFIG
 from idc.text import eps_text
 
 RUNS = Path("runs/peers")
@@ -43,7 +43,7 @@ _AS_LONG = ["--eps", "0.125", "--attack-steps", "5", "--attack-step", "0.0625", 
 _SLIM = ["pgd-at", "--attack-steps", "2", "--attack-step", "5/255", "--validation-limit", "1000"]
 TRAININGS = {
     "digits": {
-        "ddpm": ["train-peer", "ddpm", "--conditional", "true", "--epochs", "200", "--lr", "3e-3"],
+        "ddpm": ["train-peer", "ddpm", "--conditional", "--epochs", "200", "--lr", "3e-3"],
         "trades": [*_CNN, "trades", "--width", "8"],
         "pgd-at": _PLAIN,
         "idc-robust": ["train", "--recipe", str(ROOT / "recipes" / "idc-digits-robust.yaml")],

@@ -4,7 +4,7 @@ import math
 
 from common import RESULTS, ROUNDED, read, row, share
 
-from idc.evaluation.runner import BLOCK
+from idc.evaluation import BLOCK
 
 LEFT_OUT = "Not measured yet."
 

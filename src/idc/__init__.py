@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from idc.method.config import IDCConfig
     from idc.method.labels import orthogonal_labels
     from idc.method.prediction import Prediction
-    from idc.method.unet import PRESETS, UNetSpec
+    from idc.method.presets import PRESETS
+    from idc.method.unet import UNetSpec
 
 __version__ = "0.1.0"
 _HOME = {
@@ -24,7 +25,7 @@ _HOME = {
     "Bridge": "method.bridge",
     "BridgeSample": "method.bridge",
     "BridgeSpec": "method.bridge",
-    "PRESETS": "method.unet",
+    "PRESETS": "method.presets",
     "UNetSpec": "method.unet",
     "orthogonal_labels": "method.labels",
 }

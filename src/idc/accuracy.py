@@ -103,7 +103,7 @@ def accuracy(
         classes, ids = data.labels[chosen].to(device), data.ids[chosen]
         images = images if move is None else move(images, classes, ids.to(device))
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            one = model.predict(images, draws=1, visits=model.one_step_visits)
+            one = model.one_step.predict(images, draws=1)
             many = model.predict(images, draws=draws, ids=ids, seed=seed) if draws else one
         counts += torch.stack([
             (one.classes == classes).sum(), (many.classes == classes).sum(),

@@ -46,7 +46,7 @@ def test_draws_of_the_answer_are_the_answers_with_that_noise():
     each = [MODEL(IMAGES, noise=noise[:, 5 * i : 5 * i + 5]) for i in range(3)]
     torch.testing.assert_close(together, torch.cat(each), rtol=1e-5, atol=1e-5)
     assert not torch.allclose(each[0], each[1], atol=1e-3)
-    torch.testing.assert_close(MODEL(IMAGES, visits=(3,), draws=2), MODEL(IMAGES, visits=(3,)).repeat(2, 1))
+    torch.testing.assert_close(MODEL.one_step(IMAGES, draws=2), MODEL.one_step(IMAGES).repeat(2, 1))
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

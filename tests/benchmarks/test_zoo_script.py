@@ -12,7 +12,7 @@ import yaml
 from idc import IDC, IDCConfig, IDCError
 from idc.commands.evaluate import evaluate
 from idc.commands.request import Request
-from idc.storage.saved import CARD, CONFIG, change_card
+from idc.storage.model_folder import CARD, CONFIG, change_card
 from tiny import TINY, save_digits_model, tiny_model
 
 ROOT = Path(__file__).parents[2]
@@ -55,9 +55,7 @@ def run(tmp_path):
 
 
 def attacked(model: Path, out: Path, **settings) -> dict:
-    request = Request(
-        model=str(model), data="digits", protocol="pgd", eps=0.1, limit=10, draws=3, knobs=(("steps", 2),), **settings
-    )
+    request = Request(model=str(model), data="digits", protocol="pgd", eps=0.1, limit=10, draws=3, steps=2, **settings)
     return evaluate(request, out, say=lambda _: None)
 
 
@@ -114,7 +112,7 @@ def test_a_model_may_be_shipped_with_another_answer(run, tmp_path):
     assert shipped.card["recipe"]["visits"] == [3]
     assert {row["answer"] for row in shipped.card["measured"]} == {"one answer"}
     images = torch.rand(4, *shipped.input_shape, generator=torch.Generator().manual_seed(0))
-    expected = IDC.from_pretrained(run / "best").distances(images, visits=(3,))
+    expected = IDC.from_pretrained(run / "best").one_step.distances(images)
     torch.testing.assert_close(shipped.distances(images), expected, rtol=0, atol=0.02)  # of rounded weights
 
 

@@ -18,7 +18,8 @@ from idc.cost import answer_cost
 from idc.errors import IDCError
 from idc.evaluation.adapter import as_classifier
 from idc.evaluation.runner import describe_model
-from idc.method.unet import PRESETS, BridgeUNet
+from idc.method.presets import PRESETS
+from idc.method.unet import BridgeUNet
 from idc.peers.cnn import CNN, CNNConfig
 from tiny import save_digits_model
 

@@ -1,10 +1,14 @@
 """What an evaluation relies on in every classifier: IDC in each of its answers, and a user's wrapped module."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
 
 from idc.attacks.target import ANSWER, Target
+from idc.commands.opening import open_model
+from idc.cost import peak_bytes
 from idc.errors import IDCError
 from idc.evaluation.adapter import Wrapped, as_classifier
 from idc.noise import Streams
@@ -48,7 +52,7 @@ def small_diffusion(num_classes: int) -> Diffusion:
 
 CLASSIFIERS = {
     "idc": tiny_model(),
-    "idc, one step": tiny_model().with_answer(visits=(3,)),
+    "idc, one step": tiny_model().one_step,
     "idc, eta 0": tiny_model().with_answer(eta=0.0),
     "linear": Linear(shape=SHAPE),
     "noisy": Noisy(shape=SHAPE),
@@ -58,6 +62,7 @@ CLASSIFIERS = {
     "zdc, elbo": DiffusionClassifier(small_diffusion(4), timesteps=10, weights="elbo"),
     "rdc": DiffusionClassifier(small_diffusion(4), timesteps=10, maximise=2),
     "wrapped": Wrapped(plain(), input_shape=SHAPE),
+    "plug-in": Wrapped(open_model("plugin_examples:model"), input_shape=SHAPE),
     "wrapped, random": Wrapped(RandomInput(), input_shape=SHAPE),
 }
 IMAGES = torch.rand(3, *SHAPE, generator=torch.Generator().manual_seed(0))
@@ -102,8 +107,6 @@ def test_judging_is_what_predict_does():
 
 
 def test_checkpointing_changes_memory_and_nothing_else():
-    from idc.commands.profile import peak_cpu_bytes
-
     def gradient(model):
         x = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(0)).requires_grad_()
         noise = torch.randn(2, 4, 1, 8, 8, generator=torch.Generator().manual_seed(1))
@@ -113,7 +116,8 @@ def test_checkpointing_changes_memory_and_nothing_else():
     plain_model, saving = tiny_model(), tiny_model()
     saving.checkpointing = True
     torch.testing.assert_close(gradient(saving), gradient(plain_model))
-    assert peak_cpu_bytes(lambda: gradient(saving)) < 0.7 * peak_cpu_bytes(lambda: gradient(plain_model))
+    peak = partial(peak_bytes, device=torch.device("cpu"))
+    assert peak(lambda: gradient(saving)) < 0.7 * peak(lambda: gradient(plain_model))
 
 
 def test_a_classifier_is_taken_as_it_is_and_others_are_refused():

@@ -49,13 +49,27 @@ def test_predict_leaves_mode_and_global_generator_as_found(model, images):
 
 
 def test_with_answer_shares_weights_and_changes_only_the_answer(model, images):
-    one = model.with_answer(visits=(3,))
-    assert torch.equal(one(images), model(images, visits=(3,)))
-    assert not one.stochastic
-    assert model.stochastic
-    assert one.unet is model.unet
-    assert not model.with_answer(eta=0.0).stochastic
-    assert model.config.visits == (3, 1, 0)
+    expected = {name: value.clone() for name, value in model.state_dict().items()}
+    noise = torch.randn(2, *images.shape, generator=torch.Generator().manual_seed(2))
+    before = model(images, noise=noise)
+    one, quiet = model.one_step, model.with_answer(eta=0.0)
+    # One evaluation at T-1, of the image itself, written out.
+    y = 2 * images - 1
+    x0_hat = (y - model.unet(y, torch.full((5,), 3), y)).clamp(-1, 1)
+    torch.testing.assert_close(one.translate(images), (x0_hat + 1) / 2)
+    assert [(m.config.visits, m.config.bridge.eta) for m in (one, quiet)] == [((3,), 1.0), ((3, 1, 0), 0.0)]
+    assert [m.stochastic for m in (model, one, quiet)] == [True, False, False]
+    assert one.unet is quiet.unet is model.unet
+    assert one.state_dict().keys() == expected.keys()
+    own = {name: tensor.data_ptr() for name, tensor in model.state_dict().items()}
+    assert {name: tensor.data_ptr() for name, tensor in one.state_dict().items()} == own
+    # What is done to one of them is not done to the others.
+    other = model.with_network(torch.nn.Identity())
+    other.register_buffer("more", torch.zeros(1))
+    one.card = {"Data": "another"}
+    assert model.state_dict().keys() == expected.keys()
+    assert model.card == {}
+    assert torch.equal(model(images, noise=noise), before)
 
 
 def test_labels_of_another_kind_are_those_of_the_config():
@@ -99,9 +113,9 @@ def test_bad_images(model, name):
 
 
 def test_bad_settings(model, images):
-    for wrong in ({"visits": (2, 0)}, {"eta": 2.0}):
+    for wrong in ({"visits": (2, 0)}, {"visits": ()}, {"eta": 2.0}):
         with pytest.raises(IDCError):
-            model.predict(images, **wrong)
+            model.with_answer(**wrong)
     with pytest.raises(IDCError, match=r"images of type ndarray: expected a torch\.Tensor"):
         model.predict(torch.rand(2, 1, 8, 8).numpy())
     with pytest.raises(IDCError, match="draws"):
@@ -132,6 +146,6 @@ def test_bf16_stays_inside_the_network(model, images, noise):
     assert x.grad.dtype == torch.float32
     assert torch.isfinite(x.grad).all()
     assert not full.bf16
-    assert half.with_answer(visits=(3,)).bf16
+    assert half.one_step.bf16
     with pytest.raises(IDCError, match="fp32, bf16, auto"):
         model.with_precision("fp16")

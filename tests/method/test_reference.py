@@ -11,8 +11,9 @@ from idc import IDC, IDCError
 from idc.method.bridge import Bridge
 from idc.method.labels import orthogonal_labels
 from idc.method.loss import bridge_loss
+from idc.method.presets import PRESETS
 from idc.method.reference import import_reference, modules, translate_names
-from idc.method.unet import PRESETS, BridgeUNet, UNetSpec
+from idc.method.unet import BridgeUNet, UNetSpec
 
 HERE = Path(__file__).parent / "vectors"
 VECTORS = {k: torch.from_numpy(v) for k, v in np.load(HERE / "reference_cifar10.npz").items()}
@@ -83,23 +84,24 @@ def test_losses(imported):
 @torch.no_grad()
 @pytest.mark.parametrize("visits", [(3, 1, 0), (3, 1, 1, 0)])
 def test_samples_and_distances(imported, visits):
-    assert error(2 * imported.translate(VECTORS["x"], visits=visits, eta=0.0) - 1, "sample_eta0") < CLOSE
-    assert error(imported.distances(VECTORS["x"], visits=visits, eta=0.0), "distances") < CLOSE
+    quiet = imported.with_answer(visits=visits, eta=0.0)
+    assert error(2 * quiet.translate(VECTORS["x"]) - 1, "sample_eta0") < CLOSE
+    assert error(quiet.distances(VECTORS["x"]), "distances") < CLOSE
 
 
 @torch.no_grad()
 def test_one_step(imported):
-    assert error(2 * imported.translate(VECTORS["x"], visits=(3,)) - 1, "one_step") < CLOSE
+    assert error(2 * imported.one_step.translate(VECTORS["x"]) - 1, "one_step") < CLOSE
 
 
 @torch.no_grad()
 def test_raw_weights_are_others_and_the_import_survives_saving(imported, checkpoint, tmp_path):
     raw = import_reference(checkpoint, preset="paper-cifar10", raw=True)
-    one = imported.translate(VECTORS["x"], visits=(3,))
-    assert (raw.translate(VECTORS["x"], visits=(3,)) - one).abs().max() > 0.01
+    one = imported.one_step.translate(VECTORS["x"])
+    assert (raw.one_step.translate(VECTORS["x"]) - one).abs().max() > 0.01
     imported.save_pretrained(tmp_path)
     again = IDC.from_pretrained(tmp_path)
-    assert torch.equal(again.translate(VECTORS["x"], visits=(3,)), one)
+    assert torch.equal(again.one_step.translate(VECTORS["x"]), one)
     assert "epoch 5, step 1234" in again.card["Source"]
 
 

@@ -17,7 +17,7 @@ def test_it_is_a_classifier_with_surrogates_whose_gradients_reach_the_image(mode
         assert values.shape == (5, 4)
         (gradient,) = torch.autograd.grad(values[:, 0].sum(), x)
         assert (gradient != 0).float().mean() > 0.9
-    assert set(model.with_answer(visits=(3,)).surrogates()) == {"one-step-inner", "one-step-l2"}
+    assert set(model.one_step.surrogates()) == {"one-step-inner", "one-step-l2"}
 
 
 @pytest.mark.parametrize(

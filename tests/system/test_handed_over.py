@@ -19,7 +19,7 @@ X = torch.rand(8, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 
 def separated() -> nn.Module:
     """A tiny IDC's one-step answer."""
-    return tiny_model().with_answer(visits=(3,))
+    return tiny_model().one_step
 
 
 def attack(model: nn.Module, caplog, **settings) -> tuple[torch.Tensor, str]:

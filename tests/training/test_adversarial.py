@@ -290,7 +290,7 @@ def test_a_rollout_is_what_the_chain_meets():
     torch.multinomial(torch.tensor([1.0, 0.0, 0.0, 0.0]), 6, replacement=True, generator=random)
     eps = torch.randn(IMAGES.shape, generator=random)
     y = 2 * IMAGES - 1
-    x0_hat = 2 * model.translate(IMAGES, visits=(3,)) - 1
+    x0_hat = 2 * model.one_step.translate(IMAGES) - 1
     m, var = 0.001, 2 * (0.001 - 0.001**2)
     torch.testing.assert_close(seen[0], (1 - m) * x0_hat + m * y + var**0.5 * eps, rtol=1e-4, atol=1e-4)
     away = (seen[0] - objective.labels[CLASSES]).abs().mean()
@@ -351,10 +351,10 @@ def test_an_idc_trained_under_attack_holds_where_another_falls(tmp_path):
         out = tmp_path / str(eps)
         start_training("digits", out, preset=str(file), changes=changes, say=lambda text: None)
         model = IDC.from_pretrained(out / "last")
-        target = Target.of(model.with_answer(visits=(3,)))
+        target = Target.of(model.one_step)
         attack = pgd(Threat("linf", 0.1), surrogate="one-step-inner", objective=Margin(), steps=10)
         worst = attack(target, x, classes, Streams(images.ids, 0))
-        standing[eps] = (model(worst, visits=(3,)).argmax(1) == classes).float().mean().item()
+        standing[eps] = (model.one_step(worst).argmax(1) == classes).float().mean().item()
         noted[eps] = json.loads((out / "summary.json").read_text())["validation"]
     assert standing[0.0] < 0.35
     assert standing[0.1] > standing[0.0] + 0.3

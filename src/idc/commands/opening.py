@@ -1,56 +1,29 @@
 """What a user asks to be evaluated, and how its model and data are opened."""
 
-import importlib
 import re
-import sys
 from copy import deepcopy
 from difflib import get_close_matches
 from pathlib import Path
-from typing import cast
 
 import torch
 from torch import nn
 
 from idc import data as datasets
-from idc import zoo
-from idc.commands.profile import preset_model
+from idc.commands.plugins import is_plugin, plugin
 from idc.commands.request import Request
 from idc.compute.compiled import compile_networks
 from idc.compute.hardware import uses_bf16
 from idc.errors import IDCError
 from idc.evaluation.adapter import as_classifier
 from idc.method.classifier import IDC
-from idc.method.unet import PRESETS, resolve_spec
+from idc.method.config import IDCConfig
+from idc.method.presets import PRESETS, network_fields, resolve_spec
 from idc.peers.cnn import CNN
 from idc.peers.named import is_named, open_peer
-from idc.storage import saved
+from idc.storage.locate import packaged
+from idc.storage.saved import open_saved
 from idc.storage.yaml_file import YAML_SUFFIXES
 from idc.types import Classifier
-
-
-def open_factory(name: str) -> nn.Module:
-    """Import ``package.module:factory`` (from the working folder too) and call the factory.
-
-    Raises:
-        IDCError: if there is no such module or factory, or it fails.
-    """
-    module, _, factory = name.partition(":")
-    sys.path.insert(0, str(Path.cwd()))
-    try:
-        made = getattr(importlib.import_module(module), factory)()
-    except (ImportError, AttributeError) as error:
-        raise IDCError(name, f"package.module:factory that can be imported ({error})", "correct the name") from error
-    except Exception as error:
-        raise IDCError(name, f"a factory that works ({type(error).__name__}: {error})", "mend the factory") from error
-    finally:
-        sys.path.remove(str(Path.cwd()))
-    if not isinstance(made, nn.Module):
-        raise IDCError(name, f"a factory that returns an nn.Module (not {type(made).__name__})", "mend the factory")
-    return made.eval()
-
-
-def _is_factory(name: str) -> bool:
-    return re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", name) is not None
 
 
 def open_model(name: str) -> nn.Module:
@@ -61,12 +34,11 @@ def open_model(name: str) -> nn.Module:
     """
     if is_named(name):
         return open_peer(name)
-    if _is_factory(name):
-        return open_factory(name)
+    if is_plugin(name):
+        return plugin(name, nn.Module, lambda factory: factory(), "a function that returns an nn.Module").eval()
     if re.fullmatch(r"\w+:\w+=.*", name):
         raise IDCError(name, "a peer: diffpure:..., zdc:... or rdc:...", "correct its name")
-    folder = saved.locate(name)  # once: for a hub id it asks the network
-    return CNN.from_pretrained(folder) if saved.holds(folder, "cnn") else IDC.from_pretrained(folder)
+    return open_saved(name, IDC, CNN)
 
 
 def open_both(request: Request, device: torch.device) -> tuple[Classifier, datasets.ImageSet]:
@@ -75,14 +47,12 @@ def open_both(request: Request, device: torch.device) -> tuple[Classifier, datas
     Raises:
         IDCError: if they do not fit.
     """
-    if request.split not in ("train", "validation", "test"):
-        raise IDCError(f"split {request.split!r}", "train, validation or test", "correct --split")
     own = open_model(request.model)
-    if _is_factory(request.model) and (request.compile or request.precision != "fp32"):
+    if is_plugin(request.model) and (request.compile or request.precision != "fp32"):
         own = _copy(own, request.model)  # it is changed below, and the factory may hand it out again
     shape = getattr(own, "input_shape", None)
     images = datasets.load(
-        request.data, split=cast(datasets.Split, request.split), limit=request.limit, skip_bad=request.skip_bad,
+        request.data, split=request.split, limit=request.limit, skip_bad=request.skip_bad,
         image_size=shape[1] if shape else None, channels=shape[0] if shape else None,
     )  # fmt: skip
     if isinstance(own, IDC):
@@ -136,7 +106,24 @@ def open_model_or_preset(
     """
     if name not in PRESETS and not name.endswith(YAML_SUFFIXES):
         meant = "/" not in name and get_close_matches(name, PRESETS, n=1, cutoff=0.8)
-        if meant and not zoo.folder(name) and not Path(name).exists():
+        if meant and not packaged(name) and not Path(name).exists():
             resolve_spec(name)  # misspelt: the error lists what there is
         return IDC.from_pretrained(name)
     return preset_model(name, num_classes=num_classes, image_size=image_size, channels=channels)
+
+
+def preset_model(
+    preset: str, *, num_classes: int | None = None, image_size: int | None = None, channels: int | None = None
+) -> IDC:
+    """A model of a preset, or of a YAML file of a network's fields, with fresh weights, for the data that the preset is
+    made for, or the one that the file starts from, unless told otherwise.
+
+    Raises:
+        IDCError: for an unknown preset, a file that cannot be used, or data that the network cannot take.
+    """
+    given = network_fields(preset)
+    spec, preset = resolve_spec(given), str(given.get("preset", ""))
+    depth, size = (1, 32) if preset.startswith("digits") else (3, 64) if preset == "bbdm" else (3, 32)
+    shape = (channels or depth, image_size or size, image_size or size)
+    classes = num_classes or (100 if preset == "paper-cifar100" else 10)
+    return IDC(IDCConfig(classes, shape, spec)).eval()

@@ -36,8 +36,8 @@ def predict_files(
     """
     classifier = IDC.from_pretrained(model, device=default_device()).with_precision(precision)
     images = datasets.read_images(files, shape=classifier.input_shape)
-    visits = classifier.one_step_visits if one_step else None
-    found = classifier.predict(images, draws=draws, visits=visits, seed=seed)
+    answering = classifier.one_step if one_step else classifier
+    found = answering.predict(images, draws=draws, seed=seed)
     order = found.distances.argsort(dim=1)[:, :top]
     rows = []
     for index, file in enumerate(files):

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from idc.errors import IDCError
+from idc.storage.fields import check, rules, setting, short
 
 Schedule = Literal["linear", "sin"]
 
@@ -31,25 +32,18 @@ class BridgeSpec:
         eta: share of the posterior noise that a reverse step injects; 1 in the paper, 0 is deterministic.
     """
 
-    timesteps: int = 4
-    schedule: Schedule = "linear"
-    max_variance: float = 1.0
-    eta: float = 1.0
+    timesteps: int = setting(4, least=2, remedy="use 4, as the paper does")
+    schedule: Schedule = setting("linear", remedy="use linear, as the paper does")
+    max_variance: float = setting(1.0, above=0, remedy="use 1, as the paper does")
+    eta: float = setting(1.0, least=0, most=1, remedy="use 1 as the paper does, or 0 for no noise")
 
     def __post_init__(self) -> None:
-        if self.timesteps < 2:
-            raise IDCError(f"timesteps = {self.timesteps}", "at least 2", "use 4, as the paper does")
-        if self.schedule not in ("linear", "sin"):
-            raise IDCError(f"schedule = {self.schedule!r}", "'linear' or 'sin'", "use 'linear', as the paper does")
-        if not self.max_variance > 0:
-            raise IDCError(f"max_variance = {self.max_variance}", "a positive number", "use 1, as the paper does")
-        check_eta(self.eta)
+        check(self)
 
 
 def check_eta(eta: float) -> None:
     """Raise IDCError unless 0 <= eta <= 1."""
-    if not 0 <= eta <= 1:
-        raise IDCError(f"eta = {eta}", "a number in [0, 1]", "use 1 as the paper does, or 0 for no noise")
+    rules(BridgeSpec)["eta"].value("eta", eta)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +120,7 @@ class Bridge(nn.Module):
         falling = all(a >= b for a, b in pairwise(given))
         if not given or given[0] != last or given[-1] < 0 or not falling:
             raise IDCError(
-                f"visits = {','.join(map(str, given))}",
+                f"visits = {short(given)}",
                 f"timesteps from {last} down to 0, never rising",
                 f"use {','.join(map(str, default_visits(last + 1)))}, or {last} for the one-step answer",
             )

@@ -1,63 +1,57 @@
 """``IDC``: the image-to-image diffusion classifier (paper; method.md "Classification")."""
 
-from collections.abc import Mapping, Sequence
-from copy import deepcopy
+from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
 from idc.compute.hardware import uses_bf16
 from idc.compute.modes import evaluation_mode
 from idc.errors import IDCError
-from idc.method.bridge import Bridge, check_eta
-from idc.method.config import IDCConfig
+from idc.method.bridge import Bridge
+from idc.method.config import IDCConfig, card_head, config_from_dict
 from idc.method.labels import distances_to_labels, fingerprint, inner_products, orthogonal_labels, to_unit
 from idc.method.prediction import Prediction, decide
-from idc.method.reverse import Reverse, Step, image_end, noise_of_images, noise_source, of_each
+from idc.method.reverse import Noise, Reverse, Step, image_end, noise_of_images, noise_source, of_each
 from idc.method.surrogates import surrogates
 from idc.method.unet import BridgeUNet
-from idc.storage.files import make_folder
-from idc.storage.saved import check_stored
+from idc.storage.saved import SavedModel
 from idc.types import Logits, check_images
 
 __all__ = ["IDC", "IDCConfig", "Prediction"]
 
 
-class IDC(
-    nn.Module,
-    PyTorchModelHubMixin,
-    library_name="idc",
-    tags=["image-classification", "adversarial-robustness", "diffusion"],
-    license="apache-2.0",
-):
+class IDC(SavedModel):
     """Translates an image into one of K image labels and answers with the nearest.
 
     Images are always (B, C, H, W), floating point, in [0, 1].
 
     Args:
         config: see ``IDCConfig``.
+        labels: (K, C, H, W) in [0, 1], if ``config.label_kind`` says that they are one's own.
     """
 
-    def __init__(self, config: IDCConfig) -> None:
-        super().__init__()
-        self.config = config
+    key, part = "classifier", "unet"
+
+    def __init__(self, config: IDCConfig, labels: Tensor | None = None) -> None:
+        super().__init__(config)
+        self.config: IDCConfig = config
         self.bridge = Bridge(config.bridge)
         self.bridge.check_visits(config.visits)
-        self.unet: nn.Module = BridgeUNet(config.unet, config.image_shape)
-        labels = orthogonal_labels(
-            config.num_classes, config.image_shape, seed=config.label_seed,
-            kind=config.label_kind, cell=config.label_cell,
-        )  # fmt: skip
-        self.labels_sha256 = fingerprint(labels)
+        self.unet: nn.Module = self.build(config)
+        if labels is None or not config.own_labels:
+            labels = orthogonal_labels(
+                config.num_classes, config.image_shape, seed=config.label_seed,
+                kind=config.label_kind, cell=config.label_cell,
+            )  # fmt: skip
         self.labels: Tensor
-        self.register_buffer("labels", labels, persistent=False)
+        self.register_buffer("labels", labels, persistent=config.own_labels)
         self.bf16 = False  # see with_precision
         self.checkpointing = False  # recompute each evaluation in the backward pass: the memory of one, not of all
-        self.card: dict[str, Any] = {}  # what a model card says beyond the config: data, recipe, figures
 
     @property
     def num_classes(self) -> int:
@@ -72,18 +66,28 @@ class IDC(
         return self.config.class_names
 
     @property
+    def labels_sha256(self) -> str:
+        """See ``idc.method.labels.fingerprint``."""
+        return fingerprint(self.labels)
+
+    @property
     def one_step_visits(self) -> tuple[int, ...]:
         """Visits of the one-step answer: T-1 alone, which draws no noise."""
         return (self.config.bridge.timesteps - 1,)
 
     @property
+    def one_step(self) -> "IDC":
+        """This model with the one-step answer: one network evaluation, no noise. The weights are shared."""
+        return self.with_answer(visits=self.one_step_visits)
+
+    @property
     def answers_in_one_step(self) -> bool:
-        """Whether the default answer is the one-step answer."""
+        """Whether the answer is the one-step answer."""
         return self.config.visits == self.one_step_visits
 
     @property
     def stochastic(self) -> bool:
-        """Whether the default answer draws noise."""
+        """Whether the answer draws noise."""
         return len(self.config.visits) > 1 and self.config.bridge.eta > 0
 
     shares_draws = True  # see Classifier: the first evaluation sees no noise
@@ -94,17 +98,19 @@ class IDC(
         return (self.unet,)
 
     def with_answer(self, *, visits: Sequence[int] | None = None, eta: float | None = None) -> "IDC":
-        """This model with another default answer. The weights are shared, not copied.
+        """This model with another answer. The weights are shared, not copied.
 
         Args:
-            visits: timesteps, such as (3,) for the one-step answer.
-            eta: share of the noise, in [0, 1].
+            visits: timesteps from T-1 down; by default this model's. (T-1,) is the one-step answer.
+            eta: share of the noise, in [0, 1]; by default this model's.
+
+        Raises:
+            IDCError: for visits or eta out of range.
         """
         other = self.with_network(self.unet)
         bridge = self.config.bridge if eta is None else replace(self.config.bridge, eta=eta)
-        other.config = replace(
-            self.config, bridge=bridge, visits=self.bridge.check_visits(visits or self.config.visits)
-        )
+        chosen = self.config.visits if visits is None else self.bridge.check_visits(visits)
+        other.config = replace(self.config, bridge=bridge, visits=chosen)
         return other
 
     def with_precision(self, precision: str) -> "IDC":
@@ -122,10 +128,8 @@ class IDC(
 
     def with_network(self, unet: nn.Module) -> "IDC":
         """This model with another network of the same shape, such as averaged weights. Nothing is copied."""
-        other = object.__new__(type(self))
-        other.__dict__ = {
-            k: dict(v) if k in ("_modules", "_buffers", "_parameters") else v for k, v in self.__dict__.items()
-        }
+        other = copy(self)
+        other._modules, other._buffers = self._modules.copy(), self._buffers.copy()  # which copy() leaves shared
         other.unet = unet
         return other
 
@@ -136,42 +140,36 @@ class IDC(
         clip = self.config.clip if clip is None else clip
         return Reverse(self.unet, self.bridge, clip, bf16=self.bf16, checkpointing=self.checkpointing)
 
-    def _settings(self, visits: Sequence[int] | None, eta: float | None) -> tuple[tuple[int, ...], float]:
-        if eta is not None:
-            check_eta(eta)
-        chosen = self.config.visits if visits is None else self.bridge.check_visits(visits)
-        return chosen, self.config.bridge.eta if eta is None else eta
+    def _steps(self, images: Tensor, noise: Noise, draws: int = 1) -> Iterator[Step]:
+        """The reverse process from ``images`` on, visits and eta as configured; see ``Reverse.steps``."""
+        config = self.config
+        end = image_end(images, self.labels)
+        return self.reverse().steps(end, config.visits, eta=config.bridge.eta, noise=noise, draws=draws)
+
+    def _differing(self, draws: int) -> int:
+        """How many of ``draws`` of the answer are not the same.
+
+        Raises:
+            IDCError: for less than one.
+        """
+        if draws < 1:
+            raise IDCError(f"draws = {draws}", "at least 1", "leave it out, or use 10 or more for a stable answer")
+        return self.bridge.differing(draws, self.config.visits, self.config.bridge.eta)
 
     def trajectory(
-        self,
-        images: Tensor,
-        *,
-        visits: Sequence[int] | None = None,
-        eta: float | None = None,
-        generator: torch.Generator | None = None,
-        noise: Tensor | None = None,
+        self, images: Tensor, *, generator: torch.Generator | None = None, noise: Tensor | None = None
     ) -> list[Step]:
         """Every evaluation of the reverse process, for pictures and analysis; arguments as for ``translate``."""
         check_images(images, self.input_shape)
-        visits, eta = self._settings(visits, eta)
-        source = noise_source(generator, noise)
-        return list(self.reverse().steps(image_end(images, self.labels), visits, eta=eta, noise=source))
+        return list(self._steps(images, noise_source(generator, noise)))
 
     def translate(
-        self,
-        images: Tensor,
-        *,
-        visits: Sequence[int] | None = None,
-        eta: float | None = None,
-        generator: torch.Generator | None = None,
-        noise: Tensor | None = None,
+        self, images: Tensor, *, generator: torch.Generator | None = None, noise: Tensor | None = None
     ) -> Tensor:
         """The image label that the network sees in each image, x0_hat.
 
         Args:
             images: (B, C, H, W) in [0, 1].
-            visits: timesteps from T-1 down; by default the configuration's. (T-1,) is the one-step answer.
-            eta: share of the noise in [0, 1]; by default the configuration's.
             generator: of the noise, on any device; fresh noise from the global one if None.
             noise: instead, (len(visits) - 1, B, C, H, W) standard normal, one slice a reverse step.
 
@@ -179,9 +177,9 @@ class IDC(
             (B, C, H, W) in [0, 1], differentiable.
 
         Raises:
-            IDCError: for images or visits out of range.
+            IDCError: for images out of range.
         """
-        last = self.trajectory(images, visits=visits, eta=eta, generator=generator, noise=noise)[-1]
+        last = self.trajectory(images, generator=generator, noise=noise)[-1]
         return to_unit(last.x0_hat, clip=self.config.clip)
 
     # -- answers -------------------------------------------------------------------------------------------------------
@@ -190,44 +188,26 @@ class IDC(
         return distances_to_labels(last.x0_hat, self.labels, clip=self.config.clip)
 
     def distances(
-        self,
-        images: Tensor,
-        *,
-        visits: Sequence[int] | None = None,
-        eta: float | None = None,
-        generator: torch.Generator | None = None,
-        noise: Tensor | None = None,
+        self, images: Tensor, *, generator: torch.Generator | None = None, noise: Tensor | None = None
     ) -> Tensor:
         """Mean absolute difference between the translation and each label, both on [0, 1].
 
         Arguments as for ``translate``. Returns (B, K) in [0, 1], differentiable.
         """
-        last = self.trajectory(images, visits=visits, eta=eta, generator=generator, noise=noise)[-1]
-        return self._read(last)
+        return self._read(self.trajectory(images, generator=generator, noise=noise)[-1])
 
     def forward(
-        self,
-        images: Tensor,
-        *,
-        visits: Sequence[int] | None = None,
-        eta: float | None = None,
-        generator: torch.Generator | None = None,
-        noise: Tensor | None = None,
-        draws: int = 1,
+        self, images: Tensor, *, generator: torch.Generator | None = None, noise: Tensor | None = None, draws: int = 1
     ) -> Tensor:
         """Logits ``-distances / temperature``, (B, K): not probabilities. Arguments as for ``translate``.
 
         With ``draws`` above 1, (draws*B, K), draw by draw, from one first evaluation; ``noise`` then has as many rows.
         """
         check_images(images, self.input_shape)
-        visits, eta = self._settings(visits, eta)
-        rows = draws * images.shape[0]
-        if draws < 1:
-            raise IDCError(f"draws = {draws}", "at least 1", "leave it out for one answer an image")
+        many, rows = self._differing(draws), draws * images.shape[0]
         if noise is not None and noise.shape[1] != rows:
             raise IDCError(f"noise for {noise.shape[1]} images", f"{rows}, one a draw and image", "draw as many")
-        many, source = self.bridge.differing(draws, visits, eta), noise_source(generator, noise)
-        *_, last = self.reverse().steps(image_end(images, self.labels), visits, eta=eta, noise=source, draws=many)
+        *_, last = self._steps(images, noise_source(generator, noise), many)
         return of_each(-self._read(last) / self.config.temperature, draws // many)
 
     @torch.no_grad()
@@ -236,8 +216,6 @@ class IDC(
         images: Tensor,
         *,
         draws: int = 10,
-        visits: Sequence[int] | None = None,
-        eta: float | None = None,
         generator: torch.Generator | None = None,
         ids: Tensor | None = None,
         seed: int = 0,
@@ -252,20 +230,16 @@ class IDC(
         Args:
             images: (B, C, H, W) in [0, 1], on any device.
             draws: of the noise, at least 1.
-            visits, eta: as for ``translate``.
-            generator: of the noise, instead of per-image streams.
+            generator: of the noise, instead of per-image noise.
             ids: (B,) int64 identities of the images; 0..B-1 by default.
-            seed: of the per-image streams.
+            seed: of the per-image noise.
             batch_size: images times draws in one network pass at most.
 
         Raises:
-            IDCError: for images, draws or visits out of range.
+            IDCError: for images or draws out of range.
         """
-        if draws < 1:
-            raise IDCError(f"draws = {draws}", "at least 1", "use 10 or more for a stable answer")
+        n = self._differing(draws)
         check_images(images, self.input_shape)
-        visits, eta = self._settings(visits, eta)
-        n = self.bridge.differing(draws, visits, eta)
         ids = torch.arange(len(images)) if ids is None else ids
         chunk = max(1, batch_size // n)
         parts = []
@@ -273,8 +247,7 @@ class IDC(
             for part, part_ids in zip(images.split(chunk), ids.split(chunk), strict=True) if len(images) else ():
                 device = self.labels.device
                 source = noise_source(generator) if generator else noise_of_images(part_ids.to(device), seed, n)
-                end = image_end(part.to(device), self.labels)
-                *_, last = self.reverse().steps(end, visits, eta=eta, noise=source, draws=n)
+                *_, last = self._steps(part.to(device), source, n)
                 parts.append(self._read(last).view(n, len(part), -1))
         each = torch.cat(parts, dim=1) if parts else self.labels.new_zeros(n, 0, self.num_classes)
         temperature = self.config.temperature
@@ -300,55 +273,32 @@ class IDC(
 
     # -- files ---------------------------------------------------------------------------------------------------------
 
-    def save_pretrained(self, save_directory: str | Path, *, dtype: str = "fp32", **options: Any) -> str | None:
-        """Save config, weights and model card into a folder, from which ``from_pretrained`` loads them.
+    @staticmethod
+    def read(values: dict[str, Any]) -> IDCConfig:
+        return config_from_dict(values)
 
-        Args:
-            save_directory: the folder.
-            dtype: of the file: "fp32" as they are, or "bf16": half the size, each weight rounded to 8 bits of mantissa
-                (not the statistics of BatchNorm). Loading gives float32 weights in either case; this model's own stay
-                as they are.
-            options: ``push_to_hub``, ``repo_id`` and others of huggingface_hub's ``ModelHubMixin.save_pretrained``.
+    @staticmethod
+    def build(config: IDCConfig) -> nn.Module:
+        return BridgeUNet(config.unet, config.image_shape)
 
-        Returns:
-            The address of the commit if it is pushed, else None.
+    @staticmethod
+    def extent(config: IDCConfig) -> tuple[int, int]:
+        return len(config.unet.multipliers) * config.unet.res_blocks, max(config.unet.channels)
 
-        Raises:
-            IDCError: for another dtype, or if the folder cannot be written.
-        """
-        check_stored(dtype)
-        make_folder(Path(save_directory))
-        kept = self if dtype == "fp32" else self.with_network(deepcopy(self.unet))
-        if dtype == "bf16":
-            for weight in kept.unet.parameters():  # not BatchNorm's statistics: few, and divided by
-                weight.data = weight.data.bfloat16()
-        return super(IDC, kept).save_pretrained(save_directory, **options)
+    @staticmethod
+    def beside(config: IDCConfig) -> dict[str, tuple[int, ...]]:
+        return {"labels": (config.num_classes, *config.image_shape)} if config.own_labels else {}
 
-    def _save_pretrained(self, save_directory: Path) -> None:
-        from idc.method import storage
+    def card_head(self) -> list[str]:
+        return card_head(self.config)
 
-        storage.save(self, save_directory)
+    def facts(self) -> dict[str, Any]:
+        return {"labels_sha256": self.labels_sha256}
 
-    @classmethod
-    def from_pretrained(  # type: ignore[override]  # the mixin's own would look a mistyped local path up on the hub
-        cls,
-        pretrained_model_name_or_path: str | Path,
-        *,
-        revision: str | None = None,
-        device: str | torch.device = "cpu",
-    ) -> "IDC":
-        """Load a saved model, in evaluation mode.
-
-        Args:
-            pretrained_model_name_or_path: a folder written by ``save_pretrained``, the name of a model that comes with
-                the package (``idc models``), or a hub id ``owner/name``; a folder of that name comes first. What looks
-                like a path is never looked up on the hub.
-            revision: branch, tag or commit on the hub.
-            device: where the weights go.
-
-        Raises:
-            IDCError: if a file is missing, truncated, edited or does not fit; never a wrong classifier.
-        """
-        from idc.method import storage
-
-        return storage.load(str(pretrained_model_name_or_path), revision=revision).to(device)
+    def verify(self, values: dict[str, Any], folder: Path) -> None:
+        if self.labels_sha256 != values["labels_sha256"]:
+            raise IDCError(
+                folder, "image labels equal to those it was trained with",
+                "report this machine's LAPACK: the QR differs" if self.config.label_kind == "qr"
+                else "use the version of idc that saved it",
+            )  # fmt: skip

@@ -16,7 +16,8 @@ from torch import Tensor
 from idc.errors import IDCError
 from idc.method.classifier import IDC
 from idc.method.config import IDCConfig
-from idc.method.unet import PRESETS, UNetSpec, resolve_spec
+from idc.method.presets import PRESETS, resolve_spec
+from idc.method.unet import UNetSpec
 
 _PREFIX = "denoise_fn."
 _SHAPE = (3, 32, 32)

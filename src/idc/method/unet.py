@@ -1,7 +1,6 @@
-"""The pruned U-Net: guided-diffusion's (ADM) network, built from named presets over ``diffusers.UNet2DModel``."""
+"""The pruned U-Net: guided-diffusion's (ADM) network over ``diffusers.UNet2DModel``."""
 
-import typing
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -10,13 +9,12 @@ from torch.overrides import has_torch_function_unary
 
 from idc.compute.precision import Float32Input, compute_in_float32
 from idc.errors import IDCError
-from idc.storage.records import OMIT_DEFAULT, recorded
-from idc.storage.yaml_file import YAML_SUFFIXES, read_yaml
+from idc.storage.fields import check, setting
 
 
 @dataclass(frozen=True, slots=True)
 class UNetSpec:
-    """A network given in full. ``PRESETS`` names the usual ones.
+    """A network given in full. ``idc.method.presets`` names the usual ones.
 
     Args:
         base_channels: channels of the first level.
@@ -43,35 +41,24 @@ class UNetSpec:
             without a way up may lack it.
     """
 
-    base_channels: int
-    multipliers: tuple[int, ...]
-    res_blocks: int = 1
-    attention_at: tuple[int, ...] = ()
-    head_channels: int = 32
-    groups: int = 32
-    dropout: float = 0.0
-    patch: int = 1
-    condition: Literal["none", "concat"] = "none"
+    base_channels: int = setting(least=1)
+    multipliers: tuple[int, ...] = setting(least=1, filled=True)
+    res_blocks: int = setting(1, least=1)
+    attention_at: tuple[int, ...] = setting((), least=1)
+    head_channels: int = setting(32, least=1)
+    groups: int = setting(32, least=1)
+    dropout: float = setting(0.0, least=0, below=1, remedy="use 0.3, as the paper does, or 0")
+    patch: int = setting(1, least=1)
+    condition: Literal["none", "concat"] = setting("none", remedy="use none, as the paper does")
     residual: bool = False
-    position_channels: int = 0
-    norm: Literal["group", "batch"] = field(default="group", metadata=OMIT_DEFAULT)
-    middle_attention: bool = field(default=True, metadata=OMIT_DEFAULT)
-    decoder: bool = field(default=True, metadata=OMIT_DEFAULT)
-    time_embedding: bool = field(default=True, metadata=OMIT_DEFAULT)
+    position_channels: int = setting(0, least=0, remedy="use 16, or 0 for none")
+    norm: Literal["group", "batch"] = setting("group", omit_default=True, remedy="use group, as the paper does")
+    middle_attention: bool = setting(True, omit_default=True)
+    decoder: bool = setting(True, omit_default=True)
+    time_embedding: bool = setting(True, omit_default=True)
 
     def __post_init__(self) -> None:
-        self._check_types()
-        positive = (self.base_channels, self.res_blocks, self.head_channels, self.groups, self.patch, *self.multipliers)
-        if not self.multipliers or min(positive) < 1:
-            raise IDCError(f"network {self}", "positive whole numbers", "start from a preset and change one at a time")
-        if self.position_channels < 0:
-            raise IDCError(f"position_channels = {self.position_channels}", "0 or more", "use 16, or 0 for none")
-        if not 0 <= self.dropout < 1:
-            raise IDCError(f"dropout = {self.dropout}", "a number in [0, 1)", "use 0.3, as the paper does, or 0")
-        if self.condition not in ("none", "concat"):
-            raise IDCError(f"condition = {self.condition!r}", "'none' or 'concat'", "use 'none', as the paper does")
-        if self.norm not in ("group", "batch"):
-            raise IDCError(f"norm = {self.norm!r}", "'group' or 'batch'", "use 'group', as the paper does")
+        check(self, remedy="start from a preset and change one field at a time")
         if self.decoder and not self.time_embedding:
             raise IDCError("a way up without time_embedding", "one of them", "set decoder: false, or leave both")
         for channels in self.channels:
@@ -81,22 +68,6 @@ class UNetSpec:
             raise IDCError(
                 f"head_channels = {self.head_channels}", f"a divisor of {self.channels[-1]}", "change head_channels"
             )
-
-    def _check_types(self) -> None:
-        """A file may give anything for a field."""
-        for name in ("multipliers", "attention_at"):  # JSON and YAML give lists
-            given = getattr(self, name)
-            if not isinstance(given, (list, tuple)) or any(type(v) is not int for v in given):
-                raise IDCError(f"{name} = {given!r}", "a list of whole numbers", "write for example [1, 2]")
-            object.__setattr__(self, name, tuple(given))
-        for name, hint in typing.get_type_hints(type(self)).items():
-            given = getattr(self, name)
-            if hint is int and type(given) is not int:
-                raise IDCError(f"{name} = {given!r}", "a whole number", "write for example 8")
-            if hint is bool and type(given) is not bool:
-                raise IDCError(f"{name} = {given!r}", "true or false", "write one of them, without quotes")
-            if hint is float and (isinstance(given, bool) or not isinstance(given, (int, float))):
-                raise IDCError(f"{name} = {given!r}", "a number", "write for example 0.3")
 
     @property
     def channels(self) -> tuple[int, ...]:
@@ -117,100 +88,6 @@ class UNetSpec:
     def stride(self) -> int:
         """Height and width of an image must be multiples of this."""
         return int(self.patch * 2 ** (len(self.multipliers) - 1))
-
-
-PRESETS: dict[str, UNetSpec] = {
-    "paper-cifar10": UNetSpec(64, (1, 4), attention_at=(32, 16, 8), head_channels=32, dropout=0.3),
-    "paper-cifar100": UNetSpec(64, (1, 4, 8), attention_at=(32, 16, 8), head_channels=64, dropout=0.3),
-    "bbdm": UNetSpec(128, (1, 4, 8), res_blocks=2, attention_at=(32, 16, 8), head_channels=64, condition="concat"),
-    "nano": UNetSpec(32, (1, 1, 2), groups=8, patch=2, residual=True, position_channels=16),
-    # Fewer pixels and more channels than nano: fewer FLOPs, which a processor does faster, and more parameters.
-    "nano-patch4": UNetSpec(64, (1, 1), groups=8, patch=4, residual=True, position_channels=16),
-    "digits": UNetSpec(32, (1, 1, 1), groups=8, patch=4, residual=True, position_channels=16),
-    # A PreActResNet-18's levels and about its cost, at widths 16 and 8.
-    "nano-encoder": UNetSpec(16, (1, 2, 4, 8), groups=8, residual=True, decoder=False),
-    "nano-encoder-bn": UNetSpec(
-        16, (1, 2, 4, 8), groups=1, residual=True, norm="batch", middle_attention=False, decoder=False
-    ),
-    # At about the same FLOPs on a quarter of the pixels, and for one timestep.
-    "nano-encoder-patch2": UNetSpec(
-        32,
-        (1, 3, 4),
-        groups=1,
-        patch=2,
-        residual=True,
-        norm="batch",
-        middle_attention=False,
-        decoder=False,
-        time_embedding=False,
-    ),
-    # For a GPU: the levels of a wide ResNet, two fifths of the FLOPs of one pass of the paper's network.
-    "base-encoder": UNetSpec(
-        96,
-        (1, 2, 4),
-        res_blocks=2,
-        groups=1,
-        residual=True,
-        position_channels=16,
-        norm="batch",
-        middle_attention=False,
-        decoder=False,
-        time_embedding=False,
-    ),
-    "digits-encoder": UNetSpec(8, (1, 2, 4, 8), groups=4, residual=True, decoder=False),
-}
-
-
-def resolve_spec(spec: str | dict[str, Any] | UNetSpec) -> UNetSpec:
-    """A spec from a preset's name, from a mapping of its fields (with an optional ``preset`` to start from), or as is.
-
-    Raises:
-        IDCError: for an unknown preset or field.
-    """
-    if isinstance(spec, UNetSpec):
-        return spec
-    if isinstance(spec, str):
-        if spec not in PRESETS:
-            raise IDCError(
-                f"preset {spec!r}", f"one of {', '.join(PRESETS)}", "or give a network's fields in a YAML file"
-            )
-        return PRESETS[spec]
-    known = {f.name for f in fields(UNetSpec)}
-    given = dict(spec)
-    start = given.pop("preset", None)
-    if unknown := sorted(set(given) - known):
-        raise IDCError(f"network field {unknown[0]!r}", f"one of {', '.join(sorted(known))}", "correct its name")
-    if start is not None:
-        return replace(resolve_spec(str(start)), **given)
-    try:
-        return UNetSpec(**given)
-    except TypeError as error:
-        raise IDCError(f"network {given}", "at least base_channels and multipliers", "add them, or a preset") from error
-
-
-def network_fields(name: str) -> dict[str, Any]:
-    """What ``resolve_spec`` takes, from a preset's name or a YAML file.
-
-    Raises:
-        IDCError: for a file that cannot be used.
-    """
-    if not name.endswith(YAML_SUFFIXES):
-        return {"preset": name}
-    return read_yaml(name, holds="a network's fields", remedy="write for example: preset: nano")
-
-
-def load_network(name: str) -> UNetSpec:
-    """A network from a preset's name or a YAML file of its fields.
-
-    Raises:
-        IDCError: for neither.
-    """
-    return resolve_spec(network_fields(name))
-
-
-def spec_to_dict(spec: UNetSpec) -> dict[str, Any]:
-    """The spec as JSON-ready values."""
-    return recorded(spec)
 
 
 def check_image_shape(spec: UNetSpec, shape: tuple[int, int, int]) -> None:

@@ -62,7 +62,7 @@ class DiffusionClassifier(nn.Module):
         super().__init__()
         total = diffusion.config.timesteps
         if not diffusion.config.num_classes:
-            raise IDCError("diffusion model", "one that knows classes", "train it with --conditional true")
+            raise IDCError("diffusion model", "one that knows classes", "train it with --conditional")
         if not 1 <= timesteps <= total:
             raise IDCError(f"timesteps = {timesteps}", f"1 to {total}", "use 125, as published, or fewer")
         if weights not in ("uniform", "elbo"):

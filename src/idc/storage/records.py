@@ -3,7 +3,6 @@
 import json
 import os
 from collections.abc import Iterable
-from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +11,7 @@ from idc.storage.files import explained
 
 Row = dict[str, Any]
 
-OMIT_DEFAULT = {"omit default": True}  # metadata of a config's field that is newer than configs on disk
-
-
-def recorded(config: Any) -> Row:
-    """What a record says of a config, a dataclass: its fields, but for ``OMIT_DEFAULT`` ones that have their default.
-
-    So a config that says nothing new has the same record, and the same hash of it, as before there was such a field.
-    Configs within it are recorded alike, tuples as lists.
-    """
-    values = {f: getattr(config, f.name) for f in fields(config)}
-    return {f.name: _plain(v) for f, v in values.items() if not (f.metadata.get("omit default") and v == f.default)}
-
-
-def _plain(value: Any) -> Any:
-    if is_dataclass(value) and not isinstance(value, type):
-        return recorded(value)
-    return list(value) if isinstance(value, tuple) else value
+_NOW = {"evaluations": "network_evaluations"}  # keys of older records, by their names now
 
 
 def append(file: Path, rows: Iterable[Row]) -> None:
@@ -72,13 +55,14 @@ def read_all(folder: Path, pattern: str, key: str) -> dict[int, Row]:
 
 
 def read_json(file: Path, remedy: str) -> Any:
-    """A JSON file.
+    """A JSON file; keys that older records name otherwise have their names of now.
 
     Raises:
         IDCError: with ``remedy``, if it is missing or damaged.
     """
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8")
+        return json.loads(text, object_pairs_hook=lambda pairs: {_NOW.get(name, name): value for name, value in pairs})
     except FileNotFoundError as error:
         raise IDCError(file, "a file", remedy) from error
     except (OSError, ValueError) as error:

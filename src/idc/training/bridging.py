@@ -208,7 +208,7 @@ class Bridging:
         model = self.model.with_network(network)
         images = data.images[:count].float().div(255)
         with torch.no_grad():
-            one = model.translate(images, visits=model.one_step_visits)
+            one = model.one_step.translate(images)
             many = model.translate(images, generator=torch.Generator().manual_seed(0))
         rows = [images, one, many, model.labels[data.labels[:count]]]
         grid = torch.cat([torch.cat(list(row), dim=2) for row in rows], dim=1)

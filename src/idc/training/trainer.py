@@ -10,7 +10,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,9 @@ from idc.compute.modes import evaluation_mode
 from idc.data import ImageSet
 from idc.errors import IDCError
 from idc.noise import derive_seed
-from idc.storage import saved
+from idc.storage.fields import recorded
 from idc.storage.files import whole_folder, write_json
+from idc.storage.model_folder import change_card
 from idc.training import checkpoint as checkpoints
 from idc.training.monitor import Monitor
 from idc.training.objective import Objective, Validation
@@ -118,7 +119,7 @@ class Trainer:
         self._save_model("last", step)
 
     def _save_model(self, name: str, step: int) -> None:
-        card: dict[str, Any] = {"Data": self.about.get("data", "?"), "recipe": asdict(self.recipe)}
+        card: dict[str, Any] = {"Data": self.about.get("data", "?"), "recipe": recorded(self.recipe)}
         card |= {"Training": self._effort(), "Weights": f"of epoch {self._epoch(step)} of {self._epoch(self.steps)}"}
         card |= self._figures(self.progress["accuracy"])
         with whole_folder(self.out / name) as part:
@@ -213,7 +214,7 @@ class Trainer:
         if step == self.steps and self.accelerator.is_main_process:
             self._summarise(result)
             # Its weights may be older than the end of the training that found them.
-            saved.change_card(result.best, {"Training": self._effort()} | self._figures(found))
+            change_card(result.best, {"Training": self._effort()} | self._figures(found))
         self.accelerator.wait_for_everyone()
         return result
 
@@ -381,7 +382,7 @@ class Trainer:
                 "best_step": self.progress["best_step"],
                 "validation": self.progress["whole"],
                 "about": self.about,
-                "recipe": asdict(self.recipe),
+                "recipe": recorded(self.recipe),
             },
         )
 

@@ -239,7 +239,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(whole, tmp_path):
         load_latest(root)
 
 
-def test_paper_recipe_is_that_of_method_md():
+def test_paper_recipe_is_the_authors():
     from idc.training.recipe import RECIPES
 
     paper = RECIPES["paper"]

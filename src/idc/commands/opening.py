@@ -1,4 +1,4 @@
-"""What a user asks to be evaluated, and how its model and data are opened."""
+"""From what a user names to a model and its data: a saved model, a peer, a preset, or a module of the user's."""
 
 import re
 from copy import deepcopy

@@ -1,4 +1,4 @@
-"""``IDC``: the image-to-image diffusion classifier (paper; method.md "Classification")."""
+"""``IDC``: the image-to-image diffusion classifier, from images to distances, logits and predictions."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
@@ -190,7 +190,7 @@ class IDC(SavedModel):
     def distances(
         self, images: Tensor, *, generator: torch.Generator | None = None, noise: Tensor | None = None
     ) -> Tensor:
-        """Mean absolute difference between the translation and each label, both on [0, 1].
+        """``d_k = mean |x0_hat - P_k|`` over pixels, translation and labels on [0, 1] (paper, classification).
 
         Arguments as for ``translate``. Returns (B, K) in [0, 1], differentiable.
         """
@@ -199,7 +199,9 @@ class IDC(SavedModel):
     def forward(
         self, images: Tensor, *, generator: torch.Generator | None = None, noise: Tensor | None = None, draws: int = 1
     ) -> Tensor:
-        """Logits ``-distances / temperature``, (B, K): not probabilities. Arguments as for ``translate``.
+        """Logits ``-d_k / tau``, (B, K): not probabilities. d_k: ``distances``; tau: ``config.temperature``.
+
+        Arguments as for ``translate``.
 
         With ``draws`` above 1, (draws*B, K), draw by draw, from one first evaluation; ``noise`` then has as many rows.
         """

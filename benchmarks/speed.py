@@ -45,6 +45,7 @@ from idc.noise import Streams
 from idc.training.bridging import Bridging
 from idc.training.recipe import RECIPES
 from idc.training.trainer import Trainer
+from idc.types import ClassifierDefaults
 
 LOSS_CLASSES = (10, 100, 200, 1000)
 EVALUATED = 32
@@ -252,7 +253,7 @@ def loss_task(classes: int, batch: int, device: torch.device) -> Task:
     return Task(f"loss alone, K = {classes}, B = {batch}", batch, ours, plain)
 
 
-class PlainClassifier(PlainIDC):
+class PlainClassifier(PlainIDC, ClassifierDefaults):
     """The plain model as an evaluation takes it: every draw by itself, its weak spots in float32."""
 
     stochastic = True

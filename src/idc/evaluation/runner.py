@@ -97,9 +97,8 @@ def _plain(config: Any) -> dict[str, Any] | None:
 
 def describe_model(classifier: Classifier, name: str) -> dict[str, Any]:
     """What tells a classifier from others: its name, its weights, and the configuration that they do not show."""
-    config = getattr(classifier, "config", None)
-    half: dict[str, Any] = {"precision": "bf16"} if getattr(classifier, "bf16", False) is True else {}
-    if getattr(classifier, "compiled", False) is True:
+    half: dict[str, Any] = {"precision": "bf16"} if classifier.bf16 else {}
+    if classifier.bf16 and classifier.compiled:  # which rounds in fewer places
         half["compiled"] = True
     return half | {
         "name": name,
@@ -107,7 +106,7 @@ def describe_model(classifier: Classifier, name: str) -> dict[str, Any]:
         "fingerprint": model_fingerprint(classifier),
         "stochastic": classifier.stochastic,
         "num_classes": classifier.num_classes,
-        "config": _plain(config),
+        "config": _plain(classifier.config),
     }
 
 

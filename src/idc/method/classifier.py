@@ -22,7 +22,7 @@ from idc.method.surrogates import surrogates
 from idc.method.unet import BridgeUNet
 from idc.storage.files import make_folder
 from idc.storage.saved import check_stored
-from idc.types import Logits, check_images
+from idc.types import ClassifierDefaults, Logits, check_images
 
 __all__ = ["IDC", "IDCConfig", "Prediction"]
 
@@ -30,6 +30,7 @@ __all__ = ["IDC", "IDCConfig", "Prediction"]
 class IDC(
     nn.Module,
     PyTorchModelHubMixin,
+    ClassifierDefaults,
     library_name="idc",
     tags=["image-classification", "adversarial-robustness", "diffusion"],
     license="apache-2.0",
@@ -55,7 +56,6 @@ class IDC(
         self.labels_sha256 = fingerprint(labels)
         self.labels: Tensor
         self.register_buffer("labels", labels, persistent=False)
-        self.bf16 = False  # see with_precision
         self.checkpointing = False  # recompute each evaluation in the backward pass: the memory of one, not of all
         self.card: dict[str, Any] = {}  # what a model card says beyond the config: data, recipe, figures
 

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from idc.errors import IDCError
 from idc.storage import saved
-from idc.types import Logits, check_images, name_classes
+from idc.types import ClassifierDefaults, Logits, check_images, name_classes
 
 _WRN = re.compile(r"wrn-(\d+)-(\d+)")
 ARCHITECTURES = "preact-resnet18, wrn-28-10 (any wrn-DEPTH-WIDEN)"
@@ -123,7 +123,7 @@ def normalised(images: Tensor) -> Tensor:
     return (images - 0.5) * 4
 
 
-class CNN(nn.Module):
+class CNN(nn.Module, ClassifierDefaults):
     """A convolutional classifier: images (B, C, H, W) in [0, 1] -> logits (B, K). It normalises them itself, to
     [-2, 2]; it draws no noise, and its own gradient is its only weak spot.
 
@@ -197,7 +197,7 @@ class CNN(nn.Module):
         return saved.load(saved.locate(str(source)), "cnn", lambda config: cls(CNNConfig(**config)))[0]
 
 
-class PackagedResNet18(nn.Module):
+class PackagedResNet18(nn.Module, ClassifierDefaults):
     """The CIFAR-10 ResNet-18 in pyautoattack's wheel, trained the standard way by others; it takes [0, 1] as it is.
 
     Raises:

@@ -5,11 +5,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
 from idc.errors import IDCError
-from idc.storage.files import make_folder, write_text
+from idc.storage.files import make_folder, write_json, write_text
 from idc.storage.yaml_file import read_yaml
+from idc.training.checkpoint import RunState
 from idc.training.settings import Settings
 
 _DEFAULT = "its default"  # of what is recorded only if it is not
@@ -37,6 +39,23 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
     """The lines of a run's metrics.jsonl."""
     text = (run / "metrics.jsonl").read_text(encoding="utf-8")
     return [json.loads(line) for line in text.splitlines()]
+
+
+def write_summary(
+    out: Path, state: RunState, recipe: Settings, about: dict[str, Any], *, steps: int, images: int, **machine: Any
+) -> None:
+    """Write summary.json: what a run of ``steps`` that saw ``images`` took, on which ``machine``, and what it found."""
+    values = {
+        "steps": steps,
+        "images_seen": images,
+        "seconds": round(state.seconds, 1),
+        "images_per_second": round(images / max(state.seconds, 1e-9), 1),
+        "seconds_on": {name: round(seconds, 1) for name, seconds in state.seconds_on.items()},
+        "best_step": state.best_step,
+        "validation": state.whole,
+    }
+    values |= machine | {"torch": torch.__version__, "about": about, "recipe": asdict(recipe)}
+    write_json(out / "summary.json", values)
 
 
 def _changed(file: Path, text: str, defaults: dict[str, Any]) -> dict[str, tuple[Any, Any]]:

@@ -30,7 +30,7 @@ from idc.commands.train import build_model, fresh_weights, load_splits
 from idc.method.presets import resolve_spec, spec_to_dict
 from idc.peers.cnn import CNN, CNNConfig
 from idc.storage.files import write_json
-from idc.storage.saved import split
+from idc.storage.model_folder import split
 from idc.training.bridging import Bridging
 from idc.training.cnn import Classifying
 from idc.training.objective import Objective

@@ -54,9 +54,9 @@ from robust_pages import (
 )
 from speed_pages import bf16, loss_memory, plan, precision, profiled, scaling, speed
 
+from idc.storage.locate import HOME
 from idc.text import eps_text
 from idc.training.run_folder import read_metrics
-from idc.zoo import HOME
 
 ROOT = Path(__file__).parents[1]
 RUNS = Path("runs")

@@ -29,7 +29,7 @@ from idc.commands.opening import open_model
 from idc.compute.memory import keep_freed_memory
 from idc.peers.cnn import CNN
 from idc.report.comparison import write_comparison
-from idc.storage.saved import CONFIG
+from idc.storage.model_folder import CONFIG
 from idc.text import eps_text
 
 RUNS = Path("runs/peers")

@@ -16,7 +16,8 @@ from statistics import median
 import torch
 from common import CIFAR, write
 
-from idc.attacks.gradient import Best, apgd
+from idc.attacks.best import Best
+from idc.attacks.gradient import apgd
 from idc.attacks.objective import DLR
 from idc.attacks.target import ANSWER, Target
 from idc.attacks.threat import Threat
@@ -40,7 +41,7 @@ def attack(
     target, streams = Target.of(model), Streams(ids, 0)
     best = Best(target, images, classes, streams.of("best"), 1)
     for step in (long, replace(long, objective=DLR(), targets=3)):
-        rows = best.standing()
+        rows = best.remaining()
         found = step(target, images[rows], classes[rows], streams.of("attack", step.targets).take(rows))
         best.offer(found, rows, step.targets)
     return best.x

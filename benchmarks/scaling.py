@@ -5,7 +5,6 @@ varies, the others stay at batch 64, one draw, K = 10, 32x32. Writes benchmarks/
 docs/scaling.png.
 """
 
-import statistics
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,13 @@ from typing import Any
 import torch
 from common import write
 from matplotlib.figure import Figure
-from speed import quiet, seconds
+from speed_tasks import quiet
 
 from idc.attacks.objective import CrossEntropy
 from idc.attacks.target import ANSWER, Target
-from idc.commands.profile import preset_model
+from idc.commands.opening import preset_model
 from idc.compute.memory import keep_freed_memory
+from idc.cost import latency
 from idc.method.bridge import Bridge
 from idc.method.loss import bridge_loss
 from idc.noise import Streams
@@ -57,7 +57,7 @@ def main() -> None:
             setting = START | {name: value}
             row: dict[str, Any] = {"varies": name, **setting}
             for kind, work in works(device, **setting).items():
-                row[kind] = statistics.median([seconds(work, device) for _ in range(6)][1:])
+                row[kind] = latency(work, device)
             rows.append(row)
             text = ", ".join(f"{kind} {1000 * row[kind]:.1f} ms" for kind in ("answer", "gradient", "loss"))
             print(f"{name} = {value}: {text}", flush=True)

@@ -24,11 +24,11 @@ from idc.errors import IDCError
 from idc.evaluation.runner import model_fingerprint
 from idc.report.comparison import NORMS
 from idc.storage.files import whole_folder, write_text
+from idc.storage.locate import HOME
+from idc.storage.model_folder import CARD, WEIGHTS, split
 from idc.storage.records import read_json
-from idc.storage.saved import CARD, WEIGHTS, split
 from idc.storage.yaml_file import read_yaml
 from idc.text import eps_text
-from idc.zoo import HOME
 
 LARGEST = 3_000_000  # bytes of weights
 ELSEWHERE = ("data", "network", "image_size", "channels")  # of recipe.yaml: what the config or another line says

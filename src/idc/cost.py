@@ -1,9 +1,12 @@
-"""What an answer and an evaluation cost, counted: FLOPs, forward and backward passes, and the floor of the time."""
+"""What an answer or an evaluation costs: FLOPs and network evaluations counted, seconds and bytes measured."""
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from functools import partial
+from itertools import accumulate
+from statistics import median
 from typing import Any, cast
 
 import torch
@@ -48,9 +51,8 @@ def gradient_flops(function: Logits, image: Tensor) -> int:
         return flops_of(work)
 
 
-def evaluations(classifier: Classifier, image: Tensor) -> int:
-    """Network evaluations (NFE) of one answer to one image, counted as they run: of the classifier's
-    ``networks``."""
+def network_evaluations(classifier: Classifier, image: Tensor) -> int:
+    """NFE of one answer to one image, counted as they run: calls of the classifier's ``networks``."""
     rows = 0
 
     def count(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
@@ -68,37 +70,72 @@ def evaluations(classifier: Classifier, image: Tensor) -> int:
     return rows
 
 
+def grey_image(classifier: Classifier, device: torch.device) -> Tensor:
+    """(1, C, H, W), one image to answer: what is in it does not change the cost."""
+    return torch.full((1, *classifier.input_shape), 0.5, device=device)
+
+
 def answer_cost(classifier: Classifier, device: torch.device) -> dict[str, Any]:
     """Parameters, and the FLOPs and network evaluations of one answer to one image."""
-    image = torch.full((1, *classifier.input_shape), 0.5, device=device)
+    image = grey_image(classifier, device)
     return {
         "parameters": sum(p.numel() for p in classifier.parameters()) if isinstance(classifier, nn.Module) else None,
         "flops": forward_flops(classifier, image),
-        "evaluations": evaluations(classifier, image),
+        "network_evaluations": network_evaluations(classifier, image),
         "stochastic": classifier.stochastic,
         "training": str(classifier.card["Training"]) if "Training" in classifier.card else None,
     }
 
 
-def peak_rate(
-    device: torch.device, *, dtype: torch.dtype = torch.float32, size: int = 2048, seconds: float = 0.5
-) -> float:
-    """The best rate of a matrix product or a 3x3 convolution measured here and now, FLOP/s."""
+def seconds_of(work: Callable[[], object], device: torch.device) -> float:
+    """Seconds that ``work()`` takes, until the device has done it."""
+    began = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
+
+
+def latency(work: Callable[[], object], device: torch.device, *, repeats: int = 5) -> float:
+    """Median seconds of ``work()`` once it is warm."""
+    return median([seconds_of(work, device) for _ in range(repeats + 1)][1:])
+
+
+def peak_bytes(work: Callable[[], object], device: torch.device) -> int:
+    """Bytes that ``work()`` holds at most beyond what was there: the allocator's own count on CUDA, else the largest
+    sum that torch records as allocated and not yet freed on the CPU."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        work()
+        return int(torch.cuda.max_memory_allocated() - before)
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else the profiler prints where it starts and stops
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as run:
+        work()
+    memory = [e for e in run.profiler.kineto_results.events() if e.name() == "[memory]"]
+    return max(accumulate((e.nbytes() for e in sorted(memory, key=lambda e: e.start_ns())), initial=0))
+
+
+def peak_rates(
+    device: torch.device, *, dtype: torch.dtype = torch.float32, size: int = 2048, seconds: float = 0.5,
+    layout: torch.memory_format = torch.contiguous_format,
+) -> dict[str, float]:  # fmt: skip
+    """The best rates of a matrix product ("matmul") and a 3x3 convolution ("conv") measured here and now, FLOP/s: on
+    many a CPU different libraries do the two, at very different rates."""
     random = torch.Generator(device).manual_seed(0)
     shapes = (size, size), (16, size // 8, 16, 16), (size // 8, size // 8, 3, 3)
     a, images, weight = (torch.randn(s, device=device, generator=random).to(dtype) for s in shapes)
-    works: list[tuple[int, Callable[[], Tensor]]] = [
-        (2 * size**3, partial(torch.matmul, a, a)),
-        (2 * images.numel() * weight[0].numel(), partial(nn.functional.conv2d, images, weight, padding=1)),
-    ]
-    best, end = 0.0, time.perf_counter() + seconds
+    images, weight = images.to(memory_format=layout), weight.to(memory_format=layout)
+    works: dict[str, tuple[int, Callable[[], Tensor]]] = {
+        "matmul": (2 * size**3, partial(torch.matmul, a, a)),
+        "conv": (2 * images.numel() * weight[0].numel(), partial(nn.functional.conv2d, images, weight, padding=1)),
+    }
+    best, end = dict.fromkeys(works, 0.0), time.perf_counter() + seconds
     while time.perf_counter() < end:
-        for flops, work in works:  # on many a CPU different libraries do the two, at very different rates
-            began = time.perf_counter()
-            work()
-            if a.is_cuda:
-                torch.cuda.synchronize()
-            best = max(best, flops / (time.perf_counter() - began))
+        for kind, (flops, work) in works.items():
+            best[kind] = max(best[kind], flops / seconds_of(work, device))
     return best
 
 
@@ -139,7 +176,7 @@ def evaluation_cost(
     """
     forward, backward = counts["forward"], counts["backward"]
     flops = total_flops(target, image, counts)
-    rate, per = peak_rate(image.device, dtype=dtype), max(1, counts["images"])
+    rate, per = max(peak_rates(image.device, dtype=dtype).values()), max(1, counts["images"])
     floor = flops / rate / per
     return {
         "forward": {k: v / per for k, v in forward.items()},

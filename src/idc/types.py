@@ -65,7 +65,7 @@ class ClassifierDefaults:
     """What holds of a ``Classifier`` that does not say otherwise."""
 
     shares_draws: bool = False
-    card: Mapping[str, Any] = MappingProxyType({})
+    card: Any = MappingProxyType({})
     config: Any = None
     bf16: bool = False
     compiled: bool = False
@@ -110,6 +110,8 @@ def name_classes(names: Sequence[object], count: int) -> tuple[str, ...]:
     Raises:
         IDCError: for another number of names.
     """
+    if count > 1_000_000:  # before so many are numbered
+        raise IDCError(f"{count} classes", "at most 1,000,000", "correct their number")
     found = tuple(map(str, names)) or tuple(map(str, range(count)))
     if len(found) != count:
         raise IDCError(f"{len(found)} class names", f"{count}, one a class", "name every class once")

@@ -3,7 +3,8 @@
 import torch
 
 from idc.attacks.adaptive import AdaptiveAttack
-from idc.attacks.gradient import Best, pgd
+from idc.attacks.best import Best
+from idc.attacks.gradient import pgd
 from idc.attacks.target import ANSWER, Target
 from idc.attacks.threat import Threat
 from idc.noise import Streams
@@ -91,9 +92,9 @@ def test_an_image_leaves_only_when_many_fresh_draws_are_wrong():
         target = Target(answer(share), stochastic=True)
         best = Best(target, images, truth, Streams(torch.arange(40), 0), 8)
         best.offer(images, torch.arange(40), "x")
-        left[share] = len(best.standing())
+        left[share] = len(best.remaining())
         calls = target.tally.forward[ANSWER]
-        assert len(best.standing()) == left[share]
+        assert len(best.remaining()) == left[share]
         assert target.tally.forward[ANSWER] == calls  # nothing new was found: nothing is asked again
     assert left[0.0] == 0
     assert left[0.05] >= 36
@@ -131,11 +132,11 @@ def test_confirmation_does_not_depend_on_the_rest_of_the_batch():
         best = Best(Target(logits, stochastic=True), images[rows], truth[rows], Streams(rows, 0), 8)
         best.score[:] = 0.5
         best.unconfirmed[before] = True
-        best.standing()  # some images are a round ahead of the others
+        best.remaining()  # some images are a round ahead of the others
         best.unconfirmed[:] = True
         best.score[:] = 0.5
         best.done[:] = False
-        best.standing()
+        best.remaining()
         return best.done
 
     rows = torch.arange(60)

@@ -12,7 +12,7 @@ import yaml
 from idc import IDC, IDCConfig, IDCError
 from idc.commands.evaluate import evaluate
 from idc.commands.request import Request
-from idc.storage.saved import CARD, CONFIG, change_card
+from idc.storage.model_folder import CARD, CONFIG, change_card
 from tiny import TINY, save_digits_model, tiny_model
 
 ROOT = Path(__file__).parents[2]

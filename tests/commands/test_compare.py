@@ -71,7 +71,7 @@ def test_the_table_is_what_the_evaluations_found(done):
             assert float(line["eps"]) == summary["settings"]["protocol"]["threat"]["eps"]
     assert {line["model"] for line in lines} == {str(done.parent / "idc"), str(done.parent / "cnn")}
     assert {(line["answer"], line["precision"]) for line in lines} == {("", "fp32")}  # as configured
-    assert {line["evaluations"] for line in lines if line["name"] == "IDC, tiny"} == {"3"}
+    assert {line["network_evaluations"] for line in lines if line["name"] == "IDC, tiny"} == {"3"}
     text = (done / "table.md").read_text()
     assert text.count("\n") == 2 + 4 + 3 + 2 + 2  # rows; what pairs are; pairs
     assert "by hand" in text

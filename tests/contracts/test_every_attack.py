@@ -5,9 +5,10 @@ import torch
 
 from idc.attacks.adaptive import AdaptiveAttack
 from idc.attacks.gradient import apgd, fgsm, mi_fgsm, pgd
+from idc.attacks.minimum_norm import CarliniWagner
 from idc.attacks.objective import DLR, Margin
 from idc.attacks.target import Target
-from idc.attacks.third_party import AutoAttack, CarliniWagner, Square
+from idc.attacks.third_party import AutoAttack, Square
 from idc.attacks.threat import Threat
 from idc.noise import Streams
 from noise_models import Linear, Noisy

@@ -1,5 +1,6 @@
 """One image at a time: modes, depths, transparency, orientation, the square, what is refused."""
 
+import os
 import warnings
 import zlib
 from collections.abc import Callable
@@ -25,20 +26,61 @@ def test_an_image_of_the_right_size_is_not_touched(tmp_path: Path) -> None:
         np.testing.assert_array_equal(decoded.numpy(), array.transpose(2, 0, 1))
 
 
-@pytest.mark.parametrize("dtype", [np.uint16, np.int32])
-def test_16_bits_are_scaled_not_clipped(dtype: type) -> None:
-    ramp = np.array([[0, 257, 1000], [128 * 257, 65535, 150 * 257], [1, 200, 300]])
-    image = Image.fromarray(ramp.astype(dtype))
-    assert image.mode == ("I;16" if dtype is np.uint16 else "I")
-    decoded = decode_image(encoded(image, "png" if dtype is np.uint16 else "tiff"), image_size=3, channels=1)
+@pytest.mark.parametrize("kind", ["png", "tiff", "pgm"])
+def test_16_bits_are_scaled_not_clipped(kind: str) -> None:
+    ramp = np.array([[0, 257, 1000], [128 * 257, 65535, 150 * 257], [1, 200, 300]], dtype=np.uint16)
+    written = (
+        b"P5 3 3 65535\n" + ramp.astype(">u2").tobytes() if kind == "pgm" else encoded(Image.fromarray(ramp), kind)
+    )
+    decoded = decode_image(written, image_size=3, channels=1)
     np.testing.assert_array_equal(decoded[0].numpy(), [[0, 1, 4], [128, 255, 150], [0, 1, 1]])
 
 
-@pytest.mark.parametrize("scale", [1.0, 255.0])
-def test_floats_are_read_over_either_range(scale: float) -> None:
-    image = Image.fromarray(np.array([[0.0, 0.2], [0.6, 1.0]], dtype=np.float32) * np.float32(scale))
-    decoded = decode_image(encoded(image, "tiff"), image_size=2, channels=1)
-    np.testing.assert_array_equal(decoded[0].numpy(), [[0, 51], [153, 255]])
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (np.array([[0, 200], [3, 255]], np.int32), [[0, 200], [3, 255]]),
+        (np.array([[0.0, 0.2], [0.6, 1.02]], np.float32), [[0, 51], [153, 255]]),
+        (np.array([[-0.05, 0.002], [0.0, 0.0]], np.float32), [[0, 1], [0, 0]]),
+    ],
+)
+def test_numbers_without_a_range_of_their_own_are_read_by_one_rule(values: np.ndarray, expected: list) -> None:
+    """Whatever the other pixels are: a dark image stays dark, a single overshoot does not blacken the rest."""
+    decoded = decode_image(encoded(Image.fromarray(values), "tiff"), image_size=2, channels=1)
+    np.testing.assert_array_equal(decoded[0].numpy(), expected)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.array([[0, 256]] * 2, np.int32),
+        np.array([[0, -1]] * 2, np.int32),
+        np.array([[0, 200.0]] * 2, np.float32),
+        np.array([[0, np.nan]] * 2, np.float32),
+        np.array([[0, np.inf]] * 2, np.float32),
+    ],
+)
+def test_numbers_out_of_range_are_refused(values: np.ndarray) -> None:
+    with pytest.raises(IDCError, match="outside of"):
+        decode_image(encoded(Image.fromarray(values), "tiff"), image_size=2, channels=1)
+
+
+def test_a_damaged_exif_block_does_not_spoil_good_pixels() -> None:
+    image = encoded(plain(77), "png", exif=b"Exif\0\0" + b"MM\0*\0\0\0\x08\xff\xff\x01\x12\0\x03\xff\xff\xff\xff")
+    assert decode_image(image, image_size=4, channels=1).unique().tolist() == [77]
+
+
+def test_only_the_formats_that_are_meant_are_opened(tmp_path: Path) -> None:
+    """An EPS would have Pillow start Ghostscript, whatever the file is called."""
+    (tmp_path / "x.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\n%%EndComments\nshowpage\n")
+    with pytest.raises(IDCError, match="not an image"):
+        decode_image(tmp_path / "x.png", image_size=4, channels=1)
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.png")
+    with pytest.raises(IDCError, match="a pipe or a device"):
+        decode_image(tmp_path / "x.png", image_size=4, channels=1)
 
 
 def test_transparent_pixels_lie_on_white_unless_four_channels_are_asked_for() -> None:

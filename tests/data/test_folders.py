@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from idc.data import load
-from idc.data.folders import IMAGE_SUFFIXES
+from idc.data.decoding import image_suffixes
 from idc.storage import hub
 from pictures import SPLITS, complaint, plain, values, write_classes
 
@@ -106,4 +106,15 @@ def test_a_spoiled_folder_is_one_clear_line(spoiled: Callable[[Path], None], mes
 
 
 def test_a_name_that_ends_like_an_image_file_is_a_path() -> None:
-    assert [suffix for suffix in IMAGE_SUFFIXES if not hub.looks_like_path(f"somebody/x{suffix}")] == []
+    assert [suffix for suffix in image_suffixes() if not hub.looks_like_path(f"somebody/x{suffix}")] == []
+
+
+def test_files_that_are_no_pictures_are_left_alone(tmp_path: Path) -> None:
+    """Pillow opens some of these too; what everybody calls an image is read, the rest of a folder is not."""
+    usual = {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp", ".avif", ".tif", ".tiff", ".ppm"}
+    assert image_suffixes() >= usual | {".pgm", ".pbm", ".pnm", ".tga", ".jp2", ".ico"}
+    assert not image_suffixes() & {".pdf", ".mpg", ".h5", ".eps", ".psd", ".txt", ".csv", ""}
+    write_classes(tmp_path, ["dog", "cat"], 20)
+    (tmp_path / "dog" / "paper.pdf").write_bytes(b"%PDF-1.4")
+    (tmp_path / "cat" / "notes.txt").write_text("x")
+    assert sum(len(load(str(tmp_path), split=split)) for split in SPLITS) == 40

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file
 
 from idc.attacks.gradient import pgd
+from idc.attacks.minimum_norm import CarliniWagner
 from idc.attacks.objective import Margin
-from idc.attacks.third_party import CarliniWagner
 from idc.attacks.threat import Threat
 from idc.errors import IDCError
 from idc.evaluation import runner as module

@@ -4,10 +4,9 @@ import warnings
 
 import pytest
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
-from idc.commands.profile import count_flops, count_passes, peak_cpu_bytes, preset_model
+from idc.commands.opening import preset_model
+from idc.cost import answer_cost, flops_of, peak_bytes
 from idc.method.bridge import Bridge
 from idc.method.loss import bridge_loss, label_cross_entropy
 from idc.training.bridging import Bridging
@@ -18,15 +17,22 @@ from idc.training.recipe import RECIPES
 PASS = {"paper-cifar10": 6.84e9, "paper-cifar100": 11.94e9, "nano": 9.34e7, "digits": 1.92e7}
 # Bytes that a training step of nano allocates at most, batch 8, float32, as measured when it was last looked at.
 STEP_BYTES = 16.3e6
+CPU = torch.device("cpu")
+
+
+def one_step_flops(model) -> int:
+    """FLOPs of the one-step answer, one pass."""
+    return answer_cost(model.one_step, CPU)["flops"]
 
 
 @pytest.mark.parametrize("preset", PASS)
 def test_an_answer_is_three_passes_and_nothing_else(preset):
     model = preset_model(preset)
-    assert count_passes(model, model.config.visits) == 3
-    one = count_flops(model, model.one_step_visits)
+    cost = answer_cost(model, CPU)
+    assert cost["network_evaluations"] == 3
+    one = one_step_flops(model)
     assert one == pytest.approx(PASS[preset], rel=0.005)
-    assert count_flops(model, model.config.visits) == 3 * one
+    assert cost["flops"] == 3 * one
 
 
 def step(preset: str, batch: int):
@@ -46,18 +52,15 @@ def step(preset: str, batch: int):
 
 def test_a_training_step_is_three_times_a_pass():
     model, run = step("nano", 2)
-    counter = FlopCounterMode(display=False)
-    with sdpa_kernel(SDPBackend.MATH), counter:
-        run()
-    one = count_flops(model, model.one_step_visits)
+    one = one_step_flops(model)
     # Every product is made again twice on the way back, but the first convolution's input needs no gradient.
-    assert 2.95 * 2 * one < counter.get_total_flops() <= 3 * 2 * one
+    assert 2.95 * 2 * one < flops_of(run) <= 3 * 2 * one
 
 
 def test_memory_of_a_training_step():
     _, run = step("nano", 8)
     run()  # the gradients are there from here on
-    assert peak_cpu_bytes(run) < 1.1 * STEP_BYTES
+    assert peak_bytes(run, CPU) < 1.1 * STEP_BYTES
 
 
 @pytest.mark.parametrize("classes", [10, 1000])
@@ -73,7 +76,7 @@ def test_memory_of_the_losses_has_no_product_of_batch_classes_and_pixels(classes
         (terms.total.mean() + label_cross_entropy(sample, output, labels, true).mean()).backward()
 
     run()
-    assert peak_cpu_bytes(run) < 12 * (batch * 3 * 32 * 32 + batch * classes) * 4
+    assert peak_bytes(run, CPU) < 12 * (batch * 3 * 32 * 32 + batch * classes) * 4
 
 
 @pytest.mark.parametrize("preset", ["nano", "paper-cifar10"])

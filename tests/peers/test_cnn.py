@@ -1,5 +1,6 @@
 """The CNNs are those of their papers, come back from disk, and learn by each method."""
 
+import copy
 import json
 
 import pytest
@@ -41,6 +42,20 @@ def test_a_preactivation_block_by_hand():
     scale = 1 / (1 + 1e-5) ** 0.5
     expected = x + torch.tensor([[[[0.0, 3.0 * scale * 2 * scale * 2]]]])
     torch.testing.assert_close(block(x), expected)
+
+
+@pytest.mark.parametrize("width", [3, 4, 8])
+def test_a_narrow_network_has_the_gradients_of_another_memory_format(width):
+    """In channels last, fewer than 8 channels ended the process on CPUs without AVX-512."""
+    model = CNN(CNNConfig("preact-resnet18", 4, (1, 32, 32), width=width)).eval()
+    plain = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
+    found = []
+    for one in (model, plain):
+        x = torch.rand(2, 1, 32, 32, generator=torch.Generator().manual_seed(0)).requires_grad_()
+        one(x).logsumexp(1).sum().backward()
+        found.append(x.grad)
+    assert found[0].abs().max() > 0
+    torch.testing.assert_close(found[0], found[1], rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize("arch", ["preact-resnet18", "wrn-10-2"])

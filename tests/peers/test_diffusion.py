@@ -210,9 +210,9 @@ def test_classes_are_ranked_as_the_posterior_does(weights):
 
 def test_the_published_cost():
     cost = answer_cost(DiffusionClassifier(tiny(10), timesteps=125), torch.device("cpu"))
-    assert cost["evaluations"] == 1250
-    assert answer_cost(DiffPure(tiny(), cnn(), depth=0.1, steps=10), torch.device("cpu"))["evaluations"] == 11
-    assert answer_cost(cnn(), torch.device("cpu"))["evaluations"] == 1
+    assert cost["network_evaluations"] == 1250
+    assert answer_cost(DiffPure(tiny(), cnn(), depth=0.1, steps=10), torch.device("cpu"))["network_evaluations"] == 11
+    assert answer_cost(cnn(), torch.device("cpu"))["network_evaluations"] == 1
 
 
 def test_chunks_change_neither_answer_nor_gradient():

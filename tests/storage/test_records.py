@@ -40,3 +40,10 @@ def test_a_config_within_a_config_leaves_the_same_out():
     other = IDC(replace(model.config, unet=replace(model.config.unet, norm="batch")))
     found = describe_model(other, "m")["config"]
     assert (found["unet"]["norm"], found["unet"]["multipliers"]) == ("batch", list(model.config.unet.multipliers))
+
+
+def test_a_key_of_an_older_record_has_its_name_of_now(tmp_path):
+    """``benchmarks/results`` holds records of both."""
+    (tmp_path / "old.json").write_text('{"rows": [{"evaluations": 3, "flops": 1}, {"network_evaluations": 1}]}')
+    rows = records.read_json(tmp_path / "old.json", "")["rows"]
+    assert rows == [{"network_evaluations": 3, "flops": 1}, {"network_evaluations": 1}]

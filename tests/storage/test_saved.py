@@ -11,8 +11,9 @@ import torch
 
 from idc import IDC, IDCError
 from idc.method.bridge import BridgeSpec
-from idc.method.storage import config_from_dict, config_to_dict
-from idc.storage.saved import CARD, CONFIG, WEIGHTS
+from idc.method.config import config_from_dict
+from idc.storage.model_folder import CARD, CONFIG, WEIGHTS
+from idc.storage.records import recorded as config_to_dict
 from tiny import tiny_model
 
 
@@ -168,7 +169,7 @@ def flip_byte(file, where):
 
 
 def edit_config(folder, change, rehash=False):
-    from idc.storage.saved import digest
+    from idc.storage.model_folder import digest
 
     values = json.loads((folder / CONFIG).read_text())
     change(values)
@@ -211,7 +212,7 @@ DAMAGE = {
 
 
 def sharded(folder, largest=30_000):
-    from idc.storage.saved import split
+    from idc.storage.model_folder import split
 
     split(folder, largest)
     return sorted(folder.glob("model-*.safetensors"))
@@ -233,7 +234,7 @@ def test_shards_hold_what_one_file_held(saved, model, images):
 
 
 def test_one_tensor_above_the_limit_stays_whole(tmp_path):
-    from idc.storage.saved import split, write
+    from idc.storage.model_folder import split, write
 
     write(tmp_path, {"weight": torch.ones(1000)}, {}, "card")
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
@@ -384,14 +385,14 @@ def test_failed_save_leaves_no_model(tmp_path, model, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("idc.storage.saved.save_file", full)
+    monkeypatch.setattr("safetensors.torch.save_file", full)
     with pytest.raises(IDCError, match="room on the disk"):
         model.save_pretrained(tmp_path / "m")
     assert list((tmp_path / "m").iterdir()) == []
 
 
 def test_facts_of_a_card_can_be_changed(saved):
-    from idc.storage.saved import change_card
+    from idc.storage.model_folder import change_card
 
     change_card(saved, {"Data": "found"})
     again = IDC.from_pretrained(saved)  # its hashes still hold

@@ -32,7 +32,7 @@ def test_certify_again_and_report(model, tmp_path, idc):
     summary = json.loads((out / "certify.json").read_text())
     assert summary["kind"] == "certify"
     assert summary["cost"]["samples"] == 50
-    assert summary["cost"]["evaluations"] == 150  # timesteps 3, 1, 0: three passes a sample
+    assert summary["cost"]["network_evaluations"] == 150  # timesteps 3, 1, 0: three passes a sample
     assert summary["settings"]["smoothing"] == {"sigma": 0.25, "n0": 10, "n": 40, "alpha": 0.001}
     assert {"scipy", "torch", "idc"} <= summary["settings"]["versions"].keys()
     before = (out / "certify.json").stat().st_mtime_ns
@@ -62,7 +62,7 @@ def test_killed_and_started_again(model, tmp_path, idc):
     assert timeless(tmp_path / "killed") == timeless(tmp_path / "whole")
     one, other = (json.loads((tmp_path / name / "certify.json").read_text()) for name in ("killed", "whole"))
     assert one["curve"] == other["curve"]
-    assert one["cost"]["evaluations"] == 2010
+    assert one["cost"]["network_evaluations"] == 2010
 
 
 def test_interrupted(model, tmp_path, idc, monkeypatch):

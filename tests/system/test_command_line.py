@@ -85,9 +85,9 @@ def test_predict_prints_class_names_as_they_are(model, picture):
 def test_profile_of_the_published_network():
     found = json.loads(idc("profile", "paper-cifar10", "--json").stdout)
     assert found["parameters"] == 9_393_475
-    assert found["flops_per_pass"] / 1e9 == pytest.approx(6.84, abs=0.005)
-    assert (found["passes"], found["visits"]) == (3, [3, 1, 0])
-    assert found["flops_per_answer"] == pytest.approx(3 * found["flops_per_pass"], rel=1e-6)
+    assert found["flops_per_evaluation"] / 1e9 == pytest.approx(6.84, abs=0.005)
+    assert (found["network_evaluations"], found["visits"]) == (3, [3, 1, 0])
+    assert found["flops"] == 3 * found["flops_per_evaluation"]
     assert found["latency_ms"] > found["latency_one_step_ms"] > 0
     assert found["peak_memory_bytes"] > 64 * 32 * 32 * 4  # at least one activation of the first level
 
@@ -98,7 +98,7 @@ def test_profile_of_a_network_of_ones_own(tmp_path):
 
     file = tmp_path / "own.yaml"
     file.write_text(yaml.safe_dump(spec_to_dict(PRESETS["nano-encoder"])))
-    fields = ("parameters", "flops_per_pass", "weights_bytes")
+    fields = ("parameters", "flops_per_evaluation", "weights_bytes")
     expected = json.loads(idc("profile", "nano-encoder", "--json").stdout)
     found = json.loads(idc("profile", file, "--json").stdout)
     assert [found[k] for k in fields] == [expected[k] for k in fields]
@@ -124,10 +124,7 @@ def test_an_attack_without_a_size_trains_nothing(tmp_path, flag, value):
 
 def test_pruning_table_falls_from_bbdm_to_the_paper():
     rows = {r["network"]: r for r in json.loads(idc("profile", "--json").stdout)}
-    costs = [
-        rows[n]["flops_per_answer"]
-        for n in ("BBDM pixel-space template", "IDC, CIFAR-100", "IDC, CIFAR-10", "nano (ours)")
-    ]
+    costs = [rows[n]["flops"] for n in ("BBDM pixel-space template", "IDC, CIFAR-100", "IDC, CIFAR-10", "nano (ours)")]
     assert costs == sorted(costs, reverse=True)
 
 

@@ -71,10 +71,10 @@ def test_own_model_enters_the_table(tmp_path):
     result = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=EXAMPLES.parent)
     assert result.returncode == 0, result.stderr
     mine, idc = json.loads(result.stdout)["rows"]
-    assert (mine["name"], mine["parameters"], mine["evaluations"]) == ("mine", 10 * 1024 + 10, 1)
+    assert (mine["name"], mine["parameters"], mine["network_evaluations"]) == ("mine", 10 * 1024 + 10, 1)
     assert mine["flops"] == 2 * 1024 * 10
     assert mine["clean"]["mean"]["mean"] > 0.85
-    assert idc["evaluations"] == 1
+    assert idc["network_evaluations"] == 1
     assert mine["images"] == idc["images"] == 40
     assert (tmp_path / "table.md").exists()
 

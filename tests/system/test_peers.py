@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from idc.commands.opening import open_model
 from idc.commands.train_peers import start_cnn, start_ddpm
 from idc.errors import IDCError
-from idc.storage.saved import CONFIG
+from idc.storage.model_folder import CONFIG
 from program import idc, refused
 
 
@@ -46,7 +46,7 @@ def test_evaluate_by_name(runs, tmp_path, name, evaluations):
                  "3", "--draws", "2", "--out", tmp_path / "r")  # fmt: skip
     assert result.returncode == 0, result.stderr
     summary = json.loads((tmp_path / "r" / "summary.json").read_text())
-    assert summary["answer"]["evaluations"] == evaluations
+    assert summary["answer"]["network_evaluations"] == evaluations
     assert summary["settings"]["classifier"]["name"] == model
 
 

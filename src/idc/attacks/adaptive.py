@@ -6,7 +6,8 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from idc.attacks.gradient import Best, GradientAttack
+from idc.attacks.best import Best
+from idc.attacks.gradient import GradientAttack
 from idc.attacks.objective import DLR, CrossEntropy, Margin, Objective
 from idc.attacks.target import ANSWER, Target
 from idc.attacks.threat import Threat
@@ -68,7 +69,7 @@ class AdaptiveAttack:
         trials = self.trials(target)
         scores = torch.full((len(trials), len(images)), float("inf"), device=images.device, dtype=torch.float64)
         for index, trial in enumerate(trials):
-            rows = best.standing()
+            rows = best.remaining()
             if not len(rows):
                 return best.x
             found = trial(target, images[rows], classes[rows], streams.of("trial", index).take(rows))
@@ -76,7 +77,7 @@ class AdaptiveAttack:
         chosen = scores.argmin(0)
         for index, trial in enumerate(trials):
             for long in self._long(trial, target.noisy(trial.surrogate, images)):
-                rows = best.standing()
+                rows = best.remaining()
                 rows = rows[chosen[rows] == index]
                 if len(rows):
                     own = streams.of("long", index, long.targets).take(rows)

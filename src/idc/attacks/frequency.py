@@ -3,17 +3,16 @@
 import math
 from functools import lru_cache
 
+import numpy as np
 import torch
+from scipy.fft import dct
 from torch import Tensor
 
 
 @lru_cache(maxsize=16)
 def _cosines(size: int) -> Tensor:
-    """The orthonormal DCT-II matrix, (size, size): row k holds the k-th cosine."""
-    k, n = torch.arange(size, dtype=torch.float64)[:, None], torch.arange(size, dtype=torch.float64)
-    rows = torch.cos(math.pi * (2 * n + 1) * k / (2 * size)) * math.sqrt(2 / size)
-    rows[0] /= math.sqrt(2)
-    return rows.to(torch.float32)
+    """The orthonormal DCT-II matrix, (size, size) float32: row k holds the k-th cosine."""
+    return torch.from_numpy(dct(np.eye(size), axis=0, norm="ortho")).to(torch.float32)
 
 
 def low_pass(x: Tensor, share: float) -> Tensor:

@@ -1,12 +1,14 @@
 """One gradient engine: FGSM, MI-FGSM, PGD and APGD are its settings; EOT and BPDA wrap the function under attack."""
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
+from idc.attacks.best import Best
 from idc.attacks.frequency import low_pass
 from idc.attacks.objective import CrossEntropy, Objective, likely_targets
 from idc.attacks.target import ANSWER, Target
@@ -88,14 +90,14 @@ class GradientAttack:
         if len(runs) == 1:
             return self._run(target, images, classes, wanted[0], streams.of(0, 0))
         best = Best(target, images, classes, streams, self.judge_draws)
-        # As many runs at once as fill a call; between such groups, images whose answer has fallen leave.
-        while runs and len(rows := best.standing()):
+        # As many runs at once as fill a call; between such groups, misclassified images leave.
+        while runs and len(rows := best.remaining()):
             many = max(1, target.chunk // (4 * self.eot * len(rows)))
             now, runs = runs[:many], runs[many:]
             found = self._together(target, images, classes, now, rows, streams)
             for (restart, index, _), x in zip(now, found, strict=True):
                 # One after the other all the same: an image that is done after one keeps it, however many ran at once.
-                still = torch.isin(rows, best.standing())
+                still = torch.isin(rows, best.remaining())
                 best.offer(x[still], rows[still], restart, index)
         return best.x
 
@@ -148,9 +150,9 @@ class GradientAttack:
         for at in range(self.steps + 1):
             loss, gradient, logits = self._ascend(target, state, climb.x, at)
             climb.arrive(loss, gradient)
-            if may_leave and (fallen := logits.argmax(1) != state.classes).any():
-                result[rows[fallen]] = climb.x[fallen]
-                keep = (~fallen).nonzero()[:, 0]
+            if may_leave and (wrong := logits.argmax(1) != state.classes).any():
+                result[rows[wrong]] = climb.x[wrong]
+                keep = (~wrong).nonzero()[:, 0]
                 rows, state, climb = rows[keep], state.take(keep), climb.take(keep)
                 if not len(rows):
                     return result
@@ -158,55 +160,6 @@ class GradientAttack:
                 climb.move(state.images, at)
         result[rows] = climb.best_x
         return result
-
-
-CONFIRM = 64
-
-
-class Best:
-    """For each image the found point that the real model, asked with fresh noise, gets wrong most often."""
-
-    def __init__(self, target: Target, images: Tensor, classes: Tensor, streams: Streams, draws: int) -> None:
-        self.target, self.classes, self.streams, self.draws = target, classes, streams, draws
-        self.x = images.clone()
-        self.score = torch.full((len(images),), float("inf"), device=images.device, dtype=torch.float64)
-        self.done = torch.zeros(len(images), dtype=torch.bool, device=images.device)
-        self.unconfirmed = self.done.clone()  # found since the last confirmation
-        self.rounds = torch.zeros(len(images), dtype=torch.int64, device=images.device)
-
-    def standing(self) -> Tensor:
-        """Rows of the images that may still be improved: not those whose answer is wrong, if it is deterministic, or
-        wrong in every one of CONFIRM more draws."""
-        wrong = (self.score < 1) & self.unconfirmed & ~self.done
-        self.unconfirmed &= ~wrong
-        if not self.target.stochastic:
-            self.done |= wrong
-        else:
-            # Each image counts its own confirmations: their noise must not depend on the rest of the batch.
-            rounds = self.rounds.clone()
-            for round_ in rounds[wrong].unique().tolist():
-                rows = (wrong & (rounds == round_)).nonzero()[:, 0]
-                streams = self.streams.of("confirm", round_).take(rows)
-                right, _ = self.target.judge(self.x[rows], self.classes[rows], streams, draws=CONFIRM)
-                self.done[rows] = ~right.any(0)
-                self.rounds[rows] += 1
-                self.score[rows] = torch.maximum(self.score[rows], right.double().sum(0) * self.draws / CONFIRM)
-        return (~self.done).nonzero()[:, 0]
-
-    def offer(self, x: Tensor, rows: Tensor, *keys: object) -> Tensor:
-        """Judge ``x``, points for the images ``rows``, and keep the better ones; returns their scores."""
-        if not len(rows):
-            return self.score[rows]
-        right, margin = self.target.judge(
-            x, self.classes[rows], self.streams.of("judge", *keys).take(rows), draws=self.draws
-        )
-        # Wrong draws count first, then the margin, squeezed into (0, 1) without saturating at large logits.
-        score = right.sum(0).double() + 0.5 + 0.5 * margin.double() / (1 + margin.double().abs())
-        better = score < self.score[rows]
-        self.x[rows[better]] = x[better]
-        self.score[rows[better]] = score[better]
-        self.unconfirmed[rows[better]] = True
-        return score
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -244,8 +197,9 @@ class _Climb:
 
     def take(self, rows: Tensor) -> "_Climb":
         """The same climb of some of the images."""
-        other = object.__new__(_Climb)
-        other.__dict__ = self.__dict__ | {name: getattr(self, name)[rows] for name in self._TENSORS}
+        other = copy(self)
+        for name in self._TENSORS:
+            setattr(other, name, getattr(self, name)[rows])
         return other
 
     def arrive(self, loss: Tensor, gradient: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Attacks of maintained libraries behind our interface: AutoAttack and Square (pyautoattack), C&W (foolbox).
+"""Attacks of a maintained library behind our interface: AutoAttack and Square, of pyautoattack.
 
 They draw from the global generator and seed it; all of that stays inside a fork of it, seeded from the batch's streams.
 Their own random numbers belong to a place in the batch, not to an image.
@@ -9,13 +9,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from idc.attacks.gradient import Best
+from idc.attacks.best import Best
 from idc.attacks.target import ANSWER, Target
 from idc.attacks.threat import Threat
 from idc.errors import IDCError
@@ -151,8 +150,8 @@ class AutoAttack:
     def _rand(self, adversary: Any, target: Target, images: Tensor, classes: Tensor, streams: Streams) -> Tensor:
         """Both attacks of the rand version on every image, the better point kept by many draws.
 
-        The library's own loop drops an image as fallen when one noisy draw is wrong, even of the clean image, and a
-        point that one more draw gets right.
+        The library's own loop drops an image as misclassified when one noisy draw is wrong, even of the clean image,
+        and a point that one more draw gets right.
         """
         best = Best(target, images, classes, streams.of("rand"), draws=16)
         for name in adversary.attacks_to_run:
@@ -221,48 +220,3 @@ class Square:
             )  # fmt: skip
             found = attack.perturb(images, classes)
         return self.threat.project(found.detach(), images)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CarliniWagner:
-    """The C&W attack in L2 (IEEE S&P 2017) of foolbox: the least change that makes the answer wrong.
-
-    Without ``threat`` its result may lie anywhere; with it, an image whose change exceeds the radius comes back as it
-    was, so that the attack can stand in a protocol.
-
-    Args:
-        threat: the ball that counts, or None.
-        surrogate: the function under attack.
-        steps, step, constant, searches, abort_early: of foolbox.
-        reseed: the noise repeats in every call (a flaw, kept for comparison).
-    """
-
-    threat: Threat | None = None
-    surrogate: str = ANSWER
-    steps: int = 1000
-    step: float = 0.01
-    constant: float = 1e-3
-    searches: int = 9
-    abort_early: bool = True
-    reseed: bool = False
-
-    def __call__(self, target: Target, images: Tensor, classes: Tensor, streams: Streams) -> Tensor:
-        foolbox: Any = import_module("foolbox")
-
-        if not len(images):
-            return images.clone()
-        model = _Module(target, self.surrogate, reseed=self.reseed)
-        attack = foolbox.attacks.L2CarliniWagnerAttack(
-            binary_search_steps=self.searches, steps=self.steps, stepsize=self.step, initial_const=self.constant,
-            abort_early=self.abort_early,
-        )  # fmt: skip
-        with _contained(images, _seed(streams)):
-            wrapped = foolbox.PyTorchModel(model, bounds=(0, 1), device=images.device)
-            found, _, _ = attack(wrapped, images, foolbox.criteria.Misclassification(classes), epsilons=None)
-        # Where foolbox finds nothing it returns a black image, and calls that a success if black is misclassified.
-        failed = (found == 0).flatten(1).all(1).view(-1, 1, 1, 1)
-        found = torch.where(failed, images, found.detach())
-        if self.threat is None:
-            return found
-        outside = self.threat.size(found, images) > self.threat.eps * (1 + 1e-6)
-        return torch.where(outside.view(-1, 1, 1, 1), images, found)

@@ -75,6 +75,6 @@ def _print_summary(summary: dict[str, Any]) -> None:
     out.print(f"smoothed classifier: {share(summary['accuracy'])} right, abstains on {share(summary['abstained'])}")
     out.print(f"mean radius: {summary['mean_radius']:.4g} (at most {summary['largest_radius']:.4g} can be proved)")
     out.print(
-        f"per image: {cost['samples']:,} samples, {cost['evaluations']:,} network evaluations, "
+        f"per image: {cost['samples']:,} samples, {cost['network_evaluations']:,} network evaluations, "
         f"{cost['flops'] / 1e9:,.2f} GFLOPs, {cost['seconds']:.3g} s"
     )

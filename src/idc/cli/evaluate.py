@@ -226,7 +226,7 @@ def compare(
 
 def _compared(row: dict[str, Any]) -> dict[str, Any]:
     found = {"model": row["name"], "eps": row["eps_text"], "GFLOPs": f"{row['flops'] / 1e9:.3g}",
-             "NFE": row["evaluations"], "n": row["images"], "clean": share(row["clean"]["mean"])}  # fmt: skip
+             "NFE": row["network_evaluations"], "n": row["images"], "clean": share(row["clean"]["mean"])}  # fmt: skip
     for name, own in row["protocols"].items():
         found[name] = share(own["robust"]["mean"]) + ("" if own["reliable"] else " UNRELIABLE")
     return found

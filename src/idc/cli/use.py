@@ -91,7 +91,7 @@ def profile(
     channels: Channels = None,
     as_json: AsJson = False,
 ) -> None:
-    """Parameters, counted FLOPs, passes, memory and latency of a preset or model; without one, the pruning table."""
+    """Parameters, FLOPs, network evaluations, memory, latency of a preset or model; without one, the pruning table."""
     from idc.commands.opening import open_model_or_preset
     from idc.commands.profile import profile as measure
     from idc.commands.profile import pruning_table

@@ -69,7 +69,7 @@ def _summarise(request: Request, certifier: Certifier, images: datasets.ImageSet
         "class_names": list(images.class_names),
         "cost": {
             "samples": samples,
-            "evaluations": samples * answer["evaluations"],
+            "network_evaluations": samples * answer["network_evaluations"],
             "flops": samples * answer["flops"],
             "seconds": sum(line["seconds"] for line in lines) / len(lines),
         },

@@ -284,7 +284,8 @@ def _row(entry: Entry, eps: float, found: dict[str, tuple[str, dict[str, Any]]])
         "norm": entry.request.norm, "eps": eps,
         "eps_text": eps_text(eps), "data": settings["data"]["source"], "split": settings["data"]["split"],
         "images": first["images"], "training": entry.training or answer.get("training"),
-        "parameters": answer["parameters"], "flops": answer["flops"], "evaluations": answer["evaluations"],
+        "parameters": answer["parameters"], "flops": answer["flops"],
+        "network_evaluations": answer["network_evaluations"],
         "stochastic": answer["stochastic"], "clean": first["clean"], "device": settings["device"],
         "protocols": {
             protocol: {

@@ -16,9 +16,9 @@ from idc.attacks.gradient import pgd
 from idc.attacks.target import Target
 from idc.attacks.threat import Threat
 from idc.commands.evaluate import evaluate
-from idc.commands.profile import count_flops, count_passes
 from idc.commands.request import Request
 from idc.commands.train import start_training
+from idc.cost import answer_cost, forward_flops, grey_image
 from idc.data import ImageSet
 from idc.evaluation.verdict import wilson
 from idc.method.classifier import IDC
@@ -105,7 +105,8 @@ def _records(
     test = splits["test"]
     images, classes = test.images.float().div(255), test.labels
     history = [m for m in read_metrics(run) if "validation/one_step" in m]
-    visits = model.config.visits
+    visits, device = model.config.visits, model.labels.device
+    cost, one_step = answer_cost(model, device), model.one_step
     return {
         "idc_version": __version__,
         "torch": torch.__version__,
@@ -122,13 +123,13 @@ def _records(
         | {name: len(split) for name, split in splits.items()},
         "model": {
             "preset": "digits",
-            "parameters": sum(p.numel() for p in model.parameters()),
+            "parameters": cost["parameters"],
             "visits": list(visits),
             "timesteps": model.config.bridge.timesteps,
             "eta": model.config.bridge.eta,
-            "passes": count_passes(model, visits),
-            "flops_per_pass": count_flops(model, model.one_step_visits),
-            "flops_per_answer": count_flops(model, visits),
+            "passes": cost["network_evaluations"],
+            "flops_per_pass": forward_flops(one_step, grey_image(model, device)),
+            "flops_per_answer": cost["flops"],
         },
         "training": {
             "seconds": summary["seconds"],

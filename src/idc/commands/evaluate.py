@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from accelerate import PartialState
 
 Say = Callable[[str], object]
-_LIBRARIES = ("torch", "diffusers", "pyautoattack", "foolbox", "accelerate")
+_LIBRARIES = ("torch", "diffusers", "pyautoattack", "accelerate")
 
 
 def build(request: Request, images: datasets.ImageSet) -> Protocol:

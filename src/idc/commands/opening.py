@@ -12,18 +12,18 @@ import torch
 from torch import nn
 
 from idc import data as datasets
-from idc import zoo
-from idc.commands.profile import preset_model
 from idc.commands.request import Request
 from idc.compute.compiled import compile_networks
 from idc.compute.hardware import uses_bf16
 from idc.errors import IDCError
 from idc.evaluation.adapter import as_classifier
 from idc.method.classifier import IDC
-from idc.method.presets import PRESETS, resolve_spec
+from idc.method.config import IDCConfig
+from idc.method.presets import PRESETS, network_fields, resolve_spec
 from idc.peers.cnn import CNN
 from idc.peers.named import is_named, open_peer
-from idc.storage import saved
+from idc.storage.locate import packaged
+from idc.storage.saved import open_saved
 from idc.storage.yaml_file import YAML_SUFFIXES
 from idc.types import Classifier
 
@@ -65,8 +65,7 @@ def open_model(name: str) -> nn.Module:
         return open_factory(name)
     if re.fullmatch(r"\w+:\w+=.*", name):
         raise IDCError(name, "a peer: diffpure:..., zdc:... or rdc:...", "correct its name")
-    folder = saved.locate(name)  # once: for a hub id it asks the network
-    return CNN.from_pretrained(folder) if saved.holds(folder, "cnn") else IDC.from_pretrained(folder)
+    return open_saved(name, IDC, CNN)
 
 
 def open_both(request: Request, device: torch.device) -> tuple[Classifier, datasets.ImageSet]:
@@ -136,7 +135,24 @@ def open_model_or_preset(
     """
     if name not in PRESETS and not name.endswith(YAML_SUFFIXES):
         meant = "/" not in name and get_close_matches(name, PRESETS, n=1, cutoff=0.8)
-        if meant and not zoo.folder(name) and not Path(name).exists():
+        if meant and not packaged(name) and not Path(name).exists():
             resolve_spec(name)  # misspelt: the error lists what there is
         return IDC.from_pretrained(name)
     return preset_model(name, num_classes=num_classes, image_size=image_size, channels=channels)
+
+
+def preset_model(
+    preset: str, *, num_classes: int | None = None, image_size: int | None = None, channels: int | None = None
+) -> IDC:
+    """A model of a preset, or of a YAML file of a network's fields, with fresh weights, for the data that the preset is
+    made for, or the one that the file starts from, unless told otherwise.
+
+    Raises:
+        IDCError: for an unknown preset, a file that cannot be used, or data that the network cannot take.
+    """
+    given = network_fields(preset)
+    spec, preset = resolve_spec(given), str(given.get("preset", ""))
+    depth, size = (1, 32) if preset.startswith("digits") else (3, 64) if preset == "bbdm" else (3, 32)
+    shape = (channels or depth, image_size or size, image_size or size)
+    classes = num_classes or (100 if preset == "paper-cifar100" else 10)
+    return IDC(IDCConfig(classes, shape, spec)).eval()

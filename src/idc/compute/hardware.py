@@ -40,6 +40,13 @@ def unet_format(device: torch.device, *, batch_norm: bool = False) -> torch.memo
     return torch.channels_last if channels_last else torch.contiguous_format
 
 
+def cnn_format(width: int) -> torch.memory_format:
+    """The memory format of a CNN whose narrowest layers have ``width`` channels: channels last, but where oneDNN's 1x1
+    convolutions of stride 2 and fewer than 8 channels end the process in it (torch 2.13, CPUs without AVX-512)."""
+    breaks = width < 8 and torch.backends.cpu.get_cpu_capability() == "AVX2"
+    return torch.contiguous_format if breaks else torch.channels_last
+
+
 def can_compile(device: torch.device) -> bool:
     """Whether torch.compile finds what it needs: Triton and a C compiler for a GPU, else a compiler of C++."""
     if device.type == "cuda":

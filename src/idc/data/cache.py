@@ -17,7 +17,7 @@ from idc.data.pools import Positions
 from idc.errors import IDCError
 from idc.storage.files import make_folder, whole_file
 
-_VERSION = "1"  # to be raised whenever the pixels that decoding gives change
+_VERSION = "2"  # to be raised whenever the pixels that decoding gives change
 
 
 def file_for(key: str, positions: Positions, shape: Shape, cache_dir: Path | None) -> Path | None:

@@ -4,6 +4,7 @@ import io
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -22,14 +23,18 @@ Shape = tuple[int, int, int]
 MAX_PIXELS = 50_000_000
 """Images with more pixels are refused before they are decoded."""
 
+_OVERSHOOT = 0.1  # of floats, as resizing leaves it
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "AVIF", "TIFF", "PPM", "TGA", "JPEG2000", "ICO")
+"""Formats that are read: not those for which Pillow starts other programs, as it does for EPS."""
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
 def decode_image(path_or_bytes: str | Path | bytes, *, image_size: int, channels: int) -> Tensor:
     """Decode one image file to (channels, image_size, image_size) uint8.
 
-    The EXIF orientation is applied. Transparent pixels lie on white (4 channels keep them). 16-bit values are divided
-    by 257; floats are taken as [0, 1] if none is above 1, else as [0, 255]. The centred square is scaled with PIL's
+    The EXIF orientation is applied, if it can be read. Transparent pixels lie on white (4 channels keep them). 16-bit
+    values are divided by 257; 32-bit integers (TIFF) must lie in 0..255 and floats in [0, 1], give or take a tenth,
+    which is clipped: no range is guessed from an image's own values. The centred square is scaled with PIL's
     antialiased bicubic filter. Of an animation the first frame counts.
 
     Raises:
@@ -57,6 +62,12 @@ def read_images(paths: Iterable[str | Path], *, shape: Shape) -> Tensor:
     return torch.stack(images).float() / 255
 
 
+@cache
+def image_suffixes() -> frozenset[str]:
+    """Suffixes of the files that are read, such as ``.png``, as Pillow lists them for ``FORMATS``."""
+    return frozenset(suffix for suffix, kind in Image.registered_extensions().items() if kind in FORMATS)
+
+
 def check_shape(image_size: int | None, channels: int | None) -> None:
     """Raises IDCError for a size below 1, or channels that no mode has; None is left to a default."""
     if image_size is not None and image_size < 1:
@@ -70,8 +81,8 @@ def decode(raw: Raw, name: str, shape: Shape) -> NDArray[np.uint8]:
     channels, size, _ = shape
     with open_image(raw, name) as image:
         try:
-            upright = ImageOps.exif_transpose(image)
-            pixels = np.asarray(_square(_to_mode(_to_8_bits(upright), channels), size))
+            image.load()
+            pixels = np.asarray(_square(_to_mode(_to_8_bits(_upright(image), image.format), channels), size))
         except Exception as error:  # a damaged file makes PIL's readers raise anything, from OSError to struct.error
             raise _unreadable(name, error) from error
     return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
@@ -80,8 +91,14 @@ def decode(raw: Raw, name: str, shape: Shape) -> NDArray[np.uint8]:
 def open_image(raw: Raw, name: str) -> Image.Image:
     """Open an image by its header and check its size; nothing is decoded yet."""
     too_large = (f"at most {MAX_PIXELS:,} pixels", "scale it down, or leave it out")
+    if isinstance(raw, Path) and raw.exists() and not raw.is_file():  # opening a pipe would wait for ever
+        kind = "a directory" if raw.is_dir() else "a pipe or a device"
+        raise IDCError(f"{name} ({kind})", "a readable image file", "replace or remove it")
     try:
-        image = raw if isinstance(raw, Image.Image) else Image.open(io.BytesIO(raw) if isinstance(raw, bytes) else raw)
+        if isinstance(raw, Image.Image):
+            image = raw
+        else:
+            image = Image.open(io.BytesIO(raw) if isinstance(raw, bytes) else raw, formats=FORMATS)
     except FileNotFoundError as error:
         raise IDCError(f"no such file: {name}", "an image file", "check the path") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -119,14 +136,26 @@ def _unreadable(name: str, error: Exception) -> IDCError:
     return IDCError(f"{name} ({reason})", "a readable image file", "replace or remove it")
 
 
-def _to_8_bits(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16 bits, which PIL keeps in I;16 or in 32-bit I
+def _upright(image: Image.Image) -> Image.Image:
+    """The image as its EXIF orientation has it; as it is, if that block is damaged: the pixels are good."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # PIL's reader of tags raises anything
+        return image
+
+
+def _to_8_bits(image: Image.Image, kind: str | None) -> Image.Image:
+    if image.mode.startswith("I;16") or (image.mode == "I" and kind in ("PNG", "PPM")):
         values = np.asarray(image).astype(np.float64) / 257
+    elif image.mode == "I":
+        values = np.asarray(image).astype(np.float64)
+        if values.min(initial=0) < 0 or values.max(initial=0) > 255:
+            raise ValueError("32-bit integers outside of 0..255: save it with 8 or 16 bits")
     elif image.mode == "F":
         values = np.asarray(image).astype(np.float64)
-        if not np.isfinite(values).all():
-            raise ValueError("NaN or infinite pixels")
-        values = values * (255 if values.max(initial=0.0) <= 1.0 else 1)
+        if not (values.min(initial=0) >= -_OVERSHOOT and values.max(initial=0) <= 1 + _OVERSHOOT):  # NaN neither
+            raise ValueError("floats outside of [0, 1]: divide them by their range")
+        values = values * 255
     else:
         return image
     return Image.fromarray(np.rint(values).clip(0, 255).astype(np.uint8))

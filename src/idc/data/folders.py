@@ -3,41 +3,84 @@
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from idc.data.decoding import image_suffixes
 from idc.data.pools import Pool, Source, Split
-from idc.data.splits import SPLIT_NAMES
+from idc.data.splits import by_split, split_of
 from idc.errors import IDCError
 
-# fmt: off
-IMAGE_SUFFIXES = frozenset({
-    ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp", ".avif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm",
-    ".pnm", ".tga", ".jp2", ".ico",
-})
-# fmt: on
+# Folders that systems put beside people's own: hidden ones, __MACOSX, Synology's @eaDir, #recycle, $RECYCLE.BIN.
+_NOT_OURS = (".", "__", "@", "#", "$")
+_NAMED_NOT_OURS = {"lost+found", "System Volume Information"}
+
+
+@dataclass(slots=True)
+class _LeftOut:
+    """What lies in the folders of a source and is not used: counted by kind, files also by name."""
+
+    kinds: Counter[str] = field(default_factory=Counter)
+    files: list[str] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)
+
+    def file(self, path: Path, root: Path) -> None:
+        self.kinds[f"{path.suffix.lower()} files" if path.suffix else "files without a suffix"] += 1
+        self.files.append(str(path.relative_to(root)))
+
+    def folder(self, path: Path) -> None:
+        if not path.name.startswith("."):
+            self.kinds["links to folders" if path.is_symlink() else "system folders"] += 1
 
 
 def folder_source(root: Path) -> Source:
-    """Class folders, directly in `root` or in its split folders (those named so that have folders themselves).
+    """Class folders, directly in `root` or in its split folders. Folders are splits if all of their siblings are; what
+    a folder that holds nothing but one other folder stands for is that one.
 
     Raises:
         IDCError: there are none, one has no images, or a test or validation class is none of train's.
         OSError: a folder cannot be read.
     """
-    folders: dict[Split, Path] = {}
-    for folder in _visible_folders(root):
-        split = SPLIT_NAMES.get(folder.name.lower())
-        if split and _visible_folders(folder):
-            folders.setdefault(split, folder)
-    folders = folders or {"train": root}
+    left_out = _LeftOut()
+    inner = _folders(root)
+    top = root if len(inner) == 1 and split_of(inner[0].name) else _unwrapped(root)
+    siblings = {child.name: child for child in _folders(top, left_out)}
+    folders = _split_folders(top, siblings, left_out) or {"train": top}
+    has_splits = folders != {"train": top}
     main: Split = "train" if "train" in folders else next(iter(folders))
-    names = tuple(folder.name for folder in _visible_folders(folders[main]))
-    pools = {split: _folder_pool(root, folder, names) for split, folder in folders.items()}
+    names = tuple(folder.name for folder in _folders(folders[main]))
+    pools = {split: _folder_pool(root, folder, names, left_out) for split, folder in folders.items()}
     _check_layout(folders[main], names, pools[main])
-    return Source(str(root), pools, names)
+    return Source(str(root), pools, names, left_out=left_out.kinds, has_splits=has_splits)
+
+
+def _split_folders(top: Path, siblings: dict[str, Path], left_out: _LeftOut) -> dict[Split, Path]:
+    """The folders of class folders, if all siblings are named as splits; none if they are not."""
+    found: dict[Split, Path] = {}
+    for split, names in (by_split(siblings, str(top)) or {}).items():
+        if len(names) > 1:
+            raise IDCError(f"{top}: folders {' and '.join(names[:2])}", "one folder a split", "rename or remove one")
+        if _folders(siblings[names[0]]):
+            found[split] = _unwrapped(siblings[names[0]])
+        else:
+            left_out.kinds[f"folder {names[0]} without class folders"] += 1
+    return found
+
+
+def has_class_folders(root: Path) -> bool:
+    """Whether a folder holds folders with images in them, at any depth."""
+    return any(_is_image(Path(name)) for child in _folders(root) for _, _, names in os.walk(child) for name in names)
+
+
+def _unwrapped(folder: Path) -> Path:
+    """Down to the first folder that holds more than one other, as archives are often unpacked."""
+    inner = _folders(folder)
+    lone = len(inner) == 1 and _folders(inner[0]) and not any(_is_image(file) for file in folder.iterdir())
+    return _unwrapped(inner[0]) if lone else folder
 
 
 def _check_layout(folder: Path, class_names: Sequence[str], pool: Pool) -> None:
@@ -46,20 +89,21 @@ def _check_layout(folder: Path, class_names: Sequence[str], pool: Pool) -> None:
         loose = next((file.name for file in sorted(folder.iterdir()) if _is_image(file)), None)
         has = f"images ({loose}, ...) but no class folders" if loose else "no images"
         raise IDCError(f"{folder} has {has}", *layout)
-    if all(name.lower() in SPLIT_NAMES for name in class_names):
+    if by_split(class_names, str(folder)):
         raise IDCError(f"{folder / class_names[0]} has no class folders", *layout)
     for name, count in zip(class_names, np.bincount(pool.labels, minlength=len(class_names)), strict=True):
         if not count:
             raise IDCError(f"{folder / name} has no images", "images in every class folder", "fill or remove it")
 
 
-def _folder_pool(root: Path, folder: Path, class_names: Sequence[str]) -> Pool:
+def _folder_pool(root: Path, folder: Path, class_names: Sequence[str], left_out: _LeftOut) -> Pool:
     files: list[Path] = []
     labels: list[int] = []
-    for child in _visible_folders(folder):
+    before, broken = len(left_out.files), len(left_out.broken)
+    for child in _folders(folder):
         if child.name not in class_names:
             raise IDCError(f"class folder {child}", f"one of train's {len(class_names)} classes", "rename or remove it")
-        found = _image_files(child)
+        found = _image_files(child, root, left_out)
         files += found
         labels += [class_names.index(child.name)] * len(found)
     names = [str(file.relative_to(root)) for file in files]
@@ -71,24 +115,43 @@ def _folder_pool(root: Path, folder: Path, class_names: Sequence[str]) -> Pool:
         rows = [[name, stat.st_size, stat.st_mtime_ns] for name, stat in zip(names, stats, strict=True)]
         return hashlib.sha256(json.dumps([str(root.resolve()), rows]).encode()).hexdigest()
 
-    return Pool(np.asarray(labels, dtype=np.int64), files.__getitem__, names.__getitem__, key)
+    return Pool(np.asarray(labels, dtype=np.int64), files.__getitem__, names.__getitem__, key,
+                tuple(left_out.files[before:]), tuple(left_out.broken[broken:]))  # fmt: skip
 
 
-def _image_files(folder: Path) -> list[Path]:
-    """The images in a folder and in its subfolders, sorted by name within each."""
+def _image_files(folder: Path, root: Path, left_out: _LeftOut) -> list[Path]:
+    """The images in a folder and in its subfolders, sorted by name within each. Links to folders are not followed."""
     files: list[Path] = []
     for base, folders, names in os.walk(folder, onerror=_raise):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        files += [Path(base, name) for name in sorted(names) if _is_image(Path(name))]
+        for name in (inner := [Path(base, name) for name in sorted(folders)]):
+            if not _is_ours(name) or name.is_symlink():
+                left_out.folder(name)
+        folders[:] = [child.name for child in inner if _is_ours(child)]
+        for file in (Path(base, name) for name in sorted(names) if not name.startswith(".")):
+            if not _is_image(file):
+                left_out.file(file, root)
+            elif file.is_file():
+                files.append(file)
+            else:
+                left_out.broken.append(str(file.relative_to(root)))
     return files
 
 
-def _visible_folders(folder: Path) -> list[Path]:
-    return sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith((".", "__")))
+def _folders(folder: Path, left_out: _LeftOut | None = None) -> list[Path]:
+    """The folders in a folder that are people's own, sorted by name."""
+    found = sorted(child for child in folder.iterdir() if child.is_dir())
+    for child in found if left_out is not None else ():
+        if not _is_ours(child) and left_out is not None:
+            left_out.folder(child)
+    return [child for child in found if _is_ours(child)]
+
+
+def _is_ours(folder: Path) -> bool:
+    return not folder.name.startswith(_NOT_OURS) and folder.name not in _NAMED_NOT_OURS
 
 
 def _is_image(file: Path) -> bool:
-    return file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")
+    return file.suffix.lower() in image_suffixes() and not file.name.startswith(".")
 
 
 def _raise(error: OSError) -> None:

@@ -23,9 +23,11 @@ def hub_source(source: str) -> Source:
     for name in sorted(loaded):
         if split := split_of(name):
             names.setdefault(split, name)
+    has_splits = bool(names)
     if not names:
         names = {"train": next(iter(loaded))}
-    return table_source(source, {split: _table(loaded[name]) for split, name in names.items()}, None)
+    tables = {split: _table(loaded[name]) for split, name in names.items()}
+    return table_source(source, tables, None, has_splits=has_splits)
 
 
 def _load_dataset(source: str) -> Any:

@@ -21,9 +21,11 @@ class ImageSet:
         labels: (N,) int64 in [0, num_classes).
         ids: (N,) int64, the index of each image in its source split, whatever the limit, seed or skipped files.
         class_names: one name per class, in the order of the labels.
-        source: what was asked for. split: "train", "validation" or "test".
+        source: what was asked for. split: "train", "validation", "test" or "all".
         fingerprint: sha256 over the pixels, labels, ids and class names; the same on every machine.
-        skipped: the names of the unreadable images that were left out.
+        skipped: the names of the files that were left out: unreadable images, and what is no image that can be read.
+        summary: a line for people: source, splits, classes, counts, what was held out and what is left out.
+        has_splits: whether the source's splits are its own, and not ours.
     """
 
     images: Tensor
@@ -34,6 +36,8 @@ class ImageSet:
     split: str
     fingerprint: str
     skipped: tuple[str, ...] = ()
+    summary: str = ""
+    has_splits: bool = True
 
     def __len__(self) -> int:
         return len(self.images)
@@ -68,6 +72,24 @@ class ImageSet:
         images, labels, ids = self.images[rows], self.labels[rows], self.ids[rows]
         fingerprint = digest(self.class_names, images, labels, ids)
         return replace(self, images=images, labels=labels, ids=ids, fingerprint=fingerprint)
+
+    def in_order(self, class_names: Sequence[str]) -> "ImageSet":
+        """The same images with their labels numbered in the order of ``class_names``, which are this set's own.
+
+        Raises:
+            IDCError: they are other names.
+        """
+        if sorted(class_names) != sorted(self.class_names):
+            raise IDCError(
+                f"classes {', '.join(class_names[:4])}", f"those of {self.source}", "use data of those classes"
+            )
+        if tuple(class_names) == self.class_names:
+            return self
+        place = {name: index for index, name in enumerate(class_names)}
+        moved = torch.tensor([place[name] for name in self.class_names], device=self.labels.device)
+        labels = moved[self.labels]
+        fingerprint = digest(class_names, self.images, labels, self.ids)
+        return replace(self, labels=labels, class_names=tuple(class_names), fingerprint=fingerprint)
 
 
 def digest(names: Sequence[str], *tensors: Tensor) -> str:

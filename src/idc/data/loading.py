@@ -8,9 +8,10 @@ import torch
 from idc.data import splits
 from idc.data.decoding import check_shape
 from idc.data.image_set import ImageSet, digest
-from idc.data.pixels import default_shape, read_pixels
+from idc.data.pixels import SKIP, default_shape, read_pixels
 from idc.data.pools import Split
 from idc.data.sources import open_source
+from idc.data.summary import summarise
 from idc.errors import IDCError
 
 
@@ -32,13 +33,16 @@ def load(
     train/, test/ and validation/ folders; a parquet file, or a folder of them, in the Hugging Face hub's layout; a hub
     id such as "uoft-cs/cifar10". What looks like a path is never looked up on the hub.
 
+    Splits are recognised by the names of folders and files, and only if all siblings are named so. What a source holds,
+    what of it was held out and what is left out, is said in the set's ``summary``.
+
     Splits are stratified by class. Without a test split in the source, 20% of each class (30% of the digits) are held
     out as test, always the same ones. Without a validation split, `validation_fraction` of each class of what remains
     is validation, chosen by `seed`. The three never overlap.
 
     Args:
         source: see above.
-        split: "train", "validation" or "test".
+        split: "train", "validation" or "test"; or "all" of a source that has no splits of its own.
         image_size: side of the square in pixels. By default the images' own if all are squares of one size, else 32.
         channels: 1 (grey), 3 (RGB) or 4 (RGBA). By default 1 if all images are grey, else 3. Both defaults look at up
             to 2,048 images spread evenly over the train split, so that all splits of a source agree.
@@ -60,6 +64,9 @@ def load(
         splits.check_limit(limit)
     opened = open_source(source)
     pool, wanted = splits.choose(opened, split, validation_fraction, seed)
+    if pool.broken and not skip_bad:
+        shown = ", ".join(pool.broken[:5]) + (", ..." if pool.broken[5:] else "")
+        raise IDCError(f"{shown} of {opened.name} (links to nothing, or pipes)", "image files", SKIP)
     if limit is not None:
         wanted = wanted[splits.balanced(pool.labels[wanted], wanted, limit)]
     shape = default_shape(opened, image_size, channels)
@@ -68,12 +75,16 @@ def load(
     )
     labels, ids = torch.from_numpy(pool.labels[positions]), torch.from_numpy(positions)
     fingerprint = digest(opened.class_names, images, labels, ids)
-    return ImageSet(images, labels, ids, opened.class_names, source, split, fingerprint, skipped)
+    # Of one pool that we split, the files that are left out are named once.
+    skipped = (*((*pool.broken, *pool.left_out) if split in (*opened.pools, "all") else ()), *skipped)
+    summary = summarise(opened, split, len(ids), shape, validation_fraction, seed)
+    return ImageSet(images, labels, ids, opened.class_names, source, split, fingerprint, skipped, summary,
+                    opened.has_splits)  # fmt: skip
 
 
 def _check_split(split: str, fraction: float) -> None:
     if split not in get_args(Split):
-        raise IDCError(f"split {split!r}", "train, validation or test", "use one of these names")
+        raise IDCError(f"split {split!r}", "train, validation, test or all", "use one of these names")
     if not 0.0 <= fraction < 1.0:
         raise IDCError(f"validation fraction {fraction}", "at least 0 and below 1", "use 0.1, for example")
     if split == "validation" and fraction == 0.0:

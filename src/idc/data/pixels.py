@@ -16,6 +16,7 @@ from idc.data.decoding import Shape, decode, is_grey, no_bomb_warnings, open_ima
 from idc.data.pools import Pool, Positions, Source
 from idc.errors import IDCError
 
+SKIP = "replace or remove them, or leave them out with --skip-bad (skip_bad=True)"
 _MIXED_SIZE = 32  # the default size of a source whose images are not all squares of one size
 _PROBED = 2048  # how many images are looked at to choose the default size and channels
 _CHUNK = 128  # images that a thread decodes at a time
@@ -73,9 +74,7 @@ def read_pixels(
         shown = "; ".join(decoded.problems[int(position)] for position in missing[:5])
         more = "; ..." if len(missing) > 5 else ""
         value = f"{len(missing)} of {len(wanted)} images cannot be used: {shown}{more}"
-        raise IDCError(
-            value, "readable images", "replace or remove them, or leave them out with --skip-bad (skip_bad=True)"
-        )
+        raise IDCError(value, "readable images", SKIP)
     wanted = np.setdiff1d(wanted, missing)
     if len(wanted) < len(positions):
         images = images[torch.from_numpy(np.searchsorted(positions, wanted))]

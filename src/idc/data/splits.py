@@ -1,6 +1,7 @@
 """Train, validation and test: their names in a source, and which images are held out where the source lacks one."""
 
 import re
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,20 +30,54 @@ def split_of(name: str) -> Split | None:
     return SPLIT_NAMES[match[1].lower()] if match else None
 
 
+def before_split(name: str) -> str:
+    """What a name says before it tells the split: "full" of "full-train-0001"."""
+    match = _PATTERN.search(name)
+    return name[: match.start()] if match else name
+
+
+def by_split(names: Iterable[str], where: str) -> dict[Split, list[str]] | None:
+    """Siblings (files or folders) by the split that each name tells, in the order given; None if they are no splits:
+    splits are recognised only if all siblings are splits.
+
+    Raises:
+        IDCError: some are, of different splits, and others are not: whether they are splits or classes cannot be told.
+    """
+    found: dict[Split, list[str]] = {}
+    other: list[str] = []
+    for name in names:
+        split = split_of(name)
+        if split:
+            found.setdefault(split, []).append(name)
+        else:
+            other.append(name)
+    if not other:
+        return found or None
+    if "train" in found and len(found) > 1:
+        told = ", ".join(name for held in found.values() for name in held[:2])
+        raise IDCError(
+            f"{where}: {told} beside {other[0]}", "splits only, or classes only", f"move {other[0]} elsewhere"
+        )
+    return None
+
+
 def choose(source: Source, split: Split, validation_fraction: float, seed: int) -> tuple[Pool, Positions]:
-    """The pool that holds a split, and the split's positions in it, ascending.
+    """The pool that holds a split, and the split's positions in it, ascending; of "all" every image of a source that
+    has no splits of its own.
 
     Raises:
         IDCError: the source lacks the split, or the pool has no images, bad labels or too few images of a class.
     """
-    base: Split = split if split in source.pools else "train"
+    base: Split = split if split in source.pools or split == "all" else "train"
+    if split == "all" and not source.has_splits:
+        base = "train"
     if base not in source.pools:
         have, remedy = ", ".join(source.pools), "ask for that one, or add a train split"
         raise IDCError(f"{source.name} has no {split} split", f"one of: {have}", remedy)
     pool = source.pools[base]
     _check_labels(pool, source, base)
     positions = np.arange(len(pool.labels))
-    if base != "train":
+    if base != "train" or split == "all":
         return pool, positions
     splits_test = "test" not in source.pools
     splits_validation = "validation" not in source.pools and validation_fraction > 0 and split != "test"

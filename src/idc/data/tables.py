@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import yaml
+from numpy.typing import NDArray
 from pyarrow import types
 
 from idc.data.decoding import Raw
@@ -27,7 +29,7 @@ class Table:
     folder: Path | None  # where images that are not stored inline must lie; None: anywhere (the hub library's cache)
 
 
-def table_source(name: str, tables: Mapping[Split, Table], readme: Path | None) -> Source:
+def table_source(name: str, tables: Mapping[Split, Table], readme: Path | None, *, has_splits: bool = True) -> Source:
     """A source from columns img/image and label/fine_label/labels.
 
     Class names come from the schema's own `huggingface` metadata, else from the README's dataset_info, else they are
@@ -39,10 +41,12 @@ def table_source(name: str, tables: Mapping[Split, Table], readme: Path | None) 
     pools: dict[Split, Pool] = {}
     names: tuple[str, ...] = ()
     for split in sorted(tables, key=lambda split: split != "train"):
+        if twice := next((c for c in tables[split].schema.names if tables[split].schema.names.count(c) > 1), None):
+            raise IDCError(f"{name} ({split}) has the column {twice} twice", "each column once", "rename one")
         label = _label_column(tables[split].schema, f"{name} ({split})")
         pools[split] = _table_pool(tables[split], label, f"{name} ({split})")
         names = names or _schema_names(tables[split].schema, label) or _readme_names(readme, label)
-    return Source(name, pools, names or _numbered_names(name, pools))
+    return Source(name, pools, names or _numbered_names(name, pools), has_splits=has_splits)
 
 
 def _numbered_names(name: str, pools: Mapping[Split, Pool]) -> tuple[str, ...]:
@@ -55,7 +59,7 @@ def _numbered_names(name: str, pools: Mapping[Split, Pool]) -> tuple[str, ...]:
 def _table_pool(table: Table, label: str, name: str) -> Pool:
     image = _image_column(table.schema, name)
     # Missing labels become -1, which is an error once the split is asked for (test splits without labels are common).
-    labels = table.column(label).fill_null(-1).to_numpy().astype(np.int64)
+    labels = _numbers(table.column(label), f"{name}: column {label}")
     images = functools.cache(lambda: table.column(image))
 
     def read(index: int) -> Raw:
@@ -70,24 +74,47 @@ def _table_pool(table: Table, label: str, name: str) -> Pool:
     return Pool(labels, read, lambda index: f"row {index} of {name}", lambda: f"{table.key()} {image}")
 
 
+def _numbers(column: Any, name: str) -> NDArray[np.int64]:
+    try:
+        return np.asarray(column.cast(pa.int64()).fill_null(-1).to_numpy(), dtype=np.int64)
+    except pa.ArrowInvalid as error:  # an unsigned number beyond 2^63
+        raise IDCError(name, "labels from 0 to the number of classes - 1", "renumber them") from error
+
+
 def _inside(folder: Path | None, path: Path) -> Path | None:
     """The path below `folder`, or None if it leads out of there: a data file has no say about the rest of the disk."""
     if folder is None:
         return path
-    return folder / path if (folder / path).resolve().is_relative_to(folder.resolve()) else None
+    try:
+        return folder / path if (folder / path).resolve().is_relative_to(folder.resolve()) else None
+    except (OSError, ValueError):  # a name too long, or one with a zero in it
+        return None
+
+
+def image_column(schema: Any) -> str | None:
+    """The column with encoded images: img, image, or the first one; None if there is none."""
+    for column in ["img", "image", *schema.names]:
+        if schema.names.count(column) == 1 and _holds_images(schema.field(column).type):
+            return str(column)
+    return None
 
 
 def _image_column(schema: Any, name: str) -> str:
-    for column in ["img", "image", *schema.names]:
-        if column in schema.names and _holds_images(schema.field(column).type):
-            return str(column)
+    if column := image_column(schema):
+        return column
     expected = "a column img or image with encoded images ({bytes, path} or bytes)"
     raise IDCError(f"{name} has the columns {', '.join(schema.names)}", expected, "rename or encode the column")
 
 
 def _holds_images(kind: Any) -> bool:
     if types.is_struct(kind):
-        return bool(kind.get_field_index("bytes") >= 0)
+        index = kind.get_field_index("bytes")
+        return index >= 0 and (_is_binary(kind.field(index).type) or bool(types.is_null(kind.field(index).type)))
+    return _is_binary(kind)
+
+
+def _is_binary(kind: Any) -> bool:
+    """Not text: a text is no image, and Pillow would open the file of that name."""
     return bool(types.is_binary(kind) or types.is_large_binary(kind))
 
 

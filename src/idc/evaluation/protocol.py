@@ -9,9 +9,10 @@ from torch import Tensor
 
 from idc.attacks.adaptive import AdaptiveAttack
 from idc.attacks.gradient import Attack, GradientAttack, apgd, fgsm, mi_fgsm, pgd
+from idc.attacks.minimum_norm import CarliniWagner
 from idc.attacks.objective import Margin
 from idc.attacks.target import Target
-from idc.attacks.third_party import AutoAttack, CarliniWagner, Square
+from idc.attacks.third_party import AutoAttack, Square
 from idc.attacks.threat import Threat
 from idc.errors import IDCError
 
@@ -73,7 +74,7 @@ def _clean(threat: Threat) -> Protocol:
 
 
 def _paper(threat: Threat) -> Protocol:
-    """The published evaluation; C&W needs foolbox. Its 150-draw check of each of 51 iterates is one of the last."""
+    """The published evaluation. Its 150-draw check of each of 51 iterates is one of the last."""
     if threat.norm != "linf":
         raise IDCError(f"norm {threat.norm}", "linf for the paper's protocol", "leave --norm out")
     same: dict[str, Any] = {"surrogate": PUBLISHED, "fixed_noise": True}

@@ -1,40 +1,31 @@
 """``IDC``: the image-to-image diffusion classifier (paper; method.md "Classification")."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from copy import copy, deepcopy
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
 from idc.compute.hardware import uses_bf16
 from idc.compute.modes import evaluation_mode
 from idc.errors import IDCError
 from idc.method.bridge import Bridge
-from idc.method.config import IDCConfig
+from idc.method.config import IDCConfig, card_head, config_from_dict
 from idc.method.labels import distances_to_labels, fingerprint, inner_products, orthogonal_labels, to_unit
 from idc.method.prediction import Prediction, decide
 from idc.method.reverse import Noise, Reverse, Step, image_end, noise_of_images, noise_source, of_each
 from idc.method.surrogates import surrogates
 from idc.method.unet import BridgeUNet
-from idc.storage.files import make_folder
-from idc.storage.saved import check_stored
+from idc.storage.saved import SavedModel
 from idc.types import ClassifierDefaults, Logits, check_images
 
 __all__ = ["IDC", "IDCConfig", "Prediction"]
 
 
-class IDC(
-    nn.Module,
-    PyTorchModelHubMixin,
-    ClassifierDefaults,
-    library_name="idc",
-    tags=["image-classification", "adversarial-robustness", "diffusion"],
-    license="apache-2.0",
-):
+class IDC(SavedModel, ClassifierDefaults):
     """Translates an image into one of K image labels and answers with the nearest.
 
     Images are always (B, C, H, W), floating point, in [0, 1].
@@ -43,12 +34,14 @@ class IDC(
         config: see ``IDCConfig``.
     """
 
+    key, part = "classifier", "unet"
+
     def __init__(self, config: IDCConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
+        self.config: IDCConfig = config
         self.bridge = Bridge(config.bridge)
         self.bridge.check_visits(config.visits)
-        self.unet: nn.Module = BridgeUNet(config.unet, config.image_shape)
+        self.unet: nn.Module = self.build(config)
         labels = orthogonal_labels(
             config.num_classes, config.image_shape, seed=config.label_seed,
             kind=config.label_kind, cell=config.label_cell,
@@ -57,7 +50,6 @@ class IDC(
         self.labels: Tensor
         self.register_buffer("labels", labels, persistent=False)
         self.checkpointing = False  # recompute each evaluation in the backward pass: the memory of one, not of all
-        self.card: dict[str, Any] = {}  # what a model card says beyond the config: data, recipe, figures
 
     @property
     def num_classes(self) -> int:
@@ -274,55 +266,28 @@ class IDC(
 
     # -- files ---------------------------------------------------------------------------------------------------------
 
-    def save_pretrained(self, save_directory: str | Path, *, dtype: str = "fp32", **options: Any) -> str | None:
-        """Save config, weights and model card into a folder, from which ``from_pretrained`` loads them.
+    @staticmethod
+    def read(values: dict[str, Any]) -> IDCConfig:
+        return config_from_dict(values)
 
-        Args:
-            save_directory: the folder.
-            dtype: of the file: "fp32" as they are, or "bf16": half the size, each weight rounded to 8 bits of mantissa
-                (not the statistics of BatchNorm). Loading gives float32 weights in either case; this model's own stay
-                as they are.
-            options: ``push_to_hub``, ``repo_id`` and others of huggingface_hub's ``ModelHubMixin.save_pretrained``.
+    @staticmethod
+    def build(config: IDCConfig) -> nn.Module:
+        return BridgeUNet(config.unet, config.image_shape)
 
-        Returns:
-            The address of the commit if it is pushed, else None.
+    @staticmethod
+    def extent(config: IDCConfig) -> tuple[int, int]:
+        return len(config.unet.multipliers) * config.unet.res_blocks, max(config.unet.channels)
 
-        Raises:
-            IDCError: for another dtype, or if the folder cannot be written.
-        """
-        check_stored(dtype)
-        make_folder(Path(save_directory))
-        kept = self if dtype == "fp32" else self.with_network(deepcopy(self.unet))
-        if dtype == "bf16":
-            for weight in kept.unet.parameters():  # not BatchNorm's statistics: few, and divided by
-                weight.data = weight.data.bfloat16()
-        return super(IDC, kept).save_pretrained(save_directory, **options)
+    def card_head(self) -> list[str]:
+        return card_head(self.config)
 
-    def _save_pretrained(self, save_directory: Path) -> None:
-        from idc.method import storage
+    def facts(self) -> dict[str, Any]:
+        return {"labels_sha256": self.labels_sha256}
 
-        storage.save(self, save_directory)
-
-    @classmethod
-    def from_pretrained(  # type: ignore[override]  # the mixin's own would look a mistyped local path up on the hub
-        cls,
-        pretrained_model_name_or_path: str | Path,
-        *,
-        revision: str | None = None,
-        device: str | torch.device = "cpu",
-    ) -> "IDC":
-        """Load a saved model, in evaluation mode.
-
-        Args:
-            pretrained_model_name_or_path: a folder written by ``save_pretrained``, the name of a model that comes with
-                the package (``idc models``), or a hub id ``owner/name``; a folder of that name comes first. What looks
-                like a path is never looked up on the hub.
-            revision: branch, tag or commit on the hub.
-            device: where the weights go.
-
-        Raises:
-            IDCError: if a file is missing, truncated, edited or does not fit; never a wrong classifier.
-        """
-        from idc.method import storage
-
-        return storage.load(str(pretrained_model_name_or_path), revision=revision).to(device)
+    def verify(self, values: dict[str, Any], folder: Path) -> None:
+        if self.labels_sha256 != values["labels_sha256"]:
+            raise IDCError(
+                folder, "image labels equal to those it was trained with",
+                "report this machine's LAPACK: the QR differs" if self.config.label_kind == "qr"
+                else "use the version of idc that saved it",
+            )  # fmt: skip

@@ -1,10 +1,12 @@
 """All that defines an IDC but its weights."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from idc.errors import IDCError
 from idc.method.bridge import BridgeSpec, default_visits
 from idc.method.labels import LabelKind
+from idc.method.presets import resolve_spec
 from idc.method.unet import UNetSpec
 from idc.storage.records import OMIT_DEFAULT
 from idc.types import name_classes
@@ -55,3 +57,32 @@ class IDCConfig:
             )
         if not self.temperature > 0:
             raise IDCError(f"temperature = {self.temperature}", "a positive number", "use 0.1, as the paper does")
+
+
+def config_from_dict(values: dict[str, Any]) -> IDCConfig:
+    """The config of which ``records.recorded`` has these values.
+
+    Raises:
+        KeyError, TypeError, ValueError, IDCError: for values that do not make one.
+    """
+    given = dict(values)
+    unet = resolve_spec(given.pop("unet"))
+    return IDCConfig(unet=unet, bridge=BridgeSpec(**given.pop("bridge")), **given)
+
+
+def card_head(config: IDCConfig) -> list[str]:
+    """The lines of a model card from its front matter on, in the hub's layout: what the config says."""
+    shape, visits = "x".join(map(str, config.image_shape)), ", ".join(map(str, config.visits))
+    cell = f", in cells of {config.label_cell}x{config.label_cell} pixels" if config.label_cell > 1 else ""
+    return [
+        "---", "library_name: idc", "license: apache-2.0", "pipeline_tag: image-classification",
+        "tags: [image-classification, adversarial-robustness, diffusion]", "---", "",
+        f"# Image-to-Image Diffusion Classifier, {config.num_classes} classes, {shape}", "",
+        "Translates an image into one of K orthogonal image labels by a Brownian-bridge diffusion model and answers "
+        "with the nearest (Mei, Dong and Xu, AAAI 2025).", "",
+        "```python", "from idc import IDC", 'model = IDC.from_pretrained("THIS FOLDER OR HUB ID")',
+        f"prediction = model.predict(images)  # (B, {', '.join(map(str, config.image_shape))}) in [0, 1]", "```", "",
+        f"- Classes: {', '.join(config.class_names[:200])}",
+        f"- Image labels: {config.label_kind}, seed {config.label_seed}{cell}",
+        f"- Timesteps visited: {visits} of T = {config.bridge.timesteps}; eta = {config.bridge.eta}",
+    ]  # fmt: skip

@@ -81,6 +81,7 @@ def low_frequency(num_classes: int, shape: Shape) -> Tensor:
     channels, height, width = shape
 
     def waves(length: int) -> Tensor:
+        # Not scipy's dct of the identity: its last bits are others, and labels of saved models must stay what they are.
         frequency = torch.arange(length, dtype=torch.float64)
         return torch.cos(math.pi / length * frequency[:, None] * (frequency + 0.5))
 

@@ -7,7 +7,7 @@ BMVC 2016. Both with the three stages' (four stages') strides for 32x32 images.
 import importlib.util
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from idc.compute.hardware import cnn_format
 from idc.errors import IDCError
-from idc.storage import saved
+from idc.storage.saved import SavedModel
 from idc.types import ClassifierDefaults, Logits, check_images, name_classes
 
 _WRN = re.compile(r"wrn-(\d+)-(\d+)")
@@ -107,15 +108,18 @@ class ResidualNetwork(nn.Module):
         return self.linear(x.mean((2, 3)))
 
 
+def stages_of(config: CNNConfig) -> list[tuple[int, int, int]]:
+    """(channels, blocks, stride) of each stage of the network."""
+    if wide := _WRN.fullmatch(config.arch):
+        blocks, width = (int(wide[1]) - 4) // 6, config.width * int(wide[2])
+        return [(width, blocks, 1), (2 * width, blocks, 2), (4 * width, blocks, 2)]
+    return [(config.width * 2**i, 2, 1 if i == 0 else 2) for i in range(4)]
+
+
 def build_network(config: CNNConfig) -> ResidualNetwork:
     """The network of a configuration, with fresh weights."""
-    channels, wide = config.image_shape[0], _WRN.fullmatch(config.arch)
-    if wide:
-        blocks, width = (int(wide[1]) - 4) // 6, config.width * int(wide[2])
-        stages = [(width, blocks, 1), (2 * width, blocks, 2), (4 * width, blocks, 2)]
-        return ResidualNetwork(channels, config.num_classes, config.width, stages, last_norm=True)
-    stages = [(config.width * 2**i, 2, 1 if i == 0 else 2) for i in range(4)]
-    return ResidualNetwork(channels, config.num_classes, config.width, stages, last_norm=False)
+    wide = config.arch != "preact-resnet18"
+    return ResidualNetwork(config.image_shape[0], config.num_classes, config.width, stages_of(config), last_norm=wide)
 
 
 def normalised(images: Tensor) -> Tensor:
@@ -123,7 +127,7 @@ def normalised(images: Tensor) -> Tensor:
     return (images - 0.5) * 4
 
 
-class CNN(nn.Module, ClassifierDefaults):
+class CNN(SavedModel, ClassifierDefaults):
     """A convolutional classifier: images (B, C, H, W) in [0, 1] -> logits (B, K). It normalises them itself, to
     [-2, 2]; it draws no noise, and its own gradient is its only weak spot.
 
@@ -132,14 +136,14 @@ class CNN(nn.Module, ClassifierDefaults):
         network: to use instead of a fresh one.
     """
 
+    key, part = "cnn", "network"
     stochastic = False
 
     def __init__(self, config: CNNConfig, network: nn.Module | None = None) -> None:
-        super().__init__()
-        self.config = config
-        self.network: nn.Module = build_network(config) if network is None else network
-        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
-        self.card: dict[str, Any] = {}
+        super().__init__(config)
+        self.config: CNNConfig = config
+        self.network: nn.Module = self.build(config) if network is None else network
+        self.network.to(memory_format=cnn_format(config.width))  # type: ignore[call-overload]  # torch's stubs lack it
 
     @property
     def num_classes(self) -> int:
@@ -167,34 +171,19 @@ class CNN(nn.Module, ClassifierDefaults):
         logits: Tensor = self.network(normalised(images))
         return logits.float()
 
-    def save_pretrained(self, folder: str | Path, *, dtype: str = "fp32") -> None:
-        """Write config, weights and card into ``folder``.
+    @staticmethod
+    def read(values: dict[str, Any]) -> CNNConfig:
+        return CNNConfig(**values)
 
-        Args:
-            folder: where.
-            dtype: of the file: "fp32", or "bf16": the layers that multiply rounded to 8 bits of mantissa, half the
-                size; BatchNorm and biases stay as they are. Loading gives float32 weights in either case.
+    build = staticmethod(build_network)
 
-        Raises:
-            IDCError: for another dtype, or if the folder cannot be written.
-        """
-        saved.check_stored(dtype)
-        state = self.state_dict()
-        if dtype == "bf16":
-            state = {name: value.bfloat16() if value.ndim > 1 else value for name, value in state.items()}
-        parameters = sum(p.numel() for p in self.parameters())
-        card = [f"# {self.config.arch}, {self.num_classes} classes", "", f"- Parameters: {parameters:,}"]
-        text = "\n".join([*card, *saved.card_lines(self.card)])
-        saved.write(Path(folder), state, {"cnn": asdict(self.config), "card": self.card}, text)
+    @staticmethod
+    def extent(config: CNNConfig) -> tuple[int, int]:
+        stages = stages_of(config)
+        return sum(count for _, count, _ in stages), stages[-1][0]
 
-    @classmethod
-    def from_pretrained(cls, source: str | Path) -> "CNN":
-        """Load a saved CNN, in evaluation mode.
-
-        Raises:
-            IDCError: if a file is missing, damaged or does not fit.
-        """
-        return saved.load(saved.locate(str(source)), "cnn", lambda config: cls(CNNConfig(**config)))[0]
+    def card_head(self) -> list[str]:
+        return [f"# {self.config.arch}, {self.num_classes} classes", ""]
 
 
 class PackagedResNet18(nn.Module, ClassifierDefaults):

@@ -6,16 +6,17 @@ and the samplers are those of ``diffusers``.
 
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from idc.errors import IDCError
-from idc.storage import hub, saved
+from idc.storage import hub
+from idc.storage.saved import SavedModel
 from idc.types import name_classes
 
 
@@ -87,7 +88,7 @@ def _build_unet(config: DiffusionConfig) -> nn.Module:
     return made
 
 
-class Diffusion(nn.Module):
+class Diffusion(SavedModel):
     """eps(x_t, t, class): the noise in an image. Images and noise (B, C, H, W); images on [-1, 1].
 
     Args:
@@ -95,12 +96,13 @@ class Diffusion(nn.Module):
         unet: a ``diffusers.UNet2DModel`` to use instead of a fresh one.
     """
 
+    key, part = "diffusion", "unet"
+
     def __init__(self, config: DiffusionConfig, unet: nn.Module | None = None) -> None:
-        super().__init__()
-        self.config = config
-        self.unet = _build_unet(config) if unet is None else unet
+        super().__init__(config)
+        self.config: DiffusionConfig = config
+        self.unet = self.build(config) if unet is None else unet
         self.checkpointing = True  # recompute each evaluation in the backward pass: the memory of one, not of all
-        self.card: dict[str, Any] = {}
         self.alphas: Tensor
         self.register_buffer("alphas", self.scheduler().alphas_cumprod, persistent=False)
 
@@ -167,45 +169,52 @@ class Diffusion(nn.Module):
 
     # -- files ---------------------------------------------------------------------------------------------------------
 
-    def save_pretrained(self, folder: Path) -> None:
-        """Write config, weights and card into ``folder``."""
+    @staticmethod
+    def read(values: dict[str, Any]) -> DiffusionConfig:
+        return DiffusionConfig(**values)
+
+    build = staticmethod(_build_unet)
+
+    @staticmethod
+    def extent(config: DiffusionConfig) -> tuple[int, int]:
+        return len(config.channels) * config.layers, max(config.channels)
+
+    def card_head(self) -> list[str]:
         kind = f"{self.config.num_classes} classes" if self.config.num_classes else "no classes"
-        title = f"# Diffusion model, {'x'.join(map(str, self.config.image_shape))}, {kind}"
-        text = "\n".join([title, "", *saved.card_lines(self.card)])
-        saved.write(folder, self.state_dict(), {"diffusion": asdict(self.config), "card": self.card}, text)
+        return [f"# Diffusion model, {'x'.join(map(str, self.config.image_shape))}, {kind}", ""]
 
     @classmethod
-    def from_pretrained(cls, source: str | Path) -> "Diffusion":
+    def from_pretrained(  # type: ignore[override]  # as SavedModel's
+        cls, source: str | Path, *, revision: str | None = None, device: str | torch.device = "cpu"
+    ) -> Self:
         """Load a model that ``save_pretrained`` wrote, or any unconditional model of ``diffusers`` (a folder or a hub
-        id such as ``google/ddpm-cifar10-32``), in evaluation mode.
+        id such as ``google/ddpm-cifar10-32``), in evaluation mode. Arguments as for ``SavedModel``.
 
         Raises:
             IDCError: if there is none, or a file is missing, damaged or does not fit.
         """
         path = Path(source).expanduser()
+        parts = ("model_index.json", "unet", "scheduler_config.json")
+        if any((path / part).exists() for part in parts):
+            return cls(*_from_diffusers(str(path), revision)).eval().to(device)
         if not path.exists() and not hub.looks_like_path(str(source)):
-            return _from_diffusers(str(source))
-        if (
-            (path / "model_index.json").exists()
-            or (path / "unet").is_dir()
-            or (path / "scheduler_config.json").exists()
-        ):
-            return _from_diffusers(str(path))
-        return saved.load(saved.locate(str(source)), "diffusion", lambda config: cls(DiffusionConfig(**config)))[0]
+            return cls(*_from_diffusers(str(source), revision)).eval().to(device)
+        return super().from_pretrained(source, device=device)
 
 
-def _from_diffusers(source: str) -> Diffusion:
+def _from_diffusers(source: str, revision: str | None) -> tuple[DiffusionConfig, nn.Module]:
     """A ``diffusers`` pipeline of a UNet2DModel and a scheduler, whose betas are taken as they are; weights are read as
     safetensors only."""
     local = Path(source).is_dir()
-    options: dict[str, Any] = {"local_files_only": True} if not local and not hub.reachable() else {}
+    offline = not local and not hub.reachable()
+    options: dict[str, Any] = {"revision": revision, "local_files_only": offline}
     try:
         try:
             unet, scheduler = _parts(source, {}, {}, options)
         except OSError:  # DDPMPipeline.save_pretrained puts them into folders of their own
             unet, scheduler = _parts(source, {"subfolder": "unet"}, {"subfolder": "scheduler"}, options)
     except (OSError, ValueError, TypeError, NotImplementedError, RuntimeError) as error:
-        if options:
+        if offline:
             raise hub.unreachable(source, "model") from error
         reason = (str(error).strip().splitlines() or [""])[0][:120]
         raise IDCError(
@@ -218,7 +227,7 @@ def _from_diffusers(source: str) -> Diffusion:
         raise IDCError(source, "a model that predicts the noise", "use another, or train one: idc train-peer ddpm")
     shape = (made.in_channels, *((size, size) if isinstance(size, int) else size))
     betas = tuple(scheduler.betas.tolist())
-    return Diffusion(DiffusionConfig(shape, channels=(16,), timesteps=len(betas), betas=betas), unet).eval()
+    return DiffusionConfig(shape, channels=(16,), timesteps=len(betas), betas=betas), unet
 
 
 def _parts(source: str, unet: dict[str, str], scheduler: dict[str, str], options: dict[str, Any]) -> tuple[Any, Any]:

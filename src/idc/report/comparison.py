@@ -74,7 +74,7 @@ def markdown(rows: Sequence[dict[str, Any]], pairs: Sequence[dict[str, Any]] = (
     lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
     for row in rows:
         size = "" if row["parameters"] is None else f"{row['parameters']:,}"
-        cells = [row["name"], row["eps_text"], size, f"{row['flops'] / 1e9:.3g}", f"{row['evaluations']:,}",
+        cells = [row["name"], row["eps_text"], size, f"{row['flops'] / 1e9:.3g}", f"{row['network_evaluations']:,}",
                  share(row["clean"]["mean"])]  # fmt: skip
         for p in names:
             cells += _text(row, p)
@@ -125,7 +125,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     writer = csv.writer(buffer, lineterminator="\n")
     kinds = [f"robust_{k}{end}" for k in ("mean", "majority", "worst_of_n") for end in ("", "_low", "_high")]
     writer.writerow(["name", "model", "answer", "precision", "data", "split", "norm", "eps", "protocol", "images",
-                     "draws", "parameters", "flops", "evaluations", "clean", "clean_low", "clean_high", *kinds,
+                     "draws", "parameters", "flops", "network_evaluations", "clean", "clean_low", "clean_high", *kinds,
                      "seconds", "reliable", "spared", "training", "folder"])  # fmt: skip
     for row in rows:
         clean = row["clean"]["mean"]
@@ -136,8 +136,8 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
             writer.writerow([
                 row["name"], row["model"], _answer(row), row.get("answer", {}).get("precision", "fp32"), row["data"],
                 row["split"], row["norm"], row["eps"], protocol, row["images"], own["draws"], row["parameters"],
-                row["flops"], row["evaluations"], clean["mean"], clean["low"], clean["high"], *shares, own["seconds"],
-                own["reliable"], own.get("images_spared", 0), row["training"], own["folder"],
+                row["flops"], row["network_evaluations"], clean["mean"], clean["low"], clean["high"], *shares,
+                own["seconds"], own["reliable"], own.get("images_spared", 0), row["training"], own["folder"],
             ])  # fmt: skip
     return buffer.getvalue()
 

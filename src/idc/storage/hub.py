@@ -2,7 +2,6 @@
 
 import http.client
 import os
-import re
 import threading
 import urllib.error
 import urllib.request
@@ -12,16 +11,10 @@ from idc.errors import IDCError
 
 PROBE_SECONDS = 4.0
 
-_WORDS = r"\w(?:[\w.-]{0,94}\w)?"
-_LEGAL = re.compile(rf"(?!.*(?:--|\.\.|\.git$))(?:{_WORDS}/)?{_WORDS}", re.ASCII)  # as huggingface_hub has it
-# fmt: off
-_FILE_SUFFIXES = frozenset({
-    ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp", ".avif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm",
-    ".pnm", ".tga", ".jp2", ".ico",
+_FILE_SUFFIXES = frozenset({  # but for those of pictures, which Pillow knows
     ".parquet", ".pq", ".arrow", ".csv", ".json", ".jsonl", ".yaml", ".yml", ".txt", ".zip", ".tar", ".gz", ".tgz",
     ".npy", ".npz", ".pt", ".pth", ".pkl", ".bin", ".h5", ".safetensors",
-})
-# fmt: on
+})  # fmt: skip
 
 
 def looks_like_path(source: str) -> bool:
@@ -30,11 +23,16 @@ def looks_like_path(source: str) -> bool:
     A path is what begins like one (``.``, ``/``, ``~``), ends in ``/`` or a file's suffix, has a backslash or two
     slashes, or begins with the name of something in the current folder.
     """
-    return (
-        not _LEGAL.fullmatch(source)
-        or Path(source).suffix.lower() in _FILE_SUFFIXES
-        or os.path.lexists(source.split("/")[0])
-    )
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # not in its list of names
+    from PIL.Image import registered_extensions
+
+    try:
+        validate_repo_id(source)
+    except HFValidationError:
+        return True
+    suffix = Path(source).suffix.lower()
+    return os.path.lexists(source.split("/")[0]) or suffix in _FILE_SUFFIXES or suffix in registered_extensions()
 
 
 def reachable() -> bool:

@@ -12,6 +12,7 @@ from idc.storage.files import explained
 
 Row = dict[str, Any]
 
+_NOW = {"evaluations": "network_evaluations"}  # keys of older records, by their names now
 OMIT_DEFAULT = {"omit default": True}  # metadata of a config's field that is newer than configs on disk
 
 
@@ -72,13 +73,14 @@ def read_all(folder: Path, pattern: str, key: str) -> dict[int, Row]:
 
 
 def read_json(file: Path, remedy: str) -> Any:
-    """A JSON file.
+    """A JSON file; keys that older records name otherwise have their names of now.
 
     Raises:
         IDCError: with ``remedy``, if it is missing or damaged.
     """
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8")
+        return json.loads(text, object_pairs_hook=lambda pairs: {_NOW.get(name, name): value for name, value in pairs})
     except FileNotFoundError as error:
         raise IDCError(file, "a file", remedy) from error
     except (OSError, ValueError) as error:

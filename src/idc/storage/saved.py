@@ -1,290 +1,192 @@
-"""A model's folder: ``config.json`` + ``model.safetensors`` (or shards of it) + a card, checked on the way back in.
+"""Models that save themselves into a folder and come back from it bit for bit, or not at all."""
 
-The config holds hashes of the weights and of itself. A truncated, edited or mismatching file is an error, never a wrong
-model. What the config says beyond that is the business of the model's own room.
-"""
-
-import hashlib
-import json
-import os
-import re
-from collections.abc import Callable, Mapping
-from functools import partial
+import math
+from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
+import torch
+from huggingface_hub import PyTorchModelHubMixin
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from idc import zoo
+from idc import __version__
 from idc.errors import IDCError
-from idc.storage import hub
-from idc.storage.files import make_folder, sha256, whole_file, write_json, write_text
+from idc.storage.locate import locate
+from idc.storage.model_folder import card_lines, misfit, read_config, read_state, shapes, weights_files, write
+from idc.storage.records import recorded
 
-CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
-INDEX = f"{WEIGHTS}.index.json"  # of shards, as the hub has it
-_SHARD = re.compile(r"model-[0-9]{5}-of-[0-9]{5}\.safetensors")
-FORMAT = 1
-_TRAIN = "check the path, or train one: idc train, idc train-peer"
 STORED = ("fp32", "bf16")  # the precisions of a weights file
-_KINDS = {
-    "classifier": "an IDC",
-    "cnn": "a CNN (idc evaluate takes it)",
-    "diffusion": "a diffusion model (name it as zdc:ddpm=FOLDER or diffpure:ddpm=FOLDER,classifier=MODEL)",
-}
-M = TypeVar("M", bound=nn.Module)
-_REMEDY = "copy or download the model again, or save it anew"
 
 
-def digest(values: dict[str, Any]) -> str:
-    """SHA-256 of JSON-ready values."""
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
-
-
-def write(folder: Path, state: Mapping[str, Tensor], values: dict[str, Any], card: str) -> None:
-    """Write the three files; each appears whole or not at all, the config last.
+class SavedModel(nn.Module, PyTorchModelHubMixin):
+    """A model that is its config, a frozen dataclass, and the weights of one network.
 
     Args:
-        state: the weights.
-        values: JSON-ready, what the config says.
-        card: text of the model card.
+        config: all that defines the model but its weights.
     """
-    make_folder(folder)
-    (folder / CONFIG).unlink(missing_ok=True)  # until the new one is there, the folder is no model
-    _write_tensors(folder / WEIGHTS, state)
-    for old in (INDEX, *_shards(folder)):
-        (folder / old).unlink(missing_ok=True)
-    write_text(folder / CARD, card)
-    _sign(folder, {"format": FORMAT} | values | {"weights_sha256": sha256(folder / WEIGHTS)})
+
+    key: ClassVar[str]  # under which config.json has the config: it says which kind of model a folder holds
+    part: ClassVar[str]  # the attribute that holds the network
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.config = config
+        self.card: dict[str, Any] = {}  # what a model card says beyond the config: data, recipe, figures
+
+    # -- what each kind says of itself ---------------------------------------------------------------------------------
+
+    @staticmethod
+    def read(values: dict[str, Any]) -> Any:
+        """The config of what ``records.recorded`` wrote of it.
+
+        Raises:
+            KeyError, TypeError, ValueError, IDCError: for values that do not make one.
+        """
+        raise NotImplementedError
+
+    @staticmethod
+    def build(config: Any) -> nn.Module:
+        """The network of a config, with fresh weights."""
+        raise NotImplementedError
+
+    @staticmethod
+    def extent(config: Any) -> tuple[int, int]:
+        """Blocks and channels that the network has at least: each block has a tensor, each channel a number."""
+        raise NotImplementedError
+
+    def card_head(self) -> list[str]:
+        """Lines of a model card from its title on: what the config says."""
+        raise NotImplementedError
+
+    def facts(self) -> dict[str, Any]:
+        """What else config.json says, for ``verify`` to compare."""
+        return {}
+
+    def verify(self, values: dict[str, Any], folder: Path) -> None:
+        """Compare this model, as it was loaded, with the facts of the one that was saved.
+
+        Raises:
+            IDCError: if they differ.
+        """
+
+    # -- files ---------------------------------------------------------------------------------------------------------
+
+    def save_pretrained(
+        self,
+        save_directory: str | Path,
+        *,
+        dtype: str = "fp32",
+        push_to_hub: bool = False,
+        repo_id: str | None = None,
+        model_card_kwargs: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> str | None:
+        """Save config, weights and model card into a folder, from which ``from_pretrained`` loads them.
+
+        Args:
+            save_directory: the folder.
+            dtype: of the file: "fp32" as they are, or "bf16": half the size, each parameter rounded to 8 bits of
+                mantissa (not the statistics of BatchNorm). Loading gives float32 weights in either case; this model's
+                own stay as they are.
+            push_to_hub: upload the same files.
+            repo_id: where to; by default the name of the folder.
+            model_card_kwargs: as huggingface_hub passes them on; a "dtype" in them counts.
+            options: of huggingface_hub's ``ModelHubMixin.push_to_hub``.
+
+        Returns:
+            The address of the commit if it is pushed, else None.
+
+        Raises:
+            IDCError: for another dtype, or if the folder cannot be written.
+        """
+        dtype = (model_card_kwargs or {}).get("dtype", dtype)
+        if dtype not in STORED:
+            raise IDCError(f"dtype {dtype!r}", f"one of {', '.join(STORED)}", "correct it")
+        values = {"idc_version": __version__, self.key: recorded(self.config), **self.facts(), "card": self.card}
+        write(Path(save_directory), self._stored(dtype), values, self._card_text(dtype))
+        if not push_to_hub:
+            return None
+        # It saves once more, into a folder of its own, and hands on nothing but these.
+        return self.push_to_hub(repo_id or Path(save_directory).name, model_card_kwargs={"dtype": dtype}, **options)
+
+    def _stored(self, dtype: str) -> dict[str, Tensor]:
+        state: dict[str, Tensor] = self.state_dict()
+        if dtype == "bf16":  # not BatchNorm's statistics: few, and divided by
+            rounded = (name for name, _ in self.named_parameters(remove_duplicate=False))
+            state |= {name: state[name].bfloat16() for name in rounded}
+        return state
+
+    def _card_text(self, dtype: str) -> str:
+        parameters = sum(p.numel() for p in self.parameters())
+        count = f"- Parameters: {parameters:,}" + (f" (stored in {dtype})" if dtype != "fp32" else "")
+        return "\n".join([*self.card_head(), count, *card_lines(self.card)])
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]  # the mixin's own would look a mistyped local path up on the hub
+        cls, source: str | Path, *, revision: str | None = None, device: str | torch.device = "cpu"
+    ) -> Self:
+        """Load a saved model, in evaluation mode.
+
+        Args:
+            source: a folder written by ``save_pretrained``, the name of a model that comes with the package (``idc
+                models``), or a hub id ``owner/name``; a folder of that name comes first. What looks like a path is
+                never looked up on the hub.
+            revision: branch, tag or commit on the hub.
+            device: where the weights go.
+
+        Raises:
+            IDCError: if a file is missing, truncated, edited or does not fit; never a wrong model.
+        """
+        return open_saved(source, cls, revision=revision, device=device)
 
 
-def _sign(folder: Path, values: dict[str, Any]) -> None:
-    """Write the config, with its own hash."""
-    write_json(folder / CONFIG, values | {"config_sha256": digest(values)})
+M = TypeVar("M", bound=SavedModel)
 
 
-def _unsigned(folder: Path) -> dict[str, Any]:
-    """The config of a folder of our own, without its hash."""
-    values: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    values.pop("config_sha256")
-    return values
+def open_saved(
+    source: str | Path, *kinds: type[M], revision: str | None = None, device: str | torch.device = "cpu"
+) -> M:
+    """The saved model that a folder, a run, a packaged name or a hub id holds, whichever of ``kinds`` it is.
 
-
-def _write_tensors(file: Path, state: Mapping[str, Tensor]) -> None:
-    with whole_file(file) as part:
-        save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, part, metadata={"format": "pt"})
-
-
-def _shards(folder: Path) -> list[str]:
-    return sorted(p.name for p in folder.glob("model-*.safetensors") if _SHARD.fullmatch(p.name))
-
-
-def split(folder: Path, largest: int) -> None:
-    """Cut the weights of a saved model into files of at most so many bytes, where a host takes no larger ones.
-
-    A single tensor above that size stays whole. What fits already, or is cut already, is left as it is.
-
-    Args:
-        folder: as ``write`` left it.
-        largest: bytes of a file.
+    Other arguments and errors as for ``SavedModel.from_pretrained``.
     """
-    from huggingface_hub import split_torch_state_dict_into_shards
-
-    weights = folder / WEIGHTS
-    if not weights.exists() or weights.stat().st_size <= largest:
-        return
-    state = load_file(weights)
-    room = max(1, largest - 200 * len(state) - 1_000)  # besides the header, which names every tensor
-    plan = split_torch_state_dict_into_shards(state, max_shard_size=room)
-    if not plan.is_sharded:
-        return
-    for name, tensors in plan.filename_to_tensors.items():
-        _write_tensors(folder / name, {tensor: state[tensor] for tensor in tensors})
-    write_json(folder / INDEX, {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename})
-    hashes = {name: sha256(folder / name) for name in plan.filename_to_tensors}
-    _sign(folder, _unsigned(folder) | {"weights_sha256": hashes})
-    weights.unlink()
-
-
-def locate(source: str, *, revision: str | None = None) -> Path:
-    """The folder of a model: a local one as it is, one that comes with the package by its name, a hub id after its
-    download. A name means the first of these that there is.
-
-    Raises:
-        IDCError: if there is no such model, or no network for a hub id.
-    """
-    path = Path(os.path.expanduser(source))
+    folder = locate(str(source), revision=revision)
+    values = read_config(folder, [kind.key for kind in kinds])
+    kind = next(kind for kind in kinds if kind.key in values)
+    files = weights_files(folder, values)
     try:
-        path.exists()
-    except OSError as error:  # a name too long, say
-        raise IDCError(source, "a readable path", f"check it ({error.strerror})") from error
-    if path.is_dir():
-        best, last = path / "best", path / "last"
-        if (path / CONFIG).exists():
-            return path
-        if (best / CONFIG).exists():
-            return best  # the folder of a training run stands for its best model
-        if not best.exists() and (last / CONFIG).exists():
-            raise IDCError(path, "a run that has validated a model", f"go on with it (--resume), or take {last}")
-        return path
-    if not path.exists() and (shipped := zoo.folder(source)):
-        return shipped
-    if path.exists() or hub.looks_like_path(source):
-        raise IDCError(source, f"a model folder with {CONFIG} and {WEIGHTS}", _TRAIN)
-    if zoo.resembles(source):
-        known = ", ".join(zoo.names())
-        raise IDCError(source, "a model that comes with idc", f"take one of {known}, a folder, or a hub id owner/name")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        offline = not hub.reachable()
-        fetch = partial(snapshot_download, source, local_files_only=offline)
-        folder = Path(fetch(revision=revision, allow_patterns=[CONFIG]))  # its name is the commit's
-        # Only now is it known whether this is a model of ours, and which of the files there are its weights.
-        weights = _named_weights(folder)
-        return Path(fetch(revision=folder.name, allow_patterns=[CONFIG, *weights])) if weights else folder
-    except LocalEntryNotFoundError as error:
-        raise hub.unreachable(source, "model") from error
-    except (HfHubHTTPError, OSError) as error:
-        raise IDCError(
-            source, "a model on the hub", f"check its name and your access ({type(error).__name__})"
-        ) from error
-
-
-def _named_weights(folder: Path) -> list[str]:
-    """The weights files that a config promises, as far as can be told without checking it."""
-    try:
-        promised = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["weights_sha256"]
-    except (OSError, ValueError, TypeError, KeyError):
-        return []
-    return [name for name in promised if _SHARD.fullmatch(name)] if isinstance(promised, dict) else [WEIGHTS]
-
-
-def read_config(folder: Path, key: str) -> dict[str, Any]:
-    """The content of config.json, checked against its own hash; ``key`` names what it must hold.
-
-    Raises:
-        IDCError: if it is missing, damaged or of another kind of model.
-    """
-    file = folder / CONFIG
-    try:
-        values: Any = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise IDCError(folder, f"a model folder with {CONFIG} and {WEIGHTS}", _TRAIN) from error
-    except ValueError as error:
-        raise IDCError(file, "whole JSON", _REMEDY) from error
-    if not isinstance(values, dict) or key not in values:
-        held = next((k for k in _KINDS if isinstance(values, dict) and k in values), None)
-        remedy = f"this folder holds {_KINDS[held]}" if held else "this folder holds some other model"
-        raise IDCError(file, f"the config of {_KINDS.get(key, key)}", remedy)
-    if values.get("format") != FORMAT:
-        raise IDCError(file, f"format {FORMAT}, found {values.get('format')}", "update idc: pip install -U idc")
-    own = values.pop("config_sha256", None)
-    if own != digest(values):
-        raise IDCError(file, "its own SHA-256 (it was edited or damaged)", _REMEDY)
-    return values
-
-
-def check_stored(dtype: str) -> None:
-    """Refuse what is no precision of a weights file.
-
-    Raises:
-        IDCError: for another word.
-    """
-    if dtype not in STORED:
-        raise IDCError(f"dtype {dtype!r}", f"one of {', '.join(STORED)}", "correct it")
-
-
-def holds(folder: Path, key: str) -> bool:
-    """Whether the folder's config is of that kind of model, as far as can be told without checking it."""
-    try:
-        return key in json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError):
-        return False
-
-
-def load_weights(module: nn.Module, folder: Path, values: dict[str, Any]) -> None:
-    """Give ``module`` the weights that ``read_config`` promised, in its own precision: a bf16 file becomes float32.
-
-    Raises:
-        IDCError: if they are missing, are others, or do not fit.
-    """
-    promised = values.get("weights_sha256")
-    files: dict[str, Any] = promised if isinstance(promised, dict) else {WEIGHTS: promised}
-    for name, expected in files.items():
-        weights = folder / name
-        if name != WEIGHTS and not _SHARD.fullmatch(name):  # no path that leads out of the folder
-            raise IDCError(folder / CONFIG, "names of shards such as model-00001-of-00002.safetensors", _REMEDY)
-        try:
-            actual = sha256(weights)
-        except OSError as error:
-            raise IDCError(weights, "a readable weights file", _REMEDY) from error
-        if actual != expected:
-            raise IDCError(
-                weights,
-                f"the weights named in {CONFIG} (their SHA-256 differs: truncated, edited or mixed up)",
-                _REMEDY,
-            )
-    try:
-        module.load_state_dict({k: v for name in files for k, v in load_file(folder / name).items()})
-    except (SafetensorError, RuntimeError, ValueError) as error:
+        config = kind.read(values[kind.key])
+        _compare(kind, config, shapes(*files))
+        model = kind(config)
+        model.load_state_dict(read_state(files))
+        model.verify(values, folder)
+    except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         raise misfit(folder, error) from error
-
-
-def load(folder: Path, key: str, build: Callable[[Any], M]) -> tuple[M, dict[str, Any]]:
-    """A model from its folder, in evaluation mode and with its card.
-
-    Args:
-        key: the kind of model, as ``read_config`` takes it.
-        build: the model with fresh weights from what the config holds under ``key``.
-
-    Returns:
-        The model, and all that the config says.
-
-    Raises:
-        IDCError: if a file is missing, damaged or does not fit.
-    """
-    values = read_config(folder, key)
-    try:
-        model = build(values[key])
-    except (KeyError, TypeError, ValueError) as error:
-        raise misfit(folder, error) from error
-    load_weights(model, folder, values)
     model.card = values.get("card", {})
-    return model.eval(), values
+    return model.eval().to(device)
 
 
-def misfit(folder: Path, error: Exception) -> IDCError:
-    """The error for weights and config that do not belong together."""
-    reason = (str(error).strip().splitlines() or [""])[0][:120]
-    return IDCError(folder, f"weights that fit {CONFIG} ({reason})", _REMEDY)
+def _compare(kind: type[SavedModel], config: Any, held: dict[str, tuple[int, ...]]) -> None:
+    """Refuse a network that weights files do not have, before any memory is taken for it.
+
+    Raises:
+        ValueError: which says where they differ.
+    """
+    (blocks, channels), numbers = kind.extent(config), sum(map(math.prod, held.values()))
+    if blocks > len(held) or channels > numbers:  # so much that its description alone might not fit
+        asked = f"it asks for {blocks} blocks of up to {channels} channels"
+        raise ValueError(f"{asked}, the file has {len(held)} tensors of {numbers} numbers")
+    wanted = {f"{kind.part}.{name}": shape for name, shape in _built(kind.build, config).items()}
+    for name in sorted(wanted.keys() | held.keys()):
+        if wanted.get(name) != held.get(name):
+            sizes = ["x".join(map(str, s[name])) or "a number" if name in s else "nothing" for s in (held, wanted)]
+            raise ValueError(f"{name}: {sizes[0]} in the file, {sizes[1]} in the network")
 
 
-def card_lines(card: dict[str, Any]) -> list[str]:
-    """The end of a model card: facts, then tables (a mapping, or a list of rows) and lists of sentences."""
-    lines = [f"- {key}: {value}" for key, value in card.items() if not isinstance(value, dict | list)]
-    for key, content in card.items():
-        if not isinstance(content, dict | list) or not content:
-            continue
-        lines += ["", f"## {key.capitalize()}", ""]
-        if isinstance(content, dict):
-            lines += ["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in content.items())]
-        elif isinstance(content[0], dict):
-            rows = [content[0].keys(), ["---"] * len(content[0]), *(row.values() for row in content)]
-            lines += ["| " + " | ".join(map(str, row)) + " |" for row in rows]
-        else:
-            lines += [f"- {sentence}" for sentence in content]
-    return [*lines, "", "Adversarial robustness is not implied: measure it before you rely on it.", ""]
-
-
-def change_card(folder: Path, facts: dict[str, Any]) -> None:
-    """Replace facts of a saved model's card, in its config and its text."""
-    values = _unsigned(folder)
-    old = values.get("card", {})
-    values["card"] = old | facts
-    first = next(filter(None, card_lines(old)))
-    head = (folder / CARD).read_text(encoding="utf-8").partition(first)[0]
-    write_text(folder / CARD, head + "\n".join(card_lines(values["card"])))
-    _sign(folder, values)
+@lru_cache(maxsize=32)
+def _built(build: Callable[[Any], nn.Module], config: Any) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor in a network's state, none of which is allocated."""
+    with torch.device("meta"):
+        return {name: tuple(value.shape) for name, value in build(config).state_dict().items()}

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from idc.data import ImageSet
 from idc.errors import IDCError
 from idc.noise import derive_seed
-from idc.storage import saved
 from idc.storage.files import whole_folder
+from idc.storage.model_folder import change_card
 from idc.training import checkpoint as checkpoints
 from idc.training import optim
 from idc.training.checkpoint import RunState
@@ -195,7 +195,7 @@ class Trainer:
                 processes=self.accelerator.num_processes, device=str(self.device),
             )  # fmt: skip
             # Its weights may be older than the end of the training that found them.
-            saved.change_card(result.best, self.state.card(found))
+            change_card(result.best, self.state.card(found))
         self.accelerator.wait_for_everyone()
         return result
 

@@ -1,0 +1,50 @@
+"""What a source holds, in a line for people: splits, classes, counts, what was held out and what is left out."""
+
+from idc.data.decoding import Shape
+from idc.data.pools import Source, Split
+from idc.data.splits import choose
+from idc.errors import IDCError
+
+_SHOWN = 5  # classes and kinds that are named
+
+
+def summarise(
+    source: Source, split: Split, images: int, shape: Shape, validation_fraction: float = 0.1, seed: int = 0
+) -> str:
+    """For example: "photos: 8 classes (broom, desk, ...), 3,200 images without splits: train 2,304, validation 256,
+    test 640, held out by us; taken: 640 of test at 3x32x32; left out: 12 .heic files".
+
+    Args:
+        source: what was opened.
+        split, images, shape: what was taken of it.
+        validation_fraction, seed: of ``load``.
+    """
+    names = ", ".join(source.class_names[:_SHOWN]) + (", ..." if len(source.class_names) > _SHOWN else "")
+    counts = _counts(source, split, validation_fraction, seed)
+    told = ", ".join(f"{name} {count:,}" + ("" if name in source.pools and source.has_splits else " (held out by us)"
+                     if name != "train" else "") for name, count in counts.items())  # fmt: skip
+    own = told if source.has_splits else f"no splits of its own: {told}"
+    taken = f"{images:,} of {split}" if split != "all" else f"all {images:,}"
+    text = f"{source.name}: {len(source.class_names)} classes ({names}); {own}; taken: {taken} at {_size(shape)}"
+    kinds = source.left_out.most_common()
+    if kinds:
+        shown = ", ".join(f"{count:,} {kind}" for kind, count in kinds[:_SHOWN]) + (", ..." if kinds[_SHOWN:] else "")
+        text += f"; left out: {shown}"
+    return text
+
+
+def _size(shape: Shape) -> str:
+    return "x".join(map(str, shape))
+
+
+def _counts(source: Source, taken: Split, validation_fraction: float, seed: int) -> dict[str, int]:
+    if taken == "all":
+        return {"all": len(source.pools["train"].labels)}
+    found: dict[str, int] = {}
+    splits: tuple[Split, ...] = ("train", "validation", "test")
+    for split in splits:
+        try:
+            found[split] = len(choose(source, split, validation_fraction, seed)[1])
+        except IDCError:  # a split that the source does not have, or whose labels are hidden
+            continue
+    return found

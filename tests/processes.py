@@ -21,7 +21,9 @@ CONTEXT.set_forkserver_preload(
 )  # fmt: skip
 
 
-def run(*args: object, processes: int = 1, before: Callable[[], None] | None = None) -> subprocess.CompletedProcess[str]:
+def run(
+    *args: object, processes: int = 1, before: Callable[[], None] | None = None
+) -> subprocess.CompletedProcess[str]:
     """Run ``idc ARGS`` in one process or several; the first one's exit code (-9: killed), and what all of them printed.
 
     ``before`` is called in each process before the program is; a function of a module, found by its name.

@@ -20,12 +20,12 @@ from idc.method.reverse import Noise, Reverse, Step, image_end, noise_of_images,
 from idc.method.surrogates import surrogates
 from idc.method.unet import BridgeUNet
 from idc.storage.saved import SavedModel
-from idc.types import Logits, check_images
+from idc.types import ClassifierDefaults, Logits, check_images
 
 __all__ = ["IDC", "IDCConfig", "Prediction"]
 
 
-class IDC(SavedModel):
+class IDC(SavedModel, ClassifierDefaults):
     """Translates an image into one of K image labels and answers with the nearest.
 
     Images are always (B, C, H, W), floating point, in [0, 1].
@@ -50,7 +50,6 @@ class IDC(SavedModel):
             )  # fmt: skip
         self.labels: Tensor
         self.register_buffer("labels", labels, persistent=config.own_labels)
-        self.bf16 = False  # see with_precision
         self.checkpointing = False  # recompute each evaluation in the backward pass: the memory of one, not of all
 
     @property

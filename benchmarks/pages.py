@@ -38,7 +38,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ablation_pages import ablation
-from common import CIFAR, MODELS, RESULTS, ROUNDED, article, read, row, share, write
+from common import CIFAR, MODELS, RESULTS, ROUNDED, article, read, row, write
 from robust_pages import (
     SHIPPED,
     compared,
@@ -56,7 +56,7 @@ from speed_pages import bf16, loss_memory, plan, precision, profiled, scaling, s
 
 from idc.storage import records
 from idc.storage.locate import HOME
-from idc.text import eps_text
+from idc.text import eps_text, share
 
 ROOT = Path(__file__).parents[1]
 RUNS = Path("runs")

@@ -19,7 +19,7 @@ from typing import Any
 from common import CORES, together
 
 from idc.errors import IDCError
-from idc.text import eps_text, parse_eps
+from idc.text import eps_name, eps_text, parse_eps
 from idc.training.recipe import load_recipe
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -71,7 +71,7 @@ def plan(given: argparse.Namespace) -> Iterator[tuple[list[str], Path]]:
     for value in eps[:1] if few else eps:
         text = eps_text(value)
         for protocol in PROTOCOLS:
-            result = out / "evaluation" / f"{protocol}-{text.replace('/', '-')}"
+            result = out / "evaluation" / f"{protocol}-{eps_name(value)}"
             own = ["--steps", "2"] if few and protocol == "adaptive" else []
             kind = ["--protocol", protocol, "--eps", text, *limited, *own]
             yield [*test, *kind, "--out", str(result)], result

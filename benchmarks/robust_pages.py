@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import cast
 
 import torch
-from common import CIFAR, RESULTS, ROUNDED, read, row, share
+from common import CIFAR, RESULTS, ROUNDED, read, row
 
 from idc import IDC
 from idc.commands.compare import read_comparison
@@ -14,6 +14,7 @@ from idc.evaluation.pairing import paired, withstood
 from idc.evaluation.summary import read_lines, summarise_lines
 from idc.evaluation.verdict import wilson
 from idc.report.comparison import HALF, markdown, published
+from idc.text import share
 from idc.types import Classifier
 
 SHIPPED = "idc-nano-cifar10-robust"

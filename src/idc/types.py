@@ -1,9 +1,10 @@
 """What every classifier offers, and the range in which its images lie."""
 
+import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +22,8 @@ class Bounds:
     upper: float = 1.0
 
 
-@runtime_checkable
-class Classifier(Protocol):
+@typing.runtime_checkable
+class Classifier(typing.Protocol):
     """What an attack, an evaluation or a profile may ask of a model. ``IDC`` and every peer fit.
 
     A user's module only has to say ``REQUIRED`` (``completed`` adds the rest); any other is wrapped, see

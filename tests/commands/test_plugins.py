@@ -25,8 +25,8 @@ from idc.evaluation.protocol import build_protocol
 from idc.method.labels import orthogonal_labels
 from idc.noise import Streams
 from idc.storage import records
-from idc.training.bridging import Bridging
-from idc.training.objective import Objective
+from idc.training.bridge_objective import BridgeObjective
+from idc.training.objective import TrainingObjective
 from idc.training.recipe import Recipe
 from tiny import tiny_model
 
@@ -91,7 +91,9 @@ def test_the_examples_of_the_docs_are_plugins(tmp_path, monkeypatch, images):
     assert (model(moved).argmax(1) != classes).all()
     labels = plugin("mine:labels", torch.Tensor, lambda f: orthogonal_labels(4, (1, 8, 8), kind=f), "")
     assert labels.shape == (4, 1, 8, 8)
-    assert isinstance(plugin("mine:Objective", Bridging, lambda f: f(tiny_model(), Recipe()), ""), Objective)
+    assert isinstance(
+        plugin("mine:Objective", BridgeObjective, lambda f: f(tiny_model(), Recipe()), ""), TrainingObjective
+    )
 
 
 # -- protocols and attacks ---------------------------------------------------------------------------------------------

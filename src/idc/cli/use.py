@@ -8,6 +8,7 @@ import typer
 from idc.cli.common import AsJson, cell, out, print_json, resumable, table
 from idc.cli.flags import of_fields, option, with_flags
 from idc.commands.request import SAVED_HELP, Request
+from idc.text import size_text
 
 
 def register(app: typer.Typer) -> None:
@@ -121,7 +122,7 @@ def export(
         f"on {found['images']} random images {found['agreement']:.1%} of the classes are PyTorch's; logits differ by "
         f"{found['largest_difference']:.2g} at most"
     )
-    out.print(f"written: {file} ({cell(found['bytes'])} bytes, {found['weights']})", markup=False)
+    out.print(f"written: {file} ({size_text(found['bytes'])}, {found['weights']})", markup=False)
 
 
 def import_reference(

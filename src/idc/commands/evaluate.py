@@ -22,13 +22,14 @@ from idc.commands.plugins import is_plugin, plugin
 from idc.commands.request import Request
 from idc.cost import answer_cost, evaluation_cost
 from idc.errors import IDCError
-from idc.evaluation.nested import held_in, nested_check, note, read_larger
+from idc.evaluation.nested import held_in, note, read_larger
 from idc.evaluation.panel import LABELS, write_panel
 from idc.evaluation.protocol import PROTOCOLS, Protocol, build_protocol
-from idc.evaluation.runner import LINES, Problem, Runner
+from idc.evaluation.runner import Problem, Runner
 from idc.evaluation.sanity.bench import Bench, Finding
-from idc.evaluation.sanity.checks import flags_check, gradients_useful, lines_checks, run_checks
-from idc.evaluation.summary import read_costs, read_lines, summarise_lines
+from idc.evaluation.sanity.checks import gradients_useful, run_checks
+from idc.evaluation.sanity.recorded import flags_check, nested_check, square_check
+from idc.evaluation.summary import LINES, read_costs, read_lines, summarise_lines
 from idc.evaluation.verdict import wilson
 from idc.method.classifier import IDC
 from idc.method.labels import gram_report
@@ -250,4 +251,4 @@ def _sanity(runner: Runner, lines: Sequence[dict[str, Any]], flags: Sequence[str
     )  # fmt: skip
     if not protocol.sanity:
         return [gradients_useful(bench), *nested_check(lines)]
-    return [*run_checks(bench), *lines_checks(lines), *nested_check(lines), flags_check(flags)]
+    return [*run_checks(bench), *square_check(lines), *nested_check(lines), flags_check(flags)]

@@ -21,9 +21,9 @@ from idc.attacks.target import Target
 from idc.errors import IDCError
 from idc.evaluation import BLOCK
 from idc.evaluation.block import Block
-from idc.evaluation.nested import LINES as LINES
 from idc.evaluation.nested import Larger
 from idc.evaluation.protocol import Protocol, published
+from idc.evaluation.summary import COSTS, LINES
 from idc.noise import Streams, derive_seed
 from idc.storage import records
 from idc.storage.fields import recorded
@@ -31,7 +31,7 @@ from idc.storage.files import make_folder, whole_file, write_json
 from idc.types import Classifier
 
 PICTURES = 8  # images of the first block that are kept for the report
-COSTS, KEPT = "costs", "adversarial"
+KEPT = "adversarial"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -28,7 +28,7 @@ def build_optimizer(model: nn.Module, recipe: Settings, device: torch.device) ->
     return torch.optim.AdamW(groups, lr=recipe.lr, betas=betas, fused=fused)
 
 
-class Schedule:
+class LearningRate:
     """The learning rate after each update, by share of all updates or, for "plateau", by the loss."""
 
     def __init__(self, optimizer: torch.optim.Optimizer, recipe: Settings, updates: int) -> None:

@@ -13,7 +13,7 @@ from idc.data import ImageSet
 from idc.errors import IDCError
 from idc.training.checkpoint import RunState
 from idc.training.monitor import Monitor
-from idc.training.objective import Objective, Validation
+from idc.training.objective import TrainingObjective, Validation
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,7 +32,7 @@ class Selection:
     """
 
     accelerator: Accelerator
-    objective: Objective
+    objective: TrainingObjective
     few: ImageSet
     final: ImageSet
     bf16: bool

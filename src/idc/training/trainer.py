@@ -27,7 +27,7 @@ from idc.training import checkpoint as checkpoints
 from idc.training import optim
 from idc.training.checkpoint import RunState
 from idc.training.monitor import Monitor
-from idc.training.objective import Objective, Validation
+from idc.training.objective import TrainingObjective, Validation
 from idc.training.run_folder import claim, write_summary
 from idc.training.selection import Selection
 from idc.training.settings import Settings
@@ -65,7 +65,7 @@ class Trainer:
 
     def __init__(
         self,
-        objective: Objective,
+        objective: TrainingObjective,
         recipe: Settings,
         train: ImageSet,
         validation: ImageSet,
@@ -96,7 +96,7 @@ class Trainer:
         if optim.compiles(recipe, self.device, self.steps):
             optim.compile_in_place(self.raw)  # an objective that attacks calls it beside the distributed wrapper
         optimizer = optim.build_optimizer(self.raw, recipe, self.device)
-        self.schedule = optim.Schedule(optimizer, recipe, math.ceil(self.steps / recipe.accumulation))
+        self.schedule = optim.LearningRate(optimizer, recipe, math.ceil(self.steps / recipe.accumulation))
         self.network, self.optimizer = self.accelerator.prepare(self.raw, optimizer)
         self.random = torch.Generator(self.device)
         self.state = RunState({images.split: [len(images), images.fingerprint] for images in (train, validation)})

@@ -6,7 +6,8 @@ from torch import nn
 
 from idc.attacks.threat import Threat
 from idc.evaluation.sanity.bench import Bench
-from idc.evaluation.sanity.checks import lines_checks, run_checks
+from idc.evaluation.sanity.checks import run_checks
+from idc.evaluation.sanity.recorded import square_check
 from idc.noise import Streams
 from idc.types import ClassifierDefaults
 from noise_models import Linear, Noisy, easy_images
@@ -190,8 +191,8 @@ def test_square_that_beats_the_white_box_is_an_alarm():
         return {"class": 1, "clean": [4, 1], "attacks": {"adaptive": [4, 1], "square": square}, "worst": worst}
 
     quiet = [line([4, 1], "")] * 999 + [line([0, 2], "square")]
-    (finding,) = lines_checks(quiet)
+    (finding,) = square_check(quiet)
     assert finding.passed
-    (finding,) = lines_checks(quiet[:-1][:300] + [line([0, 2], "square")] * 2)
+    (finding,) = square_check(quiet[:-1][:300] + [line([0, 2], "square")] * 2)
     assert not finding.passed
-    assert list(lines_checks([{"class": 1, "attacks": {}}])) == []
+    assert list(square_check([{"class": 1, "attacks": {}}])) == []

@@ -84,8 +84,12 @@ def model_arguments(doc: str | None) -> argparse.ArgumentParser:
 
 
 def read(path: Path) -> dict:
-    """A record, its keys by their names now."""
-    return read_json(path, "run the benchmark that writes it")
+    found: dict = read_json(path, "run the benchmark that writes it")
+    return found
+
+
+def share(value: dict) -> str:
+    return f"{value['mean']:.1%} [{value['low']:.1%}, {value['high']:.1%}]"
 
 
 def article(name: str) -> str:

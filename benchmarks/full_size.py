@@ -27,8 +27,9 @@ from common import RESULTS, read
 
 from idc.commands.opening import open_model
 from idc.commands.train import build_model, fresh_weights, load_splits
-from idc.method.presets import resolve_spec, spec_to_dict
+from idc.method.presets import resolve_spec
 from idc.peers.cnn import CNN, CNNConfig
+from idc.storage.fields import recorded
 from idc.storage.files import write_json
 from idc.storage.model_folder import split
 from idc.training.bridge_objective import BridgeObjective
@@ -77,7 +78,7 @@ def prepare(
                             visits=extra.get("visits", ()))  # fmt: skip
         return BridgeObjective(model, recipe)
 
-    about = {"data": data, "preset": extra.get("preset", "custom"), "network": spec_to_dict(spec)}
+    about = {"data": data, "preset": extra.get("preset", "custom"), "network": recorded(spec)}
     about["splits"] = train, validation
     about |= {key: extra[key] for key in ("labels", "label_cell", "visits") if key in extra}
     return recipe, bridge, about

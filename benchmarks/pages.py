@@ -6,8 +6,8 @@
 
 The records come from
 
-    idc demo --out runs/demo
-    idc train --data CIFAR --preset nano --recipe fast --epochs 36 --compile true --out runs/nano
+    idc demo --out runs/demo --limit 539
+    idc train --data CIFAR --preset nano --recipe fast --epochs 36 --compile --out runs/nano
     idc evaluate runs/nano --data CIFAR --draws 10 --out runs/nano-test
     python benchmarks/robustness.py models/digits --name digits --data digits --eps 0.1 0.2
     python benchmarks/robustness.py idc-nano-cifar10 --name nano --data CIFAR --eps 8/255 2/255
@@ -26,7 +26,7 @@ The records come from
     python benchmarks/ablations.py digits
     python benchmarks/ablations.py nano --data CIFAR
     python benchmarks/export.py --cifar CIFAR
-    idc train --data CIFAR --preset nano --epochs 4 --compile true [see SHORT] --out runs/short-NAME
+    idc train --data CIFAR --preset nano --epochs 4 --compile [see SHORT] --out runs/short-NAME
 
 with CIFAR the CIFAR-10 (JPEG-75) parquet folder. What was written while the weights of nano still lay in the
 repository as float32 says so in the pages (ROUNDED).
@@ -44,14 +44,15 @@ from peer_pages import compared, field, full_size, peers, published_table
 from robust_pages import SHIPPED, costs, parity, pitfalls, robust, robustness
 from speed_pages import bf16, loss_memory, plan, precision, profiled, scaling, speed
 
+from idc.storage import records
 from idc.storage.locate import HOME
 from idc.text import eps_text, percent, share, table_head, table_row
-from idc.training.run_folder import read_metrics
 
 ROOT = Path(__file__).parents[1]
 RUNS = Path("runs")
 UNET = "benchmarks/unet.yaml"
 THIN = "peers/thin"
+ANSWERS = {"one-step": "one_step", "multi-step": "multi_step"}  # the demo's sweeps
 CNN = "python benchmarks/peers.py robust --stage train, without models/cifar10-thin-pgd-at"
 
 
@@ -60,13 +61,12 @@ CNN = "python benchmarks/peers.py robust --stage train, without models/cifar10-t
 
 def collect() -> None:
     """Copy what is there; records of runs that are not stay as they are."""
-    if (RUNS / "demo" / "demo.json").exists():
-        demo = read(RUNS / "demo" / "demo.json")
-        write("demo", "idc demo --out runs/demo", demo | {"ran_on": demo.pop("hardware")})
+    if all((RUNS / "demo" / answer / "sweep.json").exists() for answer in ANSWERS):
+        write("demo", "idc demo --out runs/demo --limit 539", _demo(RUNS / "demo"))
     train = "idc train --data CIFAR --preset nano --recipe fast"
     if (RUNS / "nano-test" / "summary.json").exists():
         summary, test = _summary("nano"), read(RUNS / "nano-test" / "summary.json")
-        command = f"{train} --epochs 36 --compile true --out runs/nano"
+        command = f"{train} --epochs 36 --compile --out runs/nano"
         write("nano-train", command, {"summary": summary, "curve": _curve(RUNS / "nano", "one_step", "multi_step")})
         test["settings"]["data"]["source"] = CIFAR
         write("nano-test", "idc evaluate runs/nano --data CIFAR --draws 10 --out runs/nano-test", test)
@@ -83,7 +83,26 @@ def collect() -> None:
         write("robust-train", command, {"runs": runs})
     if all((RUNS / f"short-{name}" / "summary.json").exists() for name in SHORT):
         short = {name: _summary(f"short-{name}") for name in SHORT}
-        write("nano-short", f"{train} --epochs 4 --compile true ... --out runs/short-NAME", {"runs": short})
+        write("nano-short", f"{train} --epochs 4 --compile ... --out runs/short-NAME", {"runs": short})
+
+
+def _demo(folder: Path) -> dict:
+    """Both answers of the demo's model, clean and over eps: shares of draws that are right."""
+    sweeps = {key: read(folder / answer / "sweep.json")["rows"] for answer, key in ANSWERS.items()}
+    first = read(folder / "multi-step" / f"eps-{sweeps['multi_step'][0]['text']}" / "summary.json")
+
+    def both(index: int, kind: str) -> dict:
+        return {key: rows[index][kind]["mean"] for key, rows in sweeps.items()}
+
+    return {
+        "draws": first["draws"],
+        "data": {"test": first["images"]},
+        "training": read(folder / "run" / "summary.json"),
+        "ran_on": {"threads": first["settings"]["threads"]},
+        "clean": both(0, "clean"),
+        "attack": {"curve": [{"eps": row["value"], "attacked": both(i, "robust"), "noise": both(i, "noise")}
+                             for i, row in enumerate(sweeps["one_step"])]},
+    }  # fmt: skip
 
 
 def _summary(run: str) -> dict:
@@ -97,7 +116,7 @@ def _curve(run: Path, *wanted: str) -> list[dict[str, float]]:
     """What the validations of a run found."""
     return [
         {name: m[name] for name in ("epoch", "seconds")} | {name: m[f"validation/{name}"] for name in wanted}
-        for m in read_metrics(run)
+        for m in records.read(run / "metrics.jsonl")
         if f"validation/{wanted[0]}" in m
     ]
 

@@ -43,7 +43,7 @@ _AS_LONG = ["--eps", "0.125", "--attack-steps", "5", "--attack-step", "0.0625", 
 _SLIM = ["pgd-at", "--attack-steps", "2", "--attack-step", "5/255", "--validation-limit", "1000"]
 TRAININGS = {
     "digits": {
-        "ddpm": ["train-peer", "ddpm", "--conditional", "true", "--epochs", "200", "--lr", "3e-3"],
+        "ddpm": ["train-peer", "ddpm", "--conditional", "--epochs", "200", "--lr", "3e-3"],
         "trades": [*_CNN, "trades", "--width", "8"],
         "pgd-at": _PLAIN,
         "idc-robust": ["train", "--recipe", str(ROOT / "recipes" / "idc-digits-robust.yaml")],

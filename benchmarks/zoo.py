@@ -17,10 +17,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from idc import IDC
-from idc.cli.common import parse_visits
+from idc.commands.request import Request
 from idc.errors import IDCError
 from idc.evaluation.runner import model_fingerprint
 from idc.report.comparison import NORMS
+from idc.storage.fields import rules
 from idc.storage.files import whole_folder, write_text
 from idc.storage.locate import HOME
 from idc.storage.model_folder import CARD, WEIGHTS, split
@@ -246,7 +247,7 @@ def main() -> None:
     adding.add_argument("--shard", type=int, default=0, metavar="BYTES", help="of a file of weights, at most")
     given = parser.parse_args()
     try:
-        visits = parse_visits(given.visits)
+        visits = rules(Request)["visits"].read("--visits", given.visits) if given.visits else None
         folder = add(given.run, given.name, given.figures, data_name=given.data_name, visits=visits, into=given.into,
                      shard=given.shard)  # fmt: skip
     except IDCError as error:

@@ -55,9 +55,7 @@ def run(tmp_path):
 
 
 def attacked(model: Path, out: Path, **settings) -> dict:
-    request = Request(
-        model=str(model), data="digits", protocol="pgd", eps=0.1, limit=10, draws=3, knobs=(("steps", 2),), **settings
-    )
+    request = Request(model=str(model), data="digits", protocol="pgd", eps=0.1, limit=10, draws=3, steps=2, **settings)
     return evaluate(request, out, say=lambda _: None)
 
 

@@ -19,7 +19,7 @@ def saved(tmp_path_factory):
 
 def test_kept_images_are_judged_again(saved, tmp_path):
     request = Request(model=saved, data="digits", protocol="pgd", eps=0.05, limit=20, draws=5, keep=True,
-                      knobs=(("steps", 2),))  # fmt: skip
+                      steps=2)  # fmt: skip
     summary = evaluate(request, tmp_path / "r")
     again = rejudge(tmp_path / "r", draws=40, seed=9)
     assert again["robust"]["draws"] == 40
@@ -39,7 +39,7 @@ def test_kept_images_are_judged_again(saved, tmp_path):
 
 
 def test_keeping_later_keeps_all(saved, tmp_path):
-    request = Request(model=saved, data="digits", protocol="pgd", eps=0.05, limit=6, draws=2, knobs=(("steps", 1),))
+    request = Request(model=saved, data="digits", protocol="pgd", eps=0.05, limit=6, draws=2, steps=1)
     first = evaluate(request, tmp_path / "r")
     second = evaluate(replace(request, keep=True), tmp_path / "r")
     assert first["robust"] == second["robust"]

@@ -6,10 +6,11 @@ import torch
 from torch import nn
 
 from idc.errors import IDCError
-from idc.method.presets import PRESETS, resolve_spec, spec_to_dict
+from idc.method.presets import PRESETS, resolve_spec
 from idc.method.unet import BridgeUNet, Dropout, UNetSpec, check_image_shape, init_normal_
 from idc.noise import Streams
 from idc.peers.cnn import CNNConfig, build_network
+from idc.storage.fields import recorded
 
 
 def network(preset, shape=(3, 32, 32)):
@@ -38,7 +39,7 @@ def test_nano_is_small():
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_specs_survive_json(preset):
-    assert resolve_spec(spec_to_dict(PRESETS[preset])) == PRESETS[preset]
+    assert resolve_spec(recorded(PRESETS[preset])) == PRESETS[preset]
 
 
 def test_a_spec_may_start_from_a_preset():
@@ -51,7 +52,7 @@ def test_residual_adds_the_input():
     spec = UNetSpec(8, (1,), groups=4, head_channels=8)
     with torch.random.fork_rng():
         plain = BridgeUNet(spec, (1, 8, 8)).eval()
-    skip = BridgeUNet(resolve_spec(spec_to_dict(spec) | {"residual": True}), (1, 8, 8)).eval()
+    skip = BridgeUNet(resolve_spec(recorded(spec) | {"residual": True}), (1, 8, 8)).eval()
     skip.load_state_dict(plain.state_dict())
     x, t = torch.rand(2, 1, 8, 8), torch.tensor([0, 3])
     assert torch.allclose(skip(x, t, x), x + plain(x, t, x))
@@ -60,7 +61,7 @@ def test_residual_adds_the_input():
 def test_without_a_decoder_it_is_the_way_down_and_the_middle():
     spec = UNetSpec(8, (1, 2), groups=4, head_channels=8, decoder=False)
     half = BridgeUNet(spec, (1, 8, 8)).eval()
-    whole = BridgeUNet(resolve_spec(spec_to_dict(spec) | {"decoder": True}), (1, 8, 8)).eval()
+    whole = BridgeUNet(resolve_spec(recorded(spec) | {"decoder": True}), (1, 8, 8)).eval()
     kept = {k: v for k, v in half.state_dict().items() if not k.startswith(("net.norm_out", "net.conv_out"))}
     assert whole.load_state_dict(kept, strict=False).unexpected_keys == []
     deepest: list[torch.Tensor] = []
@@ -94,7 +95,7 @@ def test_an_encoder_costs_what_a_preact_resnet18_of_its_width_does(preset, like,
 def test_batch_norm_of_one_image_is_group_norm_with_a_group_a_channel():
     spec = UNetSpec(8, (1, 1), groups=8, head_channels=8, decoder=False, middle_attention=False)
     group = BridgeUNet(spec, (1, 8, 8))
-    batch = BridgeUNet(resolve_spec(spec_to_dict(spec) | {"norm": "batch"}), (1, 8, 8))
+    batch = BridgeUNet(resolve_spec(recorded(spec) | {"norm": "batch"}), (1, 8, 8))
     init_normal_(group, std=0.2)
     statistics = set(batch.state_dict()) - set(group.state_dict())
     assert {name.rsplit(".")[-1] for name in statistics} == {"running_mean", "running_var", "num_batches_tracked"}
@@ -106,7 +107,7 @@ def test_batch_norm_of_one_image_is_group_norm_with_a_group_a_channel():
 
 def test_without_attention_in_the_middle():
     kept = dict.fromkeys(("norm", "middle_attention", "decoder"))
-    assert not kept.keys() & spec_to_dict(PRESETS["paper-cifar10"]).keys()  # what networks had before is not recorded
+    assert not kept.keys() & recorded(PRESETS["paper-cifar10"]).keys()  # what networks had before is not recorded
     for attends in (True, False):
         spec = resolve_spec({"preset": "nano-encoder-bn", "groups": 8, "middle_attention": attends})
         assert any("to_q" in name for name, _ in BridgeUNet(spec, (3, 32, 32)).named_modules()) == attends
@@ -129,7 +130,7 @@ def test_time_matters():
 def test_a_network_that_is_not_told_the_time_is_one_whose_blocks_hear_nothing():
     spec = UNetSpec(8, (1, 2), groups=4, decoder=False, middle_attention=False)
     told = BridgeUNet(spec, (1, 8, 8)).eval()
-    deaf = BridgeUNet(resolve_spec(spec_to_dict(spec) | {"time_embedding": False}), (1, 8, 8)).eval()
+    deaf = BridgeUNet(resolve_spec(recorded(spec) | {"time_embedding": False}), (1, 8, 8)).eval()
     init_normal_(told, std=0.2)
     gone = set(told.state_dict()) - set(deaf.state_dict())
     assert gone

@@ -18,9 +18,9 @@ from idc.method.bridge import BridgeSpec
 from idc.method.config import config_from_dict
 from idc.peers.cnn import CNN, CNNConfig
 from idc.peers.diffusion import Diffusion, DiffusionConfig
+from idc.storage.fields import recorded
 from idc.storage.files import sha256
 from idc.storage.model_folder import CARD, CONFIG, WEIGHTS
-from idc.storage.records import recorded
 from idc.storage.saved import open_saved
 from tiny import TINY, tiny_model
 

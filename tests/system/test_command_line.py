@@ -94,10 +94,11 @@ def test_profile_of_the_published_network():
 
 def test_profile_of_a_network_of_ones_own(tmp_path):
     """The preset, written out; and with half its channels, fewer parameters."""
-    from idc.method.presets import PRESETS, spec_to_dict
+    from idc.method.presets import PRESETS
+    from idc.storage.fields import recorded
 
     file = tmp_path / "own.yaml"
-    file.write_text(yaml.safe_dump(spec_to_dict(PRESETS["nano-encoder"])))
+    file.write_text(yaml.safe_dump(recorded(PRESETS["nano-encoder"])))
     fields = ("parameters", "flops_per_evaluation", "weights_bytes")
     expected = json.loads(idc("profile", "nano-encoder", "--json").stdout)
     found = json.loads(idc("profile", file, "--json").stdout)

@@ -26,7 +26,7 @@ def runs(tmp_path_factory):
     cnn = idc("train-peer", "cnn", *common, "--width", "2", "--method", "standard", "--out", folder / "cnn")
     assert cnn.returncode == 0, cnn.stderr
     assert "clean" in cnn.stdout
-    ddpm = idc("train-peer", "ddpm", *common, "--conditional", "true", "--out", folder / "ddpm")
+    ddpm = idc("train-peer", "ddpm", *common, "--conditional", "--out", folder / "ddpm")
     assert ddpm.returncode == 0, ddpm.stderr
     assert "noise error" in ddpm.stdout
     return folder

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,6 +12,7 @@ from idc.cli.common import err, out
 from idc.compute.memory import keep_freed_memory
 from idc.errors import IDCError
 
+_USAGE: Any = typer.BadParameter.__base__  # of whichever click typer brings
 app = typer.Typer(
     name="idc",
     no_args_is_help=True,
@@ -43,9 +44,14 @@ def main() -> None:
     """Entry point of the ``idc`` program: a mistake of the user is one line and exit code 2."""
     keep_freed_memory()
     try:
-        app()
+        sys.exit(app(standalone_mode=False))
     except IDCError as error:
         err.print(f"idc: {error}", markup=False)
+        sys.exit(2)
+    except _USAGE as error:  # a flag that there is not, say
+        if text := " ".join(error.format_message().split()).rstrip("."):  # else the help has been shown
+            command = error.ctx.command_path.replace("python -m idc.cli", "idc") if error.ctx else "idc"
+            err.print(f"idc: {text}; see {command} --help", markup=False)
         sys.exit(2)
     except KeyboardInterrupt:
         err.print("idc: interrupted")

@@ -1,31 +1,14 @@
 """``idc certify``."""
 
-from typing import Annotated, Any
+from dataclasses import fields
+from typing import Any
 
 import typer
 
-from idc.cli.common import (
-    AsJson,
-    Data,
-    Eta,
-    OneStep,
-    SkipBad,
-    Visits,
-    note,
-    out,
-    parse_visits,
-    print_json,
-    resumable,
-    table,
-)
-from idc.cli.evaluate import Compile, DataName, Limit, Model, Out, Precision, Seed, Split
+from idc.cli.common import AsJson, Out, note, out, print_json, resumable, table
+from idc.cli.flags import REQUIRED, of_fields, option, with_flags
+from idc.commands.request import ATTACK, Request
 from idc.text import seconds_text, share
-
-Sigma = Annotated[float, typer.Option("--sigma", help="standard deviation of the noise on [0, 1], such as 0.25")]
-Selecting = Annotated[int, typer.Option("--n0", help="samples that pick an image's class")]
-Samples = Annotated[int, typer.Option("--n", "--samples", help="samples that prove its radius")]
-Alpha = Annotated[float, typer.Option("--alpha", help="probability that an image's certificate is wrong")]
-Chunk = Annotated[int, typer.Option("--batch-size", min=1, help="samples at once: memory, not results")]
 
 
 def register(app: typer.Typer) -> None:
@@ -33,27 +16,24 @@ def register(app: typer.Typer) -> None:
     app.command()(certify)
 
 
-def certify(
-    model: Model, data: Data, out_folder: Out, sigma: Sigma,
-    n0: Selecting = 100, n: Samples = 10_000, alpha: Alpha = 0.001, split: Split = "test", limit: Limit = None,
-    one_step: OneStep = False, visits: Visits = None, eta: Eta = None, precision: Precision = "fp32",
-    seed: Seed = 0, chunk: Chunk = 512, compile_: Compile = False, skip_bad: SkipBad = False,
-    data_name: DataName = None, as_json: AsJson = False,
-) -> None:  # fmt: skip
+@with_flags(
+    option("sigma", float, REQUIRED, "standard deviation of the noise on [0, 1], such as 0.25"),
+    option("n0", int, 100, "samples that pick an image's class"),
+    option("n", int, 10_000, "samples that prove its radius", flag="--n --samples"),
+    option("alpha", float, 0.001, "probability that an image's certificate is wrong"),
+    *of_fields(Request, [f.name for f in fields(Request) if f.metadata.get("panel") != ATTACK]),
+)
+def certify(out_folder: Out, as_json: AsJson = False, **asked: Any) -> None:
     """Prove L2 radii by randomised smoothing: the model's vote under Gaussian noise; an interrupted run goes on.
 
     What is proved holds for the smoothed model, which answers by vote over noisy copies of an image, and for each image
     with probability 1 - alpha.
     """
     from idc.commands.certify import certify as run
-    from idc.commands.request import Request
     from idc.evaluation.smoothing import Smoothing
 
-    smoothing = Smoothing(sigma=sigma, n0=n0, n=n, alpha=alpha)
-    request = Request(
-        model=model, data=data, split=split, limit=limit, seed=seed, one_step=one_step, visits=parse_visits(visits),
-        eta=eta, precision=precision, chunk=chunk, compile=compile_, skip_bad=skip_bad, data_name=data_name,
-    )  # fmt: skip
+    smoothing = Smoothing(**{name: asked.pop(name) for name in ("sigma", "n0", "n", "alpha")})
+    request = Request(**asked)
     with resumable():
         summary = run(request, smoothing, out_folder, say=note.print)
     if not summary:

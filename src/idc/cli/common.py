@@ -5,12 +5,12 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
-from idc.errors import IDCError
 from idc.text import count_text
 
 _LEADS = os.environ.get("RANK", "0") == "0"  # of several processes (accelerate launch), one speaks
@@ -18,20 +18,8 @@ out = Console(soft_wrap=True, highlight=False, emoji=False, quiet=not _LEADS)
 note = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False, quiet=not _LEADS)
 err = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)  # mistakes: every process's own
 
-DATA_HELP = "digits (the default) | image folder by class | parquet file or folder | hub id"
-SAVED_HELP = "a model's folder, a run's folder, a name of idc models, or a hub id"
-MODEL_HELP = (
-    f"{SAVED_HELP}; a peer: pyautoattack-resnet18, diffpure:..., zdc:..., rdc:... (see docs/peers.md); "
-    "or package.module:factory for your own nn.Module"
-)
-Data = Annotated[str, typer.Option("--data", help="digits | image folder by class | parquet file or folder | hub id")]
+Out = Annotated[Path, typer.Option("--out", help="folder of the result; what it already holds is not done again")]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
-ImageSize = Annotated[int | None, typer.Option("--image-size", help="resize to this; default: the data's own")]
-Channels = Annotated[int | None, typer.Option("--channels", help="1, 3 or 4; default: the data's own")]
-SkipBad = Annotated[bool, typer.Option("--skip-bad", help="leave unreadable files out instead of stopping")]
-OneStep = Annotated[bool, typer.Option("--one-step", help="answer after one network pass, without noise")]
-Visits = Annotated[str | None, typer.Option("--visits", help="timesteps of IDC's answer, such as 3,0")]
-Eta = Annotated[float | None, typer.Option("--eta", help="share of the noise in IDC's answer, 0 to 1")]
 
 
 @contextmanager
@@ -42,16 +30,6 @@ def resumable() -> Iterator[None]:
     except KeyboardInterrupt:
         note.print("interrupted; the same command goes on where this one was")
         raise typer.Exit(130) from None
-
-
-def parse_visits(text: str | None) -> tuple[int, ...] | None:
-    """Timesteps as ``--visits`` takes them. Raises IDCError for anything else."""
-    if text is None:
-        return None
-    try:
-        return tuple(int(v) for v in text.split(","))
-    except ValueError as error:
-        raise IDCError(f"visits {text!r}", "timesteps such as 3,1,0", "correct --visits") from error
 
 
 def print_json(value: Any) -> None:

@@ -5,50 +5,10 @@ from typing import Annotated, Any
 
 import typer
 
-from idc.cli.common import (
-    MODEL_HELP,
-    AsJson,
-    Data,
-    Eta,
-    OneStep,
-    SkipBad,
-    Visits,
-    note,
-    out,
-    parse_visits,
-    print_json,
-    resumable,
-    table,
-)
+from idc.cli.common import AsJson, Out, note, out, print_json, resumable, table
+from idc.cli.flags import of_fields, option, with_flags
+from idc.commands.request import Request
 from idc.text import eps_text, gflops_text, seconds_text, share
-
-Model = Annotated[str, typer.Argument(help=MODEL_HELP)]
-Out = Annotated[Path, typer.Option("--out", help="folder of the result; what it already holds is not done again")]
-Protocol = Annotated[
-    str, typer.Option("--protocol", help="clean | quick | adaptive | paper | pgd | apgd, or package.module:object")
-]
-Attacks = Annotated[
-    list[str] | None, typer.Option("--attack", help="one more: package.module:object (see docs/plugins.md)")
-]
-Split = Annotated[str, typer.Option("--split", help="test, validation or train")]
-Norm = Annotated[str, typer.Option("--norm", help="linf or l2")]
-Eps = Annotated[str | None, typer.Option("--eps", help="radius on [0, 1], such as 8/255; default by norm and colour")]
-Limit = Annotated[int | None, typer.Option("--limit", help="use this many images only, balanced by class")]
-Seed = Annotated[int, typer.Option("--seed", help="of all random numbers")]
-Draws = Annotated[int | None, typer.Option("--draws", min=1, help="noise draws by which each image is judged")]
-Steps = Annotated[
-    int | None, typer.Option("--steps", min=1, help="of the gradient attacks (pgd, apgd, quick, adaptive)")
-]
-Eot = Annotated[int | None, typer.Option("--eot", min=1, help="noise draws averaged in each gradient")]
-Restarts = Annotated[int | None, typer.Option("--restarts", min=1, help="of the gradient attacks")]
-Surrogate = Annotated[str | None, typer.Option("--surrogate", help="the function that pgd or apgd follows")]
-Precision = Annotated[str, typer.Option("--precision", help="of the network: fp32, bf16, or auto (what pays)")]
-Compile = Annotated[bool, typer.Option("--compile", help="compile the network: a minute or more, then less time")]
-Chunk = Annotated[int, typer.Option("--batch-size", min=1, help="images times draws at once: memory, not results")]
-Block = Annotated[int, typer.Option("--block", min=1, help="images attacked together: more for a GPU, say 1024")]
-Checkpointing = Annotated[bool, typer.Option("--checkpointing", help="less memory, a third more time (IDC)")]
-Keep = Annotated[bool, typer.Option("--keep", help="keep the adversarial images, for idc rejudge")]
-DataName = Annotated[str | None, typer.Option("--data-name", help="what the record calls the data")]
 
 
 def register(app: typer.Typer) -> None:
@@ -57,30 +17,8 @@ def register(app: typer.Typer) -> None:
         app.command()(command)
 
 
-def _request(
-    *, eps: str | None, visits: str | None, attacks: list[str] | None, knobs: dict[str, Any], **given: Any
-) -> Any:  # a Request; its module is heavy and loads late
-    from idc.commands.request import Request
-    from idc.text import parse_eps
-
-    return Request(
-        eps=None if eps is None else parse_eps(eps),
-        visits=parse_visits(visits),
-        attacks=tuple(attacks or ()),
-        knobs=tuple((k, v) for k, v in knobs.items() if v is not None),
-        **given,
-    )
-
-
-def evaluate(
-    model: Model, data: Data, out_folder: Out, protocol: Protocol = "clean", attacks: Attacks = None,
-    norm: Norm = "linf", eps: Eps = None, split: Split = "test", limit: Limit = None, draws: Draws = None,
-    steps: Steps = None, eot: Eot = None, restarts: Restarts = None, surrogate: Surrogate = None,
-    one_step: OneStep = False, visits: Visits = None, eta: Eta = None, precision: Precision = "fp32",
-    seed: Seed = 0, chunk: Chunk = 512, compile_: Compile = False, checkpointing: Checkpointing = False,
-    block: Block = 128, keep: Keep = False, skip_bad: SkipBad = False, data_name: DataName = None,
-    as_json: AsJson = False,
-) -> None:  # fmt: skip
+@with_flags(*of_fields(Request))
+def evaluate(out_folder: Out, as_json: AsJson = False, **asked: Any) -> None:
     """Measure accuracy, clean and under attack, with intervals; an interrupted evaluation goes on.
 
     clean: no attack. quick: a short adaptive attack, minutes on a CPU. adaptive: the one to quote: search for the
@@ -89,13 +27,7 @@ def evaluate(
     """
     from idc.commands.evaluate import evaluate as run
 
-    knobs = {"steps": steps, "eot": eot, "restarts": restarts, "surrogate": surrogate}
-    request = _request(
-        model=model, data=data, protocol=protocol, attacks=attacks, norm=norm, eps=eps, split=split, limit=limit,
-        draws=draws, seed=seed, one_step=one_step, visits=visits, eta=eta, precision=precision, chunk=chunk,
-        checkpointing=checkpointing, compile=compile_, block=block, keep=keep, skip_bad=skip_bad, data_name=data_name,
-        knobs=knobs,
-    )  # fmt: skip
+    request = Request(**asked)
     with resumable():
         summary = run(request, out_folder, say=note.print)
     if not summary:
@@ -149,43 +81,38 @@ def _print_summary(summary: dict[str, Any]) -> None:
     )
 
 
+@with_flags(
+    option("draws", int, 100, "noise draws for each image", least=1),
+    option("seed", int, 1, "of the noise", least=0),
+    option("model", str, None, "another model", unset="the one attacked"),
+)
 def rejudge(
     result: Annotated[Path, typer.Argument(help="a result of idc evaluate --keep")],
-    draws: Annotated[int, typer.Option("--draws", min=1, help="noise draws for each image")] = 100,
-    seed: Annotated[int, typer.Option("--seed", help="of the noise")] = 1,
-    model: Annotated[str | None, typer.Option("--model", help="another model; default: the one attacked")] = None,
     as_json: AsJson = False,
+    **asked: Any,
 ) -> None:
     """Judge kept adversarial images again, with fresh noise, more draws or another model."""
     from idc.commands.rejudge import rejudge as run
 
-    found = run(result, draws=draws, seed=seed, model=model)
+    found = run(result, **asked)
     if as_json:
         print_json(found)
         return
-    table(f"kept images of {result}, judged again (seed {seed})", [_row("adversarial", found["robust"])])
+    table(f"kept images of {result}, judged again (seed {asked['seed']})", [_row("adversarial", found["robust"])])
     out.print(f"written: {result / 'rejudged.json'}")
 
 
+@with_flags(*of_fields(Request, protocol="pgd"))
 def sweep(
-    model: Model, data: Data, out_folder: Out,
+    out_folder: Out,
     over: Annotated[str, typer.Option("--over", help="steps=5,10,20 | eps=2/255,4/255 | eot=1,4 | restarts= | draws= | "
                                       "visits='3;3,0;3,1,0' | eta=0,0.5,1")],
-    protocol: Protocol = "pgd", attacks: Attacks = None, norm: Norm = "linf", eps: Eps = None, split: Split = "test",
-    limit: Limit = None, draws: Draws = None, steps: Steps = None, eot: Eot = None, restarts: Restarts = None,
-    surrogate: Surrogate = None,
-    one_step: OneStep = False, visits: Visits = None, eta: Eta = None, precision: Precision = "fp32",
-    seed: Seed = 0, chunk: Chunk = 512, compile_: Compile = False, data_name: DataName = None, as_json: AsJson = False,
+    as_json: AsJson = False, **asked: Any,
 ) -> None:  # fmt: skip
     """Evaluate once for each value of one setting; a folder each, resumable, and one table and figure of all."""
     from idc.commands.sweep import run_sweep
 
-    request = _request(
-        model=model, data=data, protocol=protocol, attacks=attacks, norm=norm, eps=eps, split=split, limit=limit,
-        draws=draws, seed=seed, one_step=one_step, visits=visits, eta=eta, precision=precision, chunk=chunk,
-        compile=compile_, data_name=data_name,
-        knobs={"steps": steps, "eot": eot, "restarts": restarts, "surrogate": surrogate},
-    )  # fmt: skip
+    request = Request(**asked)
     with resumable():
         found = run_sweep(request, over, out_folder, say=note.print)
     if not found["rows"]:
@@ -240,7 +167,7 @@ def _compared(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def report(
-    results: Annotated[list[Path], typer.Argument(help="folders of idc evaluate, compare, sweep or certify")],
+    results: Annotated[list[Path], typer.Argument(help="folders of idc evaluate, compare, sweep, certify or train")],
     page: Annotated[Path, typer.Option("--out", help="the HTML page; PNG, SVG and CSV go beside it")],
 ) -> None:
     """One self-contained page from results: tables, figures, settings, sanity checks."""

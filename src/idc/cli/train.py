@@ -1,24 +1,27 @@
 """``idc train`` and ``idc train-peer``: a flag for every field of a recipe."""
 
 from collections.abc import Callable
-from dataclasses import Field, fields
-from inspect import Parameter, Signature
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from idc.cli.common import DATA_HELP, note, out, parse_visits
+from idc.cli.common import note, out
+from idc.cli.flags import of_fields, option, with_flags
+from idc.commands.request import DATA_HELP
 from idc.training.recipe import CNNRecipe, NoiseRecipe, Recipe
-from idc.training.settings import Settings, convert
+from idc.training.settings import Settings
+
+_OUT = Annotated[Path, typer.Option("--out", help="folder of the run")]
 
 
-def _run(start: Callable[..., Any], kind: type[Settings], given: dict[str, Any], then: str) -> None:
+def _run(start: Callable[..., Any], kind: type[Settings], out_folder: Path, given: dict[str, Any], then: str) -> None:
     """Train with the flags that were given, and say how it ended."""
     names = {f.name for f in fields(kind)}
     changes = {k: v for k, v in given.items() if k in names and v is not None}
     rest = {k: v for k, v in given.items() if k not in names}
-    result = start(rest.pop("data"), rest.pop("out_folder"), changes=changes, say=note.print, **rest)
+    result = start(rest.pop("data"), out_folder, changes=changes, say=note.print, **rest)
     if result.stopped:
         note.print(f"stopped at step {result.step} of {result.steps}; the same command with --resume goes on")
         raise typer.Exit(128 + result.stopped)
@@ -33,102 +36,83 @@ def _run(start: Callable[..., Any], kind: type[Settings], given: dict[str, Any],
     out.print(f"model: {result.best}   ({then.format(model=result.best)})")
 
 
-def _option(name: str, kind: Any, default: Any, text: str, flag: str = "", **more: Any) -> Parameter:
-    info = typer.Option(flag or f"--{name.replace('_', '-')}", help=text, **more)
-    return Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, info])
+OWN_CODE = " | package.module:object (see docs/plugins.md)"
 
 
-def _field_option(kind: type[Settings], field: Field[Any]) -> Parameter:
-    """The flag of a recipe's field. Its value is read at once: a flag that took the next one for its value says so,
-    and not that the next one is missing."""
-
-    def check(value: str | None) -> str | None:
-        if value is not None:
-            convert(kind, field, value)
-        return value
-
-    panel = "Recipe (each overrides --recipe)"
-    return _option(field.name, str | None, None, field.metadata["help"], rich_help_panel=panel, callback=check)
-
-
-def _signature(own: list[Parameter], kind: type[Settings], data: str | None, recipe: str) -> Signature:
-    """The flags of every training, those of this one, then one for each field of its recipe."""
-    fixed = [
-        _option("data", str | None, data, DATA_HELP),
-        _option("out_folder", Path, Parameter.empty, "folder of the run", flag="--out"),
+def _training(kind: type[Settings], recipes: str, *own: Any, data: str | None = "digits") -> Callable[..., Any]:
+    """The flags of a training: those of every one, ``own`` ones, and one for each field of its recipe."""
+    size = "the data's own"
+    return with_flags(
+        option("data", str, data, DATA_HELP, unset="" if data else "the recipe's, else digits"),
         *own,
-        _option("recipe", str, "auto", recipe),
-        _option("resume", bool, False, "go on from the newest checkpoint in --out", flag="--resume"),
-        _option("image_size", int | None, None, "resize to this; default: the data's own"),
-        _option("channels", int | None, None, "1, 3 or 4; default: the data's own"),
-        _option("skip_bad", bool, False, "leave unreadable files out instead of stopping", flag="--skip-bad"),
-        _option("limit", int | None, None, "train on this many images only"),
-    ]
-    return Signature(fixed + [_field_option(kind, field) for field in fields(kind)])
-
-
-def _with_flags(command: Callable[..., None], signature: Signature) -> Callable[..., None]:
-    command.__signature__ = signature  # type: ignore[attr-defined]
-    command.__annotations__ = {name: p.annotation for name, p in signature.parameters.items()}
-    return command
-
-
-def _train_signature() -> Signature:
-    preset = (
-        "network: a preset's name (see idc profile) or a YAML file of its fields; auto: digits for digits, else nano"
+        option("recipe", str, "auto", f"{recipes}; auto: digits for digits, else fast"),
+        option("resume", bool, False, "go on from the newest checkpoint in --out"),
+        option("image_size", int, None, "resize to this", least=1, unset=size),
+        option("channels", int, None, "1, 3 or 4", unset=size),
+        option("skip_bad", bool, False, "leave unreadable files out instead of stopping"),
+        option("limit", int, None, "train on this many images only", least=1, unset="all"),
+        *of_fields(kind, recipe="--recipe"),
     )
-    recipe = "fast | paper | digits | a YAML file (such as a run's recipe.yaml); auto: digits for digits, else fast"
-    own_code = " | package.module:object (see docs/plugins.md)"
-    own = [
-        _option("preset", str, "auto", preset),
-        _option(
-            "labels", str | None, None, f"image labels: qr (the default) | hadamard | low-frequency | blocks{own_code}"
-        ),
-        _option("label_cell", int | None, None, "resolution of the labels: squares of so many pixels; default: 1"),
-        _option("objective", str | None, None, f"what is trained towards: the bridge's losses (the default){own_code}"),
-        _option("visits", str | None, None, "timesteps of the model's answer, such as 3,0; 3: the one-step answer"),
-    ]
-    return _signature(own, Recipe, None, recipe)
-
-
-def _cnn_signature() -> Signature:
-    own = [
-        _option("arch", str, "preact-resnet18", "preact-resnet18 | wrn-28-10 (any wrn-DEPTH-WIDEN)"),
-        _option("width", int, 0, "channels of the first stage; 0: as published (64, or 16 for a wrn)"),
-    ]
-    return _signature(own, CNNRecipe, "digits", "published | fast | digits; auto: digits for digits, else fast")
-
-
-def _ddpm_signature() -> Signature:
-    text = "small | ddpm (the published one) | digits; auto: digits for digits, else small"
-    own = [_option("network", str, "auto", text)]
-    return _signature(own, NoiseRecipe, "digits", "published | fast | digits; auto: digits for digits, else fast")
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to ``app``."""
-
-    def train(**given: Any) -> None:
-        """Train a classifier; the run's folder holds best/, last/, recipe.yaml, metrics.jsonl, tensorboard/."""
-        from idc.commands.train import start_training
-
-        given["visits"] = parse_visits(given["visits"])
-        _run(start_training, Recipe, given, "idc predict {model} IMAGE...")
-
-    def cnn(**given: Any) -> None:
-        """A convolutional network: standard, adversarially trained (PGD-AT, TRADES), or on Gaussian noise."""
-        from idc.commands.train_peers import start_cnn
-
-        _run(start_cnn, CNNRecipe, given, "idc evaluate {model} --data ... --protocol adaptive")
-
-    def ddpm(**given: Any) -> None:
-        """A diffusion model (noise prediction): for diffpure, or with --conditional true for zdc and rdc."""
-        from idc.commands.train_peers import start_ddpm
-
-        _run(start_ddpm, NoiseRecipe, given, "idc evaluate diffpure:ddpm={model},classifier=CNN --data ...")
-
-    app.command()(_with_flags(train, _train_signature()))
+    app.command()(train)
     peers = typer.Typer(no_args_is_help=True, help="Train a system that IDC is compared with.")
-    peers.command("cnn")(_with_flags(cnn, _cnn_signature()))
-    peers.command("ddpm")(_with_flags(ddpm, _ddpm_signature()))
+    peers.command()(cnn)
+    peers.command()(ddpm)
     app.add_typer(peers, name="train-peer")
+
+
+@_training(
+    Recipe,
+    "fast | paper | digits | a YAML file (such as a run's recipe.yaml)",
+    option(
+        "preset", str, "auto",
+        "network: a preset's name (see idc profile) or a YAML file of its fields; auto: digits for digits, else nano",
+    ),
+    option(
+        "labels", str, None, f"image labels: qr | hadamard | low-frequency | blocks{OWN_CODE}",
+        unset="the recipe's, else qr",
+    ),
+    option("objective", str, None, f"what is trained towards{OWN_CODE}", unset="the bridge's losses"),
+    option(
+        "label_cell", int, None, "resolution of the labels: squares of so many pixels", least=1,
+        unset="the recipe's, else 1",
+    ),
+    option(
+        "visits", tuple[int, ...], None,
+        "timesteps of the model's answer, such as 3,0; 3: the one-step answer", unset="the recipe's, else by T",
+    ),
+    data=None,
+)  # fmt: skip
+def train(out_folder: _OUT, **asked: Any) -> None:
+    """Train a classifier; the run's folder holds best/, last/, recipe.yaml, metrics.jsonl, tensorboard/."""
+    from idc.commands.train import start_training
+
+    _run(start_training, Recipe, out_folder, asked, "idc predict {model} IMAGE...")
+
+
+@_training(
+    CNNRecipe,
+    "published | fast | digits",
+    option("arch", str, "preact-resnet18", "preact-resnet18 | wrn-28-10 (any wrn-DEPTH-WIDEN)"),
+    option("width", int, 0, "channels of the first stage; 0: as published (64, or 16 for a wrn)", least=0),
+)
+def cnn(out_folder: _OUT, **asked: Any) -> None:
+    """A convolutional network: standard, adversarially trained (PGD-AT, TRADES), or on Gaussian noise."""
+    from idc.commands.train_peers import start_cnn
+
+    _run(start_cnn, CNNRecipe, out_folder, asked, "idc evaluate {model} --data ... --protocol adaptive")
+
+
+@_training(
+    NoiseRecipe,
+    "published | fast | digits",
+    option("network", str, "auto", "small | ddpm (the published one) | digits; auto: digits for digits, else small"),
+)
+def ddpm(out_folder: _OUT, **asked: Any) -> None:
+    """A diffusion model (noise prediction): for diffpure, or with --conditional for zdc and rdc."""
+    from idc.commands.train_peers import start_ddpm
+
+    _run(start_ddpm, NoiseRecipe, out_folder, asked, "idc evaluate diffpure:ddpm={model},classifier=CNN --data ...")

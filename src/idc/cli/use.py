@@ -1,27 +1,14 @@
 """``idc predict``, ``models``, ``profile``, ``export``, ``import-reference`` and ``demo``."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import typer
 
-from idc.cli.common import (
-    SAVED_HELP,
-    AsJson,
-    Channels,
-    Eta,
-    ImageSize,
-    OneStep,
-    Visits,
-    cell,
-    out,
-    parse_visits,
-    print_json,
-    table,
-)
+from idc.cli.common import AsJson, cell, out, print_json, resumable, table
+from idc.cli.flags import of_fields, option, with_flags
+from idc.commands.request import SAVED_HELP, Request
 from idc.text import size_text
-
-Draws = Annotated[int, typer.Option("--draws", min=1, help="noise draws averaged in one answer")]
 
 
 def register(app: typer.Typer) -> None:
@@ -34,20 +21,21 @@ def register(app: typer.Typer) -> None:
     app.command()(demo)
 
 
+@with_flags(
+    option("draws", int, 10, "noise draws averaged in one answer", least=1),
+    option("top", int, 1, "classes to show for each image", least=1),
+    *of_fields(Request, ("one_step", "precision", "seed")),
+)
 def predict(
     model: Annotated[str, typer.Argument(help=SAVED_HELP)],
     images: Annotated[list[Path], typer.Argument(help="image files")],
-    draws: Draws = 10,
-    top: Annotated[int, typer.Option("--top", min=1, help="classes to show for each image")] = 1,
-    seed: Annotated[int, typer.Option("--seed", help="of the noise")] = 0,
-    one_step: OneStep = False,
-    precision: Annotated[str, typer.Option("--precision", help="of the network: fp32, bf16, or auto")] = "fp32",
     as_json: AsJson = False,
+    **asked: Any,
 ) -> None:
     """Classify image files."""
     from idc.commands.predict import predict_files
 
-    rows = predict_files(model, images, draws=draws, top=top, seed=seed, one_step=one_step, precision=precision)
+    rows = predict_files(model, images, **asked)
     if as_json:
         print_json(rows)
         return
@@ -83,14 +71,17 @@ def models(as_json: AsJson = False) -> None:
             out.print("accuracy on test images: not measured")
 
 
+@with_flags(
+    option("num_classes", int, None, "of a preset", least=1, unset="its data's"),
+    option("image_size", int, None, "of a preset", least=1, unset="its data's"),
+    option("channels", int, None, "1, 3 or 4, of a preset", least=1, unset="its data's"),
+)
 def profile(
     model: Annotated[
         str | None, typer.Argument(help="a preset's name, a network's YAML file or a model; none: the pruning table")
     ] = None,
-    num_classes: Annotated[int | None, typer.Option("--num-classes", help="of a preset")] = None,
-    image_size: ImageSize = None,
-    channels: Channels = None,
     as_json: AsJson = False,
+    **shape: Any,
 ) -> None:
     """Parameters, FLOPs, network evaluations, memory, latency of a preset or model; without one, the pruning table."""
     from idc.commands.opening import open_model_or_preset
@@ -101,29 +92,27 @@ def profile(
         rows = pruning_table()
         print_json(rows) if as_json else table("From BBDM's U-Net down to ours (FLOPs: 2 per multiply-add)", rows)
         return
-    found = measure(
-        open_model_or_preset(model, num_classes=num_classes, image_size=image_size, channels=channels)
-    ).to_dict()
+    found = measure(open_model_or_preset(model, **shape)).to_dict()
     if as_json:
         print_json(found)
         return
     table(model, [{"figure": k.replace("_", " "), "value": cell(v)} for k, v in found.items()])
 
 
+@with_flags(
+    *of_fields(Request, ("one_step", "visits", "eta")),
+    option("weights", Literal["fp32", "fp16", "int8"], "fp32", "of the file; fp16: half of it, int8: a quarter"),
+)
 def export(
     model: Annotated[str, typer.Argument(help=SAVED_HELP)],
     file: Annotated[Path, typer.Option("--out", help="the .onnx file, which must not exist yet")],
-    one_step: OneStep = False,
-    visits: Visits = None,
-    eta: Eta = None,
-    weights: Annotated[str, typer.Option("--weights", help="fp32 | fp16 (half the file) | int8 (a quarter)")] = "fp32",
     as_json: AsJson = False,
+    **asked: Any,
 ) -> None:
     """Write a model's answer as one ONNX file, checked in onnxruntime against PyTorch (pip install 'idc\\[onnx]')."""
     from idc.exporting import export_saved
 
-    chosen = parse_visits(visits)
-    found = export_saved(model, file, one_step=one_step, visits=chosen, eta=eta, weights=weights).to_dict()
+    found = export_saved(model, file, **asked).to_dict()
     if as_json:
         print_json(found)
         return
@@ -151,13 +140,17 @@ def import_reference(
     out.print(f"model: {out_folder}")
 
 
+@with_flags(
+    option("seed", int, 0, "of everything", least=0),
+    option("epochs", float, None, "of training", unset="as many as pay"),
+    option("limit", int, 300, "attack so many of the 539 test images", least=1),
+)
 def demo(
-    out_folder: Annotated[Path, typer.Option("--out", help="folder of the demo")] = Path("runs/demo"),
-    seed: Annotated[int, typer.Option("--seed", help="of everything")] = 0,
-    epochs: Annotated[float | None, typer.Option("--epochs", help="of training; default: as many as pay")] = None,
+    out_folder: Annotated[Path, typer.Option("--out", help="folder of the demo")] = Path("runs/demo"), **asked: Any
 ) -> None:
-    """Train on scikit-learn's digits, attack the result, and write an HTML page with pictures (minutes on a CPU)."""
+    """Train on scikit-learn's digits, attack the result, and write HTML pages with pictures (minutes on a CPU)."""
     from idc.commands.demo import run_demo
 
-    page = run_demo(out_folder, seed=seed, epochs=epochs, say=out.print)
+    with resumable():
+        page = run_demo(out_folder, say=out.print, **asked)
     out.print(f"open {page}")

@@ -1,9 +1,8 @@
 """What ``idc compare`` does: many models, the same images, the same protocols; one table."""
 
-import json
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -12,45 +11,25 @@ import torch
 
 from idc.commands.evaluate import build, evaluate, processes
 from idc.commands.opening import open_both
-from idc.commands.request import Request
+from idc.commands.request import Request, read_request
 from idc.compute.compiled import check_compiler, check_networks
 from idc.errors import IDCError
 from idc.evaluation.pairing import paired, withstood
-from idc.evaluation.runner import BLOCK
 from idc.evaluation.summary import read_lines
 from idc.report.comparison import write_tables
+from idc.storage.fields import check, setting, short, take
 from idc.storage.files import make_folder, write_json
 from idc.storage.records import read_json
 from idc.storage.yaml_file import read_yaml
-from idc.text import eps_name, eps_text, parse_eps
+from idc.text import eps_name, eps_text
 
-
-def _at_least(least: int) -> Callable[[Any], bool]:
-    return lambda v: isinstance(v, int) and not isinstance(v, bool) and v >= least
-
-
-_BOOL = (lambda v: isinstance(v, bool), "true or false")
-_TEXT = (lambda v: isinstance(v, str), "a text")
-_COUNT = (_at_least(1), "a whole number, at least 1")
-_VISITS = (lambda v: isinstance(v, list) and all(map(_at_least(0), v)), "timesteps such as [3, 1, 0]")
-_NAMES = (lambda v: isinstance(v, list) and all(isinstance(n, str) for n in v), "names such as [package.module:Attack]")
-_SHARE = (lambda v: isinstance(v, int | float) and 0 <= v <= 1, "a number in [0, 1]")
-_Kind = tuple[Callable[[Any], bool], str]
-_ALL: dict[str, _Kind] = {
-    "data": _TEXT, "data_name": _TEXT, "split": _TEXT, "norm": _TEXT, "limit": _COUNT, "draws": _COUNT,
-    "seed": (_at_least(0), "a whole number"), "skip_bad": _BOOL, "precision": _TEXT, "compile": _BOOL,
-    "attacks": _NAMES,
-}  # fmt: skip
-_EACH: dict[str, _Kind] = {
-    "model": _TEXT, "training": _TEXT, "limit": _COUNT, "draws": _COUNT, "chunk": _COUNT, "block": _COUNT,
-    "one_step": _BOOL, "visits": _VISITS, "eta": _SHARE, "precision": _TEXT, "compile": _BOOL, "checkpointing": _BOOL,
-}  # fmt: skip
+_FIELDS = {f.name: f.metadata for f in fields(Request)}
+# What may be asked of all models, or of each; protocols and eps are the comparison's own.
+_ALL = _FIELDS.keys() - {"model", "protocol", "eps"}
+_EACH = {name for name, about in _FIELDS.items() if not about.get("shared")}
+_DECIDING = [name for name, about in _FIELDS.items() if about.get("decides", True)]
+_IN_A_NAME = str.maketrans("/:", "--")
 _EXAMPLES = {"data": "digits", "eps": "[0.1, 0.2]", "protocols": "[adaptive]"}  # of what must be there
-# What of a request its result depends on.
-_DECIDING = ("model", "data", "protocol", "attacks", "split", "norm", "eps", "limit", "draws", "seed", "one_step",
-             "visits", "eta", "precision", "block")  # fmt: skip
-
-_BEFORE = {"block": BLOCK, "attacks": []}  # of a request from when there was no choice
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +48,9 @@ class Entry:
     training: str | None = None
     protocols: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        check(self)
+
     @property
     def folder(self) -> str:
         """Its name as a folder's."""
@@ -86,8 +68,18 @@ class Comparison:
 
     entries: tuple[Entry, ...]
     protocols: tuple[str, ...]
-    eps: tuple[float, ...]
+    eps: tuple[float, ...] = setting(least=0)
     nested: bool = False
+
+    def __post_init__(self) -> None:
+        check(self)
+        for name in ("eps", "protocols"):
+            given = getattr(self, name)
+            if len(set(given)) < len(given):
+                raise IDCError(f"{name} = {short(given)}", "each value once", "remove the second")
+        if len({e.folder for e in self.entries}) < len(self.entries):
+            names = short([e.name for e in self.entries])
+            raise IDCError(f"models {names}", "a different name for each model", "rename one")
 
     def protocols_of(self, entry: Entry) -> tuple[str, ...]:
         """By which protocols a model is evaluated."""
@@ -105,57 +97,35 @@ def read_comparison(file: Path) -> Comparison:
     models = given.pop("models", None)
     if not isinstance(models, dict) or not models:
         raise IDCError(file, "models: with a name and a model for each", "write models: {IDC: idc-nano-cifar10}")
-    protocols = _protocols(given)
-    eps = [parse_eps(value) for value in _listed(given.pop("eps", None))]
-    nested = given.pop("nested", False)
-    if not isinstance(nested, bool):
-        raise IDCError(f"nested: {nested!r} in {file}", "true or false", "correct it")
-    _check(given, _ALL, f"in {file}", ("models", "protocols", "eps", "nested"))
-    needed = {"data": "data" in given, "eps": eps, "protocols": protocols}
+    own = {"protocols": _protocols(given), "eps": _listed(given.pop("eps", None)), "nested": given.pop("nested", False)}
+    common = take(Request, given, names=_ALL, besides=("models", *own), where=f" in {file}")
     for name, example in _EXAMPLES.items():
-        if not needed[name]:
+        if not (common | own).get(name):
             raise IDCError(f"{file} without {name}:", "data:, eps: and protocols:", f"add {name}: {example}, say")
-    for name, values in (("eps", eps), ("protocols", protocols)):
-        if len(set(values)) < len(values):
-            raise IDCError(f"{name} in {file}", "each value once", "remove the second")
-    entries = tuple(_entry(file, str(name), value, given) for name, value in models.items())
-    if len({e.folder for e in entries}) < len(entries):
-        raise IDCError(file, "a different name for each model", "rename one")
-    return Comparison(entries, protocols, tuple(eps), nested)
+    entries = tuple(_entry(file, str(name), value, common) for name, value in models.items())
+    return Comparison(entries, **own)
 
 
 def _listed(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list) else [] if value is None else [value]
 
 
-def _protocols(given: dict[str, Any]) -> tuple[str, ...]:
+def _protocols(given: dict[str, Any]) -> list[Any]:
     """Take them out of ``given``, under either name."""
-    return tuple(str(p) for name in ("protocols", "protocol") for p in _listed(given.pop(name, None)))
-
-
-def _check(given: dict[Any, Any], known: dict[str, _Kind], where: str, besides: tuple[str, ...] = ()) -> None:
-    for key, value in given.items():
-        if key not in known:
-            raise IDCError(f"{key!r} {where}", f"one of {', '.join((*besides, *known))}", "correct its name")
-        holds, expected = known[key]
-        if not holds(value):
-            raise IDCError(f"{key}: {value!r} {where}", expected, "correct it")
+    return [p for name in ("protocols", "protocol") for p in _listed(given.pop(name, None))]
 
 
 def _entry(file: Path, name: str, value: Any, common: dict[str, Any]) -> Entry:
+    where = f"{name[:60]} in {file}"
     if not isinstance(value, str | dict):
-        raise IDCError(f"{name}: {value} in {file}", "a model, or a mapping of its settings", f"write {name}: MODEL")
+        given = f"{name[:60]}: {short(value)} in {file}"
+        raise IDCError(given, "a model, or a mapping of its settings", "write a model's name after it")
     own = dict(value) if isinstance(value, dict) else {"model": value}
-    protocols = _protocols(own)
-    _check(own, _EACH, f"of {name} in {file}", ("protocols",))
-    if "model" not in own:
-        raise IDCError(f"{name} in {file}", "a model: a folder, a peer's name or package.module:factory", "add it")
-    training = own.pop("training", None)
-    if "visits" in own:
-        own["visits"] = tuple(own["visits"])
-    if "attacks" in common:
-        own["attacks"] = tuple(common["attacks"])
-    return Entry(name, Request(**common | own), training, protocols)
+    protocols, training = tuple(_protocols(own)), own.pop("training", None)
+    asked = take(Request, own, names=_EACH, besides=("protocols", "training"), where=f" of {where}")
+    if "model" not in asked:
+        raise IDCError(where, "a model: a folder, a peer's name or package.module:factory", "add it")
+    return Entry(name, Request(**common | asked), training, protocols)
 
 
 def compare(comparison: Comparison, out: Path, *, say: Callable[[str], object] = print) -> list[dict[str, Any]]:
@@ -246,9 +216,9 @@ def finished_rows(comparison: Comparison, out: Path) -> list[dict[str, Any]]:
         for protocol in comparison.protocols_of(entry):
             place = _place(entry, protocol, eps)
             if (file := out / place / "summary.json").exists():
-                held = read_json(file.with_name("request.json"), "evaluate again")
-                asked = json.loads(json.dumps(asdict(replace(entry.request, protocol=protocol, eps=eps))))
-                if all(held.get(name, _BEFORE.get(name)) == asked[name] for name in _DECIDING):
+                held = read_request(file.with_name("request.json"), "evaluate again")
+                asked = replace(entry.request, protocol=protocol, eps=eps)
+                if all(getattr(held, name) == getattr(asked, name) for name in _DECIDING):
                     found[protocol] = (str(place), read_json(file, "remove it, to have it made again"))
         if found:
             rows.append(_row(entry, eps, found))

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -16,14 +16,14 @@ from idc import __version__
 from idc import data as datasets
 from idc.accuracy import accuracy
 from idc.attacks.gradient import Attack
-from idc.attacks.threat import Norm, Threat
+from idc.attacks.threat import Threat
 from idc.commands.opening import open_both
 from idc.commands.plugins import is_plugin, plugin
 from idc.commands.request import Request
 from idc.cost import answer_cost, evaluation_cost
 from idc.errors import IDCError
 from idc.evaluation.nested import held_in, note, read_larger
-from idc.evaluation.panel import write_panel
+from idc.evaluation.panel import LABELS, write_panel
 from idc.evaluation.protocol import PROTOCOLS, Protocol, build_protocol
 from idc.evaluation.runner import Problem, Runner
 from idc.evaluation.sanity.bench import Bench, Finding
@@ -32,9 +32,11 @@ from idc.evaluation.sanity.recorded import flags_check, nested_check, square_che
 from idc.evaluation.summary import LINES, read_costs, read_lines, summarise_lines
 from idc.evaluation.verdict import wilson
 from idc.method.classifier import IDC
+from idc.method.labels import gram_report
 from idc.noise import Streams, derive_seed
 from idc.progress import Bar
 from idc.storage import records
+from idc.storage.fields import recorded
 from idc.storage.files import alone_in, write_json
 from idc.text import default_eps, eps_text
 from idc.types import Classifier
@@ -50,7 +52,7 @@ def build(request: Request, images: datasets.ImageSet, protocol: Protocol | None
     """The protocol that a request asks for, or the one that is given, with the request's draws, attacks and knobs."""
     channels, size, _ = images.shape
     eps = default_eps(request.norm, size, channels) if request.eps is None else request.eps
-    threat = Threat(cast(Norm, request.norm), eps)
+    threat = Threat(request.norm, eps)
     found: str | Protocol = protocol or request.protocol
     if isinstance(found, str) and is_plugin(found):
         expected = "a Protocol, or a function from a Threat to one"
@@ -63,7 +65,8 @@ def build(request: Request, images: datasets.ImageSet, protocol: Protocol | None
         own = f"{found.threat.norm} {eps_text(found.threat.eps)} of protocol {found.name}"
         raise IDCError(f"{request.norm} {eps_text(eps)}", own, "leave --eps out, or name a function of a Threat")
     attacks = {name: partial(_own_attack, name) for name in request.attacks}
-    return build_protocol(found, threat, draws=request.draws, attacks=attacks, **dict(request.knobs))
+    turns = {name: getattr(request, name) for name in ("draws", "steps", "eot", "restarts", "surrogate")}
+    return build_protocol(found, threat, attacks=attacks, **turns)
 
 
 def _own_attack(name: str, threat: Threat) -> Attack:
@@ -72,7 +75,8 @@ def _own_attack(name: str, threat: Threat) -> Attack:
     if not callable(found) or getattr(found, "threat", ...) not in (None, threat):
         which = "callable, whose .threat is that of the protocol, or None if it keeps to no ball"
         raise IDCError(name, f"{expected}: {which}", "fix it")
-    return cast(Attack, found)
+    own: Attack = found
+    return own
 
 
 def evaluate(
@@ -110,7 +114,7 @@ def evaluate(
     )  # fmt: skip
     if state.is_main_process:
         _prepare(runner, larger if protocol.nests and not request.keep else None)
-        write_json(out / "request.json", asdict(request))
+        write_json(out / "request.json", recorded(request))
         if done := len(records.read_all(out, f"{LINES}-*.jsonl", "id")):
             say(f"{done} of {len(images)} images are already done")
     state.wait_for_everyone()
@@ -183,7 +187,7 @@ def _summarise(request: Request, runner: Runner, images: datasets.ImageSet, say:
     target = runner.target()
     one, _, _ = runner.images(0)
     seconds = sum(costs["seconds"].values())
-    dtype = torch.bfloat16 if getattr(runner.classifier, "bf16", False) is True else torch.float32
+    dtype = torch.bfloat16 if runner.classifier.bf16 else torch.float32
     cost = evaluation_cost(target, one[:1], costs, seconds, dtype=dtype)
     cost["seconds_by_attack"] = {k: v / max(1, costs["images"]) for k, v in costs["seconds"].items()}
     sanity = [f.to_dict() for f in _sanity(runner, lines, costs["flags"], say)]
@@ -199,6 +203,8 @@ def _summarise(request: Request, runner: Runner, images: datasets.ImageSet, say:
     }
     if runner.protocol.name == "clean" and isinstance(runner.classifier, IDC):
         summary["accuracy"] = _both_answers(runner.classifier, images, runner.protocol.draws, request.seed)
+    if isinstance(runner.classifier, IDC):
+        summary["labels"] = recorded(gram_report(runner.classifier.labels[:LABELS]))  # of those that a report shows
     write_panel(runner, runner.out)
     write_json(runner.out / "summary.json", summary)
     return summary

@@ -1,10 +1,9 @@
-"""What a user asks to be evaluated, and how its model and data are opened."""
+"""From what a user names to a model and its data: a saved model, a peer, a preset, or a module of the user's."""
 
 import re
 from copy import deepcopy
 from difflib import get_close_matches
 from pathlib import Path
-from typing import cast
 
 import torch
 from torch import nn
@@ -48,14 +47,12 @@ def open_both(request: Request, device: torch.device) -> tuple[Classifier, datas
     Raises:
         IDCError: if they do not fit.
     """
-    if request.split not in ("train", "validation", "test"):
-        raise IDCError(f"split {request.split!r}", "train, validation or test", "correct --split")
     own = open_model(request.model)
     if is_plugin(request.model) and (request.compile or request.precision != "fp32"):
         own = _copy(own, request.model)  # it is changed below, and the factory may hand it out again
     shape = getattr(own, "input_shape", None)
     images = datasets.load(
-        request.data, split=cast(datasets.Split, request.split), limit=request.limit, skip_bad=request.skip_bad,
+        request.data, split=request.split, limit=request.limit, skip_bad=request.skip_bad,
         image_size=shape[1] if shape else None, channels=shape[0] if shape else None,
     )  # fmt: skip
     if isinstance(own, IDC):
@@ -91,8 +88,8 @@ def _as_asked(model: IDC, request: Request, device: torch.device) -> IDC:
 
 
 def _check_classes(classifier: Classifier, images: datasets.ImageSet, name: str) -> None:
-    own, remedy = getattr(classifier, "class_names", None), "use data of those classes"
-    if own is not None and tuple(own) != images.class_names:
+    own, remedy = classifier.class_names, "use data of those classes"
+    if own and tuple(own) != images.class_names:
         given, names = ", ".join(images.class_names[:4]), ", ".join(own[:4])
         raise IDCError(f"data with the classes {given}, ...", f"those of {name}: {names}, ...", remedy)
     if classifier.num_classes != images.num_classes:

@@ -13,7 +13,7 @@ from torch import Tensor
 from idc import data as datasets
 from idc.attacks.target import ANSWER, Target
 from idc.commands.opening import open_both
-from idc.commands.request import Request
+from idc.commands.request import Request, read_request
 from idc.errors import IDCError
 from idc.evaluation.runner import KEPT, model_fingerprint
 from idc.evaluation.summary import read_lines
@@ -39,11 +39,7 @@ def rejudge(folder: Path, *, draws: int = 100, seed: int = 1, model: str | None 
     Raises:
         IDCError: if the folder holds no kept images.
     """
-    held = records.read_json(folder / "request.json", "give the folder of a result of idc evaluate")
-    try:
-        request = _request(held)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise IDCError(folder / "request.json", "a request of idc evaluate", "evaluate again") from error
+    request = read_request(folder / "request.json", "give the folder of a result of idc evaluate")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     classifier, images = open_both(request if model is None else replace(request, model=model), device)
     _same_as_then(folder, request, classifier if model is None else None, images)
@@ -76,11 +72,6 @@ def _same_as_then(folder: Path, request: Request, model: Classifier | None, imag
         raise IDCError(
             f"{len(missing)} images", "kept adversarial images of all", "run the same idc evaluate with --keep"
         )
-
-
-def _request(held: dict[str, Any]) -> Request:
-    held = held | {"knobs": tuple(tuple(k) for k in held["knobs"]), "attacks": tuple(held.get("attacks", ()))}
-    return Request(**held | {"visits": None if held["visits"] is None else tuple(held["visits"])})
 
 
 def _kept(folder: Path) -> Iterator[tuple[Tensor, Tensor]]:

@@ -1,47 +1,90 @@
 """What a user asks to be evaluated."""
 
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Literal
 
-from idc.evaluation.runner import BLOCK
+from idc.errors import IDCError
+from idc.evaluation import BLOCK
+from idc.storage.fields import check, setting
+from idc.storage.records import read_json
+
+SAVED_HELP = "a model's folder, a run's folder, a name of idc models, or a hub id"
+DATA_HELP = "digits | image folder by class | parquet file or folder | hub id"
+ATTACK, ANSWER, RUN = "The protocol and its attacks", "The model's answer", "How it is run"
+_TURNS = {"panel": ATTACK, "least": 1, "shared": True, "unset": "the protocol's"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What a user asks to be evaluated; the fields are the flags of ``idc evaluate``.
+    """What a user asks to be evaluated: the flags of ``idc evaluate``, ``sweep`` and ``certify``, the keys of a
+    comparison's YAML and the arguments in Python at once.
 
-    Args:
-        model: see ``open_model``.
-        data: see ``idc.data.load``.
-        protocol: a name in ``idc.evaluation.protocol.PROTOCOLS``, or ``package.module:object``: a ``Protocol``, or a
-            function from a ``Threat`` to one.
-        attacks: more of them, each ``package.module:object`` that is called with ``threat=`` and gives an attack.
-        eps: radius; None stands for ``default_eps``.
-        precision: of the networks, see ``idc.compute.hardware.uses_bf16``.
-        compile: see ``idc.compute.compiled``.
-        chunk, block: see ``Runner``.
-        knobs: see ``build_protocol``.
+    What is known of a field besides its help and range: ``shared``, it is the same for all models of a comparison;
+    ``decides=False``, the result is the same whatever it is; ``unset``, what None stands for; and its ``panel``.
     """
 
-    model: str
-    data: str
-    protocol: str = "clean"
-    attacks: tuple[str, ...] = ()
-    split: str = "test"
-    norm: str = "linf"
-    eps: float | None = None
-    limit: int | None = None
-    draws: int | None = None
-    seed: int = 0
-    one_step: bool = False
-    visits: tuple[int, ...] | None = None
-    eta: float | None = None
-    precision: str = "fp32"
-    compile: bool = False
-    checkpointing: bool = False
-    chunk: int = 512
-    block: int = BLOCK
-    keep: bool = False
-    skip_bad: bool = False
-    data_name: str | None = None
-    knobs: tuple[tuple[str, Any], ...] = ()
+    model: str = setting(
+        help=f"{SAVED_HELP}; a peer: pyautoattack-resnet18, diffpure:..., zdc:..., rdc:... (see docs/peers.md); or "
+        "package.module:factory for your own nn.Module",
+        argument=True,
+    )
+    data: str = setting(help=DATA_HELP, shared=True)
+    split: Literal["test", "validation", "train"] = setting("test", "which images of the data", shared=True)
+    limit: int | None = setting(None, "use this many images only, balanced by class", least=1, unset="all")
+    skip_bad: bool = setting(False, "leave unreadable files out instead of stopping", shared=True, decides=False)
+    data_name: str | None = setting(
+        None, "what the record calls the data", shared=True, decides=False, unset="as --data"
+    )
+    protocol: str = setting(
+        "clean", "clean | quick | adaptive | paper | pgd | apgd, or package.module:object", panel=ATTACK, shared=True
+    )
+    attacks: tuple[str, ...] = setting(
+        (), "more of them: package.module:object,... (see docs/plugins.md)", panel=ATTACK, shared=True, flag="--attack",
+        unset="none",
+    )  # fmt: skip
+    norm: Literal["linf", "l2"] = setting("linf", "of the perturbation", panel=ATTACK, shared=True)
+    eps: float | None = setting(
+        None, "radius on [0, 1], such as 8/255", panel=ATTACK, least=0, shared=True, unset="by norm and colour"
+    )
+    draws: int | None = setting(
+        None, "noise draws by which each image is judged", panel=ATTACK, least=1, unset="the protocol's"
+    )
+    steps: int | None = setting(None, "of the gradient attacks (pgd, apgd, quick, adaptive)", **_TURNS)
+    eot: int | None = setting(None, "noise draws averaged in each gradient", **_TURNS)
+    restarts: int | None = setting(None, "of the gradient attacks", **_TURNS)
+    surrogate: str | None = setting(None, "the function that pgd or apgd follows", **_TURNS)
+    block: int = setting(BLOCK, "images attacked together: more for a GPU, say 1024", panel=ATTACK, least=1)
+    checkpointing: bool = setting(False, "less memory, a third more time (IDC)", panel=ATTACK, decides=False)
+    keep: bool = setting(False, "keep the adversarial images, for idc rejudge", panel=ATTACK, decides=False)
+    one_step: bool = setting(False, "answer after one network pass, without noise", panel=ANSWER)
+    visits: tuple[int, ...] | None = setting(
+        None, "timesteps of IDC's answer, such as 3,0", panel=ANSWER, least=0, unset="the model's",
+        expected="timesteps such as [3, 1, 0]",
+    )  # fmt: skip
+    eta: float | None = setting(
+        None, "share of the noise in IDC's answer", panel=ANSWER, least=0, most=1, unset="the model's"
+    )
+    precision: Literal["fp32", "bf16", "auto"] = setting("fp32", "of the network; auto: what pays", panel=RUN)
+    compile: bool = setting(False, "compile the network: a minute or more, then less time", panel=RUN, decides=False)
+    chunk: int = setting(
+        512, "images times draws at once: memory, not results", panel=RUN, least=1, flag="--batch-size", decides=False
+    )
+    seed: int = setting(0, "of all random numbers", panel=RUN, least=0, shared=True)
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+def read_request(file: Path, remedy: str) -> Request:
+    """The request of a result: its request.json.
+
+    Raises:
+        IDCError: with ``remedy``, if it is missing or damaged, or no request.
+    """
+    held = read_json(file, remedy)
+    try:
+        # Before they were fields, what is asked of the gradient attacks was pairs under the name of knobs.
+        return Request(**{name: value for name, value in held.items() if name != "knobs"} | dict(held.get("knobs", ())))
+    except (AttributeError, TypeError, ValueError, IDCError) as error:
+        raise IDCError(file, "a request of idc evaluate", remedy) from error

@@ -1,9 +1,9 @@
-"""From names to a run: data, network and recipe put together."""
+"""What ``idc train`` does: data, network and recipe, each by its name, put together to a run."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, fields, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypedDict
@@ -17,28 +17,15 @@ from idc.method.bridge import BridgeSpec
 from idc.method.classifier import IDC
 from idc.method.config import IDCConfig
 from idc.method.labels import orthogonal_labels
-from idc.method.presets import PRESETS, load_network, resolve_spec, spec_to_dict
+from idc.method.presets import PRESETS, load_network, resolve_spec
 from idc.method.unet import UNetSpec, init_normal_
 from idc.noise import derive_seed
+from idc.storage.fields import recorded, take
 from idc.training.bridge_objective import BridgeObjective
 from idc.training.objective import TrainingObjective
 from idc.training.recipe import OF_THE_ATTACK, RECIPES, Recipe, load_recipe, without_eps
 from idc.training.settings import Settings, override
 from idc.training.trainer import Trainer, TrainResult
-
-
-def _bridge(values: Any) -> BridgeSpec:
-    try:
-        return BridgeSpec(**(values or {}))
-    except TypeError as error:
-        names = ", ".join(f.name for f in fields(BridgeSpec))
-        raise IDCError(f"bridge {values}", f"a mapping of {names}", "correct the YAML file") from error
-
-
-def _visits(values: Any) -> tuple[int, ...]:
-    if isinstance(values, list | tuple) and all(isinstance(v, int) and not isinstance(v, bool) for v in values):
-        return tuple(values)
-    raise IDCError(f"visits: {values}", "timesteps such as [3, 1, 0]", "correct the YAML file")
 
 
 @contextmanager
@@ -172,8 +159,8 @@ def start_training(
         visits: timesteps of the model's answer, by default ``default_visits(T)``; (T-1,) is the one-step answer.
         recipe: a recipe's name or YAML file, or "auto": "digits" for digits, else "fast"; ``changes``
             override its fields.
-        objective: ``package.module:object`` that gives an ``idc.training.objective.TrainingObjective`` for (model,
-            recipe); by default ``BridgeObjective``.
+        objective: ``package.module:object`` that gives an ``idc.training.objective.TrainingObjective`` for
+            (model, recipe); by default ``BridgeObjective``.
         resume: go on from the newest checkpoint.
         limit: train on so many images only.
         say: takes a line for the user.
@@ -198,7 +185,8 @@ def start_training(
     )  # fmt: skip
     kind, own = _chosen("labels", labels, extra) or "qr", _chosen("objective", objective, extra)
     cell: Any = extra.get("label_cell", 1) if label_cell is None else label_cell
-    bridge, visits = _bridge(extra.get("bridge")), _visits(extra.get("visits", ()) if visits is None else visits)
+    bridge = BridgeSpec(**take(BridgeSpec, extra.get("bridge", {}), what="bridge field"))
+    visits = extra.get("visits", ()) if visits is None else visits
     if not spec.time_embedding and recipe in RECIPES and "t_weights" not in changes:
         chosen = replace(chosen, t_weights=(0.0,) * (bridge.timesteps - 1) + (1.0,))  # there is no other choice
     model = build_model(spec, train, chosen, bridge, labels=kind, cell=cell, visits=visits)
@@ -217,10 +205,10 @@ def start_training(
     about: dict[str, Any] = {
         "data": source,
         "preset": name if name in PRESETS else "custom",
-        "network": spec_to_dict(model.config.unet),
+        "network": recorded(model.config.unet),
     }
     # Only what is not the default: runs from before there was a choice go on.
-    about |= {"bridge": asdict(bridge)} if bridge != BridgeSpec() else {}
+    about |= {"bridge": recorded(bridge)} if bridge != BridgeSpec() else {}
     about |= {"visits": list(visits)} if visits else {}
     about |= ({"labels": kind} if kind != "qr" else {}) | ({"label_cell": cell} if cell != 1 else {})
     about |= {"labels_sha256": model.labels_sha256} if is_plugin(kind) else {}

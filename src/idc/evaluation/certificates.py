@@ -19,6 +19,7 @@ from idc.evaluation.smoothing import ABSTAINS, Smoothed, Smoothing
 from idc.evaluation.verdict import wilson
 from idc.noise import Streams, derive_seed
 from idc.storage import records
+from idc.storage.fields import recorded
 
 LINES, RESULT = "certified", "certify.json"
 Line = dict[str, Any]
@@ -49,7 +50,7 @@ class Certifier:
     def settings(self) -> dict[str, Any]:
         """All that the result depends on."""
         return {
-            "smoothing": self.smoothed.smoothing.to_dict(),
+            "smoothing": recorded(self.smoothed.smoothing),
             "data": self.problem.about | {"images": len(self.problem)},
             "seed": self.seed,
             "classifier": describe_model(self.smoothed.base, self.name),

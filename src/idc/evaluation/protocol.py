@@ -1,7 +1,7 @@
-"""Evaluation protocols: small declarations, saved with the result."""
+"""Evaluation protocols by name: which attacks run in which order, and how an image is judged; kept with the result."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from idc.attacks.target import Target
 from idc.attacks.third_party import AutoAttack, Square
 from idc.attacks.threat import Threat
 from idc.errors import IDCError
+from idc.storage.fields import recorded
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,16 +58,7 @@ class Protocol:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, with the kind of every attack and objective."""
-        found = {f.name: getattr(self, f.name) for f in fields(self)}
-        return found | {"threat": asdict(self.threat), "attacks": {name: _describe(a) for name, a in self.attacks}}
-
-
-def _describe(value: Any) -> Any:
-    if is_dataclass(value) and not isinstance(value, type):
-        return {"kind": type(value).__name__} | {f.name: _describe(getattr(value, f.name)) for f in fields(value)}
-    if isinstance(value, tuple):
-        return [_describe(v) for v in value]
-    return value if value is None or isinstance(value, bool | int | float | str) else {"kind": type(value).__name__}
+        return recorded(self) | {"attacks": {name: recorded(attack, kinds=True) for name, attack in self.attacks}}
 
 
 def _clean(threat: Threat) -> Protocol:

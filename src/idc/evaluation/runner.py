@@ -7,8 +7,8 @@ the attack that was running is run again.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, is_dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +19,17 @@ from torch import Tensor, nn
 
 from idc.attacks.target import Target
 from idc.errors import IDCError
+from idc.evaluation import BLOCK
 from idc.evaluation.block import Block
 from idc.evaluation.nested import Larger
 from idc.evaluation.protocol import Protocol, published
 from idc.evaluation.summary import COSTS, LINES
 from idc.noise import Streams, derive_seed
 from idc.storage import records
+from idc.storage.fields import recorded
 from idc.storage.files import make_folder, whole_file, write_json
 from idc.types import Classifier
 
-BLOCK = 128  # large, so that the adaptive attack's groups of like images fill a call
 PICTURES = 8  # images of the first block that are kept for the report
 KEPT = "adversarial"
 
@@ -89,17 +90,11 @@ def _differing(held: Any, own: Any, path: str = "") -> Iterator[tuple[str, Any, 
         yield path, held, own
 
 
-def _plain(config: Any) -> dict[str, Any] | None:
-    if is_dataclass(config) and not isinstance(config, type):
-        return records.recorded(config)
-    return dict(config) if isinstance(config, Mapping) else None
-
-
 def describe_model(classifier: Classifier, name: str) -> dict[str, Any]:
     """What tells a classifier from others: its name, its weights, and the configuration that they do not show."""
-    config = getattr(classifier, "config", None)
-    half: dict[str, Any] = {"precision": "bf16"} if getattr(classifier, "bf16", False) is True else {}
-    if getattr(classifier, "compiled", False) is True:
+    config = recorded(classifier.config)
+    half: dict[str, Any] = {"precision": "bf16"} if classifier.bf16 else {}
+    if classifier.bf16 and classifier.compiled:  # which rounds in fewer places
         half["compiled"] = True
     return half | {
         "name": name,
@@ -107,7 +102,7 @@ def describe_model(classifier: Classifier, name: str) -> dict[str, Any]:
         "fingerprint": model_fingerprint(classifier),
         "stochastic": classifier.stochastic,
         "num_classes": classifier.num_classes,
-        "config": _plain(config),
+        "config": config if isinstance(config, dict) else None,
     }
 
 

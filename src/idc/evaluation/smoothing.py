@@ -18,8 +18,7 @@ Two things that the theorem allows, and that are made use of here:
 """
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from scipy.stats import beta, binomtest, norm
@@ -27,6 +26,7 @@ from torch import Tensor
 
 from idc.errors import IDCError
 from idc.noise import Streams
+from idc.storage.fields import check, setting
 from idc.types import Classifier
 
 ABSTAINS = -1
@@ -55,19 +55,13 @@ class Smoothing:
         IDCError: for a value out of range, and for so few samples that no radius could ever be proved.
     """
 
-    sigma: float
-    n0: int = 100
-    n: int = 10_000
-    alpha: float = 0.001
+    sigma: float = setting(above=0, remedy="use for example --sigma 0.25")
+    n0: int = setting(100, least=1, remedy="use for example --n0 100")
+    n: int = setting(10_000, least=1, remedy="use for example --n 10000")
+    alpha: float = setting(0.001, above=0, below=1, remedy="use for example --alpha 0.001")
 
     def __post_init__(self) -> None:
-        if not 0 < self.sigma < math.inf:
-            raise IDCError(f"sigma = {self.sigma}", "a number above 0", "use for example --sigma 0.25")
-        if not 0 < self.alpha < 1:
-            raise IDCError(f"alpha = {self.alpha}", "a probability between 0 and 1", "use for example --alpha 0.001")
-        for name, value in (("n0", self.n0), ("n", self.n)):
-            if value < 1:
-                raise IDCError(f"{name} = {value}", "1 or more samples", "use for example --n0 100 --n 10000")
+        check(self)
         if not self.largest_radius:
             least = math.floor(-math.log2(self.alpha)) + 1
             raise IDCError(
@@ -83,10 +77,6 @@ class Smoothing:
     def largest_radius(self) -> float:
         """The radius if all n samples agree: no image can have more."""
         return self.radius(self.n)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The fields, JSON-ready."""
-        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)

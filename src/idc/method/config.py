@@ -7,7 +7,7 @@ from idc.errors import IDCError
 from idc.method.bridge import BridgeSpec, default_visits
 from idc.method.presets import resolve_spec
 from idc.method.unet import UNetSpec
-from idc.storage.records import OMIT_DEFAULT
+from idc.storage.fields import check, setting, short
 from idc.types import name_classes
 
 
@@ -30,33 +30,30 @@ class IDCConfig:
             ``package.module:function`` says who made labels of one's own; they are saved among the weights.
     """
 
-    num_classes: int
-    image_shape: tuple[int, int, int]
-    unet: UNetSpec
+    num_classes: int = setting(least=1)
+    image_shape: tuple[int, int, int] = setting(least=1)
+    unet: UNetSpec = setting()
     bridge: BridgeSpec = field(default_factory=BridgeSpec)
     label_seed: int = 0
-    visits: tuple[int, ...] = ()
+    visits: tuple[int, ...] = setting((), expected="timesteps such as [3, 1, 0]")
     clip: bool = True
-    temperature: float = 0.1
+    temperature: float = setting(0.1, above=0, remedy="use 0.1, as the paper does")
     class_names: tuple[str, ...] = ()
-    label_kind: str = field(default="qr", metadata=OMIT_DEFAULT)
-    label_cell: int = field(default=1, metadata=OMIT_DEFAULT)
+    label_kind: str = setting("qr", omit_default=True)
+    label_cell: int = setting(1, omit_default=True)
 
     def __post_init__(self) -> None:
+        check(self)
         object.__setattr__(self, "class_names", name_classes(self.class_names, self.num_classes))
-        object.__setattr__(self, "image_shape", tuple(self.image_shape))
         last = (self.bridge.timesteps - 1,)
         usual = default_visits(self.bridge.timesteps) if self.unet.time_embedding else last
-        object.__setattr__(self, "visits", tuple(self.visits) or usual)
+        object.__setattr__(self, "visits", self.visits or usual)
         if self.visits != last and not self.unet.time_embedding:
-            visits = ",".join(map(str, self.visits))
             raise IDCError(
-                f"visits {visits} of a network that is not told the timestep",
+                f"visits {short(self.visits)} of a network that is not told the timestep",
                 f"{last[0]}, the one-step answer",
                 "leave visits out, or train a network with time_embedding",
             )
-        if not self.temperature > 0:
-            raise IDCError(f"temperature = {self.temperature}", "a positive number", "use 0.1, as the paper does")
 
     @property
     def own_labels(self) -> bool:
@@ -65,7 +62,7 @@ class IDCConfig:
 
 
 def config_from_dict(values: dict[str, Any]) -> IDCConfig:
-    """The config of which ``records.recorded`` has these values.
+    """The config of which ``fields.recorded`` has these values.
 
     Raises:
         KeyError, TypeError, ValueError, IDCError: for values that do not make one.

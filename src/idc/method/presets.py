@@ -1,11 +1,11 @@
 """Networks by name: the presets, a mapping of a network's fields, or a YAML file of them."""
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 from idc.errors import IDCError
 from idc.method.unet import UNetSpec
-from idc.storage.records import recorded
+from idc.storage.fields import short, take
 from idc.storage.yaml_file import YAML_SUFFIXES, read_yaml
 
 PRESETS: dict[str, UNetSpec] = {
@@ -60,21 +60,19 @@ def resolve_spec(spec: str | dict[str, Any] | UNetSpec) -> UNetSpec:
         return spec
     if isinstance(spec, str):
         if spec not in PRESETS:
-            raise IDCError(
-                f"preset {spec!r}", f"one of {', '.join(PRESETS)}", "or give a network's fields in a YAML file"
-            )
+            remedy = "or give a network's fields in a YAML file"
+            raise IDCError(f"preset {short(spec)}", f"one of {', '.join(PRESETS)}", remedy)
         return PRESETS[spec]
-    known = {f.name for f in fields(UNetSpec)}
     given = dict(spec)
     start = given.pop("preset", None)
-    if unknown := sorted(set(given) - known):
-        raise IDCError(f"network field {unknown[0]!r}", f"one of {', '.join(sorted(known))}", "correct its name")
+    own = take(UNetSpec, given, what="network field")
     if start is not None:
-        return replace(resolve_spec(str(start)), **given)
+        return replace(resolve_spec(start if isinstance(start, str) else short(start)), **own)
     try:
-        return UNetSpec(**given)
+        return UNetSpec(**own)
     except TypeError as error:
-        raise IDCError(f"network {given}", "at least base_channels and multipliers", "add them, or a preset") from error
+        expected = "at least base_channels and multipliers"
+        raise IDCError(f"network {short(own)}", expected, "add them, or a preset") from error
 
 
 def network_fields(name: str) -> dict[str, Any]:
@@ -95,8 +93,3 @@ def load_network(name: str) -> UNetSpec:
         IDCError: for neither.
     """
     return resolve_spec(network_fields(name))
-
-
-def spec_to_dict(spec: UNetSpec) -> dict[str, Any]:
-    """The spec as JSON-ready values."""
-    return recorded(spec)

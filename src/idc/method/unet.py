@@ -1,7 +1,6 @@
-"""The pruned U-Net: guided-diffusion's (ADM) network over ``diffusers.UNet2DModel``."""
+"""The network U(x_t, t), a pruned U-Net: guided-diffusion's (ADM) layers over ``diffusers.UNet2DModel``."""
 
-import typing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -10,7 +9,7 @@ from torch.overrides import has_torch_function_unary
 
 from idc.compute.precision import Float32Input, compute_in_float32
 from idc.errors import IDCError
-from idc.storage.records import OMIT_DEFAULT
+from idc.storage.fields import check, setting
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,35 +41,24 @@ class UNetSpec:
             without a way up may lack it.
     """
 
-    base_channels: int
-    multipliers: tuple[int, ...]
-    res_blocks: int = 1
-    attention_at: tuple[int, ...] = ()
-    head_channels: int = 32
-    groups: int = 32
-    dropout: float = 0.0
-    patch: int = 1
-    condition: Literal["none", "concat"] = "none"
+    base_channels: int = setting(least=1)
+    multipliers: tuple[int, ...] = setting(least=1, filled=True)
+    res_blocks: int = setting(1, least=1)
+    attention_at: tuple[int, ...] = setting((), least=1)
+    head_channels: int = setting(32, least=1)
+    groups: int = setting(32, least=1)
+    dropout: float = setting(0.0, least=0, below=1, remedy="use 0.3, as the paper does, or 0")
+    patch: int = setting(1, least=1)
+    condition: Literal["none", "concat"] = setting("none", remedy="use none, as the paper does")
     residual: bool = False
-    position_channels: int = 0
-    norm: Literal["group", "batch"] = field(default="group", metadata=OMIT_DEFAULT)
-    middle_attention: bool = field(default=True, metadata=OMIT_DEFAULT)
-    decoder: bool = field(default=True, metadata=OMIT_DEFAULT)
-    time_embedding: bool = field(default=True, metadata=OMIT_DEFAULT)
+    position_channels: int = setting(0, least=0, remedy="use 16, or 0 for none")
+    norm: Literal["group", "batch"] = setting("group", omit_default=True, remedy="use group, as the paper does")
+    middle_attention: bool = setting(True, omit_default=True)
+    decoder: bool = setting(True, omit_default=True)
+    time_embedding: bool = setting(True, omit_default=True)
 
     def __post_init__(self) -> None:
-        self._check_types()
-        positive = (self.base_channels, self.res_blocks, self.head_channels, self.groups, self.patch, *self.multipliers)
-        if not self.multipliers or min(positive) < 1:
-            raise IDCError(f"network {self}", "positive whole numbers", "start from a preset and change one at a time")
-        if self.position_channels < 0:
-            raise IDCError(f"position_channels = {self.position_channels}", "0 or more", "use 16, or 0 for none")
-        if not 0 <= self.dropout < 1:
-            raise IDCError(f"dropout = {self.dropout}", "a number in [0, 1)", "use 0.3, as the paper does, or 0")
-        if self.condition not in ("none", "concat"):
-            raise IDCError(f"condition = {self.condition!r}", "'none' or 'concat'", "use 'none', as the paper does")
-        if self.norm not in ("group", "batch"):
-            raise IDCError(f"norm = {self.norm!r}", "'group' or 'batch'", "use 'group', as the paper does")
+        check(self, remedy="start from a preset and change one field at a time")
         if self.decoder and not self.time_embedding:
             raise IDCError("a way up without time_embedding", "one of them", "set decoder: false, or leave both")
         for channels in self.channels:
@@ -80,22 +68,6 @@ class UNetSpec:
             raise IDCError(
                 f"head_channels = {self.head_channels}", f"a divisor of {self.channels[-1]}", "change head_channels"
             )
-
-    def _check_types(self) -> None:
-        """A file may give anything for a field."""
-        for name in ("multipliers", "attention_at"):  # JSON and YAML give lists
-            given = getattr(self, name)
-            if not isinstance(given, (list, tuple)) or any(type(v) is not int for v in given):
-                raise IDCError(f"{name} = {given!r}", "a list of whole numbers", "write for example [1, 2]")
-            object.__setattr__(self, name, tuple(given))
-        for name, hint in typing.get_type_hints(type(self)).items():
-            given = getattr(self, name)
-            if hint is int and type(given) is not int:
-                raise IDCError(f"{name} = {given!r}", "a whole number", "write for example 8")
-            if hint is bool and type(given) is not bool:
-                raise IDCError(f"{name} = {given!r}", "true or false", "write one of them, without quotes")
-            if hint is float and (isinstance(given, bool) or not isinstance(given, (int, float))):
-                raise IDCError(f"{name} = {given!r}", "a number", "write for example 0.3")
 
     @property
     def channels(self) -> tuple[int, ...]:

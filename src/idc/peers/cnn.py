@@ -17,10 +17,11 @@ from torch.nn import functional as F
 
 from idc.compute.hardware import cnn_format
 from idc.errors import IDCError
+from idc.storage.fields import check, setting, short
 from idc.storage.saved import SavedModel
-from idc.types import Logits, check_images, name_classes
+from idc.types import ClassifierDefaults, Logits, check_images, name_classes
 
-_WRN = re.compile(r"wrn-(\d+)-(\d+)")
+_WRN = re.compile(r"wrn-(\d{1,4})-(\d{1,4})")
 ARCHITECTURES = "preact-resnet18, wrn-28-10 (any wrn-DEPTH-WIDEN)"
 
 
@@ -37,21 +38,19 @@ class CNNConfig:
     """
 
     arch: str
-    num_classes: int
-    image_shape: tuple[int, int, int]
-    width: int = 0
+    num_classes: int = setting(least=1)
+    image_shape: tuple[int, int, int] = setting(least=1)
+    width: int = setting(0, least=0, remedy="use 64, or 16 for a wrn")
     class_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        check(self)
         wide = _WRN.fullmatch(self.arch)
         if self.arch != "preact-resnet18" and not wide:
-            raise IDCError(f"arch {self.arch!r}", f"one of {ARCHITECTURES}", "correct its name")
+            raise IDCError(f"arch {short(self.arch)}", f"one of {ARCHITECTURES}", "correct its name")
         if wide and ((int(wide[1]) - 4) % 6 or int(wide[1]) < 10 or int(wide[2]) < 1):
-            raise IDCError(f"arch {self.arch!r}", "a depth of 6 n + 4", "use wrn-28-10, as published")
-        if self.width < 0:
-            raise IDCError(f"width = {self.width}", "channels, at least 1", "use 64, or 16 for a wrn")
+            raise IDCError(f"arch {short(self.arch)}", "a depth of 6 n + 4", "use wrn-28-10, as published")
         object.__setattr__(self, "width", self.width or (16 if wide else 64))
-        object.__setattr__(self, "image_shape", tuple(self.image_shape))
         object.__setattr__(self, "class_names", name_classes(self.class_names, self.num_classes))
 
 
@@ -127,7 +126,7 @@ def normalised(images: Tensor) -> Tensor:
     return (images - 0.5) * 4
 
 
-class CNN(SavedModel):
+class CNN(SavedModel, ClassifierDefaults):
     """A convolutional classifier: images (B, C, H, W) in [0, 1] -> logits (B, K). It normalises them itself, to
     [-2, 2]; it draws no noise, and its own gradient is its only weak spot.
 
@@ -186,7 +185,7 @@ class CNN(SavedModel):
         return [f"# {self.config.arch}, {self.num_classes} classes", ""]
 
 
-class PackagedResNet18(nn.Module):
+class PackagedResNet18(nn.Module, ClassifierDefaults):
     """The CIFAR-10 ResNet-18 in pyautoattack's wheel, trained the standard way by others; it takes [0, 1] as it is.
 
     Raises:

@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from idc.errors import IDCError
 from idc.storage import hub
+from idc.storage.fields import check, setting, short
 from idc.storage.saved import SavedModel
 from idc.types import name_classes
 
@@ -39,28 +40,27 @@ class DiffusionConfig:
         class_names: K names; () numbers them.
     """
 
-    image_shape: tuple[int, int, int]
-    num_classes: int = 0
-    channels: tuple[int, ...] = (64, 128, 128)
-    layers: int = 1
-    attention: tuple[int, ...] = ()
-    patch: int = 1
-    groups: int = 16
-    dropout: float = 0.0
-    timesteps: int = 1000
+    image_shape: tuple[int, int, int] = setting(least=1)
+    num_classes: int = setting(0, least=0)
+    channels: tuple[int, ...] = setting((64, 128, 128), least=1, filled=True)
+    layers: int = setting(1, least=1)
+    attention: tuple[int, ...] = setting((), least=0)
+    patch: int = setting(1, least=1)
+    groups: int = setting(16, least=1)
+    dropout: float = setting(0.0, least=0, below=1)
+    timesteps: int = setting(1000, least=1)
     schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = "linear"
     betas: tuple[float, ...] = ()
     class_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("image_shape", "channels", "attention", "betas"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+        check(self)
         object.__setattr__(self, "class_names", name_classes(self.class_names, self.num_classes))
         stride = self.patch * 2 ** (len(self.channels) - 1)
-        if not self.channels or any(size % stride for size in self.image_shape[1:]):
+        if any(size % stride for size in self.image_shape[1:]):
             raise IDCError(f"images of {self.image_shape}", f"a size that is a multiple of {stride}", "resize them")
         if any(c % self.groups for c in self.channels):
-            raise IDCError(f"channels {self.channels}", f"multiples of groups = {self.groups}", "change either")
+            raise IDCError(f"channels {short(self.channels)}", f"multiples of groups = {self.groups}", "change either")
         if self.betas and len(self.betas) != self.timesteps:
             raise IDCError(f"{len(self.betas)} betas", f"{self.timesteps}, one a timestep", "give all or none")
 

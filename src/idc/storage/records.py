@@ -3,7 +3,6 @@
 import json
 import os
 from collections.abc import Iterable
-from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +12,6 @@ from idc.storage.files import explained
 Row = dict[str, Any]
 
 _NOW = {"evaluations": "network_evaluations"}  # keys of older records, by their names now
-OMIT_DEFAULT = {"omit default": True}  # metadata of a config's field that is newer than configs on disk
-
-
-def recorded(config: Any) -> Row:
-    """What a record says of a config, a dataclass: its fields, but for ``OMIT_DEFAULT`` ones that have their default.
-
-    So a config that says nothing new has the same record, and the same hash of it, as before there was such a field.
-    Configs within it are recorded alike, tuples as lists.
-    """
-    values = {f: getattr(config, f.name) for f in fields(config)}
-    return {f.name: _plain(v) for f, v in values.items() if not (f.metadata.get("omit default") and v == f.default)}
-
-
-def _plain(value: Any) -> Any:
-    if is_dataclass(value) and not isinstance(value, type):
-        return recorded(value)
-    return list(value) if isinstance(value, tuple) else value
 
 
 def append(file: Path, rows: Iterable[Row]) -> None:

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from idc import __version__
 from idc.errors import IDCError
+from idc.storage.fields import recorded
 from idc.storage.locate import locate
 from idc.storage.model_folder import card_lines, misfit, read_config, read_state, shapes, weights_files, write
-from idc.storage.records import recorded
 
 STORED = ("fp32", "bf16")  # the precisions of a weights file
 
@@ -39,7 +39,7 @@ class SavedModel(nn.Module, PyTorchModelHubMixin):
 
     @staticmethod
     def read(values: dict[str, Any]) -> Any:
-        """The config of what ``records.recorded`` wrote of it.
+        """The config of what ``fields.recorded`` wrote of it.
 
         Raises:
             KeyError, TypeError, ValueError, IDCError: for values that do not make one.

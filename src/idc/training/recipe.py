@@ -1,57 +1,59 @@
 """One frozen dataclass = one experiment. Recipes become the command line's flags from their fields."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from idc.errors import IDCError
+from idc.storage.fields import Rule, rules, setting, short, unknown
 from idc.storage.yaml_file import YAML_SUFFIXES, read_yaml
-from idc.training.settings import Settings, override, setting
+from idc.training.settings import REMEDY, Settings, override
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe(Settings):
     """All settings of a training run of IDC but its data and its network."""
 
-    inter_weight: float = setting(0.2, "weight of the inter-class loss")
-    ce_weight: float = setting(0.0, "weight of a cross-entropy of the label distances (not in the paper)")
-    ce_temperature: float = setting(0.02, "temperature of that cross-entropy")
-    t_weights: tuple[float, ...] = setting((), "how often each timestep 0..T-1 is trained on; none: uniformly")
+    inter_weight: float = setting(0.2, "weight of the inter-class loss", least=0)
+    ce_weight: float = setting(0.0, "weight of a cross-entropy of the label distances (not in the paper)", least=0)
+    ce_temperature: float = setting(0.02, "temperature of that cross-entropy", above=0)
+    t_weights: tuple[float, ...] = setting((), "how often each timestep 0..T-1 is trained on; none: uniformly", least=0)
     norm: Literal["linf", "l2"] = setting("linf", "norm of the perturbation that training holds out against")
-    eps: float = setting(0.0, "its radius on [0, 1], such as 8/255; 0: images as they are")
-    attack_steps: int = setting(3, "with eps: steps of the attack on each batch; 1: a single one from a random start")
-    attack_step: float = setting(0.0, "length of such a step; 0: 2.5 eps over the steps, at most 1.25 eps")
+    eps: float = setting(0.0, "its radius on [0, 1], such as 8/255; 0: images as they are", least=0)
+    attack_steps: int = setting(
+        3, "with eps: steps of the attack on each batch; 1: a single one from a random start", least=1
+    )
+    attack_step: float = setting(0.0, "length of such a step; 0: 2.5 eps over the steps, at most 1.25 eps", least=0)
     attack_temperature: float = setting(
         0.005,
         "of the softmax that the attack climbs (inner products, of one scale for all labels); a flat one can mislead",
+        above=0,
     )
     replays: int = setting(
         1, "with eps: free adversarial training, so many steps in a row on a batch, each taking its attack one step on "
-        "(of attack_step, else eps); an epoch is as many steps as ever, and sees so many times fewer images"
+        "(of attack_step, else eps); an epoch is as many steps as ever, and sees so many times fewer images", least=1
     )  # fmt: skip
-    eps_warmup: float = setting(0.0, "share of the run in which eps rises from 0")
+    eps_warmup: float = setting(0.0, "share of the run in which eps rises from 0", least=0, below=1)
     consistency: float = setting(
-        0.0, "with eps: the loss of clean images, and so often the distance to the x0 predictions of attacked ones"
+        0.0,
+        "with eps: the loss of clean images, and so often the distance to the x0 predictions of attacked ones",
+        least=0,
     )
     weight_perturbation: float = setting(
-        0.0, "with eps: adversarial shift of the weights in each step, as a share of their norm (AWP)"
+        0.0, "with eps: adversarial shift of the weights in each step, as a share of their norm (AWP)", least=0, below=1
     )
     rollout: float = setting(
-        0.0, "share of images whose x_t is made of the network's own x0 prediction, as an answer's is, not of the label"
+        0.0,
+        "share of images whose x_t is made of the network's own x0 prediction, as an answer's is, not of the label",
+        least=0,
+        most=1,
     )
-    sigma: float = setting(0.0, "standard deviation of Gaussian noise on the images, on [0, 1]")
+    sigma: float = setting(0.0, "standard deviation of Gaussian noise on the images, on [0, 1]", least=0)
     init: Literal["default", "normal"] = setting("default", "normal: all weights N(0, 0.02), as the authors start")
-    dropout: float | None = setting(None, "dropout of the network; none: as in its preset")
+    dropout: float | None = setting(None, "dropout of the network; none: as in its preset", least=0, below=1)
 
     def __post_init__(self) -> None:
         Settings.__post_init__(self)
-        object.__setattr__(self, "t_weights", tuple(float(w) for w in self.t_weights))
-        self.check(lambda v: v > 0, "a number above 0", "ce_temperature", "attack_steps", "attack_temperature",
-                   "replays")  # fmt: skip
-        self.check(lambda v: v >= 0, "0 or more", "inter_weight", "ce_weight", "eps", "attack_step", "consistency",
-                   "sigma")  # fmt: skip
-        self.check(lambda v: 0 <= v < 1, "a number in [0, 1)", "eps_warmup", "weight_perturbation")
-        self.check(lambda v: 0 <= v <= 1, "a number in [0, 1]", "rollout")
         if self.replays > 1 and (self.consistency or self.weight_perturbation):
             also = "consistency" if self.consistency else "weight_perturbation"
             raise IDCError(f"replays = {self.replays} with {also}", "one of them", f"leave {also} or replays out")
@@ -59,8 +61,8 @@ class Recipe(Settings):
         for name in off:
             if getattr(self, name) != off[name] and not self.eps:
                 raise without_eps(name, getattr(self, name))
-        if self.t_weights and (min(self.t_weights) < 0 or not sum(self.t_weights) > 0):
-            raise IDCError(f"t_weights = {self.t_weights}", "weights of 0 or more, not all 0", "correct the recipe")
+        if self.t_weights and not any(self.t_weights):
+            raise IDCError(f"t_weights = {short(self.t_weights)}", "weights that are not all 0", REMEDY)
 
 
 # Fields that every recipe has a value for, and that say nothing without eps.
@@ -73,7 +75,7 @@ def without_eps(name: str, value: object) -> IDCError:
 
 
 RECIPES: dict[str, Recipe] = {
-    # The authors' settings for CIFAR-10: 64 images on each of 4 GPUs, gradients of 2 batches, uniform t (method.md).
+    # The authors' settings for CIFAR-10: 64 images on each of 4 GPUs, gradients of 2 batches, uniform t (their code).
     "paper": Recipe(
         epochs=400,
         batch_size=256,
@@ -106,11 +108,20 @@ RECIPES: dict[str, Recipe] = {
 }
 
 
+# What a recipe's file may say besides: of the data, the network and the answer, and of how benchmarks/reproduce.py
+# evaluates what it gives.
+_BESIDE = {
+    "data": Rule(str), "preset": Rule(str), "network": Rule(dict), "bridge": Rule(dict), "labels": Rule(str),
+    "label_cell": Rule(int, least=1), "visits": Rule(tuple[int, ...], least=0, expected="timesteps such as [3, 1, 0]"),
+    "labels_sha256": Rule(str), "objective": Rule(str),
+    "image_size": Rule(int | None, least=1), "channels": Rule(int | None, least=1), "evaluate": Rule(dict),
+}  # fmt: skip
+
+
 def load_recipe(name: str) -> tuple[Recipe, dict[str, Any]]:
     """A recipe by name, or from a YAML file; the second value holds the file's other keys (data, preset, ...).
 
-    A YAML file may name a ``recipe`` to start from, and say under ``evaluate`` how benchmarks/reproduce.py evaluates
-    what it gives. Raises IDCError for anything that is not such a file.
+    A YAML file may name a ``recipe`` to start from. Raises IDCError for anything that is not such a file.
     """
     if name in RECIPES:
         return RECIPES[name], {}
@@ -118,18 +129,15 @@ def load_recipe(name: str) -> tuple[Recipe, dict[str, Any]]:
     if path.suffix not in YAML_SUFFIXES:
         raise IDCError(f"recipe {name!r}", f"one of {', '.join(RECIPES)}, or a .yaml file", "correct its name")
     values = read_yaml(path, remedy="compare with the recipe.yaml of a run")
-    own = {f.name for f in fields(Recipe)}
-    base = RECIPES.get(str(values.pop("recipe", "fast")))
-    if base is None:
-        raise IDCError(f"recipe in {name}", f"one of {', '.join(RECIPES)}", "correct its name")
-    extra = {k: v for k, v in values.items() if k not in own}
-    known = {"data", "preset", "network", "bridge", "labels", "label_cell", "labels_sha256", "objective", "visits",
-             "image_size", "channels", "evaluate"}  # fmt: skip
-    if unknown := set(extra) - known:
-        raise IDCError(
-            f"setting {sorted(unknown)[0]!r} in {name}", f"one of {', '.join(sorted(own))}", "correct its name"
-        )
-    return override(base, {k: v for k, v in values.items() if k in own}), extra
+    base = values.pop("recipe", "fast")
+    if not isinstance(base, str) or base not in RECIPES:
+        raise IDCError(f"recipe {short(base)} in {name}", f"one of {', '.join(RECIPES)}", "correct its name")
+    own = rules(Recipe)
+    for key in values:
+        if key not in own and key not in _BESIDE:
+            raise unknown(f"setting {short(key)} in {name}", key, own)
+    extra = {k: _BESIDE[k].value(k, v, where=f" in {name}", remedy=REMEDY) for k, v in values.items() if k in _BESIDE}
+    return override(RECIPES[base], {k: v for k, v in values.items() if k in own}), extra
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,18 +148,12 @@ class CNNRecipe(Settings):
         "pgd-at", "standard, pgd-at (Madry et al.), trades (Zhang et al.), or noise (Gaussian, Cohen et al.)"
     )
     norm: Literal["linf", "l2"] = setting("linf", "pgd-at, trades: norm of the perturbation")
-    eps: float = setting(8 / 255, "pgd-at, trades: its radius, on [0, 1]; also of the validation's attack")
-    attack_steps: int = setting(10, "pgd-at, trades: steps of the attack on each batch")
-    attack_step: float = setting(0.0, "length of such a step; 0: a quarter of eps")
-    beta: float = setting(6.0, "trades: weight of the divergence")
-    sigma: float = setting(0.25, "noise: its standard deviation, on [0, 1]")
-    label_smoothing: float = setting(0.0, "share of the label that goes to all classes alike")
-
-    def __post_init__(self) -> None:
-        Settings.__post_init__(self)
-        self.check(lambda v: v >= 0, "0 or more", "eps", "attack_step", "beta", "sigma")
-        self.check(lambda v: v > 0, "a number above 0", "attack_steps")
-        self.check(lambda v: 0 <= v < 1, "a number in [0, 1)", "label_smoothing")
+    eps: float = setting(8 / 255, "pgd-at, trades: its radius, on [0, 1]; also of the validation's attack", least=0)
+    attack_steps: int = setting(10, "pgd-at, trades: steps of the attack on each batch", least=1)
+    attack_step: float = setting(0.0, "length of such a step; 0: a quarter of eps", least=0)
+    beta: float = setting(6.0, "trades: weight of the divergence", least=0)
+    sigma: float = setting(0.25, "noise: its standard deviation, on [0, 1]", least=0)
+    label_smoothing: float = setting(0.0, "share of the label that goes to all classes alike", least=0, below=1)
 
     @property
     def adversarial(self) -> bool:
@@ -184,15 +186,12 @@ class NoiseRecipe(Settings):
     conditional: bool = setting(
         False, "the network is told the class (for zdc and rdc); an unconditional one serves diffpure"
     )
-    drop: float = setting(0.1, "conditional: how often the class is withheld, so that the model also knows none")
-    min_snr: float = setting(
-        0.0, "weights min(snr, so much) / snr of the timesteps (Hang et al., 2023); 0: all alike, as DDPM"
+    drop: float = setting(
+        0.1, "conditional: how often the class is withheld, so that the model also knows none", least=0, below=1
     )
-
-    def __post_init__(self) -> None:
-        Settings.__post_init__(self)
-        self.check(lambda v: 0 <= v < 1, "a number in [0, 1)", "drop")
-        self.check(lambda v: v >= 0, "0 or more", "min_snr")
+    min_snr: float = setting(
+        0.0, "weights min(snr, so much) / snr of the timesteps (Hang et al., 2023); 0: all alike, as DDPM", least=0
+    )
 
 
 NOISE_RECIPES: dict[str, NoiseRecipe] = {

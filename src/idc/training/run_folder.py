@@ -1,15 +1,16 @@
-"""The folder of a training run: whose it is, and what it has logged."""
+"""The folder of a training run: whose it is."""
 
-import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
 from idc.errors import IDCError
-from idc.storage.files import make_folder, write_text
+from idc.storage.fields import recorded
+from idc.storage.files import make_folder, write_json, write_text
 from idc.storage.yaml_file import read_yaml
+from idc.training.checkpoint import RunState
 from idc.training.settings import Settings
 
 _DEFAULT = "its default"  # of what is recorded only if it is not
@@ -22,10 +23,10 @@ def claim(out: Path, recipe: Settings, about: dict[str, Any], *, resume: bool) -
         IDCError: if it cannot be written, or holds a run that is not to be resumed or has other settings.
     """
     make_folder(out)
-    file, text = out / "recipe.yaml", _yaml(about | asdict(recipe))
+    file, text = out / "recipe.yaml", _yaml(about | recorded(recipe))
     if file.exists() and not resume:
         raise IDCError(out, "a new or empty folder", "it holds a run: give --resume to go on, or another --out")
-    if file.exists() and (apart := _changed(file, text, asdict(type(recipe)()))):
+    if file.exists() and (apart := _changed(file, text, recorded(type(recipe)()))):
         now, then = (", ".join(f"{name} = {values[i]}" for name, values in apart.items()) for i in (0, 1))
         raise IDCError(
             f"{out}: {now}", f"{then}, as the run that it holds", f"resume with --recipe {file}, or use another --out"
@@ -33,10 +34,21 @@ def claim(out: Path, recipe: Settings, about: dict[str, Any], *, resume: bool) -
     write_text(file, text)
 
 
-def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """The lines of a run's metrics.jsonl."""
-    text = (run / "metrics.jsonl").read_text(encoding="utf-8")
-    return [json.loads(line) for line in text.splitlines()]
+def write_summary(
+    out: Path, state: RunState, recipe: Settings, about: dict[str, Any], *, steps: int, images: int, **machine: Any
+) -> None:
+    """Write summary.json: what a run of ``steps`` that saw ``images`` took, on which ``machine``, and what it found."""
+    values = {
+        "steps": steps,
+        "images_seen": images,
+        "seconds": round(state.seconds, 1),
+        "images_per_second": round(images / max(state.seconds, 1e-9), 1),
+        "seconds_on": {name: round(seconds, 1) for name, seconds in state.seconds_on.items()},
+        "best_step": state.best_step,
+        "validation": state.whole,
+    }
+    values |= machine | {"torch": torch.__version__, "about": about, "recipe": recorded(recipe)}
+    write_json(out / "summary.json", values)
 
 
 def _changed(file: Path, text: str, defaults: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
@@ -51,5 +63,4 @@ def _changed(file: Path, text: str, defaults: dict[str, Any]) -> dict[str, tuple
 
 
 def _yaml(values: dict[str, Any]) -> str:
-    plain = {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
-    return str(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
+    return str(yaml.safe_dump(recorded(values), sort_keys=False, allow_unicode=True))

@@ -1,0 +1,90 @@
+"""Flags made of the fields of dataclasses: their types, choices, defaults and help are the fields' own."""
+
+import typing
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import MISSING, fields
+from inspect import Parameter, Signature, signature
+from typing import Annotated, Any
+
+import typer
+
+from idc.storage.fields import Rule, rules
+
+REQUIRED = Parameter.empty
+_TYPES = {int: "int", float: "number", str: "text"}
+
+
+def option(name: str, hint: Any, default: Any, help: str, *, least: float | None = None, **about: Any) -> Parameter:
+    """One flag, as ``of_fields`` makes them.
+
+    Args:
+        hint, help, least: see ``Rule``.
+        default: or ``REQUIRED``.
+        about: what ``of_fields`` takes from a field's metadata.
+    """
+    return _flag(name, Rule(hint, help, least=least), default, about)
+
+
+def of_fields(
+    kind: type[Any], names: Collection[str] | None = None, *, recipe: str = "", **defaults: Any
+) -> list[Parameter]:
+    """A flag for each field of a dataclass.
+
+    A field's metadata say besides what ``setting`` says: ``flag``, other names for it; ``unset``, what its default None
+    stands for; ``panel``, its part of the help; ``argument``, it is an argument and no flag.
+
+    Args:
+        names: of these fields only.
+        recipe: the flag that names a recipe, if the fields' defaults are those of a recipe.
+        defaults: instead of the fields' own.
+    """
+    override = {"unset": "the recipe's", "panel": f"Recipe (each overrides {recipe})"} if recipe else {}
+    chosen = [f for f in fields(kind) if names is None or f.name in names]
+    given = {f.name: None if recipe else defaults.get(f.name, f.default) for f in chosen}
+    own = rules(kind)
+    return [_flag(f.name, own[f.name], given[f.name], {**f.metadata} | override) for f in chosen]
+
+
+def with_flags(*flags: Parameter) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A command with these flags, which its ``**asked`` takes, before those of its own signature."""
+
+    def change(command: Callable[..., None]) -> Callable[..., None]:
+        plain = [p for p in signature(command).parameters.values() if p.kind is not Parameter.VAR_KEYWORD]
+        every = [p.replace(kind=Parameter.KEYWORD_ONLY) for p in (*flags, *plain)]
+        command.__signature__ = Signature(every)  # type: ignore[attr-defined]
+        command.__annotations__ = {p.name: p.annotation for p in every}
+        return command
+
+    return change
+
+
+def _flag(name: str, rule: Rule, default: Any, about: Mapping[str, Any]) -> Parameter:
+    long = (about.get("flag") or f"--{name.replace('_', '-')}").split()
+    more: dict[str, Any] = {"help": rule.help, "rich_help_panel": about.get("panel")}
+    kind: Any = bool if rule.kind is bool else str
+    if about.get("argument"):
+        return Parameter(name, Parameter.KEYWORD_ONLY, annotation=Annotated[str, typer.Argument(**more)])
+    if kind is str:
+        more |= {"metavar": _shown(rule), "parser": _reader(rule, long[0])}
+    if default not in (REQUIRED, MISSING):
+        more["show_default"] = about.get("unset") or True
+    names = [f"{long[0]}/--no-{long[0][2:]}"] if kind is bool else long
+    annotation: Any = Annotated[kind | None if default is None else kind, typer.Option(*names, **more)]
+    default = REQUIRED if default is MISSING else default
+    return Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def _reader(rule: Rule, flag: str) -> Callable[[Any], Any]:
+    """What reads a flag's text, at once: so one that took the next flag for its value says so."""
+
+    def read(text: Any) -> Any:
+        found = rule.read(flag, text, remedy=f"correct {flag}: {rule.help}") if isinstance(text, str) else text
+        return "none" if found is None else found  # None is a flag that is not given
+
+    return read
+
+
+def _shown(rule: Rule) -> str:
+    """A flag's type, for its help."""
+    parts = rule.choices or [_TYPES[k] for k in typing.get_args(rule.kind)[:1]] or [_TYPES[rule.kind]]
+    return f"<{'|'.join(parts)}{',...' if typing.get_origin(rule.kind) is tuple else ''}>"

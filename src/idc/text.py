@@ -1,7 +1,9 @@
 """Numbers as people write them: a radius read and written, shares, seconds, sizes, counts, and tables of them."""
 
+import csv
+import io
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from idc.errors import IDCError
 
@@ -86,3 +88,10 @@ def table_row(*cells: object) -> str:
 def table_head(*cells: object) -> list[str]:
     """The first two lines of a Markdown table: its columns, and the rule below them."""
     return [table_row(*cells), table_row(*["---"] * len(cells))]
+
+
+def csv_text(rows: Iterable[Iterable[object]]) -> str:
+    """Rows as CSV, numbers as they are."""
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows(rows)
+    return buffer.getvalue()

@@ -115,7 +115,7 @@ def evaluate(
     if state.is_main_process:
         _prepare(runner, larger if protocol.nests and not request.keep else None)
         write_json(out / "request.json", recorded(request))
-        if done := len(records.read_all(out, f"{LINES}-*.jsonl", "id")):
+        if done := len(records.finished(out, LINES)):
             say(f"{done} of {len(images)} images are already done")
     state.wait_for_everyone()
     runner = replace(runner, larger=held_in(out))

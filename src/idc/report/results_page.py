@@ -1,7 +1,5 @@
 """The page of `idc report`: its tables (in templates/results.html), figures (PNG and SVG too), sentences and CSV."""
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ from idc.report.html import environment
 from idc.report.pictures import of_the_method, panel
 from idc.report.results import Result, is_comparison, read_certificates, read_results, read_trainings
 from idc.storage.files import make_folder, whole_file, write_text
-from idc.text import eps_text, percent, share
+from idc.text import csv_text, eps_text, percent, share
 
 
 def readings(results: Sequence[Result]) -> list[str]:
@@ -80,10 +78,8 @@ def _rows(results: Sequence[Result]) -> list[dict[str, Any]]:
 
 
 def _csv(results: Sequence[Result], certificates: Sequence[dict[str, Any]]) -> str:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["folder", "model", "protocol", "norm", "eps", "n", "draws", "points", "verdict", "accuracy", "low",
-                     "high"])  # fmt: skip
+    rows: list[list[Any]] = [["folder", "model", "protocol", "norm", "eps", "n", "draws", "points", "verdict",
+                              "accuracy", "low", "high"]]  # fmt: skip
     for r in results:
         s = r.summary
         points = {"clean": s["clean"], "noise": s["noise"], "robust": s["robust"]}
@@ -91,14 +87,14 @@ def _csv(results: Sequence[Result], certificates: Sequence[dict[str, Any]]) -> s
         for name, verdict in points.items():
             for kind in ("mean", "majority", "worst_of_n"):
                 v = verdict[kind]
-                writer.writerow([r.folder, r.name, r.protocol, r.threat["norm"], r.eps, s["images"], s["draws"], name,
-                                 kind, v["mean"], v["low"], v["high"]])  # fmt: skip
+                rows.append([r.folder, r.name, r.protocol, r.threat["norm"], r.eps, s["images"], s["draws"], name,
+                             kind, v["mean"], v["low"], v["high"]])  # fmt: skip
     for c in certificates:
         smoothing = c["settings"]["smoothing"]
         for v in c["curve"]:
-            writer.writerow([c["folder"], c["name"], "certify", "l2", v["radius"], c["images"], smoothing["n"],
-                             "certified", f"sigma {smoothing['sigma']:g}", v["mean"], v["low"], v["high"]])  # fmt: skip
-    return buffer.getvalue()
+            rows.append([c["folder"], c["name"], "certify", "l2", v["radius"], c["images"], smoothing["n"],
+                         "certified", f"sigma {smoothing['sigma']:g}", v["mean"], v["low"], v["high"]])  # fmt: skip
+    return csv_text(rows)
 
 
 def _figures(

@@ -95,7 +95,7 @@ def full_size() -> list[str]:
         own = r["chosen"]
         clean, robust = (own[k] if k in own else own[other]
                          for k, other in (("clean", "one_step"), ("robust", "attacked_one_step")))  # fmt: skip
-        shares = (share(wilson(value, own["images"]).to_dict()) for value in (clean, robust))
+        shares = (str(wilson(value, own["images"])) for value in (clean, robust))
         cells = (
             f"{gflops:.3g}",
             f"{r['epochs']:g}",

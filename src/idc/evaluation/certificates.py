@@ -126,7 +126,8 @@ def summarise_certified(lines: Sequence[Line], smoothing: Smoothing) -> dict[str
     images = len(lines)
 
     def share(count: int) -> dict[str, float]:
-        return wilson(count / images, images).to_dict()
+        found: dict[str, float] = recorded(wilson(count / images, images))
+        return found
 
     radii = [line["radius"] if line["selected"] == line["class"] else 0.0 for line in lines]
     step, last = smoothing.sigma / 4, smoothing.largest_radius

@@ -61,22 +61,6 @@ def survival(sweeps: Sequence[dict[str, Any]]) -> list[str]:
     return found
 
 
-def _rows(results: Sequence[Result]) -> list[dict[str, Any]]:
-    rows = []
-    for r in results:
-        s = r.summary
-        rows.append({
-            "model": r.name, "protocol": r.protocol, "adaptive": s["adaptive"], "reliable": s["reliable"],
-            "data": f"{s['settings']['data']['source']} {s['settings']['data']['split']}", "norm": r.threat["norm"],
-            "eps": r.eps, "eps_text": eps_text(r.eps), "n": s["images"], "draws": s["draws"], "clean": s["clean"],
-            "noise": s["noise"], "robust": s["robust"], "gflops": s["answer"]["flops"] / 1e9,
-            "passes": sum(s["cost"]["forward"].values()) + sum(s["cost"]["backward"].values()),
-            "gflops_image": s["cost"]["flops"] / 1e9, "seconds": s["cost"]["seconds"], "ratio": s["cost"]["ratio"],
-            "folder": str(r.folder),
-        })  # fmt: skip
-    return rows
-
-
 def _csv(results: Sequence[Result], certificates: Sequence[dict[str, Any]]) -> str:
     rows: list[list[Any]] = [["folder", "model", "protocol", "norm", "eps", "n", "draws", "points", "verdict",
                               "accuracy", "low", "high"]]  # fmt: skip
@@ -138,7 +122,6 @@ def write_report(folders: Sequence[Path], page: Path) -> list[Path]:
         drawn = _figures(results, sweeps, certificates, trainings)
         confusions = [curves.confusion(r) if r.summary["attacks"] else None for r in results]
         html = environment().get_template("results.html").render(
-            rows=_rows(results),
             readings=[*readings(results), *survival(sweeps), *pairs],
             method=of_the_method(results),
             certificates=certificates,

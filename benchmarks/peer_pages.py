@@ -11,7 +11,7 @@ from idc import IDC
 from idc.commands.compare import read_comparison
 from idc.commands.opening import open_model
 from idc.cost import answer_cost
-from idc.evaluation.pairing import paired, withstood
+from idc.evaluation.pairing import paired, survived
 from idc.evaluation.summary import read_lines, summarise_lines
 from idc.evaluation.verdict import wilson
 from idc.report.comparison import HALF, markdown, published
@@ -130,7 +130,7 @@ def _full_size_attacked() -> list[str]:
     for (name, _), own in zip(FULL_SIZE.values(), known, strict=True):
         verdicts = summarise_lines(own, [""] * 10)
         lines.append(table_row(name, *(share(verdicts[kind]["mean"]) for kind in ("clean", "robust")), len(own)))
-    pair = paired(*map(withstood, known))
+    pair = paired(*map(survived, known))
     ended = [read(folder / "summary.json") for folder in folders if (folder / "summary.json").exists()]
     failed = sorted({f["name"] for s in ended for f in s["sanity"] if not f["passed"]})
     checks = f"failed: {', '.join(failed)}" if failed else "passed" if len(ended) == len(folders) else "not run yet"

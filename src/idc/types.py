@@ -131,7 +131,7 @@ def check_images(images: Tensor, shape: tuple[int, int, int]) -> None:
         shape: the (C, H, W) that the model takes.
 
     Raises:
-        IDCError: with what was found and how to mend it.
+        IDCError: with what was found and how to fix it.
     """
     if not isinstance(images, Tensor):
         raise IDCError(f"images of type {type(images).__name__}", "a torch.Tensor", "use torch.from_numpy")

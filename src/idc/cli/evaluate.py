@@ -66,7 +66,7 @@ def _print_summary(summary: dict[str, Any]) -> None:
             if not finding["passed"]:
                 out.print(f"UNRELIABLE: {finding['name']}: {finding['remedy']}", markup=False)
     if attacked and summary["draws"] > 1:
-        out.print("Robust: the worst point found for each image, judged afresh; so it may exceed an attack's own line.")
+        out.print("Robust: each image's worst adversarial example, judged afresh; it may exceed an attack's own line.")
     if attacked and not summary["adaptive"]:
         out.print("Not adaptive: an upper bound, which a stronger attack can only lower (--protocol adaptive).")
     if summary["protocol"] == "quick":

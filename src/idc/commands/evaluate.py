@@ -90,7 +90,7 @@ def evaluate(
         out: folder of the result.
         protocol: in place of the one that the request names.
         larger: the result of the same request but a larger radius: a protocol of several attacks does not attack what
-            stood there, but for one in eight (see ``idc.evaluation.nested``). A result that was begun
+            survived it, but for one in eight (see ``idc.evaluation.nested``). A result that was begun
             without it is finished without it, and adversarial images that are to be kept are all looked for.
         say: is told what a user may want to know.
 

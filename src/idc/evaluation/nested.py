@@ -1,10 +1,10 @@
-"""Radii within each other: what withstood every attack at a larger radius is not attacked again at a smaller one.
+"""Radii within each other: what survived every attack at a larger radius is not attacked again at a smaller one.
 
 The ball of the smaller radius lies within that of the larger one, so a figure for the larger radius already claims that
-these images stand at the smaller. The claim is as good as the attacks at the larger radius, and attacks that masked
+these images survive the smaller. The claim is as good as the attacks at the larger radius, and attacks that masked
 gradients mislead may well find more at the smaller: therefore one such image in ``CHECKED`` is attacked all the same.
 
-Only a deterministic answer either withstands or falls: of a stochastic model every image is attacked at every radius.
+Only a deterministic answer either survives or not: of a stochastic model every image is attacked at every radius.
 An attack without a radius of its own finds the same at each, and is run once.
 """
 
@@ -31,7 +31,7 @@ class Larger:
     Args:
         eps: its radius.
         spared: ids of the images that are not to be attacked.
-        checked: ids of those that withstood it too and are attacked nonetheless.
+        checked: ids of those that survived it too and are attacked nonetheless.
         same: by an attack without a radius, what it came to for each image: right draws and majority vote.
     """
 
@@ -79,11 +79,11 @@ def read_larger(folder: Path, settings: Mapping[str, Any]) -> Larger:
     }
     if not believed:
         return Larger(larger, same=same)
-    stood = [line["id"] for line in lines if line["robust"][0] == line["draws"]]
+    survived = [line["id"] for line in lines if line["robust"][0] == line["draws"]]
     # Others at each radius, so that no image is spared at all of them by its place.
-    stood.sort(key=lambda image: derive_seed(own["seed"], "nested", f"{radius:.9g}", image))
-    checked = -(-len(stood) // CHECKED)
-    return Larger(larger, frozenset(stood[checked:]), frozenset(stood[:checked]), same)
+    survived.sort(key=lambda image: derive_seed(own["seed"], "nested", f"{radius:.9g}", image))
+    checked = -(-len(survived) // CHECKED)
+    return Larger(larger, frozenset(survived[checked:]), frozenset(survived[:checked]), same)
 
 
 def same_but_radius(one: Any, other: Any) -> bool:

@@ -120,11 +120,11 @@ class CNNObjective(ModelObjective):
             with torch.no_grad():
                 right = (self._logits(network, images).argmax(1) == classes).sum()
             streams = Streams(data.ids[chosen], derive_seed(self.recipe.seed, "validation"))
-            standing = self._standing(network, images, classes, streams)
-            counts += torch.stack([right, standing, right.new_tensor(len(chosen))])
+            robust = self._robust(network, images, classes, streams)
+            counts += torch.stack([right, robust, right.new_tensor(len(chosen))])
         return counts
 
-    def _standing(self, network: nn.Module, images: Tensor, classes: Tensor, streams: Streams) -> Tensor:
+    def _robust(self, network: nn.Module, images: Tensor, classes: Tensor, streams: Streams) -> Tensor:
         """() how many are right under PGD-10 from a random start of the image's own."""
         if not self.recipe.adversarial:
             return classes.new_zeros(())
@@ -136,9 +136,9 @@ class CNNObjective(ModelObjective):
             return (self._logits(network, worst).argmax(1) == classes).sum()
 
     def judged(self, counts: Tensor, *, final: bool) -> RobustAccuracy:
-        right, standing, images = counts.tolist()
+        right, robust, images = counts.tolist()
         eps = self.recipe.eps if self.recipe.adversarial else 0.0
-        return RobustAccuracy(right / max(images, 1), standing / max(images, 1), int(images), eps)
+        return RobustAccuracy(right / max(images, 1), robust / max(images, 1), int(images), eps)
 
     def restored(self, values: dict[str, Any]) -> RobustAccuracy:
         return RobustAccuracy(**values)

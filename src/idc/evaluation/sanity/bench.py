@@ -35,7 +35,7 @@ class Bench:
         images: (B, C, H, W) in [0, 1]; classes (B,), true.
         streams: of their random numbers.
         threat: of the evaluation.
-        robust: by image id, the share of right draws at the worst point that the evaluation found.
+        robust: by image id, the share of right draws on the worst adversarial example of the evaluation.
         draws: of the noise in each judgement.
         eot: draws in each gradient of a stochastic model.
         chunk: see ``Target``.

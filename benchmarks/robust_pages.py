@@ -219,7 +219,7 @@ def compared() -> list[str]:
             own = {r["eps"]: r for r in rows if r["name"] == name}
             first = next(iter(own.values()))
             cells = [share(own[eps]["protocols"]["adaptive"]["robust"]["mean"]) if eps in own else "" for eps in sizes]
-            cost = (f"{first['flops'] / 1e9:.3g}", f"{first['evaluations']:,}")
+            cost = (f"{first['flops'] / 1e9:.3g}", f"{first['network_evaluations']:,}")
             lines.append(row(name, *cost, f"{first['clean']['mean']['mean']:.1%}", *cells, first["images"]))
         lines.append("")
         notes = [HALF] if any(r.get("answer", {}).get("precision") == "bf16" for r in rows) else []

@@ -128,7 +128,7 @@ def scaling() -> list[str]:
     return [*lines, "", f"`nano`'s network; the others stay at {start}. {_about(found['hardware'])}."]
 
 
-PLANNED = (  # what, images, FLOPs of one pass of the network: method.md; four times the pixels for 64x64
+PLANNED = (  # what, images, FLOPs of one pass of the network (idc profile); four times the pixels for 64x64
     ("CIFAR-10 test, `nano`", 10_000, 9.34e7),
     ("CIFAR-10 test, `paper-cifar10`", 10_000, 6.84e9),
     ("ImageNet-1k validation at 64x64, `paper-cifar100`'s network", 50_000, 4 * 11.94e9),

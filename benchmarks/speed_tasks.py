@@ -31,6 +31,7 @@ from idc.noise import Streams
 from idc.training.bridging import Bridging
 from idc.training.recipe import RECIPES
 from idc.training.trainer import Trainer
+from idc.types import ClassifierDefaults
 
 EVALUATED = 32
 
@@ -164,7 +165,7 @@ def loss_task(classes: int, batch: int, device: torch.device) -> Task:
     return Task(f"loss alone, K = {classes}, B = {batch}", batch, ours, plain)
 
 
-class PlainClassifier(PlainIDC):
+class PlainClassifier(PlainIDC, ClassifierDefaults):
     """The plain model as an evaluation takes it: every draw by itself, its weak spots in float32."""
 
     stochastic = True

@@ -12,7 +12,7 @@ from idc.method.loss import bridge_loss, label_cross_entropy
 from idc.training.bridging import Bridging
 from idc.training.recipe import RECIPES
 
-# Forward FLOPs of one pass, 2 per multiply-add: the paper's network by the authors' code (method.md), ours counted
+# Forward FLOPs of one pass, 2 per multiply-add: the paper's network by the authors' code, ours counted
 # when it was designed. A dearer network is a decision, not an accident.
 PASS = {"paper-cifar10": 6.84e9, "paper-cifar100": 11.94e9, "nano": 9.34e7, "digits": 1.92e7}
 # Bytes that a training step of nano allocates at most, batch 8, float32, as measured when it was last looked at.

@@ -186,7 +186,7 @@ def _summarise(request: Request, runner: Runner, images: datasets.ImageSet, say:
     target = runner.target()
     one, _, _ = runner.images(0)
     seconds = sum(costs["seconds"].values())
-    dtype = torch.bfloat16 if getattr(runner.classifier, "bf16", False) is True else torch.float32
+    dtype = torch.bfloat16 if runner.classifier.bf16 else torch.float32
     cost = evaluation_cost(target, one[:1], costs, seconds, dtype=dtype)
     cost["seconds_by_attack"] = {k: v / max(1, costs["images"]) for k, v in costs["seconds"].items()}
     sanity = [f.to_dict() for f in _sanity(runner, lines, costs["flags"], say)]

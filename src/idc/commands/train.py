@@ -1,4 +1,4 @@
-"""From names to a run: data, network and recipe put together."""
+"""What ``idc train`` does: data, network and recipe, each by its name, put together to a run."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence

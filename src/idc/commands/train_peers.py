@@ -1,4 +1,4 @@
-"""From names to a peer's run: data, network and recipe put together."""
+"""What ``idc train-peer`` does: a peer's data, network and recipe, each by its name, put together to a run."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -92,9 +92,9 @@ def _differing(held: Any, own: Any, path: str = "") -> Iterator[tuple[str, Any, 
 
 def describe_model(classifier: Classifier, name: str) -> dict[str, Any]:
     """What tells a classifier from others: its name, its weights, and the configuration that they do not show."""
-    config = recorded(getattr(classifier, "config", None))
-    half: dict[str, Any] = {"precision": "bf16"} if getattr(classifier, "bf16", False) is True else {}
-    if getattr(classifier, "compiled", False) is True:
+    config = recorded(classifier.config)
+    half: dict[str, Any] = {"precision": "bf16"} if classifier.bf16 else {}
+    if classifier.bf16 and classifier.compiled:  # which rounds in fewer places
         half["compiled"] = True
     return half | {
         "name": name,

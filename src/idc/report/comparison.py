@@ -1,4 +1,4 @@
-"""The table and the figure of a comparison, from its ``compare.json``."""
+"""The table and the figure of `idc compare`, from its ``compare.json``."""
 
 import csv
 import io

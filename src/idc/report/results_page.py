@@ -1,4 +1,4 @@
-"""One self-contained HTML page from results of evaluations, with its figures as PNG and SVG and its table as CSV."""
+"""The page of `idc report`: its tables (in templates/results.html), figures (PNG and SVG too), sentences and CSV."""
 
 import csv
 import io

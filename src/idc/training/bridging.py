@@ -24,7 +24,7 @@ from idc.training.recipe import Recipe
 
 
 class Bridging:
-    """IDC: the intra-class and inter-class losses of the Brownian bridge (paper; method.md "Losses").
+    """IDC: the intra-class and inter-class losses of the Brownian bridge (see ``idc.method.loss``).
 
     With ``recipe.eps`` the image end of the bridge is attacked in every step, by PGD on the one-step answer through its
     smooth surrogate (no clamp, inner product with the labels): the losses are those of the attacked images (as PGD-AT),

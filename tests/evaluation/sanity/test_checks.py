@@ -8,12 +8,13 @@ from idc.attacks.threat import Threat
 from idc.evaluation.sanity.bench import Bench
 from idc.evaluation.sanity.checks import lines_checks, run_checks
 from idc.noise import Streams
+from idc.types import ClassifierDefaults
 from noise_models import Linear, Noisy, easy_images
 
 EPS = 0.06
 
 
-class Trained(nn.Module):
+class Trained(nn.Module, ClassifierDefaults):
     """A small network that really learnt a task: which of four corners is bright."""
 
     stochastic = False

@@ -1,7 +1,8 @@
 """Checks that an evaluation can be believed: findings as data, each with what to do about it.
 
 After fra31/auto-attack's checks, "On evaluating adversarial robustness" (Carlini et al., 2019), "Indicators of attack
-failure" (Pintor et al., NeurIPS 2022) and the pitfalls of method.md.
+failure" (Pintor et al., NeurIPS 2022) and the pitfalls of the published evaluation
+(probabilities as logits, a seed inside the model, clamps without gradient).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

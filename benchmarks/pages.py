@@ -54,14 +54,18 @@ from robust_pages import (
 )
 from speed_pages import bf16, loss_memory, plan, precision, profiled, scaling, speed
 
+from idc.storage import records
 from idc.storage.locate import HOME
 from idc.text import eps_text
-from idc.training.run_folder import read_metrics
 
 ROOT = Path(__file__).parents[1]
 RUNS = Path("runs")
 UNET = "benchmarks/unet.yaml"
 THIN = "peers/thin"
+ANSWERS = {
+    "one-step": "one_step",
+    "multi-step": "multi_step",
+}  # the demo's sweeps
 CNN = "python benchmarks/peers.py robust --stage train, without models/cifar10-thin-pgd-at"
 SHORT = {
     "paper": ("the paper's loss, t uniform", "--t-weights none --ce-weight 0"),
@@ -75,9 +79,8 @@ SHORT = {
 
 def collect() -> None:
     """Copy what is there; records of runs that are not stay as they are."""
-    if (RUNS / "demo" / "demo.json").exists():
-        demo = read(RUNS / "demo" / "demo.json")
-        write("demo", "idc demo --out runs/demo", demo | {"ran_on": demo.pop("hardware")})
+    if all((RUNS / "demo" / answer / "sweep.json").exists() for answer in ANSWERS):
+        write("demo", "idc demo --out runs/demo", _demo(RUNS / "demo"))
     train = "idc train --data CIFAR --preset nano --recipe fast"
     if (RUNS / "nano-test" / "summary.json").exists():
         summary, test = _summary("nano"), read(RUNS / "nano-test" / "summary.json")
@@ -101,6 +104,25 @@ def collect() -> None:
         write("nano-short", f"{train} --epochs 4 --compile ... --out runs/short-NAME", {"runs": short})
 
 
+def _demo(folder: Path) -> dict:
+    """Both answers of the demo's model, clean and over eps: shares of draws that are right."""
+    sweeps = {key: read(folder / answer / "sweep.json")["rows"] for answer, key in ANSWERS.items()}
+    first = read(folder / "multi-step" / f"eps-{sweeps['multi_step'][0]['text']}" / "summary.json")
+
+    def both(index: int, kind: str) -> dict:
+        return {key: rows[index][kind]["mean"] for key, rows in sweeps.items()}
+
+    return {
+        "draws": first["draws"],
+        "data": {"test": first["images"]},
+        "training": read(folder / "run" / "summary.json"),
+        "ran_on": {"threads": first["settings"]["threads"]},
+        "clean": both(0, "clean"),
+        "attack": {"curve": [{"eps": row["value"], "attacked": both(i, "robust"), "noise": both(i, "noise")}
+                             for i, row in enumerate(sweeps["one_step"])]},
+    }  # fmt: skip
+
+
 def _summary(run: str) -> dict:
     """What a run on CIFAR-10 came to, its data by name, not by its place on this machine."""
     summary = read(RUNS / run / "summary.json")
@@ -112,7 +134,7 @@ def _curve(run: Path, *wanted: str) -> list[dict[str, float]]:
     """What the validations of a run found."""
     return [
         {name: m[name] for name in ("epoch", "seconds")} | {name: m[f"validation/{name}"] for name in wanted}
-        for m in read_metrics(run)
+        for m in records.read(run / "metrics.jsonl")
         if f"validation/{wanted[0]}" in m
     ]
 

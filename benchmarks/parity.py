@@ -10,13 +10,14 @@ import argparse
 from pathlib import Path
 
 from common import write
-from custom import run
 
 from idc.attacks.adaptive import AdaptiveAttack
 from idc.attacks.third_party import AutoAttack
 from idc.attacks.threat import Threat
+from idc.commands.evaluate import evaluate
 from idc.commands.request import Request
 from idc.compute.memory import keep_freed_memory
+from idc.evaluation.protocol import Protocol
 from idc.text import parse_eps
 
 MODELS = {"digits_cnn": "benchmarks.models:digits_cnn", "resnet18": "pyautoattack-resnet18"}
@@ -36,12 +37,12 @@ def main() -> None:
         attacks = (("ours", AdaptiveAttack(threat=threat)), ("autoattack", AutoAttack(threat=threat)))
         request = Request(model=MODELS[given.model], data=given.data, data_name=given.data_name, limit=given.limit)
         out = Path("runs/parity") / f"{given.model}-{eps.replace('/', '-')}"
-        found = run(request, "parity", threat, attacks, out)
-        if found is None:
+        found = evaluate(request, out, protocol=Protocol("parity", threat, attacks))
+        if not found:  # a process other than the first
             continue
         n = found["images"]
         standing = {k: round(found["attacks"][k]["mean"]["mean"] * n) for k in ("ours", "autoattack")}
-        seconds = {k: found["cost"]["seconds"][k] * n for k in standing}
+        seconds = {k: found["cost"]["seconds_by_attack"][k] * n for k in standing}
         rows.append({"eps": eps, "images": n, "clean": found["clean"]["mean"], "standing": standing, "seconds": seconds}
                     | {k: found[k] for k in ("attacks", "flags", "settings")})  # fmt: skip
         print(eps, standing, {k: f"{v:.0f} s" for k, v in seconds.items()}, flush=True)

@@ -10,16 +10,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from common import model_arguments, write
-from custom import run
 
 from idc.attacks.adaptive import AdaptiveAttack
 from idc.attacks.gradient import Attack, apgd, pgd
 from idc.attacks.objective import Margin
 from idc.attacks.target import ANSWER
 from idc.attacks.threat import Threat
+from idc.commands.evaluate import evaluate
 from idc.commands.request import Request
 from idc.compute.memory import keep_freed_memory
-from idc.evaluation.protocol import PUBLISHED
+from idc.evaluation.protocol import PUBLISHED, Protocol
 from idc.text import eps_text, parse_eps
 
 
@@ -49,8 +49,8 @@ def main() -> None:
     threat = Threat("linf", parse_eps(eps))
     request = Request(model=given.model, data=given.data, data_name=given.data_name, limit=given.limit)
     out = Path("runs/pitfalls") / f"{given.name}-{eps.replace('/', '-')}"
-    found = run(request, "pitfalls", threat, variants(threat), out)
-    if found is not None:
+    found = evaluate(request, out, protocol=Protocol("pitfalls", threat, variants(threat)))
+    if found:  # in the first process
         for name, verdict in found["attacks"].items():
             print(f"{name:50} {verdict['mean']['mean']:.1%} {verdict['worst_of_n']['mean']:.1%}", flush=True)
         data = given.data_name or given.data

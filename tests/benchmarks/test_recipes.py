@@ -13,8 +13,9 @@ import pytest
 import reproduce
 import yaml
 
-from idc import IDCError, zoo
+from idc import IDCError
 from idc.method.presets import load_network
+from idc.storage.locate import HOME, packaged_names
 from idc.training.recipe import RECIPES, Recipe, load_recipe
 
 ROOT = Path(__file__).parents[2]
@@ -22,7 +23,7 @@ FILES = sorted((ROOT / "recipes").glob("*.yaml"))
 
 
 def test_every_model_has_a_recipe():
-    assert {"idc-digits", "idc-nano-cifar10", *zoo.names()} <= {file.stem for file in FILES}
+    assert {"idc-digits", "idc-nano-cifar10", *packaged_names()} <= {file.stem for file in FILES}
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)
@@ -71,10 +72,10 @@ def test_the_digits_recipe_is_the_demos():
     assert load_recipe(str(ROOT / "recipes" / "idc-digits.yaml"))[0] == RECIPES["digits"]
 
 
-@pytest.mark.parametrize("name", zoo.names())
+@pytest.mark.parametrize("name", packaged_names())
 def test_the_packaged_model_was_trained_by_its_recipe(name):
     """By the settings that the training itself wrote down."""
-    trained = json.loads((zoo.HOME / name / "config.json").read_text())["card"]["recipe"]
+    trained = json.loads((HOME / name / "config.json").read_text())["card"]["recipe"]
     recipe, extra = load_recipe(str(ROOT / "recipes" / f"{name}.yaml"))
     # What a model's card does not tell is newer than it, and had its default.
     apart = {"preset": None, "labels": "qr", "label_cell": 1, "visits": None, "bridge": None}

@@ -10,6 +10,7 @@ from idc.attacks.objective import DLR, Margin
 from idc.attacks.target import Target
 from idc.attacks.third_party import AutoAttack, Square
 from idc.attacks.threat import Threat
+from idc.commands.plugins import plugin
 from idc.noise import Streams
 from noise_models import Linear, Noisy
 from tiny import tiny_model
@@ -26,6 +27,7 @@ ATTACKS = {
     "autoattack": lambda t: AutoAttack(threat=t, steps=2, queries=3),
     "square": lambda t: Square(threat=t, queries=3, draws=2),
     "cw": lambda t: CarliniWagner(threat=t, steps=2, searches=1),
+    "plug-in": lambda t: plugin("plugin_examples:OneStep", object, lambda own: own(threat=t), "an attack"),
 }
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from idc.attacks.target import ANSWER, Target
+from idc.commands.opening import open_model
 from idc.cost import peak_bytes
 from idc.errors import IDCError
 from idc.evaluation.adapter import Wrapped, as_classifier
@@ -61,6 +62,7 @@ CLASSIFIERS = {
     "zdc, elbo": DiffusionClassifier(small_diffusion(4), timesteps=10, weights="elbo"),
     "rdc": DiffusionClassifier(small_diffusion(4), timesteps=10, maximise=2),
     "wrapped": Wrapped(plain(), input_shape=SHAPE),
+    "plug-in": Wrapped(open_model("plugin_examples:model"), input_shape=SHAPE),
     "wrapped, random": Wrapped(RandomInput(), input_shape=SHAPE),
 }
 IMAGES = torch.rand(3, *SHAPE, generator=torch.Generator().manual_seed(0))

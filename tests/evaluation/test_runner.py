@@ -231,7 +231,7 @@ def test_an_attack_that_cheats_is_found_out(tmp_path):
         def __call__(self, target, images, classes, streams):
             return images + 0.06
 
-    with pytest.raises(RuntimeError, match="left its ball"):
+    with pytest.raises(IDCError, match="not further than"):
         run(tmp_path, protocol=Protocol("cheat", Threat("linf", 0.05), (("cheat", Cheat()),)))
 
 

@@ -75,26 +75,6 @@ def test_round_trip(arch, tmp_path):
         open_model(str(tmp_path))
 
 
-def test_half_the_size_on_disk(tmp_path):
-    """A bf16 file comes back as float32, each weight that multiplies rounded to bf16, the others as they were."""
-    torch.manual_seed(0)
-    model = CNN(CNNConfig("preact-resnet18", 3, (1, 8, 8), width=8)).eval()
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.running_var.uniform_(0.5, 2)
-    model.save_pretrained(tmp_path / "full")
-    model.save_pretrained(tmp_path / "half", dtype="bf16")
-    sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("half", "full")]
-    assert sizes[0] < 0.6 * sizes[1]
-    found = CNN.from_pretrained(tmp_path / "half").state_dict()
-    for name, own in model.state_dict().items():
-        expected = own.bfloat16().float() if own.ndim > 1 else own
-        assert torch.equal(found[name], expected), name
-        assert found[name].dtype == own.dtype
-    with pytest.raises(IDCError, match="fp32, bf16"):
-        model.save_pretrained(tmp_path / "other", dtype="fp16")
-
-
 def test_the_packaged_resnet_is_the_one_that_the_library_tests_itself_with():
     """Its constructor, weights and input range as in pyautoattack's own example, built here independently."""
     import sys

@@ -5,69 +5,23 @@ import csv
 import json
 import re
 
-import numpy as np
 import pytest
-from safetensors.numpy import save_file
 
 from idc.errors import IDCError
-from idc.report.results import read_results
-from idc.report.results_page import readings, write_report
+from idc.report import curves
+from idc.report.results import read_results, read_trainings
+from idc.report.results_page import readings, survival, write_report
 from idc.text import eps_text
-
-
-def share(mean: float, n: int = 100) -> dict[str, float]:
-    return {"mean": mean, "low": max(mean - 0.05, 0), "high": min(mean + 0.05, 1), "n": n}
-
-
-def verdict(mean: float, draws: int = 10) -> dict[str, object]:
-    return {"mean": share(mean), "majority": share(mean), "worst_of_n": share(mean / 2), "draws": draws}
-
-
-NAMES = ["cat", "<script>alert(1)</script>"]
-
-
-def summary(protocol: str = "adaptive", eps: float = 8 / 255, robust: float = 0.1234, **more) -> dict:
-    attacks = {"adaptive": {"adaptive": 0.13}, "paper": {"fgsm": 0.55, "pgd-20": 0.4, "cw-l2": 0.95}, "clean": {}}
-    threat = {"norm": "linf", "eps": eps, "bounds": {"lower": 0.0, "upper": 1.0}}
-    described = {name: {"kind": "Attack", "threat": {"kind": "Threat"}, "steps": 7, "objective": {"kind": "Margin"}}
-                 for name in attacks[protocol]}  # fmt: skip
-    found = {
-        "clean": verdict(0.8), "noise": verdict(0.79), "robust": verdict(robust), "protocol": protocol,
-        "attacks": {name: verdict(v) | {"attacked": 90} for name, v in attacks[protocol].items()}, "adaptive":
-        protocol == "adaptive", "reliable": True, "images": 100, "draws": 10, "single_draw": share(0.1), "flags": [],
-        "sanity": [{"name": "a check", "passed": True, "figure": "fine", "remedy": "none"}] * (protocol == "adaptive"),
-        "confusion": {"clean": [[40, 10, 0], [10, 40, 0]], "robust": [[5, 45, 0], [40, 5, 5]]}, "class_names": NAMES,
-        "cost": {"forward": {"answer": 10.0}, "backward": {"answer": 5.0}, "flops": 2e9, "answers": 10.0,
-                 "seconds": 0.25, "peak_flops_per_second": 1e11, "floor_seconds": 0.02, "ratio": 12.5,
-                 "seconds_by_attack": {}},
-        "answer": {"parameters": 1234567, "flops": 3e8, "stochastic": True},
-        "settings": {"model": "runs/m", "visits": [3, 1, 0], "eta": 1.0, "seed": 0, "device": "cpu", "threads": 2,
-                     "processes": 1, "versions": {"torch": "2"}, "data": {"source": "toys", "split": "test"},
-                     "protocol": {"name": protocol, "threat": threat, "attacks": described, "gate": True}},
-    }  # fmt: skip
-    return found | more
+from summaries import share, summary, write_result, write_sweep
 
 
 @pytest.fixture
 def write(tmp_path):
-    def make(name: str, panel: bool = False, **settings):
-        folder = tmp_path / name
-        folder.mkdir()
-        (folder / "summary.json").write_text(json.dumps(summary(**settings)))
-        if panel:
-            random = np.random.default_rng(0)
-            names = ("clean", "adversarial", "clean_translation", "adversarial_translation", "clean_nearest",
-                     "adversarial_nearest")  # fmt: skip
-            save_file({n: random.random((2, 1, 8, 8), dtype=np.float32) for n in names}, folder / "panel.safetensors")
-            rows = [{"id": i, "class": 0, "clean": 0, "adversarial": 1} for i in range(2)]
-            (folder / "panel.json").write_text(json.dumps(rows))
-        return folder
-
-    return make
+    return lambda name, **settings: write_result(tmp_path / name, **settings)
 
 
 def test_page_holds_the_figures_and_nothing_from_elsewhere(write, tmp_path):
-    folders = [write("a", panel=True), write("b", protocol="paper", robust=0.3), write("c", eps=4 / 255, robust=0.4)]
+    folders = [write("a", panel=2), write("b", protocol="paper", robust=0.3), write("c", eps=4 / 255, robust=0.4)]
     written = write_report(folders, tmp_path / "out" / "page.html")
     text = (tmp_path / "out" / "page.html").read_text()
     for words in ("12.3% [7.3%, 17.3%]", "linf 8/255", "linf 4/255", "1,234,567", "a check", "12.5 times the floor"):
@@ -76,7 +30,7 @@ def test_page_holds_the_figures_and_nothing_from_elsewhere(write, tmp_path):
     assert "&lt;script&gt;" in text
     assert not re.findall(r"""(?:src|href)=["'](?!data:|#)""", text)
     assert not re.search(r"url\((?!#)", text)
-    assert text.count('<img class="px"') == 2 * 6
+    assert text.count('<img class="px"') == 2 * 6 + (2 + 2 * (1 + 3 + 1))  # the panel; the labels, and the way to them
     assert 'name="viewport"' in text
     assert {p.name for p in written} == {p.name for p in (tmp_path / "out").iterdir()} == {
         "page.html", "page.csv", "page-eps.png", "page-eps.svg", "page-flops.png", "page-flops.svg"}  # fmt: skip
@@ -108,19 +62,51 @@ def test_a_failed_check_is_shouted(write, tmp_path):
 
 
 def test_sweeps_become_figures_and_results(write, tmp_path):
-    rows = []
-    (tmp_path / "s").mkdir()
-    for steps in (5, 50):
-        own = summary(robust=0.5 - steps / 200)
-        (tmp_path / "s" / f"steps-{steps}").mkdir()
-        (tmp_path / "s" / f"steps-{steps}" / "summary.json").write_text(json.dumps(own))
-        rows.append({"value": steps, "text": str(steps)} | {k: own[k] for k in ("clean", "noise", "robust", "cost")})
-    sweep = {"setting": "steps", "protocol": "pgd", "model": "m", "rows": rows}
-    (tmp_path / "s" / "sweep.json").write_text(json.dumps(sweep))
+    write_sweep(tmp_path / "s", "steps", {5: 0.475, 50: 0.25})
     written = write_report([tmp_path / "s"], tmp_path / "page.html")
     assert tmp_path / "page-sweep-steps.svg" in written
     assert "over steps" in (tmp_path / "page.html").read_text()
     assert len(read_results([tmp_path / "s"])[0]) == 2
+
+
+@pytest.mark.parametrize(
+    ("robust", "words"),
+    [
+        ((0.9, 0.8), ("survives up to eps 0.1 (80.0% [75.0%, 85.0%] right",)),
+        ((0.9, 0.1), ("survives up to eps 0.05", "fails at eps 0.1 (10.0%", "noise of that size leaves 79.0%")),
+        ((0.1, 0.0), ("pgd fails at eps 0.05",)),
+        ((0.5, 0.5), ("neither",)),
+    ],
+)
+def test_words_follow_from_the_numbers(write, tmp_path, robust, words):
+    """Of a sweep over eps, and of no other."""
+    write_sweep(tmp_path / "s", "eps", dict(zip((0.05, 0.1), robust, strict=True)))
+    write_sweep(tmp_path / "other", "steps", {5: 0.9, 50: 0.1})
+    (text,) = survival(read_results([tmp_path / "s", tmp_path / "other"])[1])
+    assert text.startswith("runs/m (3, 1, 0) under pgd")
+    assert all(word in text for word in words), text
+    assert ("survives" in text, "fails" in text) == (
+        "survives" in str(words),
+        "fails" in str(words),
+    ) or "neither" in text
+
+
+@pytest.mark.parametrize("keys", [("one_step", "multi_step"), ("clean", "robust")])
+def test_a_training_has_its_curve(tmp_path, keys):
+    """Of any kind of run, its last line cut short by a kill; nothing of one that has not finished."""
+    rows = [{"step": 1, "lr": 0.1}, {"step": 2, "epoch": 1, f"validation/{keys[0]}": 0.5, f"validation/{keys[1]}": 0.4}]
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"step"')
+    with pytest.raises(IDCError, match="finish the training"):
+        write_report([tmp_path / "run"], tmp_path / "out" / "page.html")
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "run" / "summary.json").write_text(json.dumps({"seconds": 12.3, "images_seen": 4567}))
+    (run,) = read_trainings([tmp_path / "run"])
+    assert run["history"] == rows[1:]
+    (axes,) = curves.over_epochs(run["history"]).axes
+    assert [list(line.get_ydata()) for line in axes.lines] == [[50.0], [40.0]]
+    assert tmp_path / "out" / "page-training.svg" in write_report([tmp_path / "run"], tmp_path / "out" / "page.html")
+    assert "training, 12 s, 4,567 images seen" in (tmp_path / "out" / "page.html").read_text()
 
 
 @pytest.fixture
@@ -148,7 +134,7 @@ def test_certificates_have_a_table_a_curve_and_lines_in_the_csv(write, certified
     text = (tmp_path / "page.html").read_text()
     assert text.count("91.1% [86.1%, 96.1%]") == 2
     assert "runs/m (3, 1, 0), sigma 0.12" in text
-    assert "worst point" not in text  # nothing was attacked
+    assert "adversarial example" not in text  # nothing was attacked
     assert "<title>Certified robustness</title>" in text
     rows = list(csv.DictReader((tmp_path / "page.csv").open()))
     assert [(r["norm"], float(r["eps"]), float(r["accuracy"])) for r in rows if r["verdict"] == "sigma 0.5"] == [
@@ -157,7 +143,7 @@ def test_certificates_have_a_table_a_curve_and_lines_in_the_csv(write, certified
     write_report([write("a"), *folders], tmp_path / "both.html")
     text = (tmp_path / "both.html").read_text()
     assert "<title>Robustness evaluation</title>" in text
-    assert "worst point" in text
+    assert "adversarial example" in text
     assert "sigma 0.5" in text
 
 

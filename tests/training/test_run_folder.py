@@ -7,7 +7,7 @@ import yaml
 
 from idc import IDCError
 from idc.training.recipe import Recipe
-from idc.training.run_folder import claim, read_metrics
+from idc.training.run_folder import claim
 
 ABOUT = {"data": "digits", "visits": (3, 1, 0)}
 RECIPE = Recipe(epochs=2.0)
@@ -71,8 +71,3 @@ def test_a_damaged_recipe_is_not_gone_on_with(held, text):
     (held / "recipe.yaml").write_bytes(text.encode("latin-1"))
     with pytest.raises(IDCError, match=r"recipe.yaml.*: expected (YAML|a mapping)"):
         claim(held, RECIPE, ABOUT, resume=True)
-
-
-def test_metrics_are_read_line_by_line(tmp_path):
-    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "lr": 0.5}\n{"step": 2}\n')
-    assert read_metrics(tmp_path) == [{"step": 1, "lr": 0.5}, {"step": 2}]

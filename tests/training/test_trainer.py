@@ -20,10 +20,10 @@ from idc.commands.train import start_training
 from idc.compute import hardware
 from idc.method.config import IDCConfig
 from idc.method.presets import resolve_spec
+from idc.storage import records
 from idc.training.checkpoint import load_latest
 from idc.training.optim import compiles
 from idc.training.recipe import Recipe
-from idc.training.run_folder import read_metrics
 from idc.training.trainer import Trainer
 
 SMALL = {
@@ -88,7 +88,7 @@ def test_a_run_leaves_what_it_promises(whole):
     assert list((whole / "tensorboard").iterdir())
     assert json.loads((whole / "summary.json").read_text())["images_seen"] == 16 * 16
     assert "validation one_step" in (whole / "best" / "README.md").read_text()
-    steps = [m["step"] for m in read_metrics(whole) if "validation/one_step" in m]
+    steps = [m["step"] for m in records.read(whole / "metrics.jsonl") if "validation/one_step" in m]
     assert steps == [4, 8, 12, 16]
     assert IDC.from_pretrained(whole).class_names == tuple("0123456789")
 
@@ -106,7 +106,8 @@ def test_killed_in_the_middle_of_an_epoch_and_resumed_is_bitwise_the_same(whole,
     assert expected.keys() == found.keys()
     assert all(torch.equal(expected[k], found[k]) for k in expected)
     drop = {"seconds"}
-    lines = [[{k: v for k, v in m.items() if k not in drop} for m in read_metrics(run)] for run in (whole, out)]
+    metrics = [records.read(run / "metrics.jsonl") for run in (whole, out)]
+    lines = [[{k: v for k, v in m.items() if k not in drop} for m in own] for own in metrics]
     assert lines[0] == lines[1]
 
 

@@ -102,7 +102,7 @@ class Target:
         with torch.no_grad():
             for part, each in self._parts(x, draws):
                 own = streams.take(part)
-                found = [self._call(name, x[part], own, many).view(len(many), len(part), -1) for many in each]
+                found = [self._call(name, x[part], own, many).unflatten(0, (len(many), len(part))) for many in each]
                 blocks.append(torch.cat(found))
         return torch.cat(blocks, dim=1)
 
@@ -173,8 +173,8 @@ class Target:
                     each = objective(logits, classes[part].repeat(n), None if wanted is None else wanted.repeat(n))
                 self.count(name, len(part), n, backward=True)
                 gradient = gradient + _input_gradient(each.sum(), piece)
-                loss = loss + each.detach().view(n, -1).sum(0)
-                mean = mean + logits.detach().view(n, len(part), -1).sum(0)
+                loss = loss + each.detach().view(n, len(part)).sum(0)
+                mean = mean + logits.detach().unflatten(0, (n, len(part))).sum(0)
             losses.append(loss / draws)
             gradients.append(gradient / draws)
             means.append(mean / draws)

@@ -167,7 +167,7 @@ def _compared(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def report(
-    results: Annotated[list[Path], typer.Argument(help="folders of idc evaluate, compare, sweep or certify")],
+    results: Annotated[list[Path], typer.Argument(help="folders of idc evaluate, compare, sweep, certify or train")],
     page: Annotated[Path, typer.Option("--out", help="the HTML page; PNG, SVG and CSV go beside it")],
 ) -> None:
     """One self-contained page from results: tables, figures, settings, sanity checks."""

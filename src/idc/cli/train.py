@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
@@ -34,6 +34,9 @@ def _run(start: Callable[..., Any], kind: type[Settings], out_folder: Path, give
         if advice := getattr(result.accuracy, "advice", ""):
             note.print(advice)
     out.print(f"model: {result.best}   ({then.format(model=result.best)})")
+
+
+OWN_CODE = " | package.module:object (see docs/plugins.md)"
 
 
 def _training(kind: type[Settings], recipes: str, *own: Any, data: str | None = "digits") -> Callable[..., Any]:
@@ -69,9 +72,10 @@ def register(app: typer.Typer) -> None:
         "network: a preset's name (see idc profile) or a YAML file of its fields; auto: digits for digits, else nano",
     ),
     option(
-        "labels", Literal["qr", "hadamard", "low-frequency", "blocks"], None, "image labels",
+        "labels", str, None, f"image labels: qr | hadamard | low-frequency | blocks{OWN_CODE}",
         unset="the recipe's, else qr",
     ),
+    option("objective", str, None, f"what is trained towards{OWN_CODE}", unset="the bridge's losses"),
     option(
         "label_cell", int, None, "resolution of the labels: squares of so many pixels", least=1,
         unset="the recipe's, else 1",

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from idc.cli.common import AsJson, cell, out, print_json, table
+from idc.cli.common import AsJson, cell, out, print_json, resumable, table
 from idc.cli.flags import of_fields, option, with_flags
 from idc.commands.request import SAVED_HELP, Request
 
@@ -143,12 +143,14 @@ def import_reference(
 @with_flags(
     option("seed", int, 0, "of everything", least=0),
     option("epochs", float, None, "of training", unset="as many as pay"),
+    option("limit", int, None, "test images to attack", least=1, unset="all"),
 )
 def demo(
     out_folder: Annotated[Path, typer.Option("--out", help="folder of the demo")] = Path("runs/demo"), **asked: Any
 ) -> None:
-    """Train on scikit-learn's digits, attack the result, and write an HTML page with pictures (minutes on a CPU)."""
+    """Train on scikit-learn's digits, attack the result, and write HTML pages with pictures (minutes on a CPU)."""
     from idc.commands.demo import run_demo
 
-    page = run_demo(out_folder, say=out.print, **asked)
+    with resumable():
+        page = run_demo(out_folder, say=out.print, **asked)
     out.print(f"open {page}")

@@ -28,6 +28,7 @@ _FIELDS = {f.name: f.metadata for f in fields(Request)}
 _ALL = _FIELDS.keys() - {"model", "protocol", "eps"}
 _EACH = {name for name, about in _FIELDS.items() if not about.get("shared")}
 _DECIDING = [name for name, about in _FIELDS.items() if about.get("decides", True)]
+_IN_A_NAME = str.maketrans("/:", "--")
 _EXAMPLES = {"data": "digits", "eps": "[0.1, 0.2]", "protocols": "[adaptive]"}  # of what must be there
 
 
@@ -242,7 +243,7 @@ def evaluate_one(
 
 def _place(entry: Entry, protocol: str, eps: float) -> Path:
     """The folder of a cell, within that of the comparison."""
-    return Path(entry.folder) / f"{protocol}-{eps_text(eps).replace('/', '-')}"
+    return Path(entry.folder) / f"{protocol}-{eps_text(eps)}".translate(_IN_A_NAME)
 
 
 def _row(entry: Entry, eps: float, found: dict[str, tuple[str, dict[str, Any]]]) -> dict[str, Any]:

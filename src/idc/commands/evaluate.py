@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,26 +15,29 @@ from torch import Tensor
 from idc import __version__
 from idc import data as datasets
 from idc.accuracy import accuracy
+from idc.attacks.gradient import Attack
 from idc.attacks.threat import Threat
 from idc.commands.opening import open_both
+from idc.commands.plugins import is_plugin, plugin
 from idc.commands.request import Request
 from idc.cost import answer_cost, evaluation_cost
 from idc.errors import IDCError
 from idc.evaluation.nested import held_in, nested_check, note, read_larger
-from idc.evaluation.panel import write_panel
-from idc.evaluation.protocol import Protocol, build_protocol
+from idc.evaluation.panel import LABELS, write_panel
+from idc.evaluation.protocol import PROTOCOLS, Protocol, build_protocol
 from idc.evaluation.runner import LINES, Problem, Runner
 from idc.evaluation.sanity.bench import Bench, Finding
 from idc.evaluation.sanity.checks import flags_check, gradients_useful, lines_checks, run_checks
 from idc.evaluation.summary import read_costs, read_lines, summarise_lines
 from idc.evaluation.verdict import wilson
 from idc.method.classifier import IDC
+from idc.method.labels import gram_report
 from idc.noise import Streams, derive_seed
 from idc.progress import Bar
 from idc.storage import records
 from idc.storage.fields import recorded
 from idc.storage.files import alone_in, write_json
-from idc.text import default_eps
+from idc.text import default_eps, eps_text
 from idc.types import Classifier
 
 if TYPE_CHECKING:
@@ -43,21 +47,47 @@ Say = Callable[[str], object]
 _LIBRARIES = ("torch", "diffusers", "pyautoattack", "accelerate")
 
 
-def build(request: Request, images: datasets.ImageSet) -> Protocol:
-    """The protocol that a request asks for."""
+def build(request: Request, images: datasets.ImageSet, protocol: Protocol | None = None) -> Protocol:
+    """The protocol that a request asks for, or the one that is given, with the request's draws, attacks and knobs."""
     channels, size, _ = images.shape
     eps = default_eps(request.norm, size, channels) if request.eps is None else request.eps
+    threat = Threat(request.norm, eps)
+    found: str | Protocol = protocol or request.protocol
+    if isinstance(found, str) and is_plugin(found):
+        expected = "a Protocol, or a function from a Threat to one"
+        found = plugin(found, Protocol, lambda own: own if isinstance(own, Protocol) else own(threat), expected)
+        if found.name in PROTOCOLS:
+            raise IDCError(
+                f"{request.protocol}, named {found.name!r}", "a protocol with a name of its own", "rename it"
+            )
+    if isinstance(found, Protocol) and request.eps is not None and found.threat != threat:
+        own = f"{found.threat.norm} {eps_text(found.threat.eps)} of protocol {found.name}"
+        raise IDCError(f"{request.norm} {eps_text(eps)}", own, "leave --eps out, or name a function of a Threat")
+    attacks = {name: partial(_own_attack, name) for name in request.attacks}
     turns = {name: getattr(request, name) for name in ("draws", "steps", "eot", "restarts", "surrogate")}
-    return build_protocol(request.protocol, Threat(request.norm, eps), **turns)
+    return build_protocol(found, threat, attacks=attacks, **turns)
 
 
-def evaluate(request: Request, out: Path, *, larger: Path | None = None, say: Say = print) -> dict[str, Any]:
+def _own_attack(name: str, threat: Threat) -> Attack:
+    expected = "a class or function that gives an attack when called with threat="
+    found: Any = plugin(name, object, lambda own: own(threat=threat), expected)
+    if not callable(found) or getattr(found, "threat", ...) not in (None, threat):
+        which = "callable, whose .threat is that of the protocol, or None if it keeps to no ball"
+        raise IDCError(name, f"{expected}: {which}", "fix it")
+    own: Attack = found
+    return own
+
+
+def evaluate(
+    request: Request, out: Path, *, protocol: Protocol | None = None, larger: Path | None = None, say: Say = print
+) -> dict[str, Any]:
     """Run a protocol; what is already done in ``out`` is not done again. Under ``accelerate launch`` the images are
     shared out over the processes.
 
     Args:
         request: what is asked.
         out: folder of the result.
+        protocol: in place of the one that the request names.
         larger: the result of the same request but a larger radius: a protocol of several attacks does not attack what
             stood there, but for one in eight (see ``idc.evaluation.nested``). A result that was begun
             without it is finished without it, and adversarial images that are to be kept are all looked for.
@@ -72,7 +102,9 @@ def evaluate(request: Request, out: Path, *, larger: Path | None = None, say: Sa
     """
     state, device = processes()
     classifier, images = open_both(request, device)
-    protocol = build(request, images)
+    if protocol is not None:
+        request = replace(request, protocol=protocol.name)
+    protocol = build(request, images, protocol)
     if protocol.name == "paper" and not classifier.stochastic:
         say("note: the paper's protocol is made for IDC's stochastic answer; here it is basic attacks on probabilities")
     runner = Runner(
@@ -170,6 +202,8 @@ def _summarise(request: Request, runner: Runner, images: datasets.ImageSet, say:
     }
     if runner.protocol.name == "clean" and isinstance(runner.classifier, IDC):
         summary["accuracy"] = _both_answers(runner.classifier, images, runner.protocol.draws, request.seed)
+    if isinstance(runner.classifier, IDC):
+        summary["labels"] = recorded(gram_report(runner.classifier.labels[:LABELS]))  # of those that a report shows
     write_panel(runner, runner.out)
     write_json(runner.out / "summary.json", summary)
     return summary

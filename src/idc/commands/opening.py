@@ -1,8 +1,6 @@
 """What a user asks to be evaluated, and how its model and data are opened."""
 
-import importlib
 import re
-import sys
 from copy import deepcopy
 from difflib import get_close_matches
 from pathlib import Path
@@ -11,6 +9,7 @@ import torch
 from torch import nn
 
 from idc import data as datasets
+from idc.commands.plugins import is_plugin, plugin
 from idc.commands.request import Request
 from idc.compute.compiled import compile_networks
 from idc.compute.hardware import uses_bf16
@@ -27,31 +26,6 @@ from idc.storage.yaml_file import YAML_SUFFIXES
 from idc.types import Classifier
 
 
-def open_factory(name: str) -> nn.Module:
-    """Import ``package.module:factory`` (from the working folder too) and call the factory.
-
-    Raises:
-        IDCError: if there is no such module or factory, or it fails.
-    """
-    module, _, factory = name.partition(":")
-    sys.path.insert(0, str(Path.cwd()))
-    try:
-        made = getattr(importlib.import_module(module), factory)()
-    except (ImportError, AttributeError) as error:
-        raise IDCError(name, f"package.module:factory that can be imported ({error})", "correct the name") from error
-    except Exception as error:
-        raise IDCError(name, f"a factory that works ({type(error).__name__}: {error})", "mend the factory") from error
-    finally:
-        sys.path.remove(str(Path.cwd()))
-    if not isinstance(made, nn.Module):
-        raise IDCError(name, f"a factory that returns an nn.Module (not {type(made).__name__})", "mend the factory")
-    return made.eval()
-
-
-def _is_factory(name: str) -> bool:
-    return re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", name) is not None
-
-
 def open_model(name: str) -> nn.Module:
     """A saved IDC or CNN (a folder, a run, a hub id), a peer by name, or a user's own module by its factory.
 
@@ -60,8 +34,8 @@ def open_model(name: str) -> nn.Module:
     """
     if is_named(name):
         return open_peer(name)
-    if _is_factory(name):
-        return open_factory(name)
+    if is_plugin(name):
+        return plugin(name, nn.Module, lambda factory: factory(), "a function that returns an nn.Module").eval()
     if re.fullmatch(r"\w+:\w+=.*", name):
         raise IDCError(name, "a peer: diffpure:..., zdc:... or rdc:...", "correct its name")
     return open_saved(name, IDC, CNN)
@@ -74,7 +48,7 @@ def open_both(request: Request, device: torch.device) -> tuple[Classifier, datas
         IDCError: if they do not fit.
     """
     own = open_model(request.model)
-    if _is_factory(request.model) and (request.compile or request.precision != "fp32"):
+    if is_plugin(request.model) and (request.compile or request.precision != "fp32"):
         own = _copy(own, request.model)  # it is changed below, and the factory may hand it out again
     shape = getattr(own, "input_shape", None)
     images = datasets.load(

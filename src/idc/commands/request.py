@@ -36,7 +36,13 @@ class Request:
     data_name: str | None = setting(
         None, "what the record calls the data", shared=True, decides=False, unset="as --data"
     )
-    protocol: str = setting("clean", "clean | quick | adaptive | paper | pgd | apgd", panel=ATTACK, shared=True)
+    protocol: str = setting(
+        "clean", "clean | quick | adaptive | paper | pgd | apgd, or package.module:object", panel=ATTACK, shared=True
+    )
+    attacks: tuple[str, ...] = setting(
+        (), "more of them: package.module:object,... (see docs/plugins.md)", panel=ATTACK, shared=True, flag="--attack",
+        unset="none",
+    )  # fmt: skip
     norm: Literal["linf", "l2"] = setting("linf", "of the perturbation", panel=ATTACK, shared=True)
     eps: float | None = setting(
         None, "radius on [0, 1], such as 8/255", panel=ATTACK, least=0, shared=True, unset="by norm and colour"

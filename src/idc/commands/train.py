@@ -4,17 +4,19 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypedDict
 
 import torch
 
 from idc import data as datasets
+from idc.commands.plugins import is_plugin, plugin
 from idc.errors import IDCError
 from idc.method.bridge import BridgeSpec
 from idc.method.classifier import IDC
 from idc.method.config import IDCConfig
-from idc.method.labels import LabelKind
+from idc.method.labels import orthogonal_labels
 from idc.method.presets import PRESETS, load_network, resolve_spec
 from idc.method.unet import UNetSpec, init_normal_
 from idc.noise import derive_seed
@@ -40,7 +42,7 @@ def build_model(
     recipe: Recipe,
     bridge: BridgeSpec | None = None,
     *,
-    labels: LabelKind = "qr",
+    labels: str = "qr",
     cell: int = 1,
     visits: Sequence[int] = (),
 ) -> IDC:
@@ -51,6 +53,11 @@ def build_model(
         data.num_classes, data.shape, spec, bridge=bridge or BridgeSpec(), class_names=data.class_names,
         label_kind=labels, label_cell=cell, visits=tuple(visits),
     )  # fmt: skip
+    own = None
+    if config.own_labels:
+        make = partial(orthogonal_labels, data.num_classes, data.shape, seed=config.label_seed, cell=cell)
+        expected = "a function (num_classes, shape, seed) -> labels"
+        own = plugin(labels, torch.Tensor, lambda function: make(kind=function), expected)
     last = config.bridge.timesteps - 1
     if not spec.time_embedding and (not any(recipe.t_weights) or any(recipe.t_weights[:last])):
         given = ",".join(f"{w:g}" for w in recipe.t_weights) or "none"
@@ -60,7 +67,7 @@ def build_model(
             f"give --t-weights {'0,' * last}1",
         )
     with fresh_weights(recipe):
-        model = IDC(config)
+        model = IDC(config, own)
         if recipe.init == "normal":
             init_normal_(model.unet)
     return model
@@ -115,6 +122,14 @@ def run_training(
     return trainer.run()
 
 
+def _chosen(name: str, given: str | None, extra: dict[str, Any]) -> str | None:
+    """A setting by its flag, else from the recipe's file; which code is run a flag alone says."""
+    found = given or extra.get(name)
+    if given is None and is_plugin(found):
+        raise IDCError(f"{name}: {found} in a recipe", "the same as a flag: no file runs code", f"add --{name} {found}")
+    return found
+
+
 def start_training(
     data: str | None,
     out: Path,
@@ -124,6 +139,7 @@ def start_training(
     label_cell: int | None = None,
     visits: Sequence[int] | None = None,
     recipe: str = "auto",
+    objective: str | None = None,
     resume: bool = False,
     image_size: int | None = None,
     channels: int | None = None,
@@ -138,10 +154,13 @@ def start_training(
         data: see ``idc.data.load``.
         out: the run's folder.
         preset: a preset's name, "auto", or a YAML file of a network's fields.
-        labels, label_cell: kind and cell of the image labels, see ``orthogonal_labels``; by default "qr" and 1.
+        labels, label_cell: kind and cell of the image labels, see ``orthogonal_labels``; by default "qr" and 1. Or
+            ``package.module:function``, which makes labels of one's own.
         visits: timesteps of the model's answer, by default ``default_visits(T)``; (T-1,) is the one-step answer.
         recipe: a recipe's name or YAML file, or "auto": "digits" for digits, else "fast"; ``changes``
             override its fields.
+        objective: ``package.module:object`` that gives an ``idc.training.objective.Objective`` for (model, recipe); by
+            default ``Bridging``.
         resume: go on from the newest checkpoint.
         limit: train on so many images only.
         say: takes a line for the user.
@@ -164,14 +183,17 @@ def start_training(
         source, limit=limit, say=say, image_size=image_size or extra.get("image_size"),
         channels=channels or extra.get("channels"), skip_bad=skip_bad,
     )  # fmt: skip
-    kind: Any = labels or extra.get("labels", "qr")
+    kind, own = _chosen("labels", labels, extra) or "qr", _chosen("objective", objective, extra)
     cell: Any = extra.get("label_cell", 1) if label_cell is None else label_cell
     bridge = BridgeSpec(**take(BridgeSpec, extra.get("bridge", {}), what="bridge field"))
     visits = extra.get("visits", ()) if visits is None else visits
     if not spec.time_embedding and recipe in RECIPES and "t_weights" not in changes:
         chosen = replace(chosen, t_weights=(0.0,) * (bridge.timesteps - 1) + (1.0,))  # there is no other choice
     model = build_model(spec, train, chosen, bridge, labels=kind, cell=cell, visits=visits)
-    objective = Bridging(model, chosen)
+    expected = "a class or function of (model, recipe) that gives what idc.training.objective.Objective lists"
+    made: Objective = (
+        plugin(own, Objective, lambda make: make(model, chosen), expected) if own else Bridging(model, chosen)
+    )
     weights = dict(enumerate(chosen.t_weights))
     if untrained := [t for t in model.config.visits if weights.get(t, 1.0) == 0]:
         say(
@@ -187,4 +209,6 @@ def start_training(
     about |= {"bridge": recorded(bridge)} if bridge != BridgeSpec() else {}
     about |= {"visits": list(visits)} if visits else {}
     about |= ({"labels": kind} if kind != "qr" else {}) | ({"label_cell": cell} if cell != 1 else {})
-    return run_training(objective, chosen, train, validation, out, resume=resume, about=about, say=say)
+    about |= {"labels_sha256": model.labels_sha256} if is_plugin(kind) else {}
+    about |= {"objective": own} if own else {}
+    return run_training(made, chosen, train, validation, out, resume=resume, about=about, say=say)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from idc.attacks.gradient import Attack
 from idc.attacks.target import ANSWER, Target
+from idc.errors import IDCError
 from idc.evaluation.nested import Larger
 from idc.evaluation.protocol import Protocol
 from idc.evaluation.verdict import Judged, plurality
@@ -107,7 +108,8 @@ class Block:
         threat = self.protocol.threat
         size = threat.size(found, images).max().item()
         if not size <= threat.eps * (1 + 1e-5) + 1e-6 or found.min() < 0 or found.max() > 1:
-            raise RuntimeError(f"the attack {name} left its ball: {size} > {threat.eps}")
+            expected = f"points in [0, 1], not further than {threat.eps:g} from their images (one is {size:g} away)"
+            raise IDCError(f"attack {name}", expected, "fix it: Threat.project gives such points")
 
     def lines(self) -> list[dict[str, Any]]:
         """One JSON-ready record an image: right draws and majority vote, clean, under noise, after each attack and at

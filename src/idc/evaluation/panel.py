@@ -1,4 +1,4 @@
-"""Pictures of the first images: clean, adversarial, what the model translates them into, the label it then answers."""
+"""Pictures for a report: the first images clean and adversarial, what the model makes of them, its labels."""
 
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,15 @@ from idc.noise import Streams, derive_seed
 from idc.storage.files import whole_file, write_json
 from idc.types import Classifier
 
+LABELS = 10  # of the model's labels that are kept
+
 
 def write_panel(runner: Runner, out: Path) -> None:
     """Write ``out/panel.safetensors`` and ``panel.json`` for the images in ``out/first.safetensors``, if it is there.
 
-    A model with ``translate(images)`` and ``labels`` (as IDC has) shows its translations and nearest labels too.
+    Pictures are (N, C, H, W) in [0, 1]: ``clean`` and ``adversarial``. Of a model with ``trajectory(images)`` and
+    ``labels``, as IDC has, also its first ``labels``, and of both kinds of images ``KIND_steps`` (N, S, C, H, W), the
+    x0_hat of each visited timestep, ``KIND_translation``, the last of them, and ``KIND_nearest``, the label answered.
     """
     if not (out / "first.safetensors").exists():
         return
@@ -26,6 +30,8 @@ def write_panel(runner: Runner, out: Path) -> None:
     streams = Streams(ids, derive_seed(runner.seed, "panel"))
     target = Target.of(runner.classifier, chunk=runner.chunk)
     pictures: dict[str, Tensor] = {"clean": images, "adversarial": worst}
+    model: Any = runner.classifier
+    pictures |= {"labels": model.labels[:LABELS]} if _translates(model) else {}
     answers = {}
     for kind, x in (("clean", images), ("adversarial", worst)):
         answers[kind] = target.logits(ANSWER, x, streams)[0].argmax(1)
@@ -44,7 +50,12 @@ def write_panel(runner: Runner, out: Path) -> None:
 
 def _translations(classifier: Classifier, x: Tensor, answers: Tensor, streams: Streams) -> dict[str, Tensor]:
     model: Any = classifier
-    if not (hasattr(model, "translate") and isinstance(getattr(model, "labels", None), Tensor)):
+    if not _translates(model):
         return {}
     with torch.no_grad(), streams.feeding(range(1)):
-        return {"translation": model.translate(x), "nearest": model.labels[answers]}
+        steps = torch.stack([((step.x0_hat + 1) / 2).clamp(0, 1) for step in model.trajectory(x)], dim=1)
+    return {"steps": steps, "translation": steps[:, -1].clone(), "nearest": model.labels[answers]}
+
+
+def _translates(model: Any) -> bool:
+    return hasattr(model, "trajectory") and isinstance(getattr(model, "labels", None), Tensor)

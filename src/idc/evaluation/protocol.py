@@ -1,6 +1,6 @@
 """Evaluation protocols: small declarations, saved with the result."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -120,32 +120,52 @@ PROTOCOLS: dict[str, Callable[[Threat], Protocol]] = {
 }  # fmt: skip
 
 
-def build_protocol(name: str, threat: Threat, *, draws: int | None = None, **knobs: Any) -> Protocol:
-    """A protocol by name.
+def build_protocol(
+    source: str | Protocol,
+    threat: Threat,
+    *,
+    draws: int | None = None,
+    attacks: Mapping[str, Callable[[Threat], Attack]] | None = None,
+    **knobs: Any,
+) -> Protocol:
+    """A protocol by name, or one that is given, with changes.
 
     Args:
+        threat: of a named one.
         draws: instead of the protocol's own.
+        attacks: by name, what makes more of them for the protocol's threat; ``clean`` then has these alone.
         knobs: settings of its gradient attacks to change, such as ``steps``, ``eot``, ``restarts`` or ``surrogate``;
             None leaves one alone.
 
     Raises:
         IDCError: for an unknown protocol, or a knob that none of its attacks has.
     """
-    if name not in PROTOCOLS:
-        raise IDCError(f"protocol {name!r}", f"one of {', '.join(PROTOCOLS)}", "correct the protocol")
-    protocol = PROTOCOLS[name](threat)
+    if isinstance(source, str) and source not in PROTOCOLS:
+        expected = f"one of {', '.join(PROTOCOLS)}, or package.module:object"
+        raise IDCError(f"protocol {source!r}", expected, "correct the protocol")
+    protocol = PROTOCOLS[source](threat) if isinstance(source, str) else source
     changes = {k: v for k, v in knobs.items() if v is not None}
+    if protocol.name == "paper" and (changes or attacks):
+        given = ", ".join((*changes, *(attacks or ())))
+        raise IDCError(given, "the paper's own settings", "use --protocol pgd to vary them")
+    if attacks:
+        if protocol.name == "clean":
+            protocol = replace(protocol, name="own attacks", threat=threat)
+        more = tuple((name, make(protocol.threat)) for name, make in attacks.items())
+        protocol = replace(protocol, attacks=(*protocol.attacks, *more))
     if changes:
-        if name == "paper":
-            raise IDCError(", ".join(changes), "the paper's own settings", "use --protocol pgd to vary them")
-        protocol = replace(protocol, attacks=tuple((_rename(n, a, changes), _turn(a, changes))
-                                                   for n, a in protocol.attacks))  # fmt: skip
-        turned = [a for _, a in protocol.attacks if isinstance(a, GradientAttack | AdaptiveAttack)]
-        known = {f.name for a in turned for f in fields(a)}
-        if unknown := [k for k in changes if k not in known]:
-            have = "no attack" if not protocol.attacks else f"attacks without {unknown[0]}"
-            raise IDCError(f"--{unknown[0]}", f"a protocol that has it ({name} has {have})", "use --protocol pgd")
+        protocol = _turned(protocol, changes)
     return protocol if draws is None else replace(protocol, draws=draws)
+
+
+def _turned(protocol: Protocol, changes: dict[str, Any]) -> Protocol:
+    attacks = tuple((_rename(n, a, changes), _turn(a, changes)) for n, a in protocol.attacks)
+    known = {f.name for _, a in attacks if isinstance(a, GradientAttack | AdaptiveAttack) for f in fields(a)}
+    if unknown := [k for k in changes if k not in known]:
+        have = "no attack" if not attacks else f"attacks without {unknown[0]}"
+        expected = f"a protocol that has it ({protocol.name} has {have})"
+        raise IDCError(f"--{unknown[0]}", expected, "use --protocol pgd")
+    return replace(protocol, attacks=attacks)
 
 
 def _turn(attack: Any, changes: dict[str, Any]) -> Attack:

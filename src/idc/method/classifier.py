@@ -32,23 +32,24 @@ class IDC(SavedModel):
 
     Args:
         config: see ``IDCConfig``.
+        labels: (K, C, H, W) in [0, 1], if ``config.label_kind`` says that they are one's own.
     """
 
     key, part = "classifier", "unet"
 
-    def __init__(self, config: IDCConfig) -> None:
+    def __init__(self, config: IDCConfig, labels: Tensor | None = None) -> None:
         super().__init__(config)
         self.config: IDCConfig = config
         self.bridge = Bridge(config.bridge)
         self.bridge.check_visits(config.visits)
         self.unet: nn.Module = self.build(config)
-        labels = orthogonal_labels(
-            config.num_classes, config.image_shape, seed=config.label_seed,
-            kind=config.label_kind, cell=config.label_cell,
-        )  # fmt: skip
-        self.labels_sha256 = fingerprint(labels)
+        if labels is None or not config.own_labels:
+            labels = orthogonal_labels(
+                config.num_classes, config.image_shape, seed=config.label_seed,
+                kind=config.label_kind, cell=config.label_cell,
+            )  # fmt: skip
         self.labels: Tensor
-        self.register_buffer("labels", labels, persistent=False)
+        self.register_buffer("labels", labels, persistent=config.own_labels)
         self.bf16 = False  # see with_precision
         self.checkpointing = False  # recompute each evaluation in the backward pass: the memory of one, not of all
 
@@ -63,6 +64,11 @@ class IDC(SavedModel):
     @property
     def class_names(self) -> tuple[str, ...]:
         return self.config.class_names
+
+    @property
+    def labels_sha256(self) -> str:
+        """See ``idc.method.labels.fingerprint``."""
+        return fingerprint(self.labels)
 
     @property
     def one_step_visits(self) -> tuple[int, ...]:
@@ -278,6 +284,10 @@ class IDC(SavedModel):
     @staticmethod
     def extent(config: IDCConfig) -> tuple[int, int]:
         return len(config.unet.multipliers) * config.unet.res_blocks, max(config.unet.channels)
+
+    @staticmethod
+    def beside(config: IDCConfig) -> dict[str, tuple[int, ...]]:
+        return {"labels": (config.num_classes, *config.image_shape)} if config.own_labels else {}
 
     def card_head(self) -> list[str]:
         return card_head(self.config)

@@ -5,7 +5,6 @@ from typing import Any
 
 from idc.errors import IDCError
 from idc.method.bridge import BridgeSpec, default_visits
-from idc.method.labels import LabelKind
 from idc.method.presets import resolve_spec
 from idc.method.unet import UNetSpec
 from idc.storage.fields import check, setting, short
@@ -27,7 +26,8 @@ class IDCConfig:
         clip: clamp x0_hat to [-1, 1] after each evaluation, as the authors do.
         temperature: tau in logits = -distance / tau.
         class_names: K names; () numbers them.
-        label_kind, label_cell: what the labels look like and how coarse they are, see ``orthogonal_labels``.
+        label_kind, label_cell: what the labels look like and how coarse they are, see ``orthogonal_labels``. A kind
+            ``package.module:function`` says who made labels of one's own; they are saved among the weights.
     """
 
     num_classes: int = setting(least=1)
@@ -39,7 +39,7 @@ class IDCConfig:
     clip: bool = True
     temperature: float = setting(0.1, above=0, remedy="use 0.1, as the paper does")
     class_names: tuple[str, ...] = ()
-    label_kind: LabelKind = setting("qr", omit_default=True)
+    label_kind: str = setting("qr", omit_default=True)
     label_cell: int = setting(1, omit_default=True)
 
     def __post_init__(self) -> None:
@@ -54,6 +54,11 @@ class IDCConfig:
                 f"{last[0]}, the one-step answer",
                 "leave visits out, or train a network with time_embedding",
             )
+
+    @property
+    def own_labels(self) -> bool:
+        """Whether the labels are a user's own, which follow from no setting."""
+        return ":" in str(self.label_kind)
 
 
 def config_from_dict(values: dict[str, Any]) -> IDCConfig:

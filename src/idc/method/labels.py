@@ -6,6 +6,7 @@ well it works; docs/labels.md says in which sense each is orthogonal.
 
 import hashlib
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, get_args
@@ -17,11 +18,12 @@ from idc.errors import IDCError
 from idc.method.label_kinds import Shape, blocks, hadamard, hadamard_factors, low_frequency, scaled
 
 LabelKind = Literal["qr", "hadamard", "low-frequency", "blocks"]
+LabelFunction = Callable[[int, Shape, int], Tensor]  # num_classes, shape, seed -> (K, C, H, W) in [0, 1]
 _GAP = 0.08  # by how much a qr label's inner product with itself exceeds the others', over C*H*W, on 3x32x32
 
 
 def orthogonal_labels(
-    num_classes: int, shape: Shape, *, seed: int = 0, kind: LabelKind = "qr", cell: int = 1
+    num_classes: int, shape: Shape, *, seed: int = 0, kind: str | LabelFunction = "qr", cell: int = 1
 ) -> Tensor:
     """The image labels.
 
@@ -39,15 +41,17 @@ def orthogonal_labels(
                 [0, 1] as ``qr`` is; the channels are alike as long as H*W - 1 images suffice; K < D.
             "blocks": the image plane is cut into K compact regions whose sizes differ by at most one pixel; label k is
                 1 on the k-th and 0 elsewhere; K <= H*W.
+            Or a function of your own, (num_classes, shape, seed) -> labels in [0, 1], which need not be orthogonal.
         cell: labels are drawn at (C, H/cell, W/cell), and every pixel becomes a square of cell x cell.
 
     Returns:
         (K, C, H, W) float32 in [0, 1] on the CPU, always a fresh copy.
 
     Raises:
-        IDCError: if there is no such kind, K is out of range, or ``cell`` does not divide H and W.
+        IDCError: if there is no such kind, K is out of range, ``cell`` does not divide H and W, or a function gives
+            no labels.
     """
-    if kind not in get_args(LabelKind):
+    if not callable(kind) and kind not in get_args(LabelKind):
         raise IDCError(f"labels of kind {kind!r}", f"one of {', '.join(get_args(LabelKind))}", "correct the kind")
     channels, height, width = shape
     size = "x".join(map(str, shape))
@@ -59,13 +63,29 @@ def orthogonal_labels(
     if num_classes < 2:
         raise IDCError(f"{num_classes} classes", "at least 2", "give images of two or more classes")
     drawn = (channels, height // cell, width // cell)
-    _check_room(num_classes, drawn, kind, f"{kind} labels of {size}" + (f" in cells of {cell}" if cell > 1 else ""),
-                "use a smaller cell" if cell > 1 else "use a larger image size")  # fmt: skip
-    found = _labels(num_classes, drawn, seed, kind)
+    if not callable(kind):
+        _check_room(num_classes, drawn, kind, f"{kind} labels of {size}" + (f" in cells of {cell}" if cell > 1 else ""),
+                    "use a smaller cell" if cell > 1 else "use a larger image size")  # fmt: skip
+        found = _labels(num_classes, drawn, seed, kind)
+    else:
+        found = _checked(kind(num_classes, drawn, seed), (num_classes, *drawn))
     return found.repeat_interleave(cell, dim=2).repeat_interleave(cell, dim=3) if cell > 1 else found.clone()
 
 
-def _check_room(num_classes: int, shape: Shape, kind: LabelKind, name: str, remedy: str) -> None:
+def _checked(labels: object, shape: tuple[int, ...]) -> Tensor:
+    """Labels that a function of a user gave, float32 on the CPU. Raises IDCError unless they can be labels."""
+    if not isinstance(labels, Tensor) or tuple(labels.shape) != shape:
+        given = tuple(labels.shape) if isinstance(labels, Tensor) else type(labels).__name__
+        raise IDCError(f"labels of shape {given}", f"a tensor of shape {shape}", "correct the function of the labels")
+    found = labels.detach().to("cpu", torch.float32)
+    if not ((found >= 0) & (found <= 1)).all():
+        raise IDCError("labels with pixels outside of [0, 1]", "pixels in [0, 1]", "scale them in their function")
+    if len(found.flatten(1).unique(dim=0)) < len(found):
+        raise IDCError("labels of which two are the same", "a different one for each class", "correct their function")
+    return found
+
+
+def _check_room(num_classes: int, shape: Shape, kind: str, name: str, remedy: str) -> None:
     """Raise IDCError unless ``kind`` has so many labels of ``shape``."""
     size = math.prod(shape)
     if kind == "hadamard" and hadamard_factors(size) is None:
@@ -79,7 +99,7 @@ def _check_room(num_classes: int, shape: Shape, kind: LabelKind, name: str, reme
 
 
 @lru_cache(maxsize=8)
-def _labels(num_classes: int, shape: Shape, seed: int, kind: LabelKind) -> Tensor:
+def _labels(num_classes: int, shape: Shape, seed: int, kind: str) -> Tensor:
     if kind == "hadamard":
         return hadamard(num_classes, shape, seed)
     if kind == "low-frequency":
@@ -96,12 +116,6 @@ def _qr(num_classes: int, shape: Shape, seed: int) -> Tensor:
     # digits on every LAPACK, so that a stored fingerprint can be checked on another machine.
     columns, _ = torch.linalg.qr(gaussian.T.to(torch.float64))
     return scaled(columns.T, shape)
-
-
-# -- Hadamard ----------------------------------------------------------------------------------------------------------
-
-
-# -- the others --------------------------------------------------------------------------------------------------------
 
 
 # -- what is known of labels -------------------------------------------------------------------------------------------
@@ -155,7 +169,7 @@ def distances_to_labels(x0_hat: Tensor, labels: Tensor, *, clip: bool) -> Tensor
 
 def fingerprint(labels: Tensor) -> str:
     """SHA-256 of the labels at 8 bits a pixel: equal across machines, different for any other seed, K or shape."""
-    return hashlib.sha256((labels * 255).round().to(torch.uint8).numpy().tobytes()).hexdigest()
+    return hashlib.sha256((labels * 255).round().to(torch.uint8).cpu().numpy().tobytes()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Figures of evaluations: accuracy over eps, over inference FLOPs, over a swept setting; confusion."""
+"""Figures of results: accuracy over eps, inference FLOPs, a swept setting, a radius, epochs; confusion."""
 
 from collections.abc import Sequence
 from itertools import groupby
@@ -12,7 +12,12 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 from idc.report.results import Result
 from idc.text import eps_text
 
+# Told apart by colour-blind readers too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#767676")
+MEASURED = {  # what a validation may have measured, and its name
+    "one_step": "one-step", "multi_step": "multi-step", "attacked_one_step": "one-step, attacked",
+    "attacked_multi_step": "multi-step, attacked", "clean": "clean", "robust": "attacked",
+}  # fmt: skip
 KINDS = (("mean", "o-", "mean of draws"), ("majority", "s--", "majority"), ("worst_of_n", "v:", "worst of n"))
 
 
@@ -32,27 +37,35 @@ def _finish(axes: Axes, xlabel: str) -> None:
 
 def over_eps(results: Sequence[Result]) -> Figure | None:
     """Robust accuracy (mean of draws) over eps, a line for each model and protocol; None below two sizes."""
-    attacked = [r for r in results if r.summary["attacks"]]
-    if len({r.eps for r in attacked}) < 2:
+    if len({r.eps for r in results if r.summary["attacks"]}) < 2:
         return None
     figure = Figure(figsize=(6.6, 3.8))
-    axes = figure.add_subplot()
+    draw_over_eps(figure.add_subplot(), results)
+    return figure
+
+
+def draw_over_eps(axes: Axes, results: Sequence[Result]) -> None:
+    """The lines of ``over_eps`` on ``axes``."""
+    for index, own in enumerate(by_attack(results)):
+        r = own[0]
+        clean = r.summary["clean"]["mean"]
+        eps = [0.0, *(r.eps for r in own)]
+        shares = [clean, *(r.summary["robust"]["mean"] for r in own)]
+        colour = COLOURS[index % len(COLOURS)]
+        _line(axes, eps, shares, "o-", colour, f"{r.name}, {r.protocol}, {r.threat['norm']}")
+        noise = [clean, *(r.summary["noise"]["mean"] for r in own)]
+        axes.plot(eps, [100 * s["mean"] for s in noise], ":", color=colour, alpha=0.6)
+    _finish(axes, "eps (dotted: random noise of that size)")
+
+
+def by_attack(results: Sequence[Result]) -> list[list[Result]]:
+    """Results under attack, those of one model, protocol and norm together, by growing eps."""
 
     def key(r: Result) -> tuple[str, str, str]:
         return (r.name, r.protocol, r.threat["norm"])
 
-    for index, ((name, protocol, norm), group) in enumerate(
-        groupby(sorted(attacked, key=lambda r: (*key(r), r.eps)), key)
-    ):
-        own = list(group)
-        clean = own[0].summary["clean"]["mean"]
-        shares = [clean, *(r.summary["robust"]["mean"] for r in own)]
-        colour = COLOURS[index % len(COLOURS)]
-        _line(axes, [0.0, *(r.eps for r in own)], shares, "o-", colour, f"{name}, {protocol}, {norm}")
-        noise = [clean, *(r.summary["noise"]["mean"] for r in own)]
-        axes.plot([0.0, *(r.eps for r in own)], [100 * s["mean"] for s in noise], ":", color=colour, alpha=0.6)
-    _finish(axes, "eps (dotted: random noise of that size)")
-    return figure
+    attacked = sorted((r for r in results if r.summary["attacks"]), key=lambda r: (*key(r), r.eps))
+    return [list(group) for _, group in groupby(attacked, key)]
 
 
 def flops_scale(axes: Axes) -> None:
@@ -128,8 +141,22 @@ def over_radius(certificates: Sequence[dict[str, Any]]) -> Figure | None:
     return figure
 
 
+def over_epochs(history: Sequence[dict[str, Any]]) -> Figure:
+    """Validation accuracy of a training over its epochs, a line for each answer that was measured."""
+    figure = Figure(figsize=(6.6, 2.8))
+    axes = figure.add_subplot()
+    for (key, label), colour in zip(MEASURED.items(), COLOURS, strict=False):
+        points = [m for m in history if f"validation/{key}" in m]
+        if points:
+            x, y = [m["epoch"] for m in points], [100 * m[f"validation/{key}"] for m in points]
+            axes.plot(x, y, "o-", ms=3, color=colour, label=label)
+    _finish(axes, "epoch")
+    axes.set_ylabel("validation accuracy, %")
+    return figure
+
+
 def confusion(result: Result) -> Figure:
-    """Majority votes at the worst points: rows true classes, columns answers."""
+    """Majority votes on the adversarial examples: rows true classes, columns answers."""
     names = result.summary["class_names"]
     table = np.asarray(result.summary["confusion"]["robust"], dtype=float)[:, : len(names)]
     shares = table / np.maximum(table.sum(1, keepdims=True), 1)

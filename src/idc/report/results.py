@@ -1,4 +1,4 @@
-"""Results of evaluations and sweeps, read from disk."""
+"""Results read from disk: evaluations, comparisons, sweeps, certificates, training runs."""
 
 import json
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 
 from idc.errors import IDCError
 from idc.report.figures import Array
-from idc.storage.records import read_json
+from idc.storage import records
 
 _NEEDED = ("clean", "noise", "robust", "attacks", "sanity", "cost", "answer", "settings", "protocol", "confusion")
 
@@ -78,7 +78,7 @@ def read_result(folder: Path, *, given: str = "") -> Result:
         IDCError: if its summary is missing, damaged or of another kind.
     """
     remedy = "give folders of finished runs of idc evaluate, compare, sweep or certify"
-    summary = read_json(folder / "summary.json", remedy)
+    summary = records.read_json(folder / "summary.json", remedy)
     missing = [k for k in _NEEDED if not isinstance(summary, dict) or k not in summary]
     if missing:
         raise IDCError(folder / "summary.json", f"a summary of idc evaluate ({missing[0]} is missing)", remedy)
@@ -100,7 +100,7 @@ def read_certificates(folders: Sequence[Path]) -> list[dict[str, Any]]:
     found = []
     for folder in folders:
         if (folder / "certify.json").exists():
-            held = read_json(folder / "certify.json", "run idc certify again")
+            held = records.read_json(folder / "certify.json", "run idc certify again")
             if not isinstance(held, dict) or held.get("kind") != "certify":
                 raise IDCError(folder / "certify.json", "a summary of idc certify", "run idc certify again")
             found.append(held | {"folder": str(folder), "name": _named(held["settings"])})
@@ -109,13 +109,33 @@ def read_certificates(folders: Sequence[Path]) -> list[dict[str, Any]]:
             for f, c in zip(found, called, strict=True)]  # fmt: skip
 
 
+def read_trainings(folders: Sequence[Path]) -> list[dict[str, Any]]:
+    """What the finished training runs among ``folders`` say: their ``summary.json``, ``folder`` and, as ``history``,
+    their validations.
+
+    Raises:
+        IDCError: if one is damaged or has not finished.
+    """
+    found = []
+    for folder in filter(is_training, folders):
+        history = [m for m in records.read(folder / "metrics.jsonl") if any(k.startswith("validation/") for k in m)]
+        summary = records.read_json(folder / "summary.json", "finish the training, with --resume")
+        found.append(summary | {"folder": str(folder), "history": history})
+    return found
+
+
+def is_training(folder: Path) -> bool:
+    """Whether it is the folder of a training run."""
+    return (folder / "metrics.jsonl").exists()
+
+
 def read_rows(folder: Path) -> list[dict[str, Any]]:
     """The rows of ``idc compare``'s result.
 
     Raises:
         IDCError: if there are none.
     """
-    held = read_json(folder / "compare.json", "give a folder of idc compare")
+    held = records.read_json(folder / "compare.json", "give a folder of idc compare")
     rows: list[dict[str, Any]] = held.get("rows", []) if isinstance(held, dict) else []
     if not rows:
         raise IDCError(folder, "a comparison with results", "run idc compare")
@@ -129,14 +149,14 @@ def is_comparison(folder: Path) -> bool:
 
 def read_pairs(folder: Path) -> list[dict[str, Any]]:
     """What ``idc compare``'s result says of models on the same images; nothing in one of before."""
-    held = read_json(folder / "compare.json", "give a folder of idc compare")
+    held = records.read_json(folder / "compare.json", "give a folder of idc compare")
     pairs: list[dict[str, Any]] = held.get("pairs", []) if isinstance(held, dict) else []
     return pairs
 
 
 def read_results(folders: Sequence[Path]) -> tuple[list[Result], list[dict[str, Any]]]:
-    """Evaluations, those of comparisons and sweeps too, and the sweeps, from folders of any of them; folders of ``idc
-    certify`` are left to ``read_certificates``."""
+    """Evaluations, those of comparisons and sweeps too, and the sweeps, from folders of any of them. Others are left:
+    folders of ``idc certify`` to ``read_certificates``, training runs to ``read_trainings``."""
     results: list[Result] = []
     sweeps: list[dict[str, Any]] = []
     for folder in folders:
@@ -146,9 +166,10 @@ def read_results(folders: Sequence[Path]) -> tuple[list[Result], list[dict[str, 
             held = [(own["folder"], row["name"]) for row in read_rows(folder) for own in row["protocols"].values()]
             results += [read_result(folder / place, given=name) for place, name in held]
         elif (folder / "sweep.json").exists():
-            sweep = read_json(folder / "sweep.json", "run idc sweep again")
-            sweeps.append(sweep)
-            results += [read_result(folder / f"{sweep['setting']}-{row['text']}") for row in sweep["rows"]]
-        elif not (folder / "certify.json").exists():
+            sweep = records.read_json(folder / "sweep.json", "run idc sweep again")
+            own = [read_result(folder / f"{sweep['setting']}-{row['text']}") for row in sweep["rows"]]
+            sweeps.append(sweep | {"name": sweep["model"] if sweep["setting"] == "visits" else own[0].name})
+            results += own
+        elif not ((folder / "certify.json").exists() or is_training(folder)):
             results.append(read_result(folder))
     return results, sweeps

@@ -6,14 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from jinja2 import UndefinedError
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from idc.errors import IDCError
 from idc.report import curves, figures
 from idc.report.comparison import paired_texts
-from idc.report.html import data_uri, difference, environment, share
-from idc.report.results import Result, is_comparison, read_certificates, read_results
+from idc.report.html import environment, percent, share
+from idc.report.pictures import of_the_method, panel
+from idc.report.results import Result, is_comparison, read_certificates, read_results, read_trainings
 from idc.storage.files import make_folder, whole_file, write_text
 from idc.text import eps_text
 
@@ -40,6 +42,24 @@ def readings(results: Sequence[Result]) -> list[str]:
                     f"({high})"
                     + (f": they overstate robustness by {over[0]:.1f} to {over[1]:.1f} points." if over[0] > 0 else ".")
                 )
+    return found
+
+
+def survival(sweeps: Sequence[dict[str, Any]]) -> list[str]:
+    """What each sweep over eps says: up to where more than half of the answers stay right, and from where on less."""
+    found = []
+    for sweep in (s for s in sweeps if s["setting"] == "eps"):
+        rows = sorted(sweep["rows"], key=lambda row: float(row["value"]))
+        survived = [row for row in rows if row["robust"]["mean"]["low"] > 0.5]
+        failed = [row for row in rows if row["robust"]["mean"]["high"] < 0.5]
+        parts = []
+        for words, chosen in (("survives up to", survived[-1:]), ("fails at", failed[:1])):
+            for one in chosen:
+                noise = f"random noise of that size leaves {percent(one['noise']['mean']['mean'])}"
+                right = share(one["robust"]["mean"])
+                parts.append(f"{words} eps {eps_text(one['value'])} ({right} right; {noise})")
+        said = ", and ".join(parts) or "neither clearly survives nor clearly fails at these sizes"
+        found.append(f"{sweep['name']} under {sweep['protocol']} {said}.")
     return found
 
 
@@ -81,21 +101,10 @@ def _csv(results: Sequence[Result], certificates: Sequence[dict[str, Any]]) -> s
     return buffer.getvalue()
 
 
-def _panel(r: Result) -> dict[str, Any]:
-    names, p = r.summary["class_names"], r.pictures
-    rows = []
-    for i, row in enumerate(r.panel):
-        cells = {k: data_uri(v[i]) for k, v in p.items()}
-        rows.append(cells | {
-            "difference": difference(p["clean"][i], p["adversarial"][i]), "truth": names[row["class"]],
-            "answer": names[row["clean"]], "attacked": names[row["adversarial"]],
-        })  # fmt: skip
-    return {"rows": rows, "translations": "adversarial_translation" in p}
-
-
 def _figures(
-    results: Sequence[Result], sweeps: Sequence[dict[str, Any]], certificates: Sequence[dict[str, Any]]
-) -> dict[str, tuple[str, Figure]]:
+    results: Sequence[Result], sweeps: Sequence[dict[str, Any]], certificates: Sequence[dict[str, Any]],
+    trainings: Sequence[dict[str, Any]],
+) -> dict[str, tuple[str, Figure]]:  # fmt: skip
     found: dict[str, tuple[str, Figure]] = {}
     for name, title, figure in (
         ("eps", "Accuracy over the size of the attack", curves.over_eps(results)),
@@ -106,7 +115,10 @@ def _figures(
             found[name] = (title, figure)
     for index, sweep in enumerate(sweeps):
         name = f"sweep-{sweep['setting']}" + (f"-{index}" if f"sweep-{sweep['setting']}" in found else "")
-        found[name] = (f"{sweep['model']}, {sweep['protocol']}: over {sweep['setting']}", curves.over_setting(sweep))
+        found[name] = (f"{sweep['name']}, {sweep['protocol']}: over {sweep['setting']}", curves.over_setting(sweep))
+    for index, run in enumerate(trainings):
+        title = f"{run['folder']}: training, {run['seconds']:,.0f} s, {run['images_seen']:,} images seen"
+        found[f"training-{index}" if index else "training"] = (title, curves.over_epochs(run["history"]))
     return found
 
 
@@ -114,7 +126,7 @@ def write_report(folders: Sequence[Path], page: Path) -> list[Path]:
     """Write ``page``, and beside it ``NAME.csv`` and each figure as ``NAME-figure.png`` and ``.svg``.
 
     Args:
-        folders: of ``idc evaluate``, ``idc compare``, ``idc sweep`` or ``idc certify``.
+        folders: of ``idc evaluate``, ``idc compare``, ``idc sweep``, ``idc certify`` or a training.
         page: the HTML file.
 
     Returns:
@@ -125,23 +137,24 @@ def write_report(folders: Sequence[Path], page: Path) -> list[Path]:
     """
     try:
         results, sweeps = read_results(folders)
-        certificates = read_certificates(folders)
+        certificates, trainings = read_certificates(folders), read_trainings(folders)
         pairs = [text for folder in folders if is_comparison(folder) for text in paired_texts(folder)]
-        drawn = _figures(results, sweeps, certificates)
+        drawn = _figures(results, sweeps, certificates, trainings)
         confusions = [curves.confusion(r) if r.summary["attacks"] else None for r in results]
         html = environment().get_template("results.html").render(
             rows=_rows(results),
-            readings=[*readings(results), *pairs],
+            readings=[*readings(results), *survival(sweeps), *pairs],
+            method=of_the_method(results),
             certificates=certificates,
             figures=[(title, Markup(figures.svg(figure))) for title, figure in drawn.values()],
             results=[
-                {"r": r, "s": r.summary, "eps": eps_text(r.eps), "panel": _panel(r) if r.panel else None,
+                {"r": r, "s": r.summary, "eps": eps_text(r.eps), "panel": panel(r) if r.panel else None,
                  "confusion": None if c is None else Markup(figures.svg(c))}
                 for r, c in zip(results, confusions, strict=True)
             ],
         )  # fmt: skip
         table = _csv(results, certificates)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, UndefinedError) as error:
         raise IDCError(page, f"whole results (at {error!r})", "evaluate again with this version of idc") from error
     make_folder(page.parent)
     written = [page, page.with_suffix(".csv")]

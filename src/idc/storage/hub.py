@@ -5,16 +5,26 @@ import os
 import threading
 import urllib.error
 import urllib.request
+from functools import cache
 from pathlib import Path
 
 from idc.errors import IDCError
 
 PROBE_SECONDS = 4.0
 
-_FILE_SUFFIXES = frozenset({  # but for those of pictures, which Pillow knows
+_IMAGES = {"AVIF", "BMP", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP"}  # Pillow knows more
+_FILE_SUFFIXES = frozenset({  # beside those of images
     ".parquet", ".pq", ".arrow", ".csv", ".json", ".jsonl", ".yaml", ".yml", ".txt", ".zip", ".tar", ".gz", ".tgz",
     ".npy", ".npz", ".pt", ".pth", ".pkl", ".bin", ".h5", ".safetensors",
 })  # fmt: skip
+
+
+@cache
+def image_suffixes() -> frozenset[str]:
+    """File suffixes of the image formats that a data set may have, such as ``.png``, as Pillow lists them."""
+    from PIL import Image
+
+    return frozenset(suffix for suffix, kind in Image.registered_extensions().items() if kind in _IMAGES)
 
 
 def looks_like_path(source: str) -> bool:
@@ -25,14 +35,13 @@ def looks_like_path(source: str) -> bool:
     """
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # not in its list of names
-    from PIL.Image import registered_extensions
 
     try:
         validate_repo_id(source)
     except HFValidationError:
         return True
     suffix = Path(source).suffix.lower()
-    return os.path.lexists(source.split("/")[0]) or suffix in _FILE_SUFFIXES or suffix in registered_extensions()
+    return os.path.lexists(source.split("/")[0]) or suffix in _FILE_SUFFIXES or suffix in image_suffixes()
 
 
 def reachable() -> bool:

@@ -56,6 +56,11 @@ class SavedModel(nn.Module, PyTorchModelHubMixin):
         """Blocks and channels that the network has at least: each block has a tensor, each channel a number."""
         raise NotImplementedError
 
+    @staticmethod
+    def beside(config: Any) -> dict[str, tuple[int, ...]]:
+        """Name and shape of what is saved beside the network; the class takes each by its name."""
+        return {}
+
     def card_head(self) -> list[str]:
         """Lines of a model card from its title on: what the config says."""
         raise NotImplementedError
@@ -159,7 +164,8 @@ def open_saved(
     try:
         config = kind.read(values[kind.key])
         _compare(kind, config, shapes(*files))
-        model = kind(config)
+        # What follows from no setting comes with the weights: a file that names code does not run it.
+        model = kind(config, **{name: torch.zeros(shape) for name, shape in kind.beside(config).items()})
         model.load_state_dict(read_state(files))
         model.verify(values, folder)
     except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
@@ -179,6 +185,7 @@ def _compare(kind: type[SavedModel], config: Any, held: dict[str, tuple[int, ...
         asked = f"it asks for {blocks} blocks of up to {channels} channels"
         raise ValueError(f"{asked}, the file has {len(held)} tensors of {numbers} numbers")
     wanted = {f"{kind.part}.{name}": shape for name, shape in _built(kind.build, config).items()}
+    wanted |= kind.beside(config)
     for name in sorted(wanted.keys() | held.keys()):
         if wanted.get(name) != held.get(name):
             sizes = ["x".join(map(str, s[name])) or "a number" if name in s else "nothing" for s in (held, wanted)]

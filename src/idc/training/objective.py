@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,7 @@ class Validation(Protocol):
         """For people, such as "90.0% one-step"."""
 
 
+@runtime_checkable
 class Objective(Protocol):
     """A network, its loss on a batch, its validation and its file."""
 

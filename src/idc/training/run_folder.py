@@ -1,6 +1,5 @@
-"""The folder of a training run: whose it is, and what it has logged."""
+"""The folder of a training run: whose it is."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +30,6 @@ def claim(out: Path, recipe: Settings, about: dict[str, Any], *, resume: bool) -
             f"{out}: {now}", f"{then}, as the run that it holds", f"resume with --recipe {file}, or use another --out"
         )
     write_text(file, text)
-
-
-def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """The lines of a run's metrics.jsonl."""
-    text = (run / "metrics.jsonl").read_text(encoding="utf-8")
-    return [json.loads(line) for line in text.splitlines()]
 
 
 def _changed(file: Path, text: str, defaults: dict[str, Any]) -> dict[str, tuple[Any, Any]]:

@@ -40,7 +40,7 @@ def helped(*verb: str) -> dict[str, str]:
 
 
 def flag(name: str) -> str:
-    return {"chunk": "--batch-size"}.get(name, f"--{name.replace('_', '-')}")
+    return {"chunk": "--batch-size", "attacks": "--attack"}.get(name, f"--{name.replace('_', '-')}")
 
 
 @pytest.mark.parametrize("verb", VERBS, ids="-".join)
@@ -83,7 +83,7 @@ ASKED = {
     "eot": ("2", 2), "restarts": ("5", 5), "surrogate": ("answer", "answer"), "block": ("64", 64),
     "checkpointing": (None, True), "keep": (None, True), "one-step": (None, True), "visits": ("3,0", (3, 0)),
     "eta": ("0.5", 0.5), "precision": ("bf16", "bf16"), "compile": (None, True), "batch-size": ("9", 9),
-    "seed": ("11", 11),
+    "attack": ("mine:one,mine:two", ("mine:one", "mine:two")), "seed": ("11", 11),
 }  # fmt: skip
 
 
@@ -106,7 +106,10 @@ def test_flags_are_the_fields_of_a_request(verb, monkeypatch):
     line = [part for k, (text, _) in own.items() for part in ([f"--{k}"] if text is None else [f"--{k}", text])]
     line += {"sweep": ["--over", "steps=1,2"], "certify": ["--sigma", "1/4"]}.get(verb, [])
     args, _ = called(monkeypatch, module, name, verb, "m", "--data", "d", "--out", "r", *line)
-    named = {k.replace("-", "_").replace("batch_size", "chunk"): value for k, (_, value) in own.items()}
+    named = {
+        k.replace("-", "_").replace("batch_size", "chunk").replace("attack", "attacks"): value
+        for k, (_, value) in own.items()
+    }
     assert args[0] == Request(model="m", data="d", **named)
     if verb == "certify":
         assert args[1].sigma == 0.25
@@ -133,9 +136,9 @@ def test_flags_override_a_recipe(monkeypatch):
         ("train --lr true", "--lr = 'true': expected a number above 0; correct --lr: peak learning rate"),
         ("train --epochs inf", "--epochs = 'inf': expected a number above 0; correct --epochs: "),
         ("train --optimizer lion", "--optimizer = 'lion': expected one of adam, adamw, sgd; correct --optimizer: "),
-        ("train --labels black", "--labels = 'black': expected one of qr, hadamard, low-frequency, blocks; "),
+        ("train --label-cell 0", "--label-cell = '0': expected a whole number, at least 1; correct --label-cell: "),
         ("evaluate m --visits 3,x", "--visits = '3,x': expected timesteps such as [3, 1, 0], or none; "),
-        ("evaluate m --eps 1/0", "--eps = '1/0': expected a number, at least 0, or none; correct --eps: "),
+        ("evaluate m --eps 1/0", "--eps = '1/0': expected a number such as 0.1 or 8/255, or none; "),
         ("evaluate m --batch-size 0", "--batch-size = '0': expected a whole number, at least 1; correct --batch-"),
         ("sweep m --norm l1", "--norm = 'l1': expected linf or l2; correct --norm: "),
         ("certify m --n many", "--n = 'many': expected a whole number; correct --n: "),

@@ -46,7 +46,7 @@ def of_fields(
 
 
 def with_flags(*flags: Parameter) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """A command with these flags before those of its own signature; what of them it does not name, its ``**asked`` takes."""
+    """A command with these flags before those of its own signature; its ``**asked`` takes what it does not name."""
 
     def change(command: Callable[..., None]) -> Callable[..., None]:
         made = {p.name for p in flags} | {"asked"}

@@ -8,6 +8,7 @@ import typer
 from idc.cli.common import AsJson, cell, out, print_json, resumable, table
 from idc.cli.flags import of_fields, option, with_flags
 from idc.commands.request import SAVED_HELP, Request
+from idc.storage.fields import recorded
 
 
 def register(app: typer.Typer) -> None:
@@ -91,7 +92,7 @@ def profile(
         rows = pruning_table()
         print_json(rows) if as_json else table("From BBDM's U-Net down to ours (FLOPs: 2 per multiply-add)", rows)
         return
-    found = measure(open_model_or_preset(model, **asked)).to_dict()
+    found = recorded(measure(open_model_or_preset(model, **asked)))
     if as_json:
         print_json(found)
         return
@@ -111,7 +112,7 @@ def export(
     """Write a model's answer as one ONNX file, checked in onnxruntime against PyTorch (pip install 'idc\\[onnx]')."""
     from idc.exporting import export_saved
 
-    found = export_saved(model, file, **asked).to_dict()
+    found = recorded(export_saved(model, file, **asked))
     if as_json:
         print_json(found)
         return

@@ -5,10 +5,11 @@ from itertools import groupby
 
 from ablations import BASE
 from ablations import rows as all_rows
-from common import RESULTS, read, row, share
+from common import RESULTS, read, row
 
 from idc.evaluation.pairing import paired
 from idc.report.comparison import HALF
+from idc.text import share
 
 TITLES = {"digits": "The digits", "nano": "CIFAR-10, `nano-patch4`"}
 

@@ -6,7 +6,7 @@
 
 The records come from
 
-    idc demo --out runs/demo
+    idc demo --out runs/demo --limit 539
     idc train --data CIFAR --preset nano --recipe fast --epochs 36 --compile --out runs/nano
     idc evaluate runs/nano --data CIFAR --draws 10 --out runs/nano-test
     python benchmarks/robustness.py models/digits --name digits --data digits --eps 0.1 0.2
@@ -38,7 +38,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ablation_pages import ablation
-from common import CIFAR, MODELS, RESULTS, ROUNDED, article, read, row, share, write
+from common import CIFAR, MODELS, RESULTS, ROUNDED, article, read, row, write
 from robust_pages import (
     SHIPPED,
     compared,
@@ -56,7 +56,7 @@ from speed_pages import bf16, loss_memory, plan, precision, profiled, scaling, s
 
 from idc.storage import records
 from idc.storage.locate import HOME
-from idc.text import eps_text
+from idc.text import eps_text, share
 
 ROOT = Path(__file__).parents[1]
 RUNS = Path("runs")
@@ -80,7 +80,7 @@ SHORT = {
 def collect() -> None:
     """Copy what is there; records of runs that are not stay as they are."""
     if all((RUNS / "demo" / answer / "sweep.json").exists() for answer in ANSWERS):
-        write("demo", "idc demo --out runs/demo", _demo(RUNS / "demo"))
+        write("demo", "idc demo --out runs/demo --limit 539", _demo(RUNS / "demo"))
     train = "idc train --data CIFAR --preset nano --recipe fast"
     if (RUNS / "nano-test" / "summary.json").exists():
         summary, test = _summary("nano"), read(RUNS / "nano-test" / "summary.json")

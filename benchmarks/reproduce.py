@@ -20,7 +20,7 @@ from common import CORES, together
 
 from idc.errors import IDCError
 from idc.storage.fields import Rule, short
-from idc.text import eps_text
+from idc.text import eps_name, eps_text
 from idc.training.recipe import load_recipe
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -76,7 +76,7 @@ def plan(given: argparse.Namespace) -> Iterator[tuple[list[str], Path]]:
     for value in eps[:1] if few else eps:
         text = eps_text(value)
         for protocol in PROTOCOLS:
-            result = out / "evaluation" / f"{protocol}-{text.replace('/', '-')}"
+            result = out / "evaluation" / f"{protocol}-{eps_name(value)}"
             own = ["--steps", "2"] if few and protocol == "adaptive" else []
             kind = ["--protocol", protocol, "--eps", text, *limited, *own]
             yield [*test, *kind, "--out", str(result)], result

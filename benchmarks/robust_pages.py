@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import cast
 
 import torch
-from common import CIFAR, RESULTS, ROUNDED, read, row, share
+from common import CIFAR, RESULTS, ROUNDED, read, row
 
 from idc import IDC
 from idc.commands.compare import read_comparison
@@ -14,6 +14,7 @@ from idc.evaluation.pairing import paired, withstood
 from idc.evaluation.summary import read_lines, summarise_lines
 from idc.evaluation.verdict import wilson
 from idc.report.comparison import HALF, markdown, published
+from idc.text import share
 from idc.types import Classifier
 
 SHIPPED = "idc-nano-cifar10-robust"
@@ -219,7 +220,7 @@ def compared() -> list[str]:
             own = {r["eps"]: r for r in rows if r["name"] == name}
             first = next(iter(own.values()))
             cells = [share(own[eps]["protocols"]["adaptive"]["robust"]["mean"]) if eps in own else "" for eps in sizes]
-            cost = (f"{first['flops'] / 1e9:.3g}", f"{first['evaluations']:,}")
+            cost = (f"{first['flops'] / 1e9:.3g}", f"{first['network_evaluations']:,}")
             lines.append(row(name, *cost, f"{first['clean']['mean']['mean']:.1%}", *cells, first["images"]))
         lines.append("")
         notes = [HALF] if any(r.get("answer", {}).get("precision") == "bf16" for r in rows) else []

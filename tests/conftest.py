@@ -1,11 +1,9 @@
 """Fixtures of all tests."""
 
-import sys
-
 import pytest
 import torch
 
-from idc import cli
+import program
 from idc.method.classifier import IDC
 from tiny import tiny_model
 
@@ -21,13 +19,11 @@ def images() -> torch.Tensor:
 
 
 @pytest.fixture
-def idc(monkeypatch, capsys):
-    """The program in this process, which has imported all that takes long: exit code, stdout, stderr."""
+def idc():
+    """The program in this process: exit code, stdout, stderr."""
 
     def call(*args):
-        monkeypatch.setattr(sys, "argv", ["idc", *map(str, args)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        return ended.value.code or 0, *capsys.readouterr()
+        result = program.idc(*args)
+        return result.returncode, result.stdout, result.stderr
 
     return call

@@ -65,19 +65,6 @@ def factory(tmp_path, monkeypatch):
     return "mine:plain"
 
 
-@pytest.mark.parametrize(
-    ("text", "value"), [("8/255", 8 / 255), ("0.1", 0.1), (0.1, 0.1), (" 1 / 255 ", 1 / 255), ("1e-3", 1e-3)]
-)
-def test_eps_is_read_as_people_write_it(text, value):
-    assert Request(model="m", data="d", eps=text).eps == pytest.approx(value)
-
-
-@pytest.mark.parametrize("text", ["", "8/", "eight", "1/0", "8/255/2", "--1", "nan", "inf", "-1"])
-def test_other_radii_are_refused(text):
-    with pytest.raises(IDCError, match="8/255"):
-        Request(model="m", data="d", eps=text)
-
-
 @pytest.mark.parametrize("name", ["no_grad", "rounded"])
 def test_quick_says_so_where_there_is_no_gradient(factory, tmp_path, name):
     """Such an attack finds nothing: its result must not look like robustness."""

@@ -54,3 +54,16 @@ def test_what_is_no_request(tmp_path, text):
 def test_a_request_names_the_field_that_cannot_be(wrong):
     with pytest.raises(IDCError, match=f"^{next(iter(wrong))} = "):
         Request(model="m", data="d", **wrong)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("8/255", 8 / 255), ("0.1", 0.1), (0.1, 0.1), (" 1 / 255 ", 1 / 255), ("1e-3", 1e-3)]
+)
+def test_eps_is_read_as_people_write_it(text, value):
+    assert Request(model="m", data="d", eps=text).eps == pytest.approx(value)
+
+
+@pytest.mark.parametrize("text", ["", "8/", "eight", "1/0", "8/255/2", "--1", "nan", "inf", "-1"])
+def test_other_radii_are_refused(text):
+    with pytest.raises(IDCError, match="8/255"):
+        Request(model="m", data="d", eps=text)

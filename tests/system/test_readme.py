@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+SOURCE = ROOT / "src" / "idc"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -55,6 +56,20 @@ def test_figures_are_those_on_disk():
     script = ROOT / "benchmarks" / "pages.py"
     result = subprocess.run([sys.executable, str(script), "--check"], capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/method.md"])
+def test_files_that_a_page_names_are_there(page):
+    named = set(re.findall(r"`([\w/]+\.py)`", (ROOT / page).read_text(encoding="utf-8")))
+    assert named
+    assert [name for name in sorted(named) if not any((top / name).is_file() for top in (ROOT, SOURCE))] == []
+
+
+def test_every_room_is_named():
+    rooms = {p.stem for p in SOURCE.iterdir() if not p.name.startswith(("_", "py."))}
+    block = README[README.index("## Where things are") :].split("```")[1]
+    said = {word.rstrip("/") for line in block.splitlines() for word in line.split("   ")[0].split()}
+    assert said == rooms
 
 
 def test_links_lead_somewhere():

@@ -11,6 +11,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from idc.text import count_text
+
 _LEADS = os.environ.get("RANK", "0") == "0"  # of several processes (accelerate launch), one speaks
 out = Console(soft_wrap=True, highlight=False, emoji=False, quiet=not _LEADS)
 note = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False, quiet=not _LEADS)
@@ -37,13 +39,7 @@ def print_json(value: Any) -> None:
 def cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
-    if not isinstance(value, int) or value < 1e6:
-        return f"{value:,}" if isinstance(value, int) else str(value)
-    return f"{value / 1e9:,.2f} G" if value >= 1e9 else f"{value / 1e6:,.2f} M"
-
-
-def share(found: dict[str, float]) -> str:
-    return f"{found['mean']:.1%} [{found['low']:.1%}, {found['high']:.1%}]"
+    return count_text(value) if isinstance(value, int) else str(value)
 
 
 def table(title: str, rows: list[dict[str, Any]]) -> None:

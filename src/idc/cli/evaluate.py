@@ -5,9 +5,10 @@ from typing import Annotated, Any
 
 import typer
 
-from idc.cli.common import AsJson, Out, note, out, print_json, resumable, share, table
+from idc.cli.common import AsJson, Out, note, out, print_json, resumable, table
 from idc.cli.flags import REQUIRED, of_fields, option, with_flags
 from idc.commands.request import Request
+from idc.text import eps_text, gflops_text, seconds_text, share
 
 
 def register(app: typer.Typer) -> None:
@@ -54,10 +55,10 @@ def _print_summary(summary: dict[str, Any]) -> None:
         rows += [_row(f"attack: {name}", verdict) for name, verdict in summary["attacks"].items()]
         rows += [_row("robust: the worst of each", summary["robust"])]
     where = f"{settings['data']['source']} {settings['data']['split']}, n = {summary['images']}"
-    ball = f", {threat['norm']} eps {threat['eps']:.4g}" if attacked else ""
+    ball = f", {threat['norm']} eps {eps_text(threat['eps'])}" if attacked else ""
     table(f"{summary['protocol']}: {where}{ball}; 95% intervals", rows)
     for name, own in summary.get("accuracy", {}).items():
-        out.print(f"{name}: {own['mean']:.2%} [{own['low']:.2%}, {own['high']:.2%}]")
+        out.print(f"{name}: {share(own, digits=2)}")
     if summary["sanity"]:
         table("sanity checks", [{"check": f["name"], "": "ok" if f["passed"] else "FAILED", "figure": f["figure"]}
                                 for f in summary["sanity"]])  # fmt: skip
@@ -76,7 +77,7 @@ def _print_summary(summary: dict[str, Any]) -> None:
     passes = sum(cost["forward"].values())
     out.print(
         f"per image: {passes:,.0f} forward and {sum(cost['backward'].values()):,.0f} backward, "
-        f"{cost['flops'] / 1e9:,.2f} GFLOPs, {cost['seconds']:.3g} s"
+        f"{cost['flops'] / 1e9:,.2f} GFLOPs, {seconds_text(cost['seconds'])}"
     )
 
 
@@ -159,7 +160,7 @@ def compare(
 
 
 def _compared(row: dict[str, Any]) -> dict[str, Any]:
-    found = {"model": row["name"], "eps": row["eps_text"], "GFLOPs": f"{row['flops'] / 1e9:.3g}",
+    found = {"model": row["name"], "eps": row["eps_text"], "GFLOPs": gflops_text(row["flops"]),
              "NFE": row["network_evaluations"], "n": row["images"], "clean": share(row["clean"]["mean"])}  # fmt: skip
     for name, own in row["protocols"].items():
         found[name] = share(own["robust"]["mean"]) + ("" if own["reliable"] else " UNRELIABLE")

@@ -9,6 +9,7 @@ from idc.cli.common import AsJson, cell, out, print_json, resumable, table
 from idc.cli.flags import of_fields, option, with_flags
 from idc.commands.request import SAVED_HELP, Request
 from idc.storage.fields import recorded
+from idc.text import size_text
 
 
 def register(app: typer.Typer) -> None:
@@ -122,7 +123,7 @@ def export(
         f"on {found['images']} random images {found['agreement']:.1%} of the classes are PyTorch's; logits differ by "
         f"{found['largest_difference']:.2g} at most"
     )
-    out.print(f"written: {file} ({cell(found['bytes'])} bytes, {found['weights']})", markup=False)
+    out.print(f"written: {file} ({size_text(found['bytes'])}, {found['weights']})", markup=False)
 
 
 @with_flags(option("preset", str, "paper-cifar10", "the network that the file holds"))
@@ -144,7 +145,7 @@ def import_reference(
 @with_flags(
     option("seed", int, 0, "of everything", least=0),
     option("epochs", float, None, "of training", unset="as many as pay"),
-    option("limit", int, None, "test images to attack", least=1, unset="all"),
+    option("limit", int, 300, "attack so many of the 539 test images", least=1),
 )
 def demo(
     out_folder: Annotated[Path, typer.Option("--out", help="folder of the demo")] = Path("runs/demo"), **asked: Any

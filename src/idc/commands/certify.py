@@ -9,7 +9,7 @@ from idc.commands.evaluate import at_work, circumstances, problem_of, processes
 from idc.commands.opening import open_both
 from idc.commands.request import Request
 from idc.cost import answer_cost
-from idc.evaluation.certifier import LINES, RESULT, Certifier, read_certified, summarise_certified
+from idc.evaluation.certificates import LINES, RESULT, Certifier, read_certified, summarise_certified
 from idc.evaluation.smoothing import Smoothed, Smoothing
 from idc.progress import Bar
 from idc.storage import records

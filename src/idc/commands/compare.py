@@ -21,7 +21,7 @@ from idc.storage.fields import check, recorded, setting, short, take
 from idc.storage.files import make_folder, write_json
 from idc.storage.records import read_json
 from idc.storage.yaml_file import read_yaml
-from idc.text import eps_text
+from idc.text import eps_name, eps_text
 
 _FIELDS = {f.name: f.metadata for f in fields(Request)}
 # What may be asked of all models, or of each; protocols and eps are the comparison's own.
@@ -243,7 +243,7 @@ def evaluate_one(
 
 def _place(entry: Entry, protocol: str, eps: float) -> Path:
     """The folder of a cell, within that of the comparison."""
-    return Path(entry.folder) / f"{protocol}-{eps_text(eps)}".translate(_IN_A_NAME)
+    return Path(entry.folder) / f"{protocol.replace(':', '-')}-{eps_name(eps)}"
 
 
 def _row(entry: Entry, eps: float, found: dict[str, tuple[str, dict[str, Any]]]) -> dict[str, Any]:

@@ -22,13 +22,14 @@ from idc.commands.plugins import is_plugin, plugin
 from idc.commands.request import Request
 from idc.cost import answer_cost, evaluation_cost
 from idc.errors import IDCError
-from idc.evaluation.nested import held_in, nested_check, note, read_larger
+from idc.evaluation.nested import held_in, note, read_larger
 from idc.evaluation.panel import LABELS, write_panel
 from idc.evaluation.protocol import PROTOCOLS, Protocol, build_protocol
-from idc.evaluation.runner import LINES, Problem, Runner
+from idc.evaluation.runner import Problem, Runner
 from idc.evaluation.sanity.bench import Bench, Finding
-from idc.evaluation.sanity.checks import flags_check, gradients_useful, lines_checks, run_checks
-from idc.evaluation.summary import read_costs, read_lines, summarise_lines
+from idc.evaluation.sanity.checks import gradients_useful, run_checks
+from idc.evaluation.sanity.recorded import flags_check, nested_check, square_check
+from idc.evaluation.summary import LINES, read_costs, read_lines, summarise_lines
 from idc.evaluation.verdict import wilson
 from idc.method.classifier import IDC
 from idc.method.labels import gram_report
@@ -186,7 +187,7 @@ def _summarise(request: Request, runner: Runner, images: datasets.ImageSet, say:
     target = runner.target()
     one, _, _ = runner.images(0)
     seconds = sum(costs["seconds"].values())
-    dtype = torch.bfloat16 if getattr(runner.classifier, "bf16", False) is True else torch.float32
+    dtype = torch.bfloat16 if runner.classifier.bf16 else torch.float32
     cost = evaluation_cost(target, one[:1], costs, seconds, dtype=dtype)
     cost["seconds_by_attack"] = {k: v / max(1, costs["images"]) for k, v in costs["seconds"].items()}
     sanity = [recorded(f) for f in _sanity(runner, lines, costs["flags"], say)]
@@ -250,4 +251,4 @@ def _sanity(runner: Runner, lines: Sequence[dict[str, Any]], flags: Sequence[str
     )  # fmt: skip
     if not protocol.sanity:
         return [gradients_useful(bench), *nested_check(lines)]
-    return [*run_checks(bench), *lines_checks(lines), *nested_check(lines), flags_check(flags)]
+    return [*run_checks(bench), *square_check(lines), *nested_check(lines), flags_check(flags)]

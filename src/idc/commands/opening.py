@@ -1,4 +1,4 @@
-"""What a user asks to be evaluated, and how its model and data are opened."""
+"""From what a user names to a model and its data: a saved model, a peer, a preset, or a module of the user's."""
 
 import re
 from copy import deepcopy
@@ -88,8 +88,8 @@ def _as_asked(model: IDC, request: Request, device: torch.device) -> IDC:
 
 
 def _check_classes(classifier: Classifier, images: datasets.ImageSet, name: str) -> None:
-    own, remedy = getattr(classifier, "class_names", None), "use data of those classes"
-    if own is not None and tuple(own) != images.class_names:
+    own, remedy = classifier.class_names, "use data of those classes"
+    if own and tuple(own) != images.class_names:
         given, names = ", ".join(images.class_names[:4]), ", ".join(own[:4])
         raise IDCError(f"data with the classes {given}, ...", f"those of {name}: {names}, ...", remedy)
     if classifier.num_classes != images.num_classes:

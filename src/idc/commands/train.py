@@ -1,4 +1,4 @@
-"""From names to a run: data, network and recipe put together."""
+"""What ``idc train`` does: data, network and recipe, each by its name, put together to a run."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -21,8 +21,8 @@ from idc.method.presets import PRESETS, load_network, resolve_spec
 from idc.method.unet import UNetSpec, init_normal_
 from idc.noise import derive_seed
 from idc.storage.fields import recorded, take
-from idc.training.bridging import Bridging
-from idc.training.objective import Objective
+from idc.training.bridge_objective import BridgeObjective
+from idc.training.objective import TrainingObjective
 from idc.training.recipe import OF_THE_ATTACK, RECIPES, Recipe, load_recipe, without_eps
 from idc.training.settings import Settings, override
 from idc.training.trainer import Trainer, TrainResult
@@ -97,7 +97,7 @@ def load_splits(
 
 
 def run_training(
-    objective: Objective,
+    objective: TrainingObjective,
     recipe: Settings,
     train: datasets.ImageSet,
     validation: datasets.ImageSet,
@@ -153,8 +153,8 @@ def start_training(
         visits: timesteps of the model's answer, by default ``default_visits(T)``; (T-1,) is the one-step answer.
         recipe: a recipe's name or YAML file, or "auto": "digits" for digits, else "fast"; ``changes``
             override its fields.
-        objective: ``package.module:object`` that gives an ``idc.training.objective.Objective`` for (model, recipe); by
-            default ``Bridging``.
+        objective: ``package.module:object`` that gives an ``idc.training.objective.TrainingObjective`` for
+            (model, recipe); by default ``BridgeObjective``.
         resume: go on from the newest checkpoint.
         limit: train on so many images only.
         say: takes a line for the user.
@@ -184,9 +184,11 @@ def start_training(
     if not spec.time_embedding and recipe in RECIPES and "t_weights" not in changes:
         chosen = replace(chosen, t_weights=(0.0,) * (bridge.timesteps - 1) + (1.0,))  # there is no other choice
     model = build_model(spec, train, chosen, bridge, labels=kind, cell=cell, visits=visits)
-    expected = "a class or function of (model, recipe) that gives what idc.training.objective.Objective lists"
-    made: Objective = (
-        plugin(own, Objective, lambda make: make(model, chosen), expected) if own else Bridging(model, chosen)
+    expected = "a class or function of (model, recipe) that gives what idc.training.objective.TrainingObjective lists"
+    made: TrainingObjective = (
+        plugin(own, TrainingObjective, lambda make: make(model, chosen), expected)
+        if own
+        else BridgeObjective(model, chosen)
     )
     weights = dict(enumerate(chosen.t_weights))
     if untrained := [t for t in model.config.visits if weights.get(t, 1.0) == 0]:

@@ -1,4 +1,4 @@
-"""Evaluation protocols: small declarations, saved with the result."""
+"""Evaluation protocols by name: which attacks run in which order, and how an image is judged; kept with the result."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace

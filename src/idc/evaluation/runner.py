@@ -21,9 +21,9 @@ from idc.attacks.target import Target
 from idc.errors import IDCError
 from idc.evaluation import BLOCK
 from idc.evaluation.block import Block
-from idc.evaluation.nested import LINES as LINES
 from idc.evaluation.nested import Larger
 from idc.evaluation.protocol import Protocol, published
+from idc.evaluation.summary import COSTS, LINES
 from idc.noise import Streams, derive_seed
 from idc.storage import records
 from idc.storage.fields import recorded
@@ -31,7 +31,7 @@ from idc.storage.files import make_folder, whole_file, write_json
 from idc.types import Classifier
 
 PICTURES = 8  # images of the first block that are kept for the report
-COSTS, KEPT = "costs", "adversarial"
+KEPT = "adversarial"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,9 +92,9 @@ def _differing(held: Any, own: Any, path: str = "") -> Iterator[tuple[str, Any, 
 
 def describe_model(classifier: Classifier, name: str) -> dict[str, Any]:
     """What tells a classifier from others: its name, its weights, and the configuration that they do not show."""
-    config = recorded(getattr(classifier, "config", None))
-    half: dict[str, Any] = {"precision": "bf16"} if getattr(classifier, "bf16", False) is True else {}
-    if getattr(classifier, "compiled", False) is True:
+    config = recorded(classifier.config)
+    half: dict[str, Any] = {"precision": "bf16"} if classifier.bf16 else {}
+    if classifier.bf16 and classifier.compiled:  # which rounds in fewer places
         half["compiled"] = True
     return half | {
         "name": name,

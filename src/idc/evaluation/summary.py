@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from idc.attacks.target import COUNTED
-from idc.evaluation.runner import COSTS, LINES
 from idc.evaluation.verdict import Judged, verdict, wilson
 from idc.storage import records
 
+LINES, COSTS = "images", "costs"  # records: a line an image, a line a block
 Line = dict[str, Any]
 
 

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
+from idc.text import share
+
 
 @dataclass(frozen=True, slots=True)
 class Share:
@@ -18,7 +20,7 @@ class Share:
     n: int
 
     def __str__(self) -> str:
-        return f"{self.mean:.1%} [{self.low:.1%}, {self.high:.1%}]"
+        return share(asdict(self))
 
     def to_dict(self) -> dict[str, float]:
         """The fields, JSON-ready."""

@@ -1,4 +1,4 @@
-"""``IDC``: the image-to-image diffusion classifier (paper; method.md "Classification")."""
+"""``IDC``: the image-to-image diffusion classifier, from images to distances, logits and predictions."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
@@ -20,12 +20,12 @@ from idc.method.reverse import Noise, Reverse, Step, image_end, noise_of_images,
 from idc.method.surrogates import surrogates
 from idc.method.unet import BridgeUNet
 from idc.storage.saved import SavedModel
-from idc.types import Logits, check_images
+from idc.types import ClassifierDefaults, Logits, check_images
 
 __all__ = ["IDC", "IDCConfig", "Prediction"]
 
 
-class IDC(SavedModel):
+class IDC(SavedModel, ClassifierDefaults):
     """Translates an image into one of K image labels and answers with the nearest.
 
     Images are always (B, C, H, W), floating point, in [0, 1].
@@ -50,7 +50,6 @@ class IDC(SavedModel):
             )  # fmt: skip
         self.labels: Tensor
         self.register_buffer("labels", labels, persistent=config.own_labels)
-        self.bf16 = False  # see with_precision
         self.checkpointing = False  # recompute each evaluation in the backward pass: the memory of one, not of all
 
     @property
@@ -190,7 +189,7 @@ class IDC(SavedModel):
     def distances(
         self, images: Tensor, *, generator: torch.Generator | None = None, noise: Tensor | None = None
     ) -> Tensor:
-        """Mean absolute difference between the translation and each label, both on [0, 1].
+        """``d_k = mean |x0_hat - P_k|`` over pixels, translation and labels on [0, 1] (paper, classification).
 
         Arguments as for ``translate``. Returns (B, K) in [0, 1], differentiable.
         """
@@ -199,7 +198,9 @@ class IDC(SavedModel):
     def forward(
         self, images: Tensor, *, generator: torch.Generator | None = None, noise: Tensor | None = None, draws: int = 1
     ) -> Tensor:
-        """Logits ``-distances / temperature``, (B, K): not probabilities. Arguments as for ``translate``.
+        """Logits ``-d_k / tau``, (B, K): not probabilities. d_k: ``distances``; tau: ``config.temperature``.
+
+        Arguments as for ``translate``.
 
         With ``draws`` above 1, (draws*B, K), draw by draw, from one first evaluation; ``noise`` then has as many rows.
         """

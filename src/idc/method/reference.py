@@ -1,4 +1,4 @@
-"""The authors' checkpoints: their .pth file -> ``IDC`` (method.md "Pruned U-Net").
+"""The authors' checkpoints: their .pth file -> ``IDC``.
 
 The file holds ``{"model": state_dict, "ema": {name: tensor}, "epoch", "step"}`` with guided-diffusion's (ADM) names
 behind ``denoise_fn.``. The names of our network follow from its spec, so any preset can be imported.

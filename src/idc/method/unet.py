@@ -1,4 +1,4 @@
-"""The pruned U-Net: guided-diffusion's (ADM) network over ``diffusers.UNet2DModel``."""
+"""The network U(x_t, t), a pruned U-Net: guided-diffusion's (ADM) layers over ``diffusers.UNet2DModel``."""
 
 from dataclasses import dataclass
 from typing import Any, Literal

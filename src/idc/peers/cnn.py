@@ -19,7 +19,7 @@ from idc.compute.hardware import cnn_format
 from idc.errors import IDCError
 from idc.storage.fields import check, setting, short
 from idc.storage.saved import SavedModel
-from idc.types import Logits, check_images, name_classes
+from idc.types import ClassifierDefaults, Logits, check_images, name_classes
 
 _WRN = re.compile(r"wrn-(\d{1,4})-(\d{1,4})")
 ARCHITECTURES = "preact-resnet18, wrn-28-10 (any wrn-DEPTH-WIDEN)"
@@ -126,7 +126,7 @@ def normalised(images: Tensor) -> Tensor:
     return (images - 0.5) * 4
 
 
-class CNN(SavedModel):
+class CNN(SavedModel, ClassifierDefaults):
     """A convolutional classifier: images (B, C, H, W) in [0, 1] -> logits (B, K). It normalises them itself, to
     [-2, 2]; it draws no noise, and its own gradient is its only weak spot.
 
@@ -185,7 +185,7 @@ class CNN(SavedModel):
         return [f"# {self.config.arch}, {self.num_classes} classes", ""]
 
 
-class PackagedResNet18(nn.Module):
+class PackagedResNet18(nn.Module, ClassifierDefaults):
     """The CIFAR-10 ResNet-18 in pyautoattack's wheel, trained the standard way by others; it takes [0, 1] as it is.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The table and the figure of a comparison, from its ``compare.json``."""
+"""The table and the figure of `idc compare`, from its ``compare.json``."""
 
 import csv
 import io
@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 from idc.errors import IDCError
 from idc.report import figures
 from idc.report.curves import COLOURS, flops_scale
-from idc.report.html import share
 from idc.report.results import read_pairs, read_rows
 from idc.storage.files import whole_file, write_text
+from idc.text import gflops_text, share
 
 # Circles, and others where there are more models than colours; their areas at matplotlib's size of 1.
 MARKS = {"o": math.pi / 4, "s": 1.0, "^": 0.5}
@@ -74,7 +74,7 @@ def markdown(rows: Sequence[dict[str, Any]], pairs: Sequence[dict[str, Any]] = (
     lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
     for row in rows:
         size = "" if row["parameters"] is None else f"{row['parameters']:,}"
-        cells = [row["name"], row["eps_text"], size, f"{row['flops'] / 1e9:.3g}", f"{row['network_evaluations']:,}",
+        cells = [row["name"], row["eps_text"], size, gflops_text(row["flops"]), f"{row['network_evaluations']:,}",
                  share(row["clean"]["mean"])]  # fmt: skip
         for p in names:
             cells += _text(row, p)

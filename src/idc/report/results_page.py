@@ -1,4 +1,4 @@
-"""One self-contained HTML page from results of evaluations, with its figures as PNG and SVG and its table as CSV."""
+"""The page of `idc report`: its tables (in templates/results.html), figures (PNG and SVG too), sentences and CSV."""
 
 import csv
 import io
@@ -13,11 +13,11 @@ from matplotlib.figure import Figure
 from idc.errors import IDCError
 from idc.report import curves, figures
 from idc.report.comparison import paired_texts
-from idc.report.html import environment, percent, share
+from idc.report.html import environment
 from idc.report.pictures import of_the_method, panel
 from idc.report.results import Result, is_comparison, read_certificates, read_results, read_trainings
 from idc.storage.files import make_folder, whole_file, write_text
-from idc.text import eps_text
+from idc.text import eps_text, percent, share
 
 
 def readings(results: Sequence[Result]) -> list[str]:
@@ -38,7 +38,7 @@ def readings(results: Sequence[Result]) -> list[str]:
                 over = [100 * (single[n] - robust["mean"]) for n in (low, high)]
                 found.append(
                     f"{own.name} at eps {eps_text(own.eps)}: the adaptive protocol leaves {share(robust)}; the paper's "
-                    f"attacks, each alone, leave from {100 * single[low]:.1f}% ({low}) to {100 * single[high]:.1f}% "
+                    f"attacks, each alone, leave from {percent(single[low])} ({low}) to {percent(single[high])} "
                     f"({high})"
                     + (f": they overstate robustness by {over[0]:.1f} to {over[1]:.1f} points." if over[0] > 0 else ".")
                 )

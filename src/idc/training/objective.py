@@ -1,8 +1,9 @@
 """What a run trains, and towards what: the part of training that differs between IDC and its peers."""
 
+import typing
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +14,8 @@ from idc.errors import IDCError
 Call = Callable[..., Any]  # the network as the trainer runs it: compiled, distributed, under autocast
 
 
-class Validation(Protocol):
-    """What a validation found. ``to_dict`` gives what ``Objective.restored`` takes."""
+class Validation(typing.Protocol):
+    """What a validation found. ``to_dict`` gives what ``TrainingObjective.restored`` takes."""
 
     @property
     def images(self) -> int: ...
@@ -30,9 +31,12 @@ class Validation(Protocol):
         """For people, such as "90.0% one-step"."""
 
 
-@runtime_checkable
-class Objective(Protocol):
-    """A network, its loss on a batch, its validation and its file."""
+@typing.runtime_checkable
+class TrainingObjective(typing.Protocol):
+    """A network, its loss on a batch, its validation and its file. To inherit from it is to take what it does by
+    default."""
+
+    replays: int = 1  # steps in a row that get the same batch
 
     @property
     def network(self) -> nn.Module:
@@ -44,17 +48,15 @@ class Objective(Protocol):
     def to(self, device: torch.device, *, bf16: bool) -> None:
         """Move all that the loss needs; ``bf16``: what it computes beside ``call`` may be in half precision."""
 
-    @property
-    def replays(self) -> int:
-        """Steps in a row that get the same batch."""
-
     def begin(self, done: float, *, replay: int) -> None:
         """Called before each ``loss``: ``done`` in [0, 1) is the share of the run that lies behind, ``replay`` how many
-        steps the batch has had."""
+        steps the batch has had. By default nothing changes with time."""
+        return
 
     def end(self) -> None:
         """Called after the backward pass: what ``loss`` did to the weights for its own purposes is undone, and what it
-        wants of the gradients is taken."""
+        wants of the gradients is taken. By default nothing."""
+        return
 
     def loss(self, call: Call, images: Tensor, classes: Tensor, random: torch.Generator) -> dict[str, Tensor]:
         """Means over a batch, each (): "total", which is minimised, and its parts.
@@ -79,6 +81,7 @@ class Objective(Protocol):
 
     def pictures(self, network: nn.Module, data: ImageSet) -> tuple[str, Tensor] | None:
         """A name and a (C, H, W) picture in [0, 1] to watch, if any."""
+        return None
 
     def save(self, network: nn.Module, folder: Path, card: dict[str, Any]) -> None:
         """Write a model with these weights (those of ``network``, or their average)."""

@@ -73,7 +73,7 @@ def without_eps(name: str, value: object) -> IDCError:
 
 
 RECIPES: dict[str, Recipe] = {
-    # The authors' settings for CIFAR-10: 64 images on each of 4 GPUs, gradients of 2 batches, uniform t (method.md).
+    # The authors' settings for CIFAR-10: 64 images on each of 4 GPUs, gradients of 2 batches, uniform t (their code).
     "paper": Recipe(
         epochs=400,
         batch_size=256,

@@ -8,12 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from idc.attacks.threat import Threat
 from idc.compute.modes import frozen
 from idc.data import ImageSet
 from idc.noise import Streams, derive_seed
 from idc.peers.cnn import CNN, normalised
-from idc.training.adversarial import ascend, divergence, random_start, threat_of
-from idc.training.objective import Call, check_fits
+from idc.text import eps_text
+from idc.training.adversarial import ascend, divergence, random_start
+from idc.training.objective import Call, TrainingObjective, check_fits
 from idc.training.recipe import CNNRecipe
 
 
@@ -38,14 +40,14 @@ class RobustAccuracy:
 
     def shares(self) -> dict[str, float]:
         """Accuracy by name."""
-        return {"clean": self.clean} | ({f"under PGD-10 at {self.eps:.3g}": self.robust} if self.eps else {})
+        return {"clean": self.clean} | ({f"under PGD-10 at {eps_text(self.eps)}": self.robust} if self.eps else {})
 
     def text(self) -> str:
         """For people."""
         return "accuracy " + ", ".join(f"{v:.1%} {k}" for k, v in self.shares().items()) + f" ({self.images} images)"
 
 
-class Classifying:
+class CNNObjective(TrainingObjective):
     """A CNN's cross-entropy, on images as they are, noisy ones, or the worst within eps.
 
     Args:
@@ -53,11 +55,9 @@ class Classifying:
         recipe: the method and its settings.
     """
 
-    replays = 1
-
     def __init__(self, model: CNN, recipe: CNNRecipe) -> None:
         self.model, self.recipe = model, recipe
-        self.threat = threat_of(recipe.norm, recipe.eps)  # refuses an impossible eps before anything is written
+        self.threat = Threat(recipe.norm, recipe.eps)  # refuses an impossible eps before anything is written
 
     @property
     def network(self) -> nn.Module:
@@ -82,12 +82,6 @@ class Classifying:
             step=self.recipe.attack_step or self.recipe.eps / 4,
             start=random_start(images, self.threat, random, share=start),
         )  # fmt: skip
-
-    def begin(self, done: float, *, replay: int) -> None:
-        """Nothing changes with time."""
-
-    def end(self) -> None:
-        """Nothing was done to the weights."""
 
     def loss(self, call: Call, images: Tensor, classes: Tensor, random: torch.Generator) -> dict[str, Tensor]:
         recipe = self.recipe
@@ -151,9 +145,6 @@ class Classifying:
 
     def restored(self, values: dict[str, Any]) -> RobustAccuracy:
         return RobustAccuracy(**values)
-
-    def pictures(self, network: nn.Module, data: ImageSet) -> None:
-        return None
 
     def save(self, network: nn.Module, folder: Path, card: dict[str, Any]) -> None:
         model = CNN(self.model.config, network)

@@ -12,7 +12,7 @@ from idc.data import ImageSet
 from idc.errors import IDCError
 from idc.noise import normal
 from idc.peers.diffusion import Diffusion
-from idc.training.objective import Call
+from idc.training.objective import Call, TrainingObjective
 from idc.training.recipe import NoiseRecipe
 
 _LEVELS = 10  # timesteps of a validation, evenly over the schedule
@@ -43,15 +43,13 @@ class NoiseError:
         return f"noise error {self.mse:.4f} ({self.images} images)"
 
 
-class Denoising:
+class NoiseObjective(TrainingObjective):
     """The squared error of the predicted noise, at uniform timesteps.
 
     Args:
         model: a fresh diffusion model.
         recipe: the training's settings.
     """
-
-    replays = 1
 
     def __init__(self, model: Diffusion, recipe: NoiseRecipe) -> None:
         self.model, self.recipe = model, recipe
@@ -67,12 +65,6 @@ class Denoising:
     def to(self, device: torch.device, *, bf16: bool) -> None:
         self.model.to(device)
         self.network.to(memory_format=unet_format(device))  # type: ignore[call-overload]  # torch's stubs lack it
-
-    def begin(self, done: float, *, replay: int) -> None:
-        """Nothing changes with time."""
-
-    def end(self) -> None:
-        """Nothing was done to the weights."""
 
     def loss(self, call: Call, images: Tensor, classes: Tensor, random: torch.Generator) -> dict[str, Tensor]:
         config, device = self.model.config, images.device

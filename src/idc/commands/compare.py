@@ -17,7 +17,7 @@ from idc.errors import IDCError
 from idc.evaluation.pairing import paired, withstood
 from idc.evaluation.summary import read_lines
 from idc.report.comparison import write_tables
-from idc.storage.fields import check, setting, short, take
+from idc.storage.fields import check, recorded, setting, short, take
 from idc.storage.files import make_folder, write_json
 from idc.storage.records import read_json
 from idc.storage.yaml_file import read_yaml
@@ -203,7 +203,7 @@ def beside_the_best(
         best = stood[places[0]]
         for row, own in zip(here[1:], (stood[place] for place in places[1:]), strict=True):
             if best.keys() & own.keys():
-                found.append(about | {"other": row["name"]} | paired(best, own).to_dict())
+                found.append(about | {"other": row["name"]} | recorded(paired(best, own)))
     return found
 
 

@@ -190,7 +190,7 @@ def _summarise(request: Request, runner: Runner, images: datasets.ImageSet, say:
     dtype = torch.bfloat16 if runner.classifier.bf16 else torch.float32
     cost = evaluation_cost(target, one[:1], costs, seconds, dtype=dtype)
     cost["seconds_by_attack"] = {k: v / max(1, costs["images"]) for k, v in costs["seconds"].items()}
-    sanity = [f.to_dict() for f in _sanity(runner, lines, costs["flags"], say)]
+    sanity = [recorded(f) for f in _sanity(runner, lines, costs["flags"], say)]
     summary |= {
         "protocol": runner.protocol.name,
         "adaptive": runner.protocol.adaptive,

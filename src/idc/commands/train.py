@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, TypedDict, Unpack
 
 import torch
 
@@ -83,18 +83,12 @@ class Loading(TypedDict, total=False):
 
 
 def load_splits(
-    source: str,
-    *,
-    say: Callable[[str], object],
-    limit: int | None = None,
-    image_size: int | None = None,
-    channels: int | None = None,
-    skip_bad: bool = False,
+    source: str, *, say: Callable[[str], object], **loading: Unpack[Loading]
 ) -> tuple[datasets.ImageSet, datasets.ImageSet]:
     """The training split (``limit`` images of it) and the validation split of ``source``."""
-    options: dict[str, Any] = {"image_size": image_size, "channels": channels, "seed": 0, "skip_bad": skip_bad}
-    train = datasets.load(source, split="train", limit=limit, **options)
-    validation = datasets.load(source, split="validation", **options)
+    train = datasets.load(source, split="train", **loading)
+    loading["limit"] = None
+    validation = datasets.load(source, split="validation", **loading)
     if skipped := [*train.skipped, *validation.skipped]:
         more = ", ..." if len(skipped) > 5 else ""
         files = "file" if len(skipped) == 1 else "files"

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from scipy.stats import binomtest
@@ -29,10 +29,6 @@ class Paired:
     low: float
     high: float
     p: float
-
-    def to_dict(self) -> dict[str, float]:
-        """The fields, JSON-ready."""
-        return asdict(self)
 
 
 def withstood(lines: Sequence[Mapping[str, Any]]) -> dict[int, bool]:

@@ -1,7 +1,7 @@
 """What the sanity checks work on: a few images, the model, and attacks on it that several checks share."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -25,10 +25,6 @@ class Finding:
     passed: bool
     figure: str
     remedy: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return asdict(self)
 
 
 class Bench:

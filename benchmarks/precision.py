@@ -26,6 +26,7 @@ from idc.commands.request import Request
 from idc.compute.memory import keep_freed_memory
 from idc.evaluation.verdict import wilson
 from idc.noise import Streams
+from idc.storage.fields import recorded
 from idc.text import fraction
 from idc.types import Classifier
 
@@ -94,8 +95,8 @@ def measure(name: str, data: str, eps: float, limit: int) -> dict:
         worst = attack(model, images, classes, held.ids, eps)
         stand = {kind: right(judge, worst, classes) for kind, judge in (("own", model), ("fp32", models["fp32"]))}
         found[way] = {
-            "clean": wilson(right(model, images, classes).float().mean().item(), len(images)).to_dict(),
-            "stand": {kind: wilson(s.float().mean().item(), len(images)).to_dict() for kind, s in stand.items()},
+            "clean": recorded(wilson(right(model, images, classes).float().mean().item(), len(images))),
+            "stand": {kind: recorded(wilson(s.float().mean().item(), len(images))) for kind, s in stand.items()},
         }
         print(f"{name}, {way}: {int(stand['own'].sum())} of {len(images)} stand, {int(stand['fp32'].sum())} in fp32")
     times = {kind: alternate(models, work, images[:BATCH]) for kind, work in (("call", call), ("gradient", gradient))}

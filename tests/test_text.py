@@ -3,6 +3,7 @@
 import pytest
 
 from idc.evaluation.verdict import wilson
+from idc.storage.fields import recorded
 from idc.text import count_text, eps_name, eps_text, gflops_text, percent, seconds_text, share, size_text
 
 
@@ -19,7 +20,7 @@ def test_a_share_has_its_interval():
     found = {"mean": 0.37349, "low": 0.34351, "high": 0.4, "n": 1000}
     assert share(found) == "37.3% [34.4%, 40.0%]"
     assert share(found, digits=2) == "37.35% [34.35%, 40.00%]"
-    assert str(wilson(0.5, 10)) == share(wilson(0.5, 10).to_dict())
+    assert str(wilson(0.5, 10)) == share(recorded(wilson(0.5, 10)))
 
 
 @pytest.mark.parametrize(

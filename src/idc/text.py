@@ -1,6 +1,8 @@
-"""Numbers as people write them: a radius read and written, shares, seconds, sizes, large counts."""
+"""Numbers as people write them: a radius read and written, shares, seconds, sizes, counts, and tables of them."""
 
-from collections.abc import Mapping
+import csv
+import io
+from collections.abc import Iterable, Mapping
 
 
 def fraction(text: str) -> float:
@@ -59,3 +61,20 @@ def count_text(count: int) -> str:
 def gflops_text(flops: float) -> str:
     """FLOPs in units of 1e9, to three digits."""
     return f"{flops / 1e9:.3g}"
+
+
+def table_row(*cells: object) -> str:
+    """A row of a Markdown table."""
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def table_head(*cells: object) -> list[str]:
+    """The first two lines of a Markdown table: its columns, and the rule below them."""
+    return [table_row(*cells), table_row(*["---"] * len(cells))]
+
+
+def csv_text(rows: Iterable[Iterable[object]]) -> str:
+    """Rows as CSV, numbers as they are."""
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows(rows)
+    return buffer.getvalue()

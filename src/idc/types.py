@@ -75,6 +75,10 @@ class ClassifierDefaults:
     def class_names(self) -> tuple[str, ...]:
         return ()
 
+    def surrogates(self) -> Mapping[str, Logits]:
+        """None: the answer is as easy to differentiate as anything near it."""
+        return {}
+
     @property
     def networks(self) -> tuple[Any, ...]:
         """All of it counts as one network."""

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from idc.storage.fields import recorded
 from idc.text import count_text
 
 _LEADS = os.environ.get("RANK", "0") == "0"  # of several processes (accelerate launch), one speaks
@@ -33,7 +34,7 @@ def resumable() -> Iterator[None]:
 
 
 def print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    sys.stdout.write(json.dumps(recorded(value), indent=2, ensure_ascii=False) + "\n")
 
 
 def cell(value: Any) -> str:

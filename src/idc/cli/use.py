@@ -61,7 +61,7 @@ def models(as_json: AsJson = False) -> None:
 
     found = shipped()
     if as_json:
-        print_json([model.to_dict() for model in found])
+        print_json(found)
         return
     for model in found:
         out.print(f"{model.name}: {model.parameters:,} parameters; {model.about}", markup=False)

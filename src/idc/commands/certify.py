@@ -48,7 +48,7 @@ def certify(
     )  # fmt: skip
     if state.is_main_process:
         certifier.prepare()
-        if done := len(records.read_all(out, f"{LINES}-*.jsonl", "id")):
+        if done := len(records.finished(out, LINES)):
             say(f"{done} of {len(images)} images are already done")
     state.wait_for_everyone()
     if finished := certifier.finished():

@@ -115,7 +115,7 @@ def evaluate(
     if state.is_main_process:
         _prepare(runner, larger if protocol.nests and not request.keep else None)
         write_json(out / "request.json", recorded(request))
-        if done := len(records.read_all(out, f"{LINES}-*.jsonl", "id")):
+        if done := len(records.finished(out, LINES)):
             say(f"{done} of {len(images)} images are already done")
     state.wait_for_everyone()
     runner = replace(runner, larger=held_in(out))
@@ -190,7 +190,7 @@ def _summarise(request: Request, runner: Runner, images: datasets.ImageSet, say:
     dtype = torch.bfloat16 if runner.classifier.bf16 else torch.float32
     cost = evaluation_cost(target, one[:1], costs, seconds, dtype=dtype)
     cost["seconds_by_attack"] = {k: v / max(1, costs["images"]) for k, v in costs["seconds"].items()}
-    sanity = [recorded(f) for f in _sanity(runner, lines, costs["flags"], say)]
+    sanity = recorded(_sanity(runner, lines, costs["flags"], say))
     summary |= {
         "protocol": runner.protocol.name,
         "adaptive": runner.protocol.adaptive,
@@ -215,7 +215,7 @@ def _both_answers(model: IDC, images: datasets.ImageSet, draws: int, seed: int) 
     values = {"one-step": found.one_step}
     if not model.answers_in_one_step:
         values[f"multi-step, mean of {draws} draws"] = found.multi_step
-    return {name: wilson(value, found.images).to_dict() for name, value in values.items()}
+    return {name: recorded(wilson(value, found.images)) for name, value in values.items()}
 
 
 def _settings(request: Request, runner: Runner) -> dict[str, Any]:

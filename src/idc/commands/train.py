@@ -74,7 +74,7 @@ def build_model(
 
 
 class Loading(TypedDict, total=False):
-    """How data are loaded: the flags that every training has."""
+    """How both splits are loaded: the flags that every training has; ``limit``: so many images of the first."""
 
     limit: int | None
     image_size: int | None
@@ -87,8 +87,7 @@ def load_splits(
 ) -> tuple[datasets.ImageSet, datasets.ImageSet]:
     """The training split (``limit`` images of it) and the validation split of ``source``."""
     train = datasets.load(source, split="train", **loading)
-    loading["limit"] = None
-    validation = datasets.load(source, split="validation", **loading)
+    validation = datasets.load(source, split="validation", **loading | {"limit": None})
     if skipped := [*train.skipped, *validation.skipped]:
         more = ", ..." if len(skipped) > 5 else ""
         files = "file" if len(skipped) == 1 else "files"

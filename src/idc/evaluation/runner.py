@@ -202,7 +202,7 @@ class Runner:
             advance: is told how many images have finished.
             describe: is told what is being done.
         """
-        done = records.read_all(self.out, f"{LINES}-*.jsonl", "id")
+        done = records.finished(self.out, LINES)
         ids = self.problem.ids.tolist()
         for index in range(self.blocks):
             own = ids[index * self.block : (index + 1) * self.block]
@@ -215,13 +215,8 @@ class Runner:
 
     def finished(self) -> dict[str, Any] | None:
         """The summary of a run that has nothing left to do; ``prepare`` has seen that its settings are these."""
-        file = self.out / "summary.json"
-        if not file.exists():
-            return None
-        held: dict[str, Any] = records.read_json(file, "remove it, to have it made again")
         kept = not self.keep or all(self._kept(index).exists() for index in range(self.blocks))
-        done = records.read_all(self.out, f"{LINES}-*.jsonl", "id").keys() >= set(self.problem.ids.tolist())
-        return held if kept and done else None
+        return records.read_whole(self.out / "summary.json", LINES, self.problem.ids.tolist()) if kept else None
 
     def _block(self, index: int, missing: set[int], describe: Callable[[str], object]) -> None:
         images, classes, ids = self.images(index)

@@ -7,6 +7,7 @@ from typing import Any
 from idc.attacks.target import COUNTED
 from idc.evaluation.verdict import Judged, verdict, wilson
 from idc.storage import records
+from idc.storage.fields import recorded
 
 LINES, COSTS = "images", "costs"  # records: a line an image, a line a block
 Line = dict[str, Any]
@@ -57,7 +58,7 @@ def summarise_lines(lines: Sequence[Line], class_names: Sequence[str]) -> dict[s
         "robust": of([line["robust"] for line in lines]),
         "attacks": attacks,
         "worst": {name: sum(line["worst"] == name for line in lines) for name in ["", *names]},
-        "single_draw": wilson(single, len(lines)).to_dict(),
+        "single_draw": recorded(wilson(single, len(lines))),
         "right_draws": {
             kind: [sum(line[kind][0] == k for line in lines) for k in range(draws + 1)] for kind in ("clean", "robust")
         },

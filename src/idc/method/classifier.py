@@ -1,7 +1,6 @@
 """``IDC``: the image-to-image diffusion classifier, from images to distances, logits and predictions."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -106,13 +105,6 @@ class IDC(SavedClassifier):
         """
         other = self.with_network(self.unet)
         other.bf16 = uses_bf16(precision, self.labels.device)
-        return other
-
-    def with_network(self, unet: nn.Module) -> "IDC":
-        """This model with another network of the same shape, such as averaged weights. Nothing is copied."""
-        other = copy(self)
-        other._modules, other._buffers = self._modules.copy(), self._buffers.copy()  # which copy() leaves shared
-        other.unet = unet
         return other
 
     # -- the chain -----------------------------------------------------------------------------------------------------

@@ -6,7 +6,6 @@ BMVC 2016. Both with the three stages' (four stages') strides for 32x32 images.
 
 import importlib.util
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from idc.compute.hardware import cnn_format
 from idc.errors import IDCError
 from idc.storage.fields import check, setting, short
 from idc.storage.saved import SavedClassifier
-from idc.types import ClassifierDefaults, Logits, check_images, name_classes
+from idc.types import ClassifierDefaults, check_images, name_classes
 
 _WRN = re.compile(r"wrn-(\d{1,4})-(\d{1,4})")
 ARCHITECTURES = "preact-resnet18, wrn-28-10 (any wrn-DEPTH-WIDEN)"
@@ -144,10 +143,6 @@ class CNN(SavedClassifier):
         self.network: nn.Module = self.build(config) if network is None else network
         self.network.to(memory_format=cnn_format(config.width))  # type: ignore[call-overload]  # torch's stubs lack it
 
-    def surrogates(self) -> Mapping[str, Logits]:
-        """None: the answer is as easy to differentiate as anything near it."""
-        return {}
-
     def forward(self, images: Tensor) -> Tensor:
         check_images(images, self.input_shape)
         logits: Tensor = self.network(normalised(images))
@@ -201,10 +196,6 @@ class PackagedResNet18(nn.Module, ClassifierDefaults):
     def networks(self) -> tuple[nn.Module, ...]:
         """What is counted as a network evaluation."""
         return (self.network,)
-
-    def surrogates(self) -> Mapping[str, Logits]:
-        """None, as for ``CNN``."""
-        return {}
 
     def forward(self, images: Tensor) -> Tensor:
         check_images(images, self.input_shape)

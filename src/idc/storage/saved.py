@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from copy import copy
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
@@ -35,6 +36,19 @@ class SavedModel(nn.Module, PyTorchModelHubMixin):
         super().__init__()
         self.config = config
         self.card: dict[str, Any] = {}  # what a model card says beyond the config: data, recipe, figures
+
+    @property
+    def trained(self) -> nn.Module:
+        """The network, by the name that it has in all kinds."""
+        found: nn.Module = getattr(self, self.part)
+        return found
+
+    def with_network(self, network: nn.Module) -> Self:
+        """This model with another network of the same shape, such as averaged weights. Nothing is copied."""
+        other = copy(self)
+        other._modules, other._buffers = self._modules.copy(), self._buffers.copy()  # which copy() leaves shared
+        setattr(other, self.part, network)
+        return other
 
     # -- what each kind says of itself ---------------------------------------------------------------------------------
 

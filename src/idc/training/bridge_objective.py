@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,11 +19,11 @@ from idc.method.classifier import IDC
 from idc.method.loss import bridge_loss, label_cross_entropy
 from idc.noise import Streams, derive_seed
 from idc.training.adversarial import WeightShift, ascend, random_start
-from idc.training.objective import Call, TrainingObjective, check_fits
+from idc.training.objective import Call, ModelObjective, check_fits
 from idc.training.recipe import Recipe
 
 
-class BridgeObjective(TrainingObjective):
+class BridgeObjective(ModelObjective):
     """IDC: the intra-class and inter-class losses of the Brownian bridge (see ``idc.method.loss``).
 
     With ``recipe.eps`` the image end of the bridge is attacked in every step, by PGD on the one-step answer through its
@@ -37,14 +36,12 @@ class BridgeObjective(TrainingObjective):
         recipe: its weights of the losses and of the timesteps, and the attack.
     """
 
+    model: IDC
+
     def __init__(self, model: IDC, recipe: Recipe) -> None:
         self.model, self.recipe = model, recipe
         Threat(recipe.norm, recipe.eps)  # refuses an impossible eps before anything is written
         self.eps, self.replays = recipe.eps, recipe.replays
-
-    @property
-    def network(self) -> nn.Module:
-        return self.model.unet
 
     def check(self, train: ImageSet) -> None:
         check_fits(train, self.model.input_shape, self.model.num_classes)
@@ -210,11 +207,3 @@ class BridgeObjective(TrainingObjective):
         rows = [images, one, many, model.labels[data.labels[:count]]]
         grid = torch.cat([torch.cat(list(row), dim=2) for row in rows], dim=1)
         return "image, one-step, multi-step, label", grid.clamp(0, 1).float().cpu()
-
-    def save(self, network: nn.Module, folder: Path, card: dict[str, Any]) -> None:
-        model = self.model.with_network(network)
-        model.card = card
-        model.save_pretrained(folder)
-
-    def load(self, network: nn.Module, folder: Path) -> None:
-        network.load_state_dict(IDC.from_pretrained(folder).unet.state_dict())

@@ -1,7 +1,6 @@
 """Training a convolutional peer: the standard way, by PGD-AT, by TRADES, or on Gaussian noise."""
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +14,7 @@ from idc.noise import Streams, derive_seed
 from idc.peers.cnn import CNN, normalised
 from idc.text import eps_text
 from idc.training.adversarial import ascend, divergence, random_start
-from idc.training.objective import Call, TrainingObjective, check_fits
+from idc.training.objective import Call, ModelObjective, check_fits
 from idc.training.recipe import CNNRecipe
 
 
@@ -47,7 +46,7 @@ class RobustAccuracy:
         return "accuracy " + ", ".join(f"{v:.1%} {k}" for k, v in self.shares().items()) + f" ({self.images} images)"
 
 
-class CNNObjective(TrainingObjective):
+class CNNObjective(ModelObjective):
     """A CNN's cross-entropy, on images as they are, noisy ones, or the worst within eps.
 
     Args:
@@ -55,13 +54,11 @@ class CNNObjective(TrainingObjective):
         recipe: the method and its settings.
     """
 
+    model: CNN
+
     def __init__(self, model: CNN, recipe: CNNRecipe) -> None:
         self.model, self.recipe = model, recipe
         self.threat = Threat(recipe.norm, recipe.eps)  # refuses an impossible eps before anything is written
-
-    @property
-    def network(self) -> nn.Module:
-        return self.model.network
 
     def check(self, train: ImageSet) -> None:
         check_fits(train, self.model.input_shape, self.model.num_classes)
@@ -145,11 +142,3 @@ class CNNObjective(TrainingObjective):
 
     def restored(self, values: dict[str, Any]) -> RobustAccuracy:
         return RobustAccuracy(**values)
-
-    def save(self, network: nn.Module, folder: Path, card: dict[str, Any]) -> None:
-        model = CNN(self.model.config, network)
-        model.card = card
-        model.save_pretrained(folder)
-
-    def load(self, network: nn.Module, folder: Path) -> None:
-        network.load_state_dict(CNN.from_pretrained(folder).network.state_dict())

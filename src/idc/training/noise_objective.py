@@ -1,7 +1,6 @@
 """Training the diffusion model of a peer: DDPM's loss (Ho, Jain and Abbeel, NeurIPS 2020, equation 14)."""
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from idc.data import ImageSet
 from idc.errors import IDCError
 from idc.noise import normal
 from idc.peers.diffusion import Diffusion
-from idc.training.objective import Call, TrainingObjective
+from idc.training.objective import Call, ModelObjective
 from idc.training.recipe import NoiseRecipe
 
 _LEVELS = 10  # timesteps of a validation, evenly over the schedule
@@ -43,7 +42,7 @@ class NoiseError:
         return f"noise error {self.mse:.4f} ({self.images} images)"
 
 
-class NoiseObjective(TrainingObjective):
+class NoiseObjective(ModelObjective):
     """The squared error of the predicted noise, at uniform timesteps.
 
     Args:
@@ -51,12 +50,10 @@ class NoiseObjective(TrainingObjective):
         recipe: the training's settings.
     """
 
+    model: Diffusion
+
     def __init__(self, model: Diffusion, recipe: NoiseRecipe) -> None:
         self.model, self.recipe = model, recipe
-
-    @property
-    def network(self) -> nn.Module:
-        return self.model.unet
 
     def check(self, train: ImageSet) -> None:
         if train.shape != self.model.config.image_shape:
@@ -113,16 +110,7 @@ class NoiseObjective(TrainingObjective):
     @torch.no_grad()
     def pictures(self, network: nn.Module, data: ImageSet, *, count: int = 8) -> tuple[str, Tensor]:
         """Samples, one of each class if it knows any, in 50 steps."""
-        model = Diffusion(self.model.config, network).eval()
-        model.alphas = self.model.alphas
+        model = self.model.with_network(network).eval()
         random = torch.Generator().manual_seed(0)
         found = model.samples(count, random).clamp(0, 1).cpu()
         return "samples", torch.cat(list(found), dim=2)
-
-    def save(self, network: nn.Module, folder: Path, card: dict[str, Any]) -> None:
-        model = Diffusion(self.model.config, network)
-        model.card = card
-        model.save_pretrained(folder)
-
-    def load(self, network: nn.Module, folder: Path) -> None:
-        network.load_state_dict(Diffusion.from_pretrained(folder).unet.state_dict())

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from idc.data import ImageSet
 from idc.errors import IDCError
+from idc.storage.saved import SavedModel
 
 Call = Callable[..., Any]  # the network as the trainer runs it: compiled, distributed, under autocast
 
@@ -88,6 +89,24 @@ class TrainingObjective(typing.Protocol):
 
     def load(self, network: nn.Module, folder: Path) -> None:
         """Give ``network`` the weights that ``save`` wrote."""
+
+
+class ModelObjective(TrainingObjective):
+    """An objective that trains a saved kind of model, ``model``, and writes and reads it as that kind does."""
+
+    model: SavedModel
+
+    @property
+    def network(self) -> nn.Module:
+        return self.model.trained
+
+    def save(self, network: nn.Module, folder: Path, card: dict[str, Any]) -> None:
+        model = self.model.with_network(network)
+        model.card = card
+        model.save_pretrained(folder)
+
+    def load(self, network: nn.Module, folder: Path) -> None:
+        network.load_state_dict(type(self.model).from_pretrained(folder).trained.state_dict())
 
 
 def check_fits(train: ImageSet, shape: tuple[int, int, int], num_classes: int) -> None:

@@ -29,7 +29,6 @@ from idc.compute.memory import keep_freed_memory
 from idc.evaluation.pairing import survived
 from idc.evaluation.summary import read_lines
 from idc.storage.files import sha256
-from idc.text import parse_eps
 from idc.training.recipe import load_recipe
 
 RECIPES = Path(__file__).parents[1] / "recipes" / "ablation"
@@ -83,7 +82,7 @@ def one(name: str, row: str, seed: int, data: str | None, data_name: str | None,
         sys.exit(128 + training.stopped)
     for answer, settings in answers(row).items():
         request = Request(
-            model=str(out), data=source, data_name=data_name, protocol="quick", eps=parse_eps(EPS[name]),
+            model=str(out), data=source, data_name=data_name, protocol="quick", eps=EPS[name],
             limit=limits["one_step" not in settings], split=SPLIT[name], precision=PRECISION[name], **settings,
         )  # fmt: skip
         evaluate(request, result(name, row, seed, answer))

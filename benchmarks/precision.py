@@ -27,7 +27,7 @@ from idc.compute.memory import keep_freed_memory
 from idc.evaluation.verdict import wilson
 from idc.noise import Streams
 from idc.storage.fields import recorded
-from idc.text import parse_eps
+from idc.text import fraction
 from idc.types import Classifier
 
 WAYS = {"fp32": {}, "bf16": {"precision": "bf16"}, "bf16, compiled": {"precision": "bf16", "compile": True}}
@@ -112,7 +112,7 @@ def main() -> None:
     parser.add_argument("--eps", default="1/255")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    rows = [measure(name, given.data, parse_eps(given.eps), given.limit) for name in given.models]
+    rows = [measure(name, given.data, fraction(given.eps), given.limit) for name in given.models]
     about = {"data": given.data_name, "split": "validation", "eps": given.eps, "batch": BATCH, "rounds": ROUNDS}
     models = " ".join(given.models)
     command = f"python benchmarks/precision.py --data CIFAR --models {models} --limit {given.limit} --eps {given.eps}"

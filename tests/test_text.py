@@ -2,23 +2,9 @@
 
 import pytest
 
-from idc.errors import IDCError
 from idc.evaluation.verdict import wilson
 from idc.storage.fields import recorded
-from idc.text import count_text, eps_name, eps_text, gflops_text, parse_eps, percent, seconds_text, share, size_text
-
-
-@pytest.mark.parametrize(
-    ("text", "value"), [("8/255", 8 / 255), ("0.1", 0.1), (0.1, 0.1), (" 1 / 255 ", 1 / 255), ("1e-3", 1e-3)]
-)
-def test_eps_is_read_as_people_write_it(text, value):
-    assert parse_eps(text) == pytest.approx(value)
-
-
-@pytest.mark.parametrize("text", ["", "8/", "eight", "1/0", "8/255/2", "--1"])
-def test_other_radii_are_refused(text):
-    with pytest.raises(IDCError, match="8/255"):
-        parse_eps(text)
+from idc.text import count_text, eps_name, eps_text, gflops_text, percent, seconds_text, share, size_text
 
 
 @pytest.mark.parametrize(

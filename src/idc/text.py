@@ -2,30 +2,13 @@
 
 import csv
 import io
-import re
 from collections.abc import Iterable, Mapping
-
-from idc.errors import IDCError
 
 
 def fraction(text: str) -> float:
     """0.1 or 8/255. Raises ValueError or ZeroDivisionError for what is no number."""
     over, slash, under = text.partition("/")
     return float(over) / float(under) if slash else float(over)
-
-
-def parse_eps(text: str | float) -> float:
-    """A radius as people write it: 0.1, or 8/255.
-
-    Raises:
-        IDCError: for anything else.
-    """
-    try:
-        if re.fullmatch(r"[\s0-9.eE+/-]+", str(text)):  # no "nan" or "inf"
-            return fraction(str(text))
-    except (ValueError, ZeroDivisionError):
-        pass
-    raise IDCError(f"eps {text!r}", "a number such as 0.1 or 8/255", "correct --eps")
 
 
 def default_eps(norm: str, size: int, channels: int) -> float:

@@ -101,11 +101,11 @@ def are_modules(networks: object) -> bool:
 
 def completed(module: nn.Module) -> Classifier:
     """A module that ``says_required``, with the defaults of the rest set on it where it does not say them."""
-    for name in ("shares_draws", "card", "config", "bf16", "compiled", "class_names"):
+    rest: dict[str, Any] = {"networks": (module,), "card": {}, "config": None, "class_names": ()}
+    rest |= dict.fromkeys(("shares_draws", "bf16", "compiled"), False)
+    for name, value in rest.items():
         if not hasattr(module, name):
-            setattr(module, name, getattr(ClassifierDefaults(), name))
-    if not hasattr(module, "networks"):
-        module.networks = (module,)  # type: ignore[assignment]  # torch's stubs take every attribute for a module
+            setattr(module, name, value)
     return cast(Classifier, module)
 
 

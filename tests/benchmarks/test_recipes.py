@@ -80,7 +80,7 @@ def test_the_packaged_model_was_trained_by_its_recipe(name):
     # What a model's card does not tell is newer than it, and had its default.
     apart = {"preset": None, "labels": "qr", "label_cell": 1, "visits": None, "bridge": None}
     defaults = json.loads(json.dumps(asdict(Recipe()))) | apart
-    held = json.loads(json.dumps(asdict(recipe))) | {k: extra[k] for k in apart if k in extra}
+    held = json.loads(json.dumps(asdict(recipe) | {k: extra[k] for k in apart if k in extra}))
     for settings in (trained, held, defaults):
         settings.pop("compile", None)
     assert defaults | trained == defaults | held

@@ -128,7 +128,7 @@ def test_a_protocol_from_python_is_the_one_by_its_name(tmp_path):
 
 
 def test_clean_with_an_attack_is_that_attack_alone(images):
-    found = build(Request(**DIGITS, eps=0.2, attacks=("idc.attacks.gradient:pgd",), knobs=(("steps", 2),)), images)
+    found = build(Request(**DIGITS, eps=0.2, attacks=("idc.attacks.gradient:pgd",), steps=2), images)
     assert (found.name, found.threat) == ("own attacks", Threat("linf", 0.2))
     assert found.attacks == (("idc.attacks.gradient:pgd-2", pgd(Threat("linf", 0.2), steps=2)),)
     assert build(Request(**DIGITS, eps=0.2), images).threat.eps == 0

@@ -1,5 +1,6 @@
 """What an evaluation relies on in every classifier: IDC in each of its answers, and a user's wrapped module."""
 
+from copy import deepcopy
 from functools import partial
 
 import pytest
@@ -150,6 +151,8 @@ def test_what_a_users_module_does_not_say_is_completed():
     assert model is own
     assert isinstance(model, Classifier)
     assert model.networks == (own,)
+    again = deepcopy(model)
+    assert again.networks == (again,)
     assert (dict(model.card), model.config, model.class_names) == ({}, None, ())
     assert (model.shares_draws, model.bf16, model.compiled) == (False, False, False)
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from idc.cli.common import AsJson, Out, note, out, print_json, resumable, table
-from idc.cli.flags import of_fields, option, with_flags
+from idc.cli.flags import REQUIRED, of_fields, option, with_flags
 from idc.commands.request import Request
 from idc.text import eps_text, gflops_text, seconds_text, share
 
@@ -102,13 +102,14 @@ def rejudge(
     out.print(f"written: {result / 'rejudged.json'}")
 
 
-@with_flags(*of_fields(Request, protocol="pgd"))
-def sweep(
-    out_folder: Out,
-    over: Annotated[str, typer.Option("--over", help="steps=5,10,20 | eps=2/255,4/255 | eot=1,4 | restarts= | draws= | "
-                                      "visits='3;3,0;3,1,0' | eta=0,0.5,1")],
-    as_json: AsJson = False, **asked: Any,
-) -> None:  # fmt: skip
+@with_flags(
+    option(
+        "over", str, REQUIRED,
+        "steps=5,10,20 | eps=2/255,4/255 | eot=1,4 | restarts= | draws= | visits='3;3,0;3,1,0' | eta=0,0.5,1",
+    ),
+    *of_fields(Request, protocol="pgd"),
+)  # fmt: skip
+def sweep(over: str, out_folder: Out, as_json: AsJson = False, **asked: Any) -> None:
     """Evaluate once for each value of one setting; a folder each, resumable, and one table and figure of all."""
     from idc.commands.sweep import run_sweep
 

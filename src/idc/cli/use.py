@@ -82,7 +82,7 @@ def profile(
         str | None, typer.Argument(help="a preset's name, a network's YAML file or a model; none: the pruning table")
     ] = None,
     as_json: AsJson = False,
-    **shape: Any,
+    **asked: Any,
 ) -> None:
     """Parameters, FLOPs, network evaluations, memory, latency of a preset or model; without one, the pruning table."""
     from idc.commands.opening import open_model_or_preset
@@ -93,7 +93,7 @@ def profile(
         rows = pruning_table()
         print_json(rows) if as_json else table("From BBDM's U-Net down to ours (FLOPs: 2 per multiply-add)", rows)
         return
-    found = recorded(measure(open_model_or_preset(model, **shape)))
+    found = recorded(measure(open_model_or_preset(model, **asked)))
     if as_json:
         print_json(found)
         return
@@ -126,10 +126,11 @@ def export(
     out.print(f"written: {file} ({size_text(found['bytes'])}, {found['weights']})", markup=False)
 
 
+@with_flags(option("preset", str, "paper-cifar10", "the network that the file holds"))
 def import_reference(
     checkpoint: Annotated[Path, typer.Argument(help="the authors' .pth file")],
     out_folder: Annotated[Path, typer.Option("--out", help="folder of the model")],
-    preset: Annotated[str, typer.Option("--preset", help="the network that the file holds")] = "paper-cifar10",
+    preset: str,
     raw: Annotated[bool, typer.Option("--raw", help="the plain weights instead of the averaged (EMA) ones")] = False,
 ) -> None:
     """Turn a checkpoint of the paper's authors into a model folder."""

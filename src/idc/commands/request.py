@@ -45,8 +45,9 @@ class Request:
     )  # fmt: skip
     norm: Literal["linf", "l2"] = setting("linf", "of the perturbation", panel=ATTACK, shared=True)
     eps: float | None = setting(
-        None, "radius on [0, 1], such as 8/255", panel=ATTACK, least=0, shared=True, unset="by norm and colour"
-    )
+        None, "radius on [0, 1], such as 8/255", panel=ATTACK, least=0, shared=True, unset="by norm and colour",
+        expected="a number such as 0.1 or 8/255",
+    )  # fmt: skip
     draws: int | None = setting(
         None, "noise draws by which each image is judged", panel=ATTACK, least=1, unset="the protocol's"
     )

@@ -85,7 +85,7 @@ class Loading(TypedDict, total=False):
 def load_splits(
     source: str, *, say: Callable[[str], object], **loading: Unpack[Loading]
 ) -> tuple[datasets.ImageSet, datasets.ImageSet]:
-    """The training and the validation split of ``source``."""
+    """The training split (``limit`` images of it) and the validation split of ``source``."""
     train = datasets.load(source, split="train", **loading)
     validation = datasets.load(source, split="validation", **loading | {"limit": None})
     if skipped := [*train.skipped, *validation.skipped]:

@@ -18,13 +18,13 @@ from idc.method.prediction import Prediction, decide
 from idc.method.reverse import Noise, Reverse, Step, image_end, noise_of_images, noise_source, of_each
 from idc.method.surrogates import surrogates
 from idc.method.unet import BridgeUNet
-from idc.storage.saved import SavedModel
-from idc.types import ClassifierDefaults, Logits, check_images
+from idc.storage.saved import SavedClassifier
+from idc.types import Logits, check_images
 
 __all__ = ["IDC", "IDCConfig", "Prediction"]
 
 
-class IDC(SavedModel, ClassifierDefaults):
+class IDC(SavedClassifier):
     """Translates an image into one of K image labels and answers with the nearest.
 
     Images are always (B, C, H, W), floating point, in [0, 1].
@@ -52,18 +52,6 @@ class IDC(SavedModel, ClassifierDefaults):
         self.checkpointing = False  # recompute each evaluation in the backward pass: the memory of one, not of all
 
     @property
-    def num_classes(self) -> int:
-        return self.config.num_classes
-
-    @property
-    def input_shape(self) -> tuple[int, int, int]:
-        return self.config.image_shape
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        return self.config.class_names
-
-    @property
     def labels_sha256(self) -> str:
         """See ``idc.method.labels.fingerprint``."""
         return fingerprint(self.labels)
@@ -89,11 +77,6 @@ class IDC(SavedModel, ClassifierDefaults):
         return len(self.config.visits) > 1 and self.config.bridge.eta > 0
 
     shares_draws = True  # see Classifier: the first evaluation sees no noise
-
-    @property
-    def networks(self) -> tuple[nn.Module, ...]:
-        """What is counted as a network evaluation."""
-        return (self.unet,)
 
     def with_answer(self, *, visits: Sequence[int] | None = None, eta: float | None = None) -> "IDC":
         """This model with another answer. The weights are shared, not copied.

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from idc.compute.hardware import cnn_format
 from idc.errors import IDCError
 from idc.storage.fields import check, setting, short
-from idc.storage.saved import SavedModel
+from idc.storage.saved import SavedClassifier
 from idc.types import ClassifierDefaults, check_images, name_classes
 
 _WRN = re.compile(r"wrn-(\d{1,4})-(\d{1,4})")
@@ -125,7 +125,7 @@ def normalised(images: Tensor) -> Tensor:
     return (images - 0.5) * 4
 
 
-class CNN(SavedModel, ClassifierDefaults):
+class CNN(SavedClassifier):
     """A convolutional classifier: images (B, C, H, W) in [0, 1] -> logits (B, K). It normalises them itself, to
     [-2, 2]; it draws no noise, and its own gradient is its only weak spot.
 
@@ -142,23 +142,6 @@ class CNN(SavedModel, ClassifierDefaults):
         self.config: CNNConfig = config
         self.network: nn.Module = self.build(config) if network is None else network
         self.network.to(memory_format=cnn_format(config.width))  # type: ignore[call-overload]  # torch's stubs lack it
-
-    @property
-    def num_classes(self) -> int:
-        return self.config.num_classes
-
-    @property
-    def input_shape(self) -> tuple[int, int, int]:
-        return self.config.image_shape
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        return self.config.class_names
-
-    @property
-    def networks(self) -> tuple[nn.Module, ...]:
-        """What is counted as a network evaluation."""
-        return (self.network,)
 
     def forward(self, images: Tensor) -> Tensor:
         check_images(images, self.input_shape)

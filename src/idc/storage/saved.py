@@ -17,6 +17,7 @@ from idc.errors import IDCError
 from idc.storage.fields import recorded
 from idc.storage.locate import locate
 from idc.storage.model_folder import card_lines, misfit, read_config, read_state, shapes, weights_files, write
+from idc.types import ClassifierDefaults
 
 STORED = ("fp32", "bf16")  # the precisions of a weights file
 
@@ -159,6 +160,27 @@ class SavedModel(nn.Module, PyTorchModelHubMixin):
             IDCError: if a file is missing, truncated, edited or does not fit; never a wrong model.
         """
         return open_saved(source, cls, revision=revision, device=device)
+
+
+class SavedClassifier(SavedModel, ClassifierDefaults):
+    """A saved model that is a ``Classifier``; its config says the classes and the shape of images."""
+
+    @property
+    def num_classes(self) -> int:
+        return int(self.config.num_classes)
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        channels, height, width = self.config.image_shape
+        return channels, height, width
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return tuple(self.config.class_names)
+
+    @property
+    def networks(self) -> tuple[nn.Module, ...]:
+        return (getattr(self, self.part),)
 
 
 M = TypeVar("M", bound=SavedModel)

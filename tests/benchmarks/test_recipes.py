@@ -120,10 +120,15 @@ def test_what_reproduce_runs():
 
 def test_a_signal_is_left_to_the_program(tmp_path, monkeypatch):
     """Ctrl-C ends it when it has saved, not before; its exit code is told."""
-    code = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: (time.sleep(0.3), sys.exit(7)))\n"
-    code += "import os; os.kill(os.getppid(), signal.SIGTERM); time.sleep(30)"
-    (tmp_path / "idc_stub.py").write_text(code)
+    (tmp_path / "idc_stub.py").write_text(
+        "import os, signal, sys\n"
+        "signal.signal(signal.SIGTERM, lambda *_: (open('saved', 'w').close(), sys.exit(7)))\n"
+        "os.kill(os.getppid(), signal.SIGTERM)\n"
+        "while True: signal.pause()\n"
+    )
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(reproduce, "together", lambda n: ([sys.executable, str(tmp_path / "idc_stub.py")], {}))
     before = signal.getsignal(signal.SIGTERM)
     assert reproduce.run(["train"], 1) == 7
+    assert (tmp_path / "saved").exists()
     assert signal.getsignal(signal.SIGTERM) is before

@@ -1,6 +1,5 @@
 """Our network, bridge, labels and loss against numbers from the authors' own code (tests/method/vectors/README.md)."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -14,26 +13,10 @@ from idc.method.loss import bridge_loss
 from idc.method.presets import PRESETS
 from idc.method.reference import import_reference, modules, translate_names
 from idc.method.unet import BridgeUNet, UNetSpec
+from published import HERE, seeded_checkpoint
 
-HERE = Path(__file__).parent / "vectors"
 VECTORS = {k: torch.from_numpy(v) for k, v in np.load(HERE / "reference_cifar10.npz").items()}
 CLOSE = 1e-4
-
-
-def seeded_checkpoint() -> dict:
-    """Weights from the seed alone, as the reference vectors were made: matrices 0.05 N, vectors 0.5 + 0.2 N."""
-    spec = json.loads((HERE / "reference_cifar10.json").read_text())
-    random = torch.Generator().manual_seed(spec["seed"])
-    states = []
-    for _ in ("model", "ema"):
-        state = {}
-        for name in sorted(spec["shapes"]):
-            shape = spec["shapes"][name]
-            values = torch.randn(shape, generator=random)
-            state[name] = values * 0.05 if len(shape) > 1 else 0.5 + 0.2 * values
-        states.append(state)
-    buffers = {name: torch.tensor(values) for name, values in spec["buffers"].items()}
-    return {"step": 1234, "epoch": 5, "model": states[0] | buffers, "ema": states[1]}
 
 
 @pytest.fixture(scope="module")

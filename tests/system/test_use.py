@@ -69,7 +69,7 @@ def test_pruning_table_falls_from_bbdm_to_the_paper():
 
 
 def test_import_reference(tmp_path):
-    from test_reference import seeded_checkpoint
+    from published import seeded_checkpoint
 
     file = tmp_path / "authors.pth"
     torch.save(seeded_checkpoint(), file)

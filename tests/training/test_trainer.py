@@ -228,10 +228,20 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(whole, tmp_path):
     root = tmp_path / "checkpoints"
     shutil.copytree(whole / "checkpoints", root)
     newest = sorted(root.iterdir())[-1]
-    (newest / "state.pt").write_bytes(b"cut short")
-    found = load_latest(root)
-    assert found is not None
-    assert found.step < 16
+    state = (newest / "state.pt").read_bytes()
+    flipped = bytearray(state)
+    flipped[len(state) // 2] ^= 1
+    for damaged in (b"cut short", bytes(flipped)):
+        (newest / "state.pt").write_bytes(damaged)
+        found = load_latest(root)
+        assert found is not None
+        assert found.step < 16
+    (newest / "state.pt").write_bytes(state)
+    for damaged in ("{}", "[]", "{"):
+        (newest / "progress.json").write_text(damaged)
+        found = load_latest(root, {"seconds"})
+        assert found is not None
+        assert found.step < 16
     for folder in root.iterdir():
         (folder / "state.pt").write_bytes(b"")
     with pytest.raises(IDCError, match="damaged"):

@@ -3,15 +3,18 @@
 import json
 import re
 import shutil
+from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
+from zipfile import BadZipFile
 
 import torch
 
 from idc.errors import IDCError
 from idc.storage.files import whole_folder, write_json
+from idc.storage.tensor_file import read_tensors
 
 KEPT = 2  # the newest, and the one before it
 _NAME = re.compile(r"step-(\d+)")
@@ -41,8 +44,11 @@ def save(root: Path, checkpoint: Checkpoint) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def load_latest(root: Path) -> Checkpoint | None:
-    """The newest checkpoint that can be read, or None if there is none at all.
+def load_latest(root: Path, whole: Set[str] = frozenset()) -> Checkpoint | None:
+    """The newest checkpoint that is whole, or None if there is none at all.
+
+    Args:
+        whole: what the progress of a whole one says at least.
 
     Raises:
         IDCError: if there are checkpoints but none is whole.
@@ -50,9 +56,11 @@ def load_latest(root: Path) -> Checkpoint | None:
     folders = _folders(root)
     for folder in reversed(folders):
         try:
-            tensors = torch.load(folder / "state.pt", weights_only=True, map_location="cpu")
+            tensors = read_tensors(folder / "state.pt")
             progress = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError, RuntimeError, EOFError, UnpicklingError):  # cut short by a full disk, say
+        except (OSError, ValueError, RuntimeError, EOFError, KeyError, UnpicklingError, BadZipFile):
+            continue  # cut short by a full disk, say
+        if not isinstance(tensors, dict) or not isinstance(progress, dict) or not progress.keys() >= whole:
             continue
         return Checkpoint(step=int(folder.name.split("-")[1]), tensors=tensors, progress=progress)
     if folders:

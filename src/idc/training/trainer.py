@@ -138,7 +138,7 @@ class Trainer:
         return ", ".join(f"{seconds:,.0f} s on {name}" for name, seconds in self.progress["seconds_on"].items())
 
     def _restore(self) -> int:
-        found = checkpoints.load_latest(self.out / "checkpoints")
+        found = checkpoints.load_latest(self.out / "checkpoints", {"seconds"})
         if found is None:
             return 0
         if "network" not in found.tensors:

@@ -176,3 +176,22 @@ def test_foreign_files(tmp_path, content, name, message):
     with pytest.raises(IDCError, match=message) as caught:
         import_reference(foreign(tmp_path, content, name), preset="paper-cifar10")
     assert "\n" not in str(caught.value)
+
+
+def test_a_flipped_bit_is_refused_wherever_it_lies(checkpoint, tmp_path):
+    """``torch.load`` alone reads it as another network."""
+    whole = checkpoint.read_bytes()
+    for place in (len(whole) // 3, len(whole) // 2, 2 * len(whole) // 3):
+        damaged = bytearray(whole)
+        damaged[place] ^= 0x40
+        (tmp_path / "damaged.pth").write_bytes(damaged)
+        with pytest.raises(IDCError, match="is damaged"):
+            import_reference(tmp_path / "damaged.pth", preset="paper-cifar10")
+
+
+@pytest.mark.parametrize("spoil", [lambda w: w * torch.nan, lambda w: w / 0, torch.Tensor.long, torch.Tensor.bool])
+def test_weights_that_are_no_finite_numbers_are_refused(content, tmp_path, spoil):
+    name, held = next(iter(content["ema"].items()))
+    torch.save(content | {"ema": content["ema"] | {name: spoil(held)}}, tmp_path / "spoiled.pth")
+    with pytest.raises(IDCError, match="expected finite floating-point weights"):
+        import_reference(tmp_path / "spoiled.pth", preset="paper-cifar10")

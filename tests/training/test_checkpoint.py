@@ -22,10 +22,19 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(whole, tmp_path):
     root = tmp_path / "checkpoints"
     shutil.copytree(whole / "checkpoints", root)
     newest = sorted(root.iterdir())[-1]
-    (newest / "state.pt").write_bytes(b"cut short")
-    found = load_latest(root)
-    assert found is not None
-    assert found.step < 16
+    state = (newest / "state.pt").read_bytes()
+    flipped = bytearray(state)
+    flipped[len(state) // 2] ^= 1  # torch.load alone reads it as another weight
+    for file, whole_text, damages in (
+        ("state.pt", state, (b"cut short", bytes(flipped))),
+        ("progress.json", (newest / "progress.json").read_bytes(), (b"{}", b"[]", b"{")),
+    ):
+        for damaged in damages:
+            (newest / file).write_bytes(damaged)
+            found = load_latest(root)
+            assert found is not None
+            assert found.step < 16
+        (newest / file).write_bytes(whole_text)
     for folder in root.iterdir():
         (folder / "state.pt").write_bytes(b"")
     with pytest.raises(IDCError, match="damaged"):

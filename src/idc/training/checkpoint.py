@@ -7,11 +7,13 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
+from zipfile import BadZipFile
 
 import torch
 
 from idc.errors import IDCError
 from idc.storage.files import whole_folder, write_json
+from idc.storage.tensor_file import read_tensors
 
 KEPT = 2  # the newest, and the one before it
 _NAME = re.compile(r"step-(\d+)")
@@ -96,7 +98,7 @@ def save(root: Path, checkpoint: Checkpoint) -> None:
 
 
 def load_latest(root: Path) -> Checkpoint | None:
-    """The newest checkpoint that can be read, or None if there is none at all.
+    """The newest checkpoint that is whole, or None if there is none at all.
 
     Raises:
         IDCError: if there are checkpoints but none is whole, or it is of another version.
@@ -104,9 +106,11 @@ def load_latest(root: Path) -> Checkpoint | None:
     folders = _folders(root)
     for folder in reversed(folders):
         try:
-            tensors = torch.load(folder / "state.pt", weights_only=True, map_location="cpu")
+            tensors = read_tensors(folder / "state.pt")
             progress = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError, RuntimeError, EOFError, UnpicklingError):  # cut short by a full disk, say
+        except (OSError, ValueError, RuntimeError, EOFError, KeyError, UnpicklingError, BadZipFile):
+            continue  # cut short by a full disk, say
+        if not isinstance(tensors, dict) or not isinstance(progress, dict) or "seconds" not in progress:
             continue
         if "network" not in tensors:
             raise IDCError(root, "checkpoints of this version of idc", "train again into a new --out")

@@ -15,9 +15,9 @@ from idc.storage.fields import recorded
 from idc.text import count_text
 
 _LEADS = os.environ.get("RANK", "0") == "0"  # of several processes (accelerate launch), one speaks
-out = Console(soft_wrap=True, highlight=False, emoji=False, quiet=not _LEADS)
-note = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False, quiet=not _LEADS)
-err = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)  # mistakes: every process's own
+out = Console(soft_wrap=True, markup=False, highlight=False, emoji=False, quiet=not _LEADS)
+note = Console(stderr=True, soft_wrap=True, markup=False, highlight=False, emoji=False, quiet=not _LEADS)
+err = Console(stderr=True, soft_wrap=True, markup=False, highlight=False, emoji=False)  # mistakes: every process's own
 
 Out = Annotated[Path, typer.Option("--out", help="folder of the result; what it already holds is not done again")]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
@@ -47,7 +47,7 @@ def table(title: str, rows: list[dict[str, Any]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    found = Table(title=title, title_justify="left")
+    found = Table(title=Text(title), title_justify="left")
     for name in rows[0] if rows else ():
         number = isinstance(rows[0][name], int | float)
         whole = name == "preset"  # to be typed

@@ -64,7 +64,7 @@ def _print_summary(summary: dict[str, Any]) -> None:
                                 for f in summary["sanity"]])  # fmt: skip
         for finding in summary["sanity"]:
             if not finding["passed"]:
-                out.print(f"UNRELIABLE: {finding['name']}: {finding['remedy']}", markup=False)
+                out.print(f"UNRELIABLE: {finding['name']}: {finding['remedy']}")
     if attacked and summary["draws"] > 1:
         out.print("Robust: each image's worst adversarial example, judged afresh; it may exceed an attack's own line.")
     if attacked and not summary["adaptive"]:
@@ -72,7 +72,7 @@ def _print_summary(summary: dict[str, Any]) -> None:
     if summary["protocol"] == "quick":
         out.print("A first look, by a short form of the adaptive attack; a figure to quote takes --protocol adaptive.")
     for flag in summary["flags"]:
-        out.print(f"AutoAttack says: {flag}", markup=False)
+        out.print(f"AutoAttack says: {flag}")
     cost = summary["cost"]
     passes = sum(cost["forward"].values())
     out.print(
@@ -155,7 +155,7 @@ def compare(
         return
     table(str(file), [_compared(row) for row in rows])
     for text in paired_texts(out_folder):
-        out.print(text, markup=False)
+        out.print(text)
     out.print(f"written: {', '.join(str(p) for p in written)}")
 
 

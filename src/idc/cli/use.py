@@ -64,7 +64,7 @@ def models(as_json: AsJson = False) -> None:
         print_json(found)
         return
     for model in found:
-        out.print(f"{model.name}: {model.parameters:,} parameters; {model.about}", markup=False)
+        out.print(f"{model.name}: {model.parameters:,} parameters; {model.about}")
         rows = [{key: str(row[key]) for key in ("attack", "answer", "accuracy", "n")} for row in model.measured]
         if rows:
             table(f"{model.data} test, accuracy with 95% intervals", rows)
@@ -118,12 +118,12 @@ def export(
         print_json(found)
         return
     for name, shape in found["inputs"].items():
-        out.print(f"input {name}: ({', '.join(map(str, shape))})", markup=False)
+        out.print(f"input {name}: ({', '.join(map(str, shape))})")
     out.print(
         f"on {found['images']} random images {found['agreement']:.1%} of the classes are PyTorch's; logits differ by "
         f"{found['largest_difference']:.2g} at most"
     )
-    out.print(f"written: {file} ({size_text(found['bytes'])}, {found['weights']})", markup=False)
+    out.print(f"written: {file} ({size_text(found['bytes'])}, {found['weights']})")
 
 
 @with_flags(option("preset", str, "paper-cifar10", "the network that the file holds"))

@@ -41,7 +41,7 @@ def certify(
         f"{smoothing.largest_radius:.4g} at most"
     )
     state, device = processes()
-    classifier, images = open_both(request, device)
+    classifier, images = open_both(request, device, say)
     certifier = Certifier(
         Smoothed(classifier, smoothing, request.chunk), problem_of(request, images), out, request.model,
         seed=request.seed, rank=state.process_index, world=state.num_processes, device=device,

@@ -102,7 +102,7 @@ def evaluate(
             work.
     """
     state, device = processes()
-    classifier, images = open_both(request, device)
+    classifier, images = open_both(request, device, say)
     if protocol is not None:
         request = replace(request, protocol=protocol.name)
     protocol = build(request, images, protocol)

@@ -88,6 +88,7 @@ def load_splits(
     """The training split (``limit`` images of it) and the validation split of ``source``."""
     train = datasets.load(source, split="train", **loading)
     validation = datasets.load(source, split="validation", **loading | {"limit": None})
+    say(train.summary)
     if skipped := [*train.skipped, *validation.skipped]:
         more = ", ..." if len(skipped) > 5 else ""
         files = "file" if len(skipped) == 1 else "files"

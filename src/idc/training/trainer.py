@@ -22,7 +22,7 @@ from idc.errors import IDCError
 from idc.noise import derive_seed
 from idc.storage.fields import recorded
 from idc.storage.files import whole_folder
-from idc.storage.model_folder import change_card
+from idc.storage.model_folder import SAMPLE, change_card
 from idc.training import checkpoint as checkpoints
 from idc.training import optim
 from idc.training.checkpoint import RunState
@@ -105,6 +105,7 @@ class Trainer:
             self.accelerator, objective, self.validation.take(recipe.validation_limit), final, self.bf16, self.state,
             out / "best", keep=partial(self._save_model, "best"),
         )  # fmt: skip
+        self.sample = train.sample()
         self.order: tuple[int, Tensor] = (-1, torch.empty(0))
         self.resumes, self.start = resume, self._restore() if resume else 0
 
@@ -125,7 +126,7 @@ class Trainer:
     def _save_model(self, name: str, step: int) -> None:
         card = {"Data": self.about.get("data", "?"), "recipe": recorded(self.recipe)}
         card |= self.state.card(self.state.accuracy)
-        card |= {"Weights": f"of epoch {self._epoch(step)} of {self._epoch(self.steps)}"}
+        card |= {SAMPLE: self.sample, "Weights": f"of epoch {self._epoch(step)} of {self._epoch(self.steps)}"}
         with whole_folder(self.out / name) as part:
             self.objective.save(self.averaged(), part, card)
 

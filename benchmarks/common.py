@@ -92,9 +92,5 @@ def share(value: dict) -> str:
     return f"{value['mean']:.1%} [{value['low']:.1%}, {value['high']:.1%}]"
 
 
-def row(*cells: object) -> str:
-    return "| " + " | ".join(map(str, cells)) + " |"
-
-
 def article(name: str) -> str:
     return ("an " if name[:1] in "AEIOU" else "a ") + name

@@ -1,13 +1,16 @@
 """Fixtures of all tests."""
 
-import sys
+import socket
 
 import pytest
 import torch
 
-from idc import cli
+import program
+from idc import cost
 from idc.method.classifier import IDC
 from tiny import tiny_model
+
+cost.peak_rates.__kwdefaults__.update(program.BRIEFLY)
 
 
 @pytest.fixture
@@ -21,13 +24,26 @@ def images() -> torch.Tensor:
 
 
 @pytest.fixture
-def idc(monkeypatch, capsys):
-    """The program in this process, which has imported all that takes long: exit code, stdout, stderr."""
+def connections(monkeypatch) -> list[tuple]:
+    """What this process connects to, as (host, port, time limit); nothing of it is answered."""
+    asked = []
+
+    def refuse(self, address):
+        asked.append((*address, self.gettimeout()))
+        raise ConnectionRefusedError
+
+    for variable in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    return asked
+
+
+@pytest.fixture
+def idc():
+    """The program in this process: exit code, stdout, stderr."""
 
     def call(*args):
-        monkeypatch.setattr(sys, "argv", ["idc", *map(str, args)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        return ended.value.code or 0, *capsys.readouterr()
+        result = program.idc(*args)
+        return result.returncode, result.stdout, result.stderr
 
     return call

@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -18,7 +16,6 @@ from idc.evaluation import runner as module
 from idc.evaluation.protocol import Protocol, build_protocol
 from idc.evaluation.runner import Problem, Runner
 from idc.evaluation.summary import read_costs, read_lines, summarise_lines
-from idc.storage import records
 from noise_models import Linear, Noisy, easy_images
 from tiny import tiny_model
 
@@ -270,30 +267,6 @@ def test_the_papers_settings_are_those_of_its_code():
     auto, cw = attacks["autoattack-10"], attacks["cw-l2"]
     assert (auto.steps, auto.queries, auto.version, auto.reseed) == (10, 5000, "standard", True)
     assert (cw.constant, cw.steps, cw.step, cw.searches, cw.reseed) == (1e-4, 1000, 0.01, 1, True)
-
-
-def test_killed_for_real(tmp_path):
-    """A process that is killed while it works, then the same command again: the result of one that was not."""
-    code = (
-        "import sys, torch; sys.path.insert(0, {tests!r});"
-        "from evaluation import test_runner as t; from pathlib import Path;"
-        "t.run(Path({out!r}))"
-    )
-
-    def start(out):
-        text = code.format(tests=str(module.Path(__file__).parents[1]), out=str(out))
-        return subprocess.Popen([sys.executable, "-c", text])
-
-    process = start(tmp_path / "killed")
-    file = tmp_path / "killed" / "images-0.jsonl"
-    while process.poll() is None and not file.exists():
-        pass
-    process.kill()
-    process.wait()
-    assert start(tmp_path / "killed").wait() == 0
-    run(tmp_path / "whole")
-    assert read_lines(tmp_path / "killed") == read_lines(tmp_path / "whole")
-    assert len(records.read(file)) == 24
 
 
 def test_a_models_digest_follows_its_values_and_not_their_layout():

@@ -2,13 +2,12 @@
 
 import json
 import signal
-import subprocess
-import sys
-import time
+from functools import partial
 
 import pytest
 
-from idc.evaluation.certifier import read_certified
+from idc.evaluation.certificates import read_certified
+from processes import dies_in_a_line, run
 from tiny import save_digits_model
 
 FLAGS = ("--data", "digits", "--sigma", 0.25, "--n0", 10, "--n", 40, "--limit", 12, "--out")
@@ -47,22 +46,15 @@ def test_certify_again_and_report(model, tmp_path, idc):
 
 
 def test_killed_and_started_again(model, tmp_path, idc):
-    args = [*map(str, FLAGS[:-1]), "--one-step", "--n", "2000", "--out"]
-    command = [sys.executable, "-m", "idc.cli", "certify", str(model), *args, str(tmp_path / "killed")]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    end = time.monotonic() + 120
-    lines = tmp_path / "killed" / "certified-0.jsonl"
-    while not (lines.exists() and lines.stat().st_size) and process.poll() is None and time.monotonic() < end:
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert 0 < len(read_certified(tmp_path / "killed")) < 12
+    args = ("certify", model, *FLAGS[:-1], "--one-step", "--n", 200, "--out")
+    assert run(*args, tmp_path / "killed", before=partial(dies_in_a_line, "certified", 5)).returncode == -signal.SIGKILL
+    assert len(read_certified(tmp_path / "killed")) == 5
     for name in ("killed", "whole"):
-        assert idc("certify", model, *args, tmp_path / name)[0] == 0
+        assert idc(*args, tmp_path / name)[0] == 0
     assert timeless(tmp_path / "killed") == timeless(tmp_path / "whole")
     one, other = (json.loads((tmp_path / name / "certify.json").read_text()) for name in ("killed", "whole"))
     assert one["curve"] == other["curve"]
-    assert one["cost"]["network_evaluations"] == 2010
+    assert one["cost"]["network_evaluations"] == 210
 
 
 def test_interrupted(model, tmp_path, idc, monkeypatch):

@@ -1,15 +1,14 @@
 """Evaluating as a user does: by protocol, killed and gone on with, in several processes, swept, judged again."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
+from functools import partial
 
 import pytest
 
 from idc.evaluation.summary import read_lines
+from idc.storage import records
+from processes import dies_in_a_line, run
 from program import idc, refused
 from tiny import save_digits_model
 
@@ -53,35 +52,26 @@ def test_the_adaptive_protocol_with_its_sanity_checks(model, tmp_path):
 
 
 def test_killed_and_started_again(model, tmp_path):
-    """Ten times the blocks of a usual run would take too long: one block done, the next cut, is what is tested."""
-    args = ["evaluate", str(model), *map(str, PGD), "--limit", "260", "--out"]
+    """Killed in the middle of a line: of three blocks one is done, and the next is done again."""
+    args = ("evaluate", model, *PGD, "--limit", 24, "--block", 8, "--out")
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    command = [sys.executable, "-m", "idc.cli", *args]
-    process = subprocess.Popen([*command, str(killed)], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    end = time.monotonic() + 120
-    lines = killed / "images-0.jsonl"
-    while not (lines.exists() and lines.stat().st_size) and process.poll() is None and time.monotonic() < end:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    before = len(read_lines(killed))
+    assert run(*args, killed, before=partial(dies_in_a_line, "images", 1)).returncode == -signal.SIGKILL
+    assert len(read_lines(killed)) == 8
+    assert not (killed / "images-0.jsonl").read_bytes().endswith(b"\n")
     for out in (killed, whole):
-        assert subprocess.run([*command, str(out)], capture_output=True, timeout=200).returncode == 0
-    assert 0 < before < 260
+        assert idc(*args, out).returncode == 0
     assert read_lines(killed) == read_lines(whole)
+    assert len(records.read(killed / "images-0.jsonl")) == 24
     one, other = (json.loads((f / "summary.json").read_text()) for f in (whole, killed))
     assert {k: one[k] for k in ("clean", "robust", "attacks")} == {k: other[k] for k in ("clean", "robust", "attacks")}
 
 
 def test_two_processes_find_what_one_does(model, tmp_path):
-    args = ["evaluate", str(model), *map(str, PGD), "--limit", "200", "--out"]
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29518"]
-    env = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [*launch, "-m", "idc.cli", *args, str(tmp_path / "two")]
-    result = subprocess.run(command, capture_output=True, text=True, env=env, timeout=300)
+    args = ("evaluate", model, *PGD, "--limit", 20, "--block", 6, "--out")
+    result = run(*args, tmp_path / "two", processes=2)
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("written:") == 1
-    assert idc(*args, tmp_path / "one", OMP_NUM_THREADS="1").returncode == 0
+    assert idc(*args, tmp_path / "one").returncode == 0
     assert read_lines(tmp_path / "two") == read_lines(tmp_path / "one")
     assert (tmp_path / "two" / "images-1.jsonl").exists()
     assert json.loads((tmp_path / "two" / "summary.json").read_text())["settings"]["processes"] == 2

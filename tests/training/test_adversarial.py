@@ -16,7 +16,7 @@ from idc.commands.train_peers import start_cnn
 from idc.errors import IDCError
 from idc.noise import Streams
 from idc.training.adversarial import ascend, divergence, random_start
-from idc.training.bridging import Bridging
+from idc.training.bridge_objective import BridgeObjective
 from idc.training.recipe import RECIPES
 from tiny import tiny_model
 
@@ -90,13 +90,13 @@ def test_validation_does_not_depend_on_sharding(tmp_path):
     """The start of an image's attack is its own: two shards find together what one process finds."""
     from idc import data
     from idc.peers.cnn import CNN, CNNConfig
-    from idc.training.cnn import Classifying
+    from idc.training.cnn_objective import CNNObjective
     from idc.training.recipe import CNNRecipe
 
     images = data.load("digits", split="validation", limit=40)
     torch.manual_seed(0)
     model = CNN(CNNConfig("preact-resnet18", 10, (1, 32, 32), width=2)).eval()
-    objective = Classifying(model, CNNRecipe(eps=0.02))
+    objective = CNNObjective(model, CNNRecipe(eps=0.02))
     objective.to(torch.device("cpu"), bf16=False)
 
     def counts(*shard):
@@ -120,7 +120,7 @@ def test_the_other_methods_learn(tmp_path, method):
 
 def bridging(labels=None, /, **changes):
     model = tiny_model(4, (1, 8, 8), **(labels or {}))
-    objective = Bridging(model, replace(RECIPES["digits"], precision="fp32", **changes))
+    objective = BridgeObjective(model, replace(RECIPES["digits"], precision="fp32", **changes))
     objective.to(torch.device("cpu"), bf16=False)
     objective.begin(0.5, replay=0)
     return model, objective
@@ -174,11 +174,11 @@ def test_the_attack_takes_no_gradient_of_the_weights():
 @pytest.mark.parametrize(("method", "attack"), [("pgd-at", 3), ("trades", 4)])
 def test_the_attack_on_a_cnn_takes_no_gradient_of_its_weights(method, attack):
     from idc.peers.cnn import CNN, CNNConfig
-    from idc.training.cnn import Classifying
+    from idc.training.cnn_objective import CNNObjective
     from idc.training.recipe import CNNRecipe
 
     model = CNN(CNNConfig("preact-resnet18", 4, (1, 8, 8), width=2))
-    objective = Classifying(model, CNNRecipe(method=method, eps=0.1, attack_steps=3))
+    objective = CNNObjective(model, CNNRecipe(method=method, eps=0.1, attack_steps=3))
     objective.to(torch.device("cpu"), bf16=False)
     objective.begin(0.5, replay=0)
     seen = watched(objective.network)
@@ -235,7 +235,9 @@ def test_the_statistics_of_batch_norm_are_those_of_the_step_alone():
         torch.manual_seed(0)
         model = tiny_model(4)
         model = IDC(replace(model.config, unet=replace(model.config.unet, norm="batch")))
-        objective = Bridging(model, replace(RECIPES["digits"], precision="fp32", eps=0.1, weight_perturbation=share))
+        objective = BridgeObjective(
+            model, replace(RECIPES["digits"], precision="fp32", eps=0.1, weight_perturbation=share)
+        )
         objective.to(torch.device("cpu"), bf16=False)
         objective.begin(0.5, replay=0)
         model.unet.train()

@@ -9,9 +9,9 @@ from idc.commands.request import Request
 from idc.commands.sweep import run_sweep
 from idc.commands.train import start_training
 from idc.errors import IDCError
-from idc.report.html import percent, share
 from idc.report.pictures import write_overview
 from idc.report.results_page import write_report
+from idc.text import percent, share
 
 EPS = (0.05, 0.1, 0.2, 0.3)
 DRAWS = 10

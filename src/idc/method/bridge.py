@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from idc.errors import IDCError
-from idc.storage.fields import check, rules, setting, short
+from idc.storage.fields import check, setting, short
 
 Schedule = Literal["linear", "sin"]
 
@@ -43,11 +43,6 @@ class BridgeSpec:
 
     def __post_init__(self) -> None:
         check(self)
-
-
-def check_eta(eta: float) -> None:
-    """Raise IDCError unless 0 <= eta <= 1."""
-    rules(BridgeSpec)["eta"].value("eta", eta)
 
 
 @dataclass(frozen=True, slots=True)

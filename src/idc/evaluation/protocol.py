@@ -159,26 +159,21 @@ def build_protocol(
 
 
 def _turned(protocol: Protocol, changes: dict[str, Any]) -> Protocol:
-    attacks = tuple((_rename(n, a, changes), _turn(a, changes)) for n, a in protocol.attacks)
-    known = {f.name for _, a in attacks if isinstance(a, GradientAttack | AdaptiveAttack) for f in fields(a)}
+    attacks: list[tuple[str, Attack]] = []
+    known: set[str] = set()
+    for name, attack in protocol.attacks:
+        if isinstance(attack, GradientAttack | AdaptiveAttack):
+            own = {f.name for f in fields(attack)}
+            known |= own
+            if isinstance(attack, GradientAttack) and "steps" in changes:
+                name = f"{name.rsplit('-', 1)[0]}-{changes['steps']}"
+            attack = replace(attack, **{k: v for k, v in changes.items() if k in own})
+        attacks.append((name, attack))
     if unknown := [k for k in changes if k not in known]:
         have = "no attack" if not attacks else f"attacks without {unknown[0]}"
         expected = f"a protocol that has it ({protocol.name} has {have})"
         raise IDCError(f"--{unknown[0]}", expected, "use --protocol pgd")
-    return replace(protocol, attacks=attacks)
-
-
-def _turn(attack: Any, changes: dict[str, Any]) -> Attack:
-    if not isinstance(attack, GradientAttack | AdaptiveAttack):
-        return attack
-    own = {f.name for f in fields(attack)}
-    return replace(attack, **{k: v for k, v in changes.items() if k in own})
-
-
-def _rename(name: str, attack: Any, changes: dict[str, Any]) -> str:
-    if isinstance(attack, GradientAttack) and "steps" in changes:
-        return f"{name.rsplit('-', 1)[0]}-{changes['steps']}"
-    return name
+    return replace(protocol, attacks=tuple(attacks))
 
 
 PUBLISHED = "published"

@@ -8,7 +8,7 @@ from idc import data as datasets
 from idc.commands.train import start_training
 
 with tempfile.TemporaryDirectory() as folder:
-    result = start_training("digits", Path(folder) / "run", changes={"epochs": 8, "validate_every": 8})
+    result = start_training("digits", Path(folder) / "run", changes={"epochs": 4, "validate_every": 4})
     model = IDC.from_pretrained(result.best)
     test = datasets.load("digits", split="test", limit=5)
     prediction = model.predict(test.images.float() / 255)

@@ -2,7 +2,7 @@
 
     python examples/standalone.py
 
-Trains a small convolutional network on scikit-learn's digits for about a minute and prints test accuracy. It is
+Trains a small convolutional network on scikit-learn's digits for some seconds and prints test accuracy. It is
 meant to be read; ``tests/system/test_examples.py`` holds the library to its formulas.
 """
 
@@ -53,7 +53,7 @@ def sample(network, y, visits=(3, 1, 0), eta=1.0, noise=None):
 class Network(nn.Module):
     """U(x_t, t) for flat images of d values: what matters here is the method, not the network."""
 
-    def __init__(self, d, width=1024):
+    def __init__(self, d, width=256):
         super().__init__()
         self.time = nn.Embedding(T, width)
         self.first, self.second, self.last = nn.Linear(d, width), nn.Linear(width, width), nn.Linear(width, d)
@@ -74,7 +74,7 @@ def main():
     labels = make_labels(10, y.shape[1])
     network = Network(y.shape[1])
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
-    for _ in range(1500):
+    for _ in range(800):
         chosen = train[torch.randint(len(train), (128,))]
         x0, t, eps = labels[classes[chosen]], torch.randint(T, (128,)), torch.randn(128, y.shape[1])
         x_t = x0 + M[t][:, None] * (y[chosen] - x0) + VAR[t].sqrt()[:, None] * eps

@@ -21,7 +21,10 @@ CONTEXT.set_forkserver_preload(
 )  # fmt: skip
 
 
-def run(*args: object, processes: int = 1, before: Callable[[], None] | None = None) -> subprocess.CompletedProcess[str]:
+Before = Callable[[], None] | None
+
+
+def run(*args: object, processes: int = 1, before: Before = None) -> subprocess.CompletedProcess[str]:
     """Run ``idc ARGS`` in one process or several; the first one's exit code (-9: killed), and what all of them printed.
 
     ``before`` is called in each process before the program is; a function of a module, found by its name.
@@ -64,7 +67,7 @@ def dies_in_a_line(name: str, after: int) -> None:
     records.append = cut
 
 
-def _program(command: list[str], env: dict[str, str], file: Path, before: Callable[[], None] | None) -> None:
+def _program(command: list[str], env: dict[str, str], file: Path, before: Before) -> None:
     os.environ.update(env)
     for number, name in ((1, "out"), (2, "err")):
         os.dup2(os.open(file.with_suffix(f".{name}"), os.O_WRONLY | os.O_CREAT), number)

@@ -11,6 +11,9 @@ import pytest
 
 from idc import cli
 
+# What an evaluation says of the machine's best rate costs a second here, and in bf16 on an old processor minutes.
+BRIEFLY = {"size": 256, "seconds": 0.01}
+
 
 def idc(*args: object, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
     """Run ``idc ARGS`` and return its exit code and what it printed, warnings included."""

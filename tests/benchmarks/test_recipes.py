@@ -80,7 +80,7 @@ def test_the_packaged_model_was_trained_by_its_recipe(name):
     # What a model's card does not tell is newer than it, and had its default.
     apart = {"preset": None, "labels": "qr", "label_cell": 1, "visits": None, "bridge": None}
     defaults = json.loads(json.dumps(asdict(Recipe()))) | apart
-    held = json.loads(json.dumps(asdict(recipe))) | {k: extra[k] for k in apart if k in extra}
+    held = json.loads(json.dumps(asdict(recipe) | {k: extra[k] for k in apart if k in extra}))
     for settings in (trained, held, defaults):
         settings.pop("compile", None)
     assert defaults | trained == defaults | held
@@ -120,10 +120,15 @@ def test_what_reproduce_runs():
 
 def test_a_signal_is_left_to_the_program(tmp_path, monkeypatch):
     """Ctrl-C ends it when it has saved, not before; its exit code is told."""
-    code = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: (time.sleep(0.3), sys.exit(7)))\n"
-    code += "import os; os.kill(os.getppid(), signal.SIGTERM); time.sleep(30)"
-    (tmp_path / "idc_stub.py").write_text(code)
+    (tmp_path / "idc_stub.py").write_text(
+        "import os, signal, sys\n"
+        "signal.signal(signal.SIGTERM, lambda *_: (open('saved', 'w').close(), sys.exit(7)))\n"
+        "os.kill(os.getppid(), signal.SIGTERM)\n"
+        "while True: signal.pause()\n"
+    )
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(reproduce, "together", lambda n: ([sys.executable, str(tmp_path / "idc_stub.py")], {}))
     before = signal.getsignal(signal.SIGTERM)
     assert reproduce.run(["train"], 1) == 7
+    assert (tmp_path / "saved").exists()
     assert signal.getsignal(signal.SIGTERM) is before

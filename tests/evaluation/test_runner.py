@@ -16,7 +16,6 @@ from idc.evaluation import runner as module
 from idc.evaluation.protocol import Protocol, build_protocol
 from idc.evaluation.runner import Problem, Runner
 from idc.evaluation.summary import read_costs, read_lines, summarise_lines
-from idc.storage import records
 from noise_models import Linear, Noisy, easy_images
 from tiny import tiny_model
 

@@ -1,6 +1,5 @@
 """Our network, bridge, labels and loss against numbers from the authors' own code (tests/method/vectors/README.md)."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -14,26 +13,10 @@ from idc.method.loss import bridge_loss
 from idc.method.presets import PRESETS
 from idc.method.reference import import_reference, modules, translate_names
 from idc.method.unet import BridgeUNet, UNetSpec
+from published import HERE, seeded_checkpoint
 
-HERE = Path(__file__).parent / "vectors"
 VECTORS = {k: torch.from_numpy(v) for k, v in np.load(HERE / "reference_cifar10.npz").items()}
 CLOSE = 1e-4
-
-
-def seeded_checkpoint() -> dict:
-    """Weights from the seed alone, as the reference vectors were made: matrices 0.05 N, vectors 0.5 + 0.2 N."""
-    spec = json.loads((HERE / "reference_cifar10.json").read_text())
-    random = torch.Generator().manual_seed(spec["seed"])
-    states = []
-    for _ in ("model", "ema"):
-        state = {}
-        for name in sorted(spec["shapes"]):
-            shape = spec["shapes"][name]
-            values = torch.randn(shape, generator=random)
-            state[name] = values * 0.05 if len(shape) > 1 else 0.5 + 0.2 * values
-        states.append(state)
-    buffers = {name: torch.tensor(values) for name, values in spec["buffers"].items()}
-    return {"step": 1234, "epoch": 5, "model": states[0] | buffers, "ema": states[1]}
 
 
 @pytest.fixture(scope="module")
@@ -193,3 +176,22 @@ def test_foreign_files(tmp_path, content, name, message):
     with pytest.raises(IDCError, match=message) as caught:
         import_reference(foreign(tmp_path, content, name), preset="paper-cifar10")
     assert "\n" not in str(caught.value)
+
+
+def test_a_flipped_bit_is_refused_wherever_it_lies(checkpoint, tmp_path):
+    """``torch.load`` alone reads it as another network."""
+    whole = checkpoint.read_bytes()
+    for place in (len(whole) // 3, len(whole) // 2, 2 * len(whole) // 3):
+        damaged = bytearray(whole)
+        damaged[place] ^= 0x40
+        (tmp_path / "damaged.pth").write_bytes(damaged)
+        with pytest.raises(IDCError, match="is damaged"):
+            import_reference(tmp_path / "damaged.pth", preset="paper-cifar10")
+
+
+@pytest.mark.parametrize("spoil", [lambda w: w * torch.nan, lambda w: w / 0, torch.Tensor.long, torch.Tensor.bool])
+def test_weights_that_are_no_finite_numbers_are_refused(content, tmp_path, spoil):
+    name, held = next(iter(content["ema"].items()))
+    torch.save(content | {"ema": content["ema"] | {name: spoil(held)}}, tmp_path / "spoiled.pth")
+    with pytest.raises(IDCError, match="expected finite floating-point weights"):
+        import_reference(tmp_path / "spoiled.pth", preset="paper-cifar10")

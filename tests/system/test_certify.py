@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 
-from idc.evaluation.certifier import read_certified
+from idc.evaluation.certificates import read_certified
 from processes import dies_in_a_line, run
 from tiny import save_digits_model
 

@@ -1,11 +1,8 @@
 """The peers' commands as a user types them."""
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +13,7 @@ from idc.commands.opening import open_model
 from idc.commands.train_peers import start_cnn, start_ddpm
 from idc.errors import IDCError
 from idc.storage.model_folder import CONFIG
+from processes import run
 from program import idc, refused
 
 
@@ -89,14 +87,11 @@ def test_settings_that_cannot_be_used(start, settings, word, tmp_path):
 
 def test_two_processes_resumed_are_two_processes_whole(tmp_path):
     """Each process has running statistics of its own after a step; a resumed run must not differ by that."""
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29519"]
-    flags = ["--data", "digits", "--limit", "64", "--width", "2", "--epochs", "2", "--batch-size", "16",
-             "--checkpoint-every", "1", "--attack-steps", "1", "--precision", "fp32"]  # fmt: skip
-    env = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    flags = ("--data", "digits", "--image-size", 16, "--limit", 64, "--width", 2, "--epochs", 2, "--batch-size", 16,
+             "--checkpoint-every", 1, "--attack-steps", 1, "--precision", "fp32")  # fmt: skip
 
-    def train(out: Path, *more: str, by: list[str] = launch) -> dict[str, torch.Tensor]:
-        command = [*by, "-m", "idc.cli", "train-peer", "cnn", *flags, "--out", str(out), *more]
-        result = subprocess.run(command, capture_output=True, text=True, env=env, timeout=300)
+    def train(out: Path, *more: str, processes: int = 2) -> dict[str, torch.Tensor]:
+        result = run("train-peer", "cnn", *flags, "--out", out, *more, processes=processes)
         assert result.returncode == 0, result.stderr
         return load_file(out / "last" / "model.safetensors")
 
@@ -110,7 +105,7 @@ def test_two_processes_resumed_are_two_processes_whole(tmp_path):
     parts = train(tmp_path / "parts", "--resume")
     assert all(torch.equal(whole[k], parts[k]) for k in whole)
     # Elsewhere, with another number of processes, it goes on too, and says what it took of each.
-    train(tmp_path / "other", "--resume", by=[sys.executable])
+    train(tmp_path / "other", "--resume", processes=1)
     summary = json.loads((tmp_path / "other" / "summary.json").read_text())
     assert list(summary["seconds_on"]) == ["2 x CPU", "1 x CPU"]
     assert sum(summary["seconds_on"].values()) == pytest.approx(summary["seconds"], abs=0.2)

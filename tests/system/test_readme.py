@@ -1,14 +1,18 @@
 """What the README shows works: its marked blocks are run as they stand, and its figures are those on disk."""
 
-import os
+import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from program import idc
+
 ROOT = Path(__file__).parents[2]
+SOURCE = ROOT / "src" / "idc"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -20,27 +24,21 @@ def block(kind: str) -> str:
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory):
-    """A folder where `idc` is on the PATH, after the README's shell commands."""
+    """A folder after the README's shell commands."""
     folder = tmp_path_factory.mktemp("readme")
-    (folder / "bin").mkdir()
-    script = folder / "bin" / "idc"
-    script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m idc.cli "$@"\n')
-    script.chmod(0o755)
-    env = os.environ | {"PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}
-    result = subprocess.run(
-        ["sh", "-ec", block("shell")], cwd=folder, env=env, capture_output=True, text=True, timeout=900
-    )
-    assert result.returncode == 0, result.stderr
-    assert '"parameters": 9393475' in result.stdout
+    for line in block("shell").splitlines():
+        program, *args = shlex.split(line, comments=True)
+        assert program == "idc"
+        result = idc(*args, cwd=folder)
+        assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["parameters"] == 9393475
     return folder
 
 
-def test_shell_then_python(workplace):
+def test_shell_then_python(workplace, monkeypatch):
     assert (workplace / "runs" / "digits-test" / "summary.json").is_file()
-    result = subprocess.run(
-        [sys.executable, "-c", block("python")], cwd=workplace, capture_output=True, text=True, timeout=120
-    )
-    assert result.returncode == 0, result.stderr
+    monkeypatch.chdir(workplace)
+    exec(compile(block("python"), "README.md", "exec"), {"__name__": "__main__"})
     assert (workplace / "runs" / "copy" / "model.safetensors").is_file()
 
 
@@ -55,6 +53,20 @@ def test_figures_are_those_on_disk():
     script = ROOT / "benchmarks" / "pages.py"
     result = subprocess.run([sys.executable, str(script), "--check"], capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/method.md"])
+def test_files_that_a_page_names_are_there(page):
+    named = set(re.findall(r"`([\w/]+\.py)`", (ROOT / page).read_text(encoding="utf-8")))
+    assert named
+    assert [name for name in sorted(named) if not any((top / name).is_file() for top in (ROOT, SOURCE))] == []
+
+
+def test_every_room_is_named():
+    rooms = {p.stem for p in SOURCE.iterdir() if not p.name.startswith(("_", "py."))}
+    block = README[README.index("## Where things are") :].split("```")[1]
+    said = {word.rstrip("/") for line in block.splitlines() for word in line.split("   ")[0].split()}
+    assert said == rooms
 
 
 def test_links_lead_somewhere():

@@ -1,12 +1,12 @@
 """`make reproduce` in little: every part runs, and leaves what benchmarks/zoo.py takes."""
 
 import json
-import os
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 
 import pytest
+import reproduce
 import yaml
 
 from idc import IDC
@@ -15,39 +15,54 @@ from program import idc, refused
 ROOT = Path(__file__).parents[2]
 
 
-def script(name: str, *args: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "benchmarks" / f"{name}.py"), *map(str, args)]
-    env = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=env, timeout=900)
+@pytest.fixture
+def reproduced(tmp_path, monkeypatch, capsys):
+    """benchmarks/reproduce.py in this process, its commands too: exit code, stdout, stderr."""
+
+    def command(args: list[str], processes: int) -> int:
+        result = idc(*args)
+        assert result.returncode == 0, result.stderr
+        return 0
+
+    def call(*args: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["reproduce.py", *map(str, args)])
+        try:
+            reproduce.main()
+        except SystemExit as ended:
+            return ended.code, *capsys.readouterr()
+        return 0, *capsys.readouterr()
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(reproduce, "run", command)
+    return call
 
 
-def test_reproduce_then_add(tmp_path):
-    args = ("idc-digits-robust", "--rehearse", 2, "--processes", 1)
-    result = script("reproduce", *args, cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
+def test_reproduce_then_add(reproduced, tmp_path, monkeypatch):
+    code, text, said = reproduced("idc-digits-robust", "--rehearse", 2, "--processes", 1)
+    assert code == 0, said
     run = tmp_path / "runs" / "rehearsal-idc-digits-robust"
     written = yaml.safe_load((ROOT / "recipes" / "idc-digits-robust.yaml").read_text())
     assert yaml.safe_load((run / "recipe.yaml").read_text())["eps"] == written["eps"]
-    text = str(written["evaluate"]["eps"][0])
-    for name in ("clean", f"adaptive-{text}", f"paper-{text}"):
+    eps = str(written["evaluate"]["eps"][0])
+    for name in ("clean", f"adaptive-{eps}", f"paper-{eps}"):
         file = run / "evaluation" / name / "summary.json"
         summary = json.loads(file.read_text())
-        assert (summary["protocol"], summary["images"]) == (name.removesuffix(f"-{text}"), 2)
-        assert f"result: {file.relative_to(tmp_path)}" in result.stdout
+        assert (summary["protocol"], summary["images"]) == (name.removesuffix(f"-{eps}"), 2)
+        assert f"result: {file.relative_to(tmp_path)}" in text
         if name != "clean":
-            assert summary["settings"]["protocol"]["threat"]["eps"] == float(text)
-    result = script("zoo", "add", run, "idc-rehearsed", "--into", tmp_path / "zoo", cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
+            assert summary["settings"]["protocol"]["threat"]["eps"] == float(eps)
+    monkeypatch.setattr(sys, "argv", ["zoo.py", "add", str(run), "idc-rehearsed", "--into", str(tmp_path / "zoo")])
+    runpy.run_path(str(ROOT / "benchmarks" / "zoo.py"), run_name="__main__")
     measured = IDC.from_pretrained(tmp_path / "zoo" / "idc-rehearsed").card["measured"]
-    assert {row["attack"] for row in measured} == {"none", f"adaptive, L-inf {text}", f"paper, L-inf {text}"}
+    assert {row["attack"] for row in measured} == {"none", f"adaptive, L-inf {eps}", f"paper, L-inf {eps}"}
     assert {(row["n"], row["weights"]) for row in measured} == {(2, "float32")}
 
 
 @pytest.mark.parametrize("name", ["", "../recipes/idc-digits"])
-def test_a_model_without_a_recipe(name, tmp_path):
-    result = script("reproduce", name, cwd=tmp_path)
-    assert result.returncode == 2
-    (line,) = result.stderr.splitlines()
+def test_a_model_without_a_recipe(name, reproduced, tmp_path):
+    code, _, said = reproduced(name)
+    assert code == 2
+    (line,) = said.splitlines()
     assert line.startswith("reproduce: ")
     assert all(file.stem in line for file in (ROOT / "recipes").glob("*.yaml"))
     assert list(tmp_path.iterdir()) == []

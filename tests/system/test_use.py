@@ -1,0 +1,103 @@
+"""``idc predict``, ``profile``, ``export`` and ``import-reference`` as a user runs them."""
+
+import json
+
+import pytest
+import torch
+import yaml
+
+from idc import IDC
+from program import idc, refused
+
+
+def test_predict_json_agrees_with_python(model, picture):
+    result = idc("predict", model, picture, "--draws", 4, "--top", 2, "--json")
+    (row,) = json.loads(result.stdout)
+    from idc.data import read_images
+
+    found = IDC.from_pretrained(model).predict(read_images([picture], shape=(3, 16, 16)), draws=4)
+    order = found.distances[0].argsort()[:2].tolist()
+    assert [t["class"] for t in row["top"]] == [("cat", "dog", "[red]eel")[k] for k in order]
+    assert [t["distance"] for t in row["top"]] == pytest.approx(found.distances[0, order].tolist(), abs=1e-6)
+    assert row["agreement"] == pytest.approx(found.agreement.item())
+
+
+def test_predict_prints_class_names_as_they_are(model, picture):
+    text = idc("predict", model, picture, "--top", 3, COLUMNS="200").stdout
+    assert all(name in text for name in ("cat", "dog", "[red]eel"))
+
+
+def test_profile_of_the_published_network():
+    found = json.loads(idc("profile", "paper-cifar10", "--json").stdout)
+    assert found["parameters"] == 9_393_475
+    assert found["flops_per_evaluation"] / 1e9 == pytest.approx(6.84, abs=0.005)
+    assert (found["network_evaluations"], found["visits"]) == (3, [3, 1, 0])
+    assert found["flops"] == 3 * found["flops_per_evaluation"]
+    assert found["latency_ms"] > found["latency_one_step_ms"] > 0
+    assert found["peak_memory_bytes"] > 64 * 32 * 32 * 4  # at least one activation of the first level
+
+
+def test_profile_of_a_network_of_ones_own(tmp_path):
+    """The preset, written out; and with half its channels, fewer parameters."""
+    from idc.method.presets import PRESETS
+    from idc.storage.fields import recorded
+
+    file = tmp_path / "own.yaml"
+    file.write_text(yaml.safe_dump(recorded(PRESETS["nano-encoder"])))
+    fields = ("parameters", "flops_per_evaluation", "weights_bytes")
+    expected = json.loads(idc("profile", "nano-encoder", "--json").stdout)
+    found = json.loads(idc("profile", file, "--json").stdout)
+    assert [found[k] for k in fields] == [expected[k] for k in fields]
+    file.write_text(f"preset: nano-encoder\nbase_channels: {PRESETS['nano-encoder'].base_channels // 2}\n")
+    assert json.loads(idc("profile", file, "--json").stdout)["parameters"] < expected["parameters"]
+    file.write_text("preset: digits-encoder\n")
+    assert json.loads(idc("profile", file, "--json").stdout)["image_shape"] == [1, 32, 32]
+
+
+def test_a_misspelt_preset_is_looked_up_nowhere(tmp_path):
+    refused(idc("profile", "digits-encodr"), "digits-encodr", "digits-encoder")
+    elsewhere = idc("profile", "someone/nano-encoder", HF_HUB_OFFLINE="1")
+    refused(elsewhere, "hub model 'someone/nano-encoder'")
+    (tmp_path / "own.yaml").write_text("preset: [nano")
+    refused(idc("profile", tmp_path / "own.yaml"), "own.yaml", "line 1", "YAML")
+
+
+def test_pruning_table_falls_from_bbdm_to_the_paper():
+    rows = {r["network"]: r for r in json.loads(idc("profile", "--json").stdout)}
+    costs = [rows[n]["flops"] for n in ("BBDM pixel-space template", "IDC, CIFAR-100", "IDC, CIFAR-10", "nano (ours)")]
+    assert costs == sorted(costs, reverse=True)
+
+
+def test_import_reference(tmp_path):
+    from published import seeded_checkpoint
+
+    file = tmp_path / "authors.pth"
+    torch.save(seeded_checkpoint(), file)
+    assert idc("import-reference", file, "--preset", "paper-cifar10", "--out", tmp_path / "m").returncode == 0
+    assert IDC.from_pretrained(tmp_path / "m").class_names[0] == "airplane"
+    refused(
+        idc("import-reference", file, "--preset", "paper-cifar100", "--out", tmp_path / "n"),
+        "use --preset paper-cifar10",
+    )
+    assert not (tmp_path / "n").exists()
+
+
+def test_export_answers_as_python_does(model, tmp_path):
+    import onnxruntime
+
+    file = tmp_path / "m.onnx"
+    result = idc("export", model, "--out", file, "--one-step", "--json")
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
+    found = json.loads(result.stdout)
+    assert (found["path"], found["visits"], found["agreement"]) == (str(file), [3], 1)
+    assert found["bytes"] == file.stat().st_size
+    images = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    (logits,) = onnxruntime.InferenceSession(str(file)).run(None, {"images": images.numpy()})
+    with torch.no_grad():
+        expected = IDC.from_pretrained(model).one_step(images)
+    torch.testing.assert_close(torch.from_numpy(logits), expected, atol=2e-5, rtol=0)
+
+
+def test_more_classes_than_pixels(tmp_path):
+    refused(idc("profile", "digits", "--num-classes", 2000), "2000 classes", "1024")

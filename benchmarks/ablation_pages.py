@@ -5,10 +5,11 @@ from itertools import groupby
 
 from ablations import BASE
 from ablations import rows as all_rows
-from common import RESULTS, read, row, share
+from common import RESULTS, read
 
 from idc.evaluation.pairing import paired
 from idc.report.comparison import HALF
+from idc.text import share, table_head, table_row
 
 TITLES = {"digits": "The digits", "nano": "CIFAR-10, `nano-patch4`"}
 
@@ -53,7 +54,7 @@ def ablation() -> list[str]:
         lines += [f"### {title}", ""]
         if lacking := [r for r in wanted if r not in done]:
             lines += [f"{len(done)} of {len(wanted)} rows; not measured yet: {', '.join(lacking)}.", ""]
-        lines += [row(*head), row(*["---"] * len(head))]
+        lines += table_head(*head)
         others: list[str] = []
         for name_of_row, group in groupby(found["rows"], key=lambda r: r["row"]):
             rows = list(group)
@@ -61,14 +62,14 @@ def ablation() -> list[str]:
             one_step, chain = answers.pop("one step"), answers.pop("chain")
             cells = [*_verdicts(one_step), _beside_base(one_step, base), *_verdicts(chain), _ahead(chain, one_step)]
             seconds = sum(r["seconds"] for r in rows) / len(rows)
-            lines.append(row(f"`{name_of_row}`: {rows[0]['meaning']}", *cells, f"{seconds:.0f}"))
+            lines.append(table_row(f"`{name_of_row}`: {rows[0]['meaning']}", *cells, f"{seconds:.0f}"))
             others += [
-                row(answer, entries[0]["draws"], *_verdicts(entries), _ahead(entries, one_step))
+                table_row(answer, entries[0]["draws"], *_verdicts(entries), _ahead(entries, one_step))
                 for answer, entries in answers.items()
             ]
         if others:
             lines += ["", f"Other answers of the weights of `{BASE}`:", ""]
-            lines += [row("answer", "draws", "clean", "robust", "beside the one step"), row(*["---"] * 5), *others]
+            lines += [*table_head("answer", "draws", "clean", "robust", "beside the one step"), *others]
         seeds = 1 + max(r["seed"] for r in found["rows"])
         draws = max(r["draws"] for r in found["rows"])
         half = f" {HALF}" if found["precision"] == "bf16" else ""

@@ -26,10 +26,9 @@ from idc.commands.evaluate import evaluate
 from idc.commands.request import Request
 from idc.commands.train import start_training
 from idc.compute.memory import keep_freed_memory
-from idc.evaluation.pairing import withstood
+from idc.evaluation.pairing import survived
 from idc.evaluation.summary import read_lines
 from idc.storage.files import sha256
-from idc.text import parse_eps
 from idc.training.recipe import load_recipe
 
 RECIPES = Path(__file__).parents[1] / "recipes" / "ablation"
@@ -83,7 +82,7 @@ def one(name: str, row: str, seed: int, data: str | None, data_name: str | None,
         sys.exit(128 + training.stopped)
     for answer, settings in answers(row).items():
         request = Request(
-            model=str(out), data=source, data_name=data_name, protocol="quick", eps=parse_eps(EPS[name]),
+            model=str(out), data=source, data_name=data_name, protocol="quick", eps=EPS[name],
             limit=limits["one_step" not in settings], split=SPLIT[name], precision=PRECISION[name], **settings,
         )  # fmt: skip
         evaluate(request, result(name, row, seed, answer))
@@ -97,7 +96,7 @@ def figures(name: str, row: str, seed: int) -> list[dict[str, Any]]:
     found = []
     for answer in answers(row):
         folder = result(name, row, seed, answer)
-        summary, stood = read(folder / "summary.json"), withstood(read_lines(folder))
+        summary, stood = read(folder / "summary.json"), survived(read_lines(folder))
         images = {"ids": " ".join(map(str, stood)), "stood": "".join("01"[v] for v in stood.values())}
         found.append(same | {"answer_name": answer} | {k: summary[k] for k in KEPT} | images)
     return found

@@ -12,6 +12,7 @@ from idc import IDC
 from idc import data as datasets
 from idc.compute.memory import keep_freed_memory
 from idc.evaluation.verdict import wilson
+from idc.storage.fields import recorded
 
 VISITS = [(3,), (3, 0), (3, 1), (3, 2, 0), (3, 1, 0), (3, 2, 1, 0), (3, 1, 1, 0)]
 ETAS = [0.0, 0.5, 1.0]
@@ -63,7 +64,7 @@ def main() -> None:
             answering = model.with_answer(visits=visits, eta=eta)
             mean, single = accuracy(answering, data.images, data.labels, data.ids, draws)
             share = wilson(mean, len(data))
-            rows.append({"visits": visits, "eta": eta, "draws": draws, "single_draw": single} | share.to_dict())
+            rows.append({"visits": visits, "eta": eta, "draws": draws, "single_draw": single} | recorded(share))
             print(
                 f"visits {','.join(map(str, visits)):8s} eta {eta:.1f}: {share} ({draws} draws; one draw {single:.1%})"
             )

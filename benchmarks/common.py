@@ -1,7 +1,6 @@
 """What benchmarks share: processes, and figures with the hardware they were measured on."""
 
 import argparse
-import json
 import os
 import platform
 import socket
@@ -13,6 +12,7 @@ import torch
 
 from idc import __version__
 from idc.storage.files import make_folder, write_json
+from idc.storage.records import read_json
 
 RESULTS = Path(__file__).parent / "results"
 CIFAR = "CIFAR-10 (JPEG-75)"
@@ -84,15 +84,12 @@ def model_arguments(doc: str | None) -> argparse.ArgumentParser:
 
 
 def read(path: Path) -> dict:
-    return json.loads(path.read_text(encoding="utf-8"))
+    found: dict = read_json(path, "run the benchmark that writes it")
+    return found
 
 
 def share(value: dict) -> str:
     return f"{value['mean']:.1%} [{value['low']:.1%}, {value['high']:.1%}]"
-
-
-def row(*cells: object) -> str:
-    return "| " + " | ".join(map(str, cells)) + " |"
 
 
 def article(name: str) -> str:

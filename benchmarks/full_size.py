@@ -32,9 +32,9 @@ from idc.peers.cnn import CNN, CNNConfig
 from idc.storage.fields import recorded
 from idc.storage.files import write_json
 from idc.storage.model_folder import split
-from idc.training.bridging import Bridging
-from idc.training.cnn import Classifying
-from idc.training.objective import Objective
+from idc.training.bridge_objective import BridgeObjective
+from idc.training.cnn_objective import CNNObjective
+from idc.training.objective import TrainingObjective
 from idc.training.recipe import CNN_RECIPES, load_recipe
 from idc.training.settings import Settings, override
 from idc.training.trainer import Trainer
@@ -57,26 +57,26 @@ RESERVE = 0.08  # share of the seconds for validations and files
 
 def prepare(
     name: str, data: str, say: Callable[[str], object]
-) -> tuple[Settings, Callable[[Settings], Objective], dict[str, Any]]:
+) -> tuple[Settings, Callable[[Settings], TrainingObjective], dict[str, Any]]:
     """The recipe of a model, what makes its objective anew, and what its card says."""
     train, validation = load_splits(data, say=say)
     if name == "pgd-at":
         recipe: Settings = override(CNN_RECIPES["fast"], CNN_CHANGES)
 
-        def cnn(recipe: Any) -> Objective:
+        def cnn(recipe: Any) -> TrainingObjective:
             config = CNNConfig("preact-resnet18", train.num_classes, train.shape, 0, train.class_names)
             with fresh_weights(recipe):
-                return Classifying(CNN(config), recipe)
+                return CNNObjective(CNN(config), recipe)
 
         return recipe, cnn, {"data": data, "arch": "preact-resnet18", "width": 64, "splits": (train, validation)}
     recipe, extra = load_recipe(str(RECIPES[name]))
     spec = resolve_spec(extra["network"] if "network" in extra else extra["preset"])
 
-    def bridge(recipe: Any) -> Objective:
+    def bridge(recipe: Any) -> TrainingObjective:
         kind: Any = extra.get("labels", "qr")
         model = build_model(spec, train, recipe, labels=kind, cell=extra.get("label_cell", 1),
                             visits=extra.get("visits", ()))  # fmt: skip
-        return Bridging(model, recipe)
+        return BridgeObjective(model, recipe)
 
     about = {"data": data, "preset": extra.get("preset", "custom"), "network": recorded(spec)}
     about["splits"] = train, validation

@@ -6,7 +6,7 @@
 
 The records come from
 
-    idc demo --out runs/demo
+    idc demo --out runs/demo --limit 539
     idc train --data CIFAR --preset nano --recipe fast --epochs 36 --compile --out runs/nano
     idc evaluate runs/nano --data CIFAR --draws 10 --out runs/nano-test
     python benchmarks/robustness.py models/digits --name digits --data digits --eps 0.1 0.2
@@ -38,40 +38,22 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ablation_pages import ablation
-from common import CIFAR, MODELS, RESULTS, ROUNDED, article, read, row, share, write
-from robust_pages import (
-    SHIPPED,
-    compared,
-    costs,
-    field,
-    full_size,
-    parity,
-    peers,
-    pitfalls,
-    published_table,
-    robust,
-    robustness,
-)
+from answer_pages import SHORT, answers, learning, short, timesteps
+from common import CIFAR, MODELS, RESULTS, ROUNDED, article, read, write
+from peer_pages import compared, field, full_size, peers, published_table
+from robust_pages import SHIPPED, costs, parity, pitfalls, robust, robustness
 from speed_pages import bf16, loss_memory, plan, precision, profiled, scaling, speed
 
 from idc.storage import records
 from idc.storage.locate import HOME
-from idc.text import eps_text
+from idc.text import eps_text, percent, share, table_head, table_row
 
 ROOT = Path(__file__).parents[1]
 RUNS = Path("runs")
 UNET = "benchmarks/unet.yaml"
 THIN = "peers/thin"
-ANSWERS = {
-    "one-step": "one_step",
-    "multi-step": "multi_step",
-}  # the demo's sweeps
+ANSWERS = {"one-step": "one_step", "multi-step": "multi_step"}  # the demo's sweeps
 CNN = "python benchmarks/peers.py robust --stage train, without models/cifar10-thin-pgd-at"
-SHORT = {
-    "paper": ("the paper's loss, t uniform", "--t-weights none --ce-weight 0"),
-    "uniform": ("with the cross-entropy term, t uniform", "--t-weights none"),
-    "fast": ("with the cross-entropy term, t as `fast` draws it", ""),
-}
 
 
 # -- from runs/ to results/ --------------------------------------------------------------------------------------------
@@ -80,7 +62,7 @@ SHORT = {
 def collect() -> None:
     """Copy what is there; records of runs that are not stay as they are."""
     if all((RUNS / "demo" / answer / "sweep.json").exists() for answer in ANSWERS):
-        write("demo", "idc demo --out runs/demo", _demo(RUNS / "demo"))
+        write("demo", "idc demo --out runs/demo --limit 539", _demo(RUNS / "demo"))
     train = "idc train --data CIFAR --preset nano --recipe fast"
     if (RUNS / "nano-test" / "summary.json").exists():
         summary, test = _summary("nano"), read(RUNS / "nano-test" / "summary.json")
@@ -155,15 +137,15 @@ def measured() -> list[str]:
     one, many = test["accuracy"].values()
     validation, summary, hardware = train["summary"]["validation"], train["summary"], demo["hardware"]
     return [
-        row("what", "data", "one-step", f"multi-step, mean of {demo['draws']} draws", "n"),
-        row(*["---"] * 5),
-        row("`digits`, clean", "digits test", share(demo["clean"]["one_step"]), share(demo["clean"]["multi_step"]),
-            demo["data"]["test"]),
-        *(row(f"`digits`, PGD-20, eps {p['eps']}", "digits test", share(p["attacked"]["one_step"]),
-              share(p["attacked"]["multi_step"]), p["attacked"]["multi_step"]["n"]) for p in demo["attack"]["curve"]),
-        row("`nano`, clean", f"{CIFAR} test", share(one), share(many), one["n"]),
-        row("`nano`, clean", f"{CIFAR} validation", f"{validation['one_step']:.1%}", f"{validation['multi_step']:.1%}",
-            validation["images"]),
+        *table_head("what", "data", "one-step", f"multi-step, mean of {demo['draws']} draws", "n"),
+        table_row("`digits`, clean", "digits test", share(demo["clean"]["one_step"]),
+                  share(demo["clean"]["multi_step"]), demo["data"]["test"]),
+        *(table_row(f"`digits`, PGD-20, eps {p['eps']}", "digits test", share(p["attacked"]["one_step"]),
+                    share(p["attacked"]["multi_step"]), p["attacked"]["multi_step"]["n"])
+          for p in demo["attack"]["curve"]),
+        table_row("`nano`, clean", f"{CIFAR} test", share(one), share(many), one["n"]),
+        table_row("`nano`, clean", f"{CIFAR} validation", percent(validation["one_step"]),
+                  percent(validation["multi_step"]), validation["images"]),
         "",
         f"`digits` took {demo['training']['seconds']:.0f} s to train ({demo['ran_on']['threads']} threads of "
         f"{article(hardware['cpu'])}), `nano` {summary['seconds'] / 60:.0f} minutes ({summary['recipe']['epochs']:g} "
@@ -175,58 +157,18 @@ def measured() -> list[str]:
     ]  # fmt: skip
 
 
-def answers() -> list[str]:
-    """docs/answers.md: accuracy by visit list, eta and draws."""
-    found = read(RESULTS / "answers.json")
-    lines = [row("visits", "passes", "eta", "mean of 10 draws", "one draw"), row(*["---"] * 5)]
-    for r in found["rows"]:
-        stochastic = r["draws"] > 1
-        lines.append(
-            row(
-                ", ".join(map(str, r["visits"])),
-                len(set(r["visits"])),
-                f"{r['eta']:g}" if len(r["visits"]) > 1 else "any",
-                share(r) if stochastic else "the same",
-                f"{r['single_draw']:.1%}" if stochastic else share(r),
-            )
-        )
-    return [*lines, "", f"`nano`, {found['settings']['images']:,} validation images of {CIFAR}, one seed."]
-
-
-def timesteps() -> list[str]:
-    """docs/answers.md: what the network can do from the true x_t."""
-    rows = read(RESULTS / "answers.json")["true_x_t"]
-    return [
-        row("t", *(r["t"] for r in rows)),
-        row(*["---"] * (len(rows) + 1)),
-        row("nearest label right", *(f"{r['accuracy']:.1%}" for r in rows)),
-    ]
-
-
-def learning() -> list[str]:
-    """docs/answers.md: accuracy over images seen."""
-    curve = read(RESULTS / "nano-train.json")["curve"]
-    summary = read(RESULTS / "nano-train.json")["summary"]
-    each = summary["images_seen"] / summary["recipe"]["epochs"]
-    lines = [row("epoch", "images seen", "one-step", "multi-step, one draw"), row(*["---"] * 4)]
-    for r in [c for c in curve if c["epoch"] in (1, 2, 4, 8, 12, 16, 20, 24, 28, 32, 35)]:
-        values = (f"{r[k]:.1%}" for k in ("one_step", "multi_step"))
-        lines.append(row(f"{r['epoch']:g}", f"{r['epoch'] * each:,.0f}", *values))
-    return lines
-
-
 def robust_learning() -> list[str]:
     """docs/training.md: clean and robust accuracy while idc-nano-cifar10-robust was trained, and a CNN beside it."""
     if not (RESULTS / "robust-train.json").exists():
         return ["Not measured yet."]
     found = read(RESULTS / "robust-train.json")
     runs = [found["runs"][run] for run in (SHIPPED, THIN)]
-    lines = [row("epoch", "IDC: clean", "under PGD-10", "CNN: clean", "under PGD-10"), row(*["---"] * 5)]
+    lines = table_head("epoch", "IDC: clean", "under PGD-10", "CNN: clean", "under PGD-10")
     keys = (("one_step", "attacked_one_step"), ("clean", "robust"))
     curves = [{r["epoch"]: [r[k] for k in own] for r in run["curve"]} for run, own in zip(runs, keys, strict=True)]
     for epoch in sorted({epoch for curve in curves for epoch in curve}):
         pairs = [[f"{v:.1%}" for v in curve.get(epoch, ())] or ["", ""] for curve in curves]
-        lines.append(row(f"{epoch:g}", *pairs[0], *pairs[1]))
+        lines.append(table_row(f"{epoch:g}", *pairs[0], *pairs[1]))
     idc, cnn = (run["summary"] for run in runs)
     own, other = idc["validation"], cnn["validation"]
     return [
@@ -244,10 +186,10 @@ def overfitting() -> list[str]:
     """docs/training.md: clean and robust accuracy in a longer training, of a U-Net."""
     found = read(RESULTS / "nano-robust-train.json")
     curve, summary = found["curve"], found["summary"]
-    lines = [row("epoch", "clean", "one-step under PGD-10", "multi-step under PGD-10"), row(*["---"] * 4)]
+    lines = table_head("epoch", "clean", "one-step under PGD-10", "multi-step under PGD-10")
     names = ("one_step", "attacked_one_step", "attacked_multi_step")
     shown = [r for r in curve if r["epoch"] % 10 == 0 and r["epoch"] < summary["recipe"]["epochs"]]
-    lines += [row(f"{r['epoch']:g}", *(f"{r[name]:.1%}" for name in names)) for r in shown]
+    lines += [table_row(f"{r['epoch']:g}", *(f"{r[name]:.1%}" for name in names)) for r in shown]
     best = max(curve[:-1], key=lambda r: r["attacked_one_step"] + r["attacked_multi_step"])
     last, own = curve[-1], summary["validation"]
     hours = f"{summary['seconds'] / 3600:.1f} hours, nearly all on two cores of {article(found['hardware']['cpu'])}"
@@ -261,35 +203,18 @@ def overfitting() -> list[str]:
     ]
 
 
-def short() -> list[str]:
-    """docs/answers.md: what the loss and the choice of t do in four epochs."""
-    runs = read(RESULTS / "nano-short.json")["runs"]
-    lines = [row("training", "flags", "one-step", "multi-step, mean of 10 draws"), row(*["---"] * 4)]
-    for name, (what, flags) in SHORT.items():
-        found = runs[name]["validation"]
-        cells = (f"{found[k]:.1%}" for k in ("one_step", "multi_step"))
-        lines.append(row(what, f"`{flags}`" if flags else "", *cells))
-    first = runs["fast"]
-    return [
-        *lines,
-        "",
-        f"`nano`, {first['recipe']['epochs']:g} epochs ({first['images_seen']:,} images), "
-        f"{first['validation']['images']:,} validation images of {CIFAR}, one seed.",
-    ]
-
-
 def serving() -> list[str]:
     """docs/serving.md: latency, throughput and agreement of every engine."""
     if not (RESULTS / "export.json").exists():
         return ["Not measured yet."]
     found = read(RESULTS / "export.json")
     head = ("model", "visits", "engine", "file", "batch 1", "batch 64", "same class as PyTorch")
-    lines = [row(*head), row(*["---"] * len(head))]
+    lines = table_head(*head)
     for r in found["rows"]:
         size = "" if r["bytes"] is None else f"{r['bytes'] / 1e6:.1f} MB"
         same = "" if r["bytes"] is None else f"{r['agreement']:.1%} of {r['images']:,}"
         cells = (f"{r['latency_ms']:.1f} ms", f"{r['images_per_second']:,.0f} images/s", same)
-        lines.append(row(f"`{r['model']}`", ", ".join(map(str, r["visits"])), r["engine"], size, *cells))
+        lines.append(table_row(f"`{r['model']}`", ", ".join(map(str, r["visits"])), r["engine"], size, *cells))
     settings, hardware = found["settings"], found["hardware"]
     return [
         *lines,

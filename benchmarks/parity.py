@@ -18,7 +18,7 @@ from idc.commands.evaluate import evaluate
 from idc.commands.request import Request
 from idc.compute.memory import keep_freed_memory
 from idc.evaluation.protocol import Protocol
-from idc.text import parse_eps
+from idc.text import eps_name, fraction
 
 MODELS = {"digits_cnn": "benchmarks.models:digits_cnn", "resnet18": "pyautoattack-resnet18"}
 
@@ -33,10 +33,10 @@ def main() -> None:
     given = parser.parse_args()
     rows = []
     for eps in given.eps:
-        threat = Threat("linf", parse_eps(eps))
+        threat = Threat("linf", fraction(eps))
         attacks = (("ours", AdaptiveAttack(threat=threat)), ("autoattack", AutoAttack(threat=threat)))
         request = Request(model=MODELS[given.model], data=given.data, data_name=given.data_name, limit=given.limit)
-        out = Path("runs/parity") / f"{given.model}-{eps.replace('/', '-')}"
+        out = Path("runs/parity") / f"{given.model}-{eps_name(threat.eps)}"
         found = evaluate(request, out, protocol=Protocol("parity", threat, attacks))
         if not found:  # a process other than the first
             continue

@@ -20,7 +20,7 @@ from idc.commands.evaluate import evaluate
 from idc.commands.request import Request
 from idc.compute.memory import keep_freed_memory
 from idc.evaluation.protocol import PUBLISHED, Protocol
-from idc.text import eps_text, parse_eps
+from idc.text import eps_name, eps_text, fraction
 
 
 def variants(threat: Threat) -> tuple[tuple[str, Attack], ...]:
@@ -46,9 +46,9 @@ def main() -> None:
     parser = model_arguments(__doc__)
     given = parser.parse_args()
     (eps,) = given.eps
-    threat = Threat("linf", parse_eps(eps))
+    threat = Threat("linf", fraction(eps))
     request = Request(model=given.model, data=given.data, data_name=given.data_name, limit=given.limit)
-    out = Path("runs/pitfalls") / f"{given.name}-{eps.replace('/', '-')}"
+    out = Path("runs/pitfalls") / f"{given.name}-{eps_name(threat.eps)}"
     found = evaluate(request, out, protocol=Protocol("pitfalls", threat, variants(threat)))
     if found:  # in the first process
         for name, verdict in found["attacks"].items():

@@ -26,7 +26,8 @@ from idc.commands.request import Request
 from idc.compute.memory import keep_freed_memory
 from idc.evaluation.verdict import wilson
 from idc.noise import Streams
-from idc.text import parse_eps
+from idc.storage.fields import recorded
+from idc.text import fraction
 from idc.types import Classifier
 
 WAYS = {"fp32": {}, "bf16": {"precision": "bf16"}, "bf16, compiled": {"precision": "bf16", "compile": True}}
@@ -94,8 +95,8 @@ def measure(name: str, data: str, eps: float, limit: int) -> dict:
         worst = attack(model, images, classes, held.ids, eps)
         stand = {kind: right(judge, worst, classes) for kind, judge in (("own", model), ("fp32", models["fp32"]))}
         found[way] = {
-            "clean": wilson(right(model, images, classes).float().mean().item(), len(images)).to_dict(),
-            "stand": {kind: wilson(s.float().mean().item(), len(images)).to_dict() for kind, s in stand.items()},
+            "clean": recorded(wilson(right(model, images, classes).float().mean().item(), len(images))),
+            "stand": {kind: recorded(wilson(s.float().mean().item(), len(images))) for kind, s in stand.items()},
         }
         print(f"{name}, {way}: {int(stand['own'].sum())} of {len(images)} stand, {int(stand['fp32'].sum())} in fp32")
     times = {kind: alternate(models, work, images[:BATCH]) for kind, work in (("call", call), ("gradient", gradient))}
@@ -111,7 +112,7 @@ def main() -> None:
     parser.add_argument("--eps", default="1/255")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    rows = [measure(name, given.data, parse_eps(given.eps), given.limit) for name in given.models]
+    rows = [measure(name, given.data, fraction(given.eps), given.limit) for name in given.models]
     about = {"data": given.data_name, "split": "validation", "eps": given.eps, "batch": BATCH, "rounds": ROUNDS}
     models = " ".join(given.models)
     command = f"python benchmarks/precision.py --data CIFAR --models {models} --limit {given.limit} --eps {given.eps}"

@@ -19,7 +19,8 @@ from typing import Any
 from common import CORES, together
 
 from idc.errors import IDCError
-from idc.text import eps_text, parse_eps
+from idc.storage.fields import Rule, short
+from idc.text import eps_name, eps_text
 from idc.training.recipe import load_recipe
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -40,12 +41,16 @@ def evaluation(file: Path) -> tuple[list[float], int]:
     """
     _, extra = load_recipe(str(file))
     given: Any = extra.get("evaluate")
-    if not isinstance(given, dict) or set(given) != {"eps", "limit"}:
-        raise IDCError(f"evaluate: {given} in {file.name}", "eps: and limit:", "write what idc evaluate shall do")
-    eps, limit = given["eps"], given["limit"]
-    if not isinstance(eps, list) or not eps or not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
-        raise IDCError(f"evaluate: {given} in {file.name}", "a list of eps and a number of images", "correct it")
-    return [parse_eps(value) for value in eps], limit
+    where, said = (
+        f" of evaluate in {file.name}",
+        {"eps": Rule(tuple[float, ...], least=0, filled=True), "limit": Rule(int, least=1)},
+    )
+    if not isinstance(given, dict) or set(given) != set(said):
+        raise IDCError(
+            f"evaluate: {short(given)} in {file.name}", "eps: and limit:", "write what idc evaluate shall do"
+        )
+    eps, limit = (rule.value(name, given[name], where=where) for name, rule in said.items())
+    return list(eps), limit
 
 
 def plan(given: argparse.Namespace) -> Iterator[tuple[list[str], Path]]:
@@ -71,7 +76,7 @@ def plan(given: argparse.Namespace) -> Iterator[tuple[list[str], Path]]:
     for value in eps[:1] if few else eps:
         text = eps_text(value)
         for protocol in PROTOCOLS:
-            result = out / "evaluation" / f"{protocol}-{text.replace('/', '-')}"
+            result = out / "evaluation" / f"{protocol}-{eps_name(value)}"
             own = ["--steps", "2"] if few and protocol == "adaptive" else []
             kind = ["--protocol", protocol, "--eps", text, *limited, *own]
             yield [*test, *kind, "--out", str(result)], result

@@ -13,7 +13,7 @@ from common import model_arguments, write
 from idc.commands.evaluate import evaluate
 from idc.commands.request import Request
 from idc.compute.memory import keep_freed_memory
-from idc.text import eps_text, parse_eps
+from idc.text import eps_name, eps_text, fraction
 
 KEPT = ("clean", "noise", "robust", "attacks", "single_draw", "images", "draws", "adaptive", "reliable", "sanity",
         "cost", "answer", "flags", "worst", "settings")  # fmt: skip
@@ -26,9 +26,9 @@ def main() -> None:
     rows = []
     for eps in given.eps:
         for protocol in given.protocols:
-            value = parse_eps(eps)
+            value = fraction(eps)
             text = eps_text(value)
-            out = Path("runs/robustness") / given.name / f"{protocol}-{text.replace('/', '-')}"
+            out = Path("runs/robustness") / given.name / f"{protocol}-{eps_name(value)}"
             print(f"{given.name}: {protocol}, eps {text}", flush=True)
             request = Request(
                 model=given.model, data=given.data, data_name=given.data_name, protocol=protocol, eps=value,

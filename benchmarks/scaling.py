@@ -22,6 +22,7 @@ from idc.cost import latency
 from idc.method.bridge import Bridge
 from idc.method.loss import bridge_loss
 from idc.noise import Streams
+from idc.text import seconds_text
 
 START = {"batch": 64, "draws": 1, "K": 10, "size": 32}
 CURVES = {"batch": [1, 4, 16, 64, 256], "draws": [1, 2, 4, 8, 16], "K": [10, 100, 1000], "size": [16, 32, 64, 96]}
@@ -59,7 +60,7 @@ def main() -> None:
             for kind, work in works(device, **setting).items():
                 row[kind] = latency(work, device)
             rows.append(row)
-            text = ", ".join(f"{kind} {1000 * row[kind]:.1f} ms" for kind in ("answer", "gradient", "loss"))
+            text = ", ".join(f"{kind} {seconds_text(row[kind])}" for kind in ("answer", "gradient", "loss"))
             print(f"{name} = {value}: {text}", flush=True)
     draw(rows).savefig(ROOT / "docs" / "scaling.png", dpi=110)
     print(write("scaling", "python benchmarks/scaling.py", {"start": START, "rows": rows}))

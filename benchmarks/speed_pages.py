@@ -2,9 +2,10 @@
 
 import math
 
-from common import RESULTS, ROUNDED, read, row, share
+from common import RESULTS, ROUNDED, read
 
 from idc.evaluation import BLOCK
+from idc.text import percent, seconds_text, share, size_text, table_head, table_row
 
 LEFT_OUT = "Not measured yet."
 
@@ -19,14 +20,6 @@ def _about(hardware: dict) -> str:
     return hardware["gpu"] or f"{hardware['cpu']}, {threads}"
 
 
-def _time(seconds: float) -> str:
-    return f"{seconds:.2f} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"
-
-
-def _bytes(count: int) -> str:
-    return f"{count / 2**20:,.1f} MiB"
-
-
 def speed() -> list[str]:
     """docs/speed.md: every task on every device that was measured."""
     lines = []
@@ -34,13 +27,15 @@ def speed() -> list[str]:
         found = _found(name)
         if found is None:
             continue
-        lines += [row("task", "images", "ours", "plain", "times faster", "of peak", "memory, ours", "memory, plain"),
-                  row(*["---"] * 8)]  # fmt: skip
+        lines += table_head(
+            "task", "images", "ours", "plain", "times faster", "of peak", "memory, ours", "memory, plain"
+        )
         for r in found["rows"]:
             spread = f"{r['ratio']:.1f} ({min(r['ratios']):.1f} to {max(r['ratios']):.1f})"
-            memory = [_bytes(r["memory"][k]) for k in ("ours", "plain")] if r["memory"] else ["", ""]
-            share = f"{r['of_peak']:.0%}" if r["of_peak"] else ""
-            lines.append(row(r["task"], r["images"], _time(r["ours"]), _time(r["plain"]), spread, share, *memory))
+            memory = [size_text(r["memory"][k]) for k in ("ours", "plain")] if r["memory"] else ["", ""]
+            of_peak = percent(r["of_peak"], 0) if r["of_peak"] else ""
+            times = (seconds_text(r[k]) for k in ("ours", "plain"))
+            lines.append(table_row(r["task"], r["images"], *times, spread, of_peak, *memory))
         rates = found["rates"]
         best = ", ".join(f"{k} {max(own.values()) / 1e9:,.0f} GFLOP/s" for k, own in rates.items())
         lines += ["", f"{_about(found['hardware'])}; medians of {found['settings']['rounds']} alternations (lowest and "
@@ -62,14 +57,14 @@ def precision() -> list[str]:
         "stand, by the float32 network",
         "n",
     )
-    lines = [row(*head), row(*["---"] * len(head))]
+    lines = table_head(*head)
     for r in found["rows"]:
         for way, own in r["ways"].items():
             times = [r["times"][kind][way] for kind in ("call", "gradient")]
             faster = (f" ({t['times_faster']:.1f} times faster)" if way != "fp32" else "" for t in times)
-            cells = (_time(t["seconds"]) + text for t, text in zip(times, faster, strict=True))
+            cells = (seconds_text(t["seconds"]) + text for t, text in zip(times, faster, strict=True))
             stand = (share(own["stand"][kind]) for kind in ("own", "fp32"))
-            lines.append(row(f"`{r['model']}`", way, *cells, *stand, r["images"]))
+            lines.append(table_row(f"`{r['model']}`", way, *cells, *stand, r["images"]))
     about = found["settings"]
     return [
         *lines,
@@ -84,10 +79,10 @@ def bf16() -> list[str]:
     found = _found("speed-cpu")
     if found is None or not found["bf16"]:
         return [LEFT_OUT]
-    lines = [row("model", "accuracy, fp32", "accuracy, bf16", "the same class", "draws", "n"), row(*["---"] * 6)]
+    lines = table_head("model", "accuracy, fp32", "accuracy, bf16", "the same class", "draws", "n")
     for r in found["bf16"]:
         accuracies = (f"{r[k]:.1%}" for k in ("accuracy_fp32", "accuracy_bf16"))
-        lines.append(row(f"`{r['model']}`", *accuracies, f"{r['same_class']:.1%}", r["draws"], r["images"]))
+        lines.append(table_row(f"`{r['model']}`", *accuracies, f"{r['same_class']:.1%}", r["draws"], r["images"]))
     return lines if "nano" in found["settings"] else [*lines, "", ROUNDED]
 
 
@@ -96,8 +91,8 @@ def profiled() -> list[str]:
     found = _found("speed-cpu")
     if found is None or not found["profile"]:
         return [LEFT_OUT]
-    lines = [row("operation", "share of the time"), row("---", "---")]
-    return lines + [row(f"`{r['operation']}`", f"{r['share']:.0%}") for r in found["profile"]]
+    lines = table_head("operation", "share of the time")
+    return lines + [table_row(f"`{r['operation']}`", f"{r['share']:.0%}") for r in found["profile"]]
 
 
 def loss_memory() -> str:
@@ -108,9 +103,9 @@ def loss_memory() -> str:
     last = [r for r in found["rows"] if r["task"].startswith("loss alone")][-1]
     times = last["memory"]["plain"] / last["memory"]["ours"]
     return (
-        f"The {last['task'].replace(' alone', '')}, 3x32x32, takes {_bytes(last['memory']['ours'])} and "
-        f"{_time(last['ours'])}: {times:,.0f} times less memory and {last['ratio']:.0f} times less time than stacking "
-        "(B, K, C, H, W) tensors ([docs/speed.md](docs/speed.md))."
+        f"The {last['task'].replace(' alone', '')}, 3x32x32, takes {size_text(last['memory']['ours'])} and "
+        f"{seconds_text(last['ours'])}: {times:,.0f} times less memory and {last['ratio']:.0f} times less time than "
+        "stacking (B, K, C, H, W) tensors ([docs/speed.md](docs/speed.md))."
     )
 
 
@@ -119,16 +114,16 @@ def scaling() -> list[str]:
     found = _found("scaling")
     if found is None:
         return [LEFT_OUT]
-    lines = [row("varies", "to", "answer", "gradient", "loss"), row(*["---"] * 5)]
+    lines = table_head("varies", "to", "answer", "gradient", "loss")
     names = {"size": "image side"}
     for r in found["rows"]:
-        times = (_time(r[kind]) for kind in ("answer", "gradient", "loss"))
-        lines.append(row(names.get(r["varies"], r["varies"]), r[r["varies"]], *times))
+        times = (seconds_text(r[kind]) for kind in ("answer", "gradient", "loss"))
+        lines.append(table_row(names.get(r["varies"], r["varies"]), r[r["varies"]], *times))
     start = ", ".join(f"{names.get(k, k)} {v}" for k, v in found["start"].items())
     return [*lines, "", f"`nano`'s network; the others stay at {start}. {_about(found['hardware'])}."]
 
 
-PLANNED = (  # what, images, FLOPs of one pass of the network: method.md; four times the pixels for 64x64
+PLANNED = (  # what, images, FLOPs of one pass of the network (idc profile); four times the pixels for 64x64
     ("CIFAR-10 test, `nano`", 10_000, 9.34e7),
     ("CIFAR-10 test, `paper-cifar10`", 10_000, 6.84e9),
     ("ImageNet-1k validation at 64x64, `paper-cifar100`'s network", 50_000, 4 * 11.94e9),
@@ -153,18 +148,17 @@ def plan() -> list[str]:
         return [LEFT_OUT]
     dearest = max(rows, key=lambda r: r["cost"]["flops"])
     passes = dearest["cost"]["flops"] / PLANNED[0][2]
-    lines = [row("evaluation", "PFLOP", "device", "device-hours", "images an hour", "devices for one night (8 h)"),
-             row(*["---"] * 6)]  # fmt: skip
+    lines = table_head("evaluation", "PFLOP", "device", "device-hours", "images an hour", "devices for one night (8 h)")
     for what, images, one in PLANNED:
         for held in (f for f in found.values() if f):
             (attack,) = [r for r in held["rows"] if r["task"] == "paper-cifar10: gradient, EOT 8"]
             total = images * passes * one
             hours = total / (attack["flops"] / attack["ours"]) / 3600
             cells = (f"{total / 1e15:,.0f}", _about(held["hardware"]), f"{hours:,.0f}", f"{images / hours:,.0f}")
-            lines.append(row(what, *cells, _for_a_night(images, hours)))
-    share = f"{dearest['robust']['mean']['mean']:.1%}"
+            lines.append(table_row(what, *cells, _for_a_night(images, hours)))
+    robust = percent(dearest["robust"]["mean"]["mean"])
     before = "" if "spared" in dearest["cost"] else " (before draws shared an evaluation)"
     return [*lines, "", f"An image takes {passes:,.0f} passes' worth of FLOPs, measured{before} on `nano` at eps "
-            f"{dearest['eps_text']}, where {share} stand. The rate is that of the attack gradient "
+            f"{dearest['eps_text']}, where {robust} stand. The rate is that of the attack gradient "
             "(EOT 8) of `paper-cifar10` above; small networks reach less of it. Images an hour over the price of a "
             "device-hour are images per dollar."]  # fmt: skip

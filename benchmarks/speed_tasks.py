@@ -28,9 +28,10 @@ from idc.evaluation.runner import Problem, Runner
 from idc.method.bridge import Bridge
 from idc.method.loss import bridge_loss
 from idc.noise import Streams
-from idc.training.bridging import Bridging
+from idc.training.bridge_objective import BridgeObjective
 from idc.training.recipe import RECIPES
 from idc.training.trainer import Trainer
+from idc.types import ClassifierDefaults
 
 EVALUATED = 32
 
@@ -126,7 +127,7 @@ def training_task(preset: str, batch: int, device: torch.device, folder: Path, *
         RECIPES["paper"], batch_size=batch, accumulation=1, epochs=1e6, ema_start=0, ema_every=1, compile=compile,
         schedule="constant",
     )  # fmt: skip
-    trainer = Trainer(Bridging(model.train(), recipe), recipe, data, data, folder / preset)
+    trainer = Trainer(BridgeObjective(model.train(), recipe), recipe, data, data, folder / preset)
     steps = iter(range(10**6))
 
     def ours() -> None:
@@ -164,7 +165,7 @@ def loss_task(classes: int, batch: int, device: torch.device) -> Task:
     return Task(f"loss alone, K = {classes}, B = {batch}", batch, ours, plain)
 
 
-class PlainClassifier(PlainIDC):
+class PlainClassifier(PlainIDC, ClassifierDefaults):
     """The plain model as an evaluation takes it: every draw by itself, its weak spots in float32."""
 
     stochastic = True

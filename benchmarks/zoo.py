@@ -16,8 +16,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from common import share
-
 from idc import IDC
 from idc.commands.request import Request
 from idc.errors import IDCError
@@ -29,7 +27,7 @@ from idc.storage.locate import HOME
 from idc.storage.model_folder import CARD, WEIGHTS, split
 from idc.storage.records import read_json
 from idc.storage.yaml_file import read_yaml
-from idc.text import eps_text
+from idc.text import eps_text, share
 
 LARGEST = 3_000_000  # bytes of weights
 ELSEWHERE = ("data", "network", "image_size", "channels")  # of recipe.yaml: what the config or another line says

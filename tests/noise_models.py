@@ -5,10 +5,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from idc.types import Logits
+from idc.types import ClassifierDefaults, Logits
 
 
-class Linear(nn.Module):
+class Linear(nn.Module, ClassifierDefaults):
     """Logits are inner products with fixed rows: the strongest attack is known in closed form."""
 
     stochastic = False

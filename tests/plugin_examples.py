@@ -11,7 +11,7 @@ from idc.attacks.target import ANSWER, Target
 from idc.attacks.threat import Threat
 from idc.evaluation.protocol import Protocol
 from idc.noise import Streams
-from idc.training.bridging import Bridging
+from idc.training.bridge_objective import BridgeObjective
 
 
 def model() -> nn.Module:
@@ -57,7 +57,7 @@ def stripes(num_classes: int, shape: tuple[int, int, int], seed: int) -> Tensor:
     return ((1 + waves) / 2)[:, None, :, None].expand(-1, channels, -1, width)
 
 
-class IntraOnly(Bridging):
+class IntraOnly(BridgeObjective):
     """A training objective: the bridge's loss within a class alone."""
 
     def loss(self, call, images, classes, random):

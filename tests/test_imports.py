@@ -1,6 +1,7 @@
 """The arrows of the house: imports run down, never up and never in a circle."""
 
 import ast
+from collections import Counter
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -58,6 +59,21 @@ def test_the_top_is_a_page():
     top = [p for p in SOURCE.iterdir() if p.name not in ("__pycache__", "py.typed")]
     assert len(top) <= 22
     assert {p.stem for p in top} == {*FLOORS, "__init__"}
+
+
+def test_a_public_class_has_a_name_of_its_own():
+    """Also beside those of ``typing`` that the house uses: ``Protocol`` is an evaluation's."""
+    trees = {f: ast.parse(f.read_text(encoding="utf-8")) for f in FILES}
+    names = [node.name for tree in trees.values() for node in tree.body if isinstance(node, ast.ClassDef)]
+    assert [name for name, count in Counter(names).items() if count > 1 and not name.startswith("_")] == []
+    taken = {
+        (alias.name, f.name)
+        for f, tree in trees.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module == "typing"
+        for alias in node.names
+    }
+    assert {(name, file) for name, file in taken if name in names} == set()
 
 
 def test_nothing_needs_torchvision():

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from idc.data import ImageSet
 from idc.method.classifier import IDC
+from idc.text import eps_text
 
 Move = Callable[[Tensor, Tensor, Tensor], Tensor]  # images, classes, ids -> images
 
@@ -60,7 +61,7 @@ class BridgeAccuracy:
         """The answers by name."""
         found = {"one-step": self.one_step, "multi-step": self.multi_step}
         if self.eps:
-            under = f"under PGD-10 at {self.eps:.3g}"
+            under = f"under PGD-10 at {eps_text(self.eps)}"
             found |= {f"one-step {under}": self.attacked_one_step, f"multi-step {under}": self.attacked_multi_step}
         return {name: value for name, value in found.items() if self.draws or name.startswith("one-step")}
 

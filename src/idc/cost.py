@@ -15,7 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from idc.attacks.target import ANSWER, Target
-from idc.types import Classifier, Logits, networks_of
+from idc.types import Classifier, Logits
 
 
 def _eager() -> AbstractContextManager[object]:
@@ -52,8 +52,7 @@ def gradient_flops(function: Logits, image: Tensor) -> int:
 
 
 def network_evaluations(classifier: Classifier, image: Tensor) -> int:
-    """NFE of one answer to one image, counted as they run: calls of the modules that the classifier names in
-    ``networks``; of itself if it names none."""
+    """NFE of one answer to one image, counted as they run: calls of the classifier's ``networks``."""
     rows = 0
 
     def count(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
@@ -61,7 +60,7 @@ def network_evaluations(classifier: Classifier, image: Tensor) -> int:
         given = args[0] if args else next(iter(kwargs.values()))
         rows += len(given)
 
-    hooks = [network.register_forward_hook(count, with_kwargs=True) for network in networks_of(classifier)]
+    hooks = [network.register_forward_hook(count, with_kwargs=True) for network in classifier.networks]
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]), _eager():
             classifier(image)
@@ -79,13 +78,12 @@ def grey_image(classifier: Classifier, device: torch.device) -> Tensor:
 def answer_cost(classifier: Classifier, device: torch.device) -> dict[str, Any]:
     """Parameters, and the FLOPs and network evaluations of one answer to one image."""
     image = grey_image(classifier, device)
-    card = getattr(classifier, "card", None)
     return {
         "parameters": sum(p.numel() for p in classifier.parameters()) if isinstance(classifier, nn.Module) else None,
         "flops": forward_flops(classifier, image),
         "network_evaluations": network_evaluations(classifier, image),
         "stochastic": classifier.stochastic,
-        "training": str(card["Training"]) if isinstance(card, Mapping) and "Training" in card else None,
+        "training": str(classifier.card["Training"]) if "Training" in classifier.card else None,
     }
 
 

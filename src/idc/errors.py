@@ -2,7 +2,7 @@
 
 
 class IDCError(Exception):
-    """A mistake that the user can mend; the command line prints it as one line and exits with 2.
+    """A mistake that the user can fix; the command line prints it as one line and exits with 2.
 
     Args:
         value: what was given (a path, a number, a name), as the user wrote it.

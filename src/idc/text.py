@@ -1,28 +1,14 @@
-"""Numbers as people write them: 8/255 read and written."""
+"""Numbers as people write them: a radius read and written, shares, seconds, sizes, counts, and tables of them."""
 
-import re
-
-from idc.errors import IDCError
+import csv
+import io
+from collections.abc import Iterable, Mapping
 
 
 def fraction(text: str) -> float:
     """0.1 or 8/255. Raises ValueError or ZeroDivisionError for what is no number."""
     over, slash, under = text.partition("/")
     return float(over) / float(under) if slash else float(over)
-
-
-def parse_eps(text: str | float) -> float:
-    """A radius as people write it: 0.1, or 8/255.
-
-    Raises:
-        IDCError: for anything else.
-    """
-    try:
-        if re.fullmatch(r"[\s0-9.eE+/-]+", str(text)):  # no "nan" or "inf"
-            return fraction(str(text))
-    except (ValueError, ZeroDivisionError):
-        pass
-    raise IDCError(f"eps {text!r}", "a number such as 0.1 or 8/255", "correct --eps")
 
 
 def default_eps(norm: str, size: int, channels: int) -> float:
@@ -37,3 +23,58 @@ def eps_text(eps: float) -> str:
     halves = eps * 255 * 2
     whole = abs(halves - round(halves)) < 1e-6 * max(1, halves)
     return f"{round(halves) / 2:g}/255" if whole and len(f"{eps:g}") > 5 else f"{eps:g}"
+
+
+def eps_name(eps: float) -> str:
+    """``eps_text`` for the name of a file or folder: 8-255."""
+    return eps_text(eps).replace("/", "-")
+
+
+def percent(value: float, digits: int = 1) -> str:
+    """0.9876 -> 98.8%."""
+    return f"{value:.{digits}%}"
+
+
+def share(value: Mapping[str, float], digits: int = 1) -> str:
+    """A share with its interval, ``mean``, ``low`` and ``high``: 37.3% [34.4%, 40.3%]."""
+    mean, low, high = (percent(value[part], digits) for part in ("mean", "low", "high"))
+    return f"{mean} [{low}, {high}]"
+
+
+def seconds_text(seconds: float) -> str:
+    """1.50 s, or 12.3 ms."""
+    return f"{seconds:.2f} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"
+
+
+def size_text(count: float) -> str:
+    """Bytes as 1.5 MiB."""
+    return f"{count / 2**20:,.1f} MiB"
+
+
+def count_text(count: int) -> str:
+    """12,345, or 1.23 M, or 1.23 G."""
+    if count < 1e6:
+        return f"{count:,}"
+    return f"{count / 1e9:,.2f} G" if count >= 1e9 else f"{count / 1e6:,.2f} M"
+
+
+def gflops_text(flops: float) -> str:
+    """FLOPs in units of 1e9, to three digits."""
+    return f"{flops / 1e9:.3g}"
+
+
+def table_row(*cells: object) -> str:
+    """A row of a Markdown table."""
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def table_head(*cells: object) -> list[str]:
+    """The first two lines of a Markdown table: its columns, and the rule below them."""
+    return [table_row(*cells), table_row(*["---"] * len(cells))]
+
+
+def csv_text(rows: Iterable[Iterable[object]]) -> str:
+    """Rows as CSV, numbers as they are."""
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows(rows)
+    return buffer.getvalue()

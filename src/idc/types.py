@@ -1,8 +1,10 @@
 """What every classifier offers, and the range in which its images lie."""
 
+import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from types import MappingProxyType
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,17 +22,23 @@ class Bounds:
     upper: float = 1.0
 
 
-@runtime_checkable
-class Classifier(Protocol):
-    """What an attack, an evaluation or a profile may ask of a model. ``IDC``, every peer and a user's own module fit.
+@typing.runtime_checkable
+class Classifier(typing.Protocol):
+    """What an attack, an evaluation or a profile may ask of a model. ``IDC`` and every peer fit.
+
+    A user's module only has to say ``REQUIRED`` (``completed`` adds the rest); any other is wrapped, see
+    ``idc.evaluation.adapter.as_classifier``.
 
     ``stochastic`` says whether two calls on the same images may differ. ``surrogates`` maps a name to a function
     images -> logits that is easier to differentiate than the real answer: the model's own list of weak spots.
-
-    A model may also have ``networks``, the modules whose calls count as network evaluations (by default itself),
-    ``card``, a mapping whose "Training" says what its training took, and ``shares_draws = True``: it and its surrogates
-    then take ``draws=n`` and answer (n*B, K), draw by draw, doing what needs no noise only once for all of them.
+    With ``shares_draws`` the model and its surrogates take ``draws=n`` and answer (n*B, K), draw by draw, doing what
+    needs no noise only once for all of them. ``networks`` are the modules whose calls count as network evaluations;
+    ``card`` is what a model card says ("Training": what the training took); ``config`` is what the weights do not show,
+    a dataclass or a mapping, or None; ``class_names`` are () if unknown; ``bf16``: it multiplies in bf16;
+    ``compiled``: its networks are compiled.
     """
+
+    compiled: bool
 
     @property
     def num_classes(self) -> int: ...
@@ -39,7 +47,66 @@ class Classifier(Protocol):
     @property
     def stochastic(self) -> bool: ...
     def surrogates(self) -> Mapping[str, Logits]: ...
+    @property
+    def shares_draws(self) -> bool: ...
+    @property
+    def networks(self) -> tuple[nn.Module, ...]: ...
+    @property
+    def card(self) -> Mapping[str, Any]: ...
+    @property
+    def config(self) -> Any: ...
+    @property
+    def class_names(self) -> tuple[str, ...]: ...
+    @property
+    def bf16(self) -> bool: ...
     def __call__(self, images: Tensor) -> Tensor: ...
+
+
+class ClassifierDefaults:
+    """What holds of a ``Classifier`` that does not say otherwise."""
+
+    shares_draws: bool = False
+    card: Any = MappingProxyType({})
+    config: Any = None
+    bf16: bool = False
+    compiled: bool = False
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return ()
+
+    def surrogates(self) -> Mapping[str, Logits]:
+        """None: the answer is as easy to differentiate as anything near it."""
+        return {}
+
+    @property
+    def networks(self) -> tuple[Any, ...]:
+        """All of it counts as one network."""
+        return (self,)
+
+
+REQUIRED = ("num_classes", "input_shape", "stochastic", "surrogates")
+
+
+def says_required(module: nn.Module) -> bool:
+    """Whether a module says what a classifier has to, and nothing else by the names ``networks`` and ``card``."""
+    networks, card = getattr(module, "networks", (module,)), getattr(module, "card", {})
+    return all(hasattr(module, name) for name in REQUIRED) and are_modules(networks) and isinstance(card, Mapping)
+
+
+def are_modules(networks: object) -> bool:
+    """Whether these can be a classifier's ``networks``."""
+    return isinstance(networks, tuple | list) and bool(networks) and all(isinstance(m, nn.Module) for m in networks)
+
+
+def completed(module: nn.Module) -> Classifier:
+    """A module that ``says_required``, with the defaults of the rest set on it where it does not say them."""
+    rest: dict[str, Any] = {"networks": (module,), "card": {}, "config": None, "class_names": ()}
+    rest |= dict.fromkeys(("shares_draws", "bf16", "compiled"), False)
+    for name, value in rest.items():
+        if not hasattr(module, name):
+            setattr(module, name, value)
+    return cast(Classifier, module)
 
 
 def name_classes(names: Sequence[object], count: int) -> tuple[str, ...]:
@@ -64,7 +131,7 @@ def check_images(images: Tensor, shape: tuple[int, int, int]) -> None:
         shape: the (C, H, W) that the model takes.
 
     Raises:
-        IDCError: with what was found and how to mend it.
+        IDCError: with what was found and how to fix it.
     """
     if not isinstance(images, Tensor):
         raise IDCError(f"images of type {type(images).__name__}", "a torch.Tensor", "use torch.from_numpy")
@@ -85,14 +152,6 @@ def check_images(images: Tensor, shape: tuple[int, int, int]) -> None:
             "finite values in [0, 1]",
             "divide 8-bit images by 255, undo any normalisation and remove NaN",
         )
-
-
-def networks_of(classifier: Classifier) -> tuple[nn.Module, ...]:
-    """The modules whose calls count as network evaluations: those in ``networks``, or the classifier itself."""
-    named = getattr(classifier, "networks", None)
-    if isinstance(named, tuple | list) and named and all(isinstance(m, nn.Module) for m in named):
-        return tuple(named)
-    return (classifier,) if isinstance(classifier, nn.Module) else ()  # others may mean something else by that name
 
 
 def straight_through(exact: Logits, smooth: Logits) -> Logits:

@@ -14,7 +14,6 @@ from idc.commands.opening import open_both
 from idc.commands.request import Request
 from idc.errors import IDCError
 from idc.evaluation.summary import read_lines
-from idc.text import parse_eps
 from tiny import save_digits_model
 
 FACTORY = """
@@ -64,19 +63,6 @@ def factory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delitem(__import__("sys").modules, "mine", raising=False)
     return "mine:plain"
-
-
-@pytest.mark.parametrize(
-    ("text", "value"), [("8/255", 8 / 255), ("0.1", 0.1), (0.1, 0.1), (" 1 / 255 ", 1 / 255), ("1e-3", 1e-3)]
-)
-def test_eps_is_read_as_people_write_it(text, value):
-    assert parse_eps(text) == pytest.approx(value)
-
-
-@pytest.mark.parametrize("text", ["", "8/", "eight", "1/0", "8/255/2", "--1"])
-def test_other_radii_are_refused(text):
-    with pytest.raises(IDCError, match="8/255"):
-        parse_eps(text)
 
 
 @pytest.mark.parametrize("name", ["no_grad", "rounded"])

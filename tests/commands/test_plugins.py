@@ -24,10 +24,10 @@ from idc.errors import IDCError
 from idc.evaluation.protocol import build_protocol
 from idc.method.labels import orthogonal_labels
 from idc.noise import Streams
-from idc.training.bridging import Bridging
-from idc.training.objective import Objective
+from idc.storage import records
+from idc.training.bridge_objective import BridgeObjective
+from idc.training.objective import TrainingObjective
 from idc.training.recipe import Recipe
-from idc.training.run_folder import read_metrics
 from tiny import tiny_model
 
 ROOT = Path(__file__).parents[2]
@@ -91,7 +91,9 @@ def test_the_examples_of_the_docs_are_plugins(tmp_path, monkeypatch, images):
     assert (model(moved).argmax(1) != classes).all()
     labels = plugin("mine:labels", torch.Tensor, lambda f: orthogonal_labels(4, (1, 8, 8), kind=f), "")
     assert labels.shape == (4, 1, 8, 8)
-    assert isinstance(plugin("mine:Objective", Bridging, lambda f: f(tiny_model(), Recipe()), ""), Objective)
+    assert isinstance(
+        plugin("mine:Objective", BridgeObjective, lambda f: f(tiny_model(), Recipe()), ""), TrainingObjective
+    )
 
 
 # -- protocols and attacks ---------------------------------------------------------------------------------------------
@@ -126,7 +128,7 @@ def test_a_protocol_from_python_is_the_one_by_its_name(tmp_path):
 
 
 def test_clean_with_an_attack_is_that_attack_alone(images):
-    found = build(Request(**DIGITS, eps=0.2, attacks=("idc.attacks.gradient:pgd",), knobs=(("steps", 2),)), images)
+    found = build(Request(**DIGITS, eps=0.2, attacks=("idc.attacks.gradient:pgd",), steps=2), images)
     assert (found.name, found.threat) == ("own attacks", Threat("linf", 0.2))
     assert found.attacks == (("idc.attacks.gradient:pgd-2", pgd(Threat("linf", 0.2), steps=2)),)
     assert build(Request(**DIGITS, eps=0.2), images).threat.eps == 0
@@ -206,7 +208,7 @@ def test_a_run_with_labels_and_an_objective_of_ones_own(tmp_path, train, idc, mo
     assert torch.equal(model.labels, plugin_examples.stripes(10, (1, 32, 32), 0))
     recorded = yaml.safe_load((run / "recipe.yaml").read_text())
     assert (recorded["labels"], recorded["objective"]) == (own[1], own[3])
-    losses = [line for line in read_metrics(run) if "loss/total" in line]
+    losses = [line for line in records.read(run / "metrics.jsonl") if "loss/total" in line]
     assert losses
     assert all(line["loss/total"] == line["loss/intra"] and line["loss/inter"] > 0 for line in losses)
     # Its recipe goes on with it, if the user says which code may run and the code gives the labels that it gave then.

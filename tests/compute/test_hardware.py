@@ -7,7 +7,7 @@ import torch
 
 from idc import IDC
 from idc.compute.hardware import bf16_pays, unet_format
-from idc.training import bridging
+from idc.training import bridge_objective
 from idc.training.recipe import RECIPES
 from tiny import tiny_model
 
@@ -28,7 +28,7 @@ def test_bf16_where_it_is_multiplied(monkeypatch, amx, avx, pays):
 def test_training_takes_the_format_of_its_norm(norm, batch_norm):
     model = tiny_model()
     model = IDC(replace(model.config, unet=replace(model.config.unet, norm=norm)))
-    objective = bridging.Bridging(model, RECIPES["fast"])
+    objective = bridge_objective.BridgeObjective(model, RECIPES["fast"])
     objective.to(CPU, bf16=False)
     assert objective.format == unet_format(CPU, batch_norm=batch_norm)
     assert model.unet.net.conv_in.weight.is_contiguous(memory_format=objective.format)
@@ -38,9 +38,9 @@ def test_the_loss_does_not_depend_on_the_format(monkeypatch):
     images = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     found = []
     for layout in (torch.contiguous_format, torch.channels_last):
-        monkeypatch.setattr(bridging, "unet_format", lambda device, batch_norm, layout=layout: layout)
+        monkeypatch.setattr(bridge_objective, "unet_format", lambda device, batch_norm, layout=layout: layout)
         model = tiny_model()
-        objective = bridging.Bridging(model, RECIPES["fast"])
+        objective = bridge_objective.BridgeObjective(model, RECIPES["fast"])
         objective.to(CPU, bf16=False)
         weight = model.unet.net.conv_in.weight
         assert weight.is_contiguous(memory_format=layout)

@@ -1,5 +1,6 @@
 """What an evaluation relies on in every classifier: IDC in each of its answers, and a user's wrapped module."""
 
+from copy import deepcopy
 from functools import partial
 
 import pytest
@@ -129,3 +130,52 @@ def test_a_classifier_is_taken_as_it_is_and_others_are_refused():
         Wrapped(nn.Linear(3, 4), input_shape=SHAPE)
     with pytest.raises(IDCError, match="returns logits"):
         Wrapped(nn.Identity(), input_shape=SHAPE)
+
+
+class Own(nn.Module):
+    """A user's module that says what it has to, and no more."""
+
+    num_classes, input_shape, stochastic = 4, SHAPE, False
+
+    def surrogates(self):
+        return {}
+
+    def forward(self, images):
+        return images.flatten(1)[:, :4]
+
+
+def test_what_a_users_module_does_not_say_is_completed():
+    own = Own()
+    assert not isinstance(own, Classifier)
+    model = as_classifier(own, input_shape=SHAPE)
+    assert model is own
+    assert isinstance(model, Classifier)
+    assert model.networks == (own,)
+    again = deepcopy(model)
+    assert again.networks == (again,)
+    assert (dict(model.card), model.config, model.class_names) == ({}, None, ())
+    assert (model.shares_draws, model.bf16, model.compiled) == (False, False, False)
+
+
+def test_what_a_users_module_says_is_kept():
+    said = {"shares_draws": True, "card": {"Training": "1 s"}, "config": {"a": 1}, "class_names": tuple("abcd")}
+    own = Own()
+    own.inner = nn.Identity()
+    own.networks = (own.inner,)
+    for name, value in said.items():
+        setattr(own, name, value)
+    for model in (as_classifier(own, input_shape=SHAPE), Wrapped(own, input_shape=SHAPE)):
+        assert {name: getattr(model, name) for name in said} == said
+        assert model.networks == (own.inner,)
+
+
+@pytest.mark.parametrize("other", [{"networks": 3}, {"networks": ()}, {"card": "of another kind"}])
+def test_a_module_that_means_something_else_is_wrapped(other):
+    own = Own()
+    for name, value in other.items():
+        setattr(own, name, value)
+    model = as_classifier(own, input_shape=SHAPE)
+    assert isinstance(model, Wrapped)
+    assert model.networks == (model,)
+    assert dict(model.card) == {}
+    assert {name: getattr(own, name) for name in other} == other

@@ -7,10 +7,10 @@ from idc.commands.plugins import plugin
 from idc.data import ImageSet
 from idc.peers.cnn import CNN, CNNConfig
 from idc.peers.diffusion import Diffusion, DiffusionConfig
-from idc.training.bridging import Bridging
-from idc.training.cnn import Classifying
-from idc.training.denoising import Denoising
-from idc.training.objective import Objective
+from idc.training.bridge_objective import BridgeObjective
+from idc.training.cnn_objective import CNNObjective
+from idc.training.noise_objective import NoiseObjective
+from idc.training.objective import TrainingObjective
 from idc.training.recipe import CNNRecipe, NoiseRecipe, Recipe
 from tiny import tiny_model
 
@@ -19,11 +19,13 @@ SHAPE = (1, 8, 8)
 WIDTH = 8
 AWP = {"eps": 0.1, "weight_perturbation": 0.01, "attack_steps": 1}
 OBJECTIVES = {
-    "bridging": lambda: Bridging(tiny_model(), Recipe()),
-    "bridging, attacked": lambda: Bridging(tiny_model(), Recipe(**AWP)),
-    "cnn": lambda: Classifying(CNN(CNNConfig("preact-resnet18", 4, SHAPE, width=WIDTH)), CNNRecipe(attack_steps=1)),
-    "ddpm": lambda: Denoising(Diffusion(DiffusionConfig(SHAPE, 4, channels=(8, 8), groups=4)), NoiseRecipe()),
-    "plug-in": lambda: plugin("plugin_examples:IntraOnly", Objective, lambda own: own(tiny_model(), Recipe()), ""),
+    "bridge": lambda: BridgeObjective(tiny_model(), Recipe()),
+    "bridge, attacked": lambda: BridgeObjective(tiny_model(), Recipe(**AWP)),
+    "cnn": lambda: CNNObjective(CNN(CNNConfig("preact-resnet18", 4, SHAPE, width=WIDTH)), CNNRecipe(attack_steps=1)),
+    "ddpm": lambda: NoiseObjective(Diffusion(DiffusionConfig(SHAPE, 4, channels=(8, 8), groups=4)), NoiseRecipe()),
+    "plug-in": lambda: plugin(
+        "plugin_examples:IntraOnly", TrainingObjective, lambda own: own(tiny_model(), Recipe()), ""
+    ),
 }
 GREY = torch.randint(0, 256, (12, *SHAPE), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
 DATA = ImageSet(GREY, torch.arange(12) % 4, torch.arange(12), tuple("abcd"), "toys", "train", "")
@@ -39,7 +41,7 @@ def objective(request):
     return made
 
 
-def step(objective: Objective) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+def step(objective: TrainingObjective) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
     """The terms of a step, and the gradient of all its weights; dropout and the like draw from a fork."""
     objective.network.zero_grad()
     with torch.random.fork_rng():
@@ -54,7 +56,7 @@ def step(objective: Objective) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
 
 
 def test_a_step_moves_the_loss_and_nothing_else(objective):
-    assert isinstance(objective, Objective)
+    assert isinstance(objective, TrainingObjective)
     objective.network.train()
     before = {k: v.clone() for k, v in objective.network.named_parameters()}
     terms, gradient = step(objective)

@@ -12,9 +12,10 @@ from idc.attacks.objective import Margin
 from idc.attacks.threat import Threat
 from idc.commands.compare import compare, read_comparison
 from idc.errors import IDCError
-from idc.evaluation.nested import CHECKED, held_in, nested_check, note, read_larger, same_but_radius
+from idc.evaluation.nested import CHECKED, held_in, note, read_larger, same_but_radius
 from idc.evaluation.protocol import Protocol, build_protocol
 from idc.evaluation.runner import Problem, Runner
+from idc.evaluation.sanity.recorded import nested_check
 from idc.evaluation.summary import read_costs, read_lines, summarise_lines
 from idc.peers.cnn import CNN, CNNConfig
 from idc.report.comparison import write_comparison

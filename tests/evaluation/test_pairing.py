@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from idc.evaluation.pairing import paired, withstood
+from idc.evaluation.pairing import paired, survived
 
 
 def models(both, only_first, only_second, neither):
@@ -25,7 +25,7 @@ def test_it_counts_the_images_that_both_have():
 
 def test_the_vote_decides():
     lines = [{"id": 7, "class": 2, "robust": [3, 2]}, {"id": 8, "class": 2, "robust": [9, 1]}]
-    assert withstood(lines) == {7: True, 8: False}
+    assert survived(lines) == {7: True, 8: False}
 
 
 @pytest.mark.parametrize(("b", "c"), [(0, 0), (5, 0), (3, 9), (37, 35), (10, 10)])

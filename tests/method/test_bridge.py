@@ -88,8 +88,8 @@ def test_a_step_onto_itself_changes_nothing():
     assert torch.allclose(bridge.step(x, x0, y, 1, 1, eta=1.0, eps=eps), x, atol=1e-6)
 
 
-def test_step_formula_of_method_md():
-    """The three terms as method.md writes them, in float64 numpy."""
+def test_step_is_the_formula_of_the_reverse_process():
+    """The three terms as BBDM writes them, in float64 numpy."""
     m = np.linspace(0.001, 0.999, 4)
     var = 2 * (m - m**2)
     x, x0, y, eps = (draw(i, 2, 3, 4, 4).double() for i in range(4))

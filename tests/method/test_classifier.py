@@ -1,4 +1,4 @@
-"""The classifier against the definitions of method.md, written out here with plain loops."""
+"""The classifier against the paper's definitions, written out here with plain loops."""
 
 import itertools
 

@@ -9,10 +9,10 @@ from idc.commands.opening import preset_model
 from idc.cost import answer_cost, flops_of, peak_bytes
 from idc.method.bridge import Bridge
 from idc.method.loss import bridge_loss, label_cross_entropy
-from idc.training.bridging import Bridging
+from idc.training.bridge_objective import BridgeObjective
 from idc.training.recipe import RECIPES
 
-# Forward FLOPs of one pass, 2 per multiply-add: the paper's network by the authors' code (method.md), ours counted
+# Forward FLOPs of one pass, 2 per multiply-add: the paper's network by the authors' code, ours counted
 # when it was designed. A dearer network is a decision, not an accident.
 PASS = {"paper-cifar10": 6.84e9, "paper-cifar100": 11.94e9, "nano": 9.34e7, "digits": 1.92e7}
 # Bytes that a training step of nano allocates at most, batch 8, float32, as measured when it was last looked at.
@@ -38,7 +38,7 @@ def test_an_answer_is_three_passes_and_nothing_else(preset):
 def step(preset: str, batch: int):
     """One loss of a training and its backward pass, as a function."""
     model = preset_model(preset).train()
-    objective = Bridging(model, RECIPES["fast"])
+    objective = BridgeObjective(model, RECIPES["fast"])
     objective.to(torch.device("cpu"), bf16=False)
     images = torch.rand(batch, *model.input_shape, generator=torch.Generator().manual_seed(0))
     classes = torch.arange(batch) % model.num_classes

@@ -21,7 +21,7 @@ def make(batch=6, classes=5, shape=(3, 4, 4), seed=0, near=None):
 
 
 def stacked(sample, output, labels, c, weight=0.2):
-    """method.md "Losses", term by term, with m_{-1} = 0."""
+    """The paper's losses, term by term, with m_{-1} = 0."""
     m = torch.linspace(0.001, 0.999, 4, dtype=torch.float64)
     before = torch.cat([torch.zeros(1, dtype=torch.float64), m[:-1]])
     var = 2 * (m - m**2)

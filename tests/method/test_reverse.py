@@ -1,4 +1,4 @@
-"""The reverse process against the definitions of method.md, written out here with plain loops."""
+"""The reverse process against BBDM's definitions, written out here with plain loops."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ VAR = 2 * (M - M**2)
 
 @torch.no_grad()
 def plain_chain(model, images, visits, noise, eta=1.0):
-    """Sampling as method.md states it: every step evaluated, in float64 arithmetic around the float32 network."""
+    """Sampling as BBDM states it: every step evaluated, in float64 arithmetic around the float32 network."""
     y = 2 * images.double() - 1
     x = y
     for i, t in enumerate(visits):
@@ -31,7 +31,7 @@ def noise():
 
 @pytest.mark.parametrize("visits", [(3,), (3, 0), (3, 1, 0), (3, 1, 1, 0), (3, 2, 1, 0), (3, 1)])
 @pytest.mark.parametrize("eta", [0.0, 0.3, 1.0])
-def test_translate_follows_method_md(model, images, noise, visits, eta):
+def test_translate_follows_the_definition(model, images, noise, visits, eta):
     found = model.with_answer(visits=visits, eta=eta).translate(images, noise=noise)
     assert torch.allclose(found.double(), plain_chain(model, images, visits, noise, eta), atol=1e-5)
 

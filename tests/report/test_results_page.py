@@ -11,7 +11,6 @@ from idc.errors import IDCError
 from idc.report import curves
 from idc.report.results import read_results, read_trainings
 from idc.report.results_page import readings, survival, write_report
-from idc.text import eps_text
 from summaries import share, summary, write_result, write_sweep
 
 
@@ -175,11 +174,3 @@ def test_damaged_results_are_refused_and_nothing_is_written(write, tmp_path):
     with pytest.raises(IDCError, match="nothing"):
         write_report([tmp_path / "nothing"], tmp_path / "none" / "page.html")
     assert not (tmp_path / "none").exists()
-
-
-@pytest.mark.parametrize(
-    ("eps", "text"),
-    [(8 / 255, "8/255"), (0.1, "0.1"), (0, "0"), (0.5 / 255, "0.5/255"), (0.3 / 255, "0.00117647"), (0.2, "0.2")],
-)
-def test_eps_as_people_write_it(eps, text):
-    assert eps_text(eps) == text

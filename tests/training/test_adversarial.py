@@ -13,7 +13,7 @@ from idc.commands.train_peers import start_cnn
 from idc.errors import IDCError
 from idc.peers.cnn import CNN, CNNConfig
 from idc.training.adversarial import ascend, divergence, random_start
-from idc.training.cnn import Classifying
+from idc.training.cnn_objective import CNNObjective
 from idc.training.recipe import CNNRecipe
 from watched import watched
 
@@ -82,7 +82,7 @@ def test_validation_does_not_depend_on_sharding(tmp_path):
     images = data.load("digits", split="validation", image_size=8, limit=40)
     torch.manual_seed(0)
     model = CNN(CNNConfig("preact-resnet18", 10, (1, 8, 8), width=2)).eval()
-    objective = Classifying(model, CNNRecipe(eps=0.02))
+    objective = CNNObjective(model, CNNRecipe(eps=0.02))
     objective.to(torch.device("cpu"), bf16=False)
 
     def counts(*shard):
@@ -104,7 +104,7 @@ def test_the_other_methods_learn(tmp_path, method):
 @pytest.mark.parametrize(("method", "attack"), [("pgd-at", 3), ("trades", 4)])
 def test_the_attack_on_a_cnn_takes_no_gradient_of_its_weights(method, attack):
     model = CNN(CNNConfig("preact-resnet18", 4, (1, 8, 8), width=2))
-    objective = Classifying(model, CNNRecipe(method=method, eps=0.1, attack_steps=3))
+    objective = CNNObjective(model, CNNRecipe(method=method, eps=0.1, attack_steps=3))
     objective.to(torch.device("cpu"), bf16=False)
     objective.begin(0.5, replay=0)
     seen = watched(objective.network)

@@ -7,7 +7,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from idc import data
 from idc.accuracy import BridgeAccuracy
-from idc.training.bridging import Bridging
+from idc.training.bridge_objective import BridgeObjective
 from idc.training.monitor import Monitor
 from idc.training.recipe import Recipe
 from tiny import tiny_model
@@ -24,7 +24,7 @@ def test_scalars_and_pictures_reach_tensorboard(tmp_path):
     with Monitor(tmp_path, total=100, done=0, step=0) as monitor:
         monitor.scalars(10, {"loss/total": 1.5})
         monitor.validation(20, ACCURACY, epoch=1.0, seconds=2.0)
-        objective = Bridging(tiny_model(10), Recipe())
+        objective = BridgeObjective(tiny_model(10), Recipe())
         monitor.picture(20, *objective.pictures(objective.network, images))
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     (loss,) = events.Scalars("loss/total")

@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 
 from idc.commands.train_peers import start_cnn, start_ddpm
 from idc.data import ImageSet
+from idc.training.selection import Selection
 from idc.training.trainer import Trainer
 
 SHORT = {"epochs": 2, "validate_every": 1, "checkpoint_every": 1, "precision": "fp32", "batch_size": 32}
@@ -54,15 +55,15 @@ def test_the_figures_of_a_peer_are_those_of_its_best_weights(kind, tmp_path, mon
     score = iter([2.0, 1.0])  # of the two epochs' validations
     found: dict[str, dict[str, torch.Tensor]] = {}
 
-    def judged(trainer: Trainer, network: torch.nn.Module, data: ImageSet, *, final: bool):
-        true = measured(trainer, network, data, final=final)
+    def judged(selection: Selection, network: torch.nn.Module, data: ImageSet, *, final: bool):
+        true = measured(selection, network, data, final=final)
         if final:
             found["weights"] = {k: v.clone() for k, v in network.state_dict().items()}
             return true
         return Scored(true, next(score))
 
-    measured = Trainer._measured
-    monkeypatch.setattr(Trainer, "_measured", judged)
+    measured = Selection._measured
+    monkeypatch.setattr(Selection, "_measured", judged)
     start("digits", tmp_path / "run", limit=128, changes=SHORT | changes, say=lambda text: None, **options)
     best, last = (load_file(tmp_path / "run" / name / "model.safetensors") for name in ("best", "last"))
     name = next(iter(found["weights"]))

@@ -89,3 +89,16 @@ def test_average_against_its_recursion(start, late):
         decay = late if start else min(late, (1 + n) / (10 + n))
         expected = expected if n == 0 else decay * expected + (1 - decay) * value
     assert average.module.weight.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_paper_recipe_is_the_authors():
+    from idc.training.recipe import RECIPES
+
+    paper = RECIPES["paper"]
+    expected = Recipe(
+        epochs=400, batch_size=256, accumulation=2, optimizer="adam", lr=1e-4, weight_decay=0.0, beta2=0.999,
+        schedule="plateau", plateau_patience=3000, plateau_floor=5e-7, warmup=0.0, clip_norm=0.0, inter_weight=0.2,
+        t_weights=(), init="normal", flip=False, crop=0, rotation=0.0, ema_decay=0.995, ema_every=8, ema_start=30_000,
+    )  # fmt: skip
+    assert paper == expected
+    assert paper.ce_weight == 0

@@ -1,9 +1,10 @@
 """One gradient engine: FGSM, MI-FGSM, PGD and APGD are its settings; EOT and BPDA wrap the function under attack."""
 
+import typing
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from idc.errors import IDCError
 from idc.noise import Streams
 
 
-class Attack(Protocol):
+class Attack(typing.Protocol):
     """A setting that is called on a batch. It judges nothing for good: the caller does, on the real model, with fresh
     noise."""
 

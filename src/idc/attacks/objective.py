@@ -1,14 +1,14 @@
 """What an attack maximises, on logits (B, K). Each takes the true classes and, if targeted, the wanted ones."""
 
+import typing
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 
-class Objective(Protocol):
+class Objective(typing.Protocol):
     """Logits (B, K), true classes (B,), wanted classes (B,) or None -> (B,), larger is better for the attacker."""
 
     def __call__(self, logits: Tensor, classes: Tensor, targets: Tensor | None = None) -> Tensor: ...

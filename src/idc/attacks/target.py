@@ -68,8 +68,8 @@ class Target:
     @classmethod
     def of(cls, classifier: Classifier, *, chunk: int = 512) -> "Target":
         """All that ``classifier`` offers."""
-        shares = getattr(classifier, "shares_draws", False) is True
-        return cls(classifier, classifier.surrogates(), classifier.stochastic, chunk, shares_draws=shares)
+        surrogates, shares = classifier.surrogates(), classifier.shares_draws
+        return cls(classifier, surrogates, classifier.stochastic, chunk, shares_draws=shares)
 
     def function(self, name: str) -> Logits:
         """The function of that name.

@@ -46,12 +46,12 @@ def main() -> None:
     try:
         sys.exit(app(standalone_mode=False))
     except IDCError as error:
-        err.print(f"idc: {error}", markup=False)
+        err.print(f"idc: {error}")
         sys.exit(2)
     except _USAGE as error:  # a flag that there is not, say
         if text := " ".join(error.format_message().split()).rstrip("."):  # else the help has been shown
             command = error.ctx.command_path.replace("python -m idc.cli", "idc") if error.ctx else "idc"
-            err.print(f"idc: {text}; see {command} --help", markup=False)
+            err.print(f"idc: {text}; see {command} --help")
         sys.exit(2)
     except KeyboardInterrupt:
         err.print("idc: interrupted")

@@ -11,10 +11,13 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from idc.storage.fields import recorded
+from idc.text import count_text
+
 _LEADS = os.environ.get("RANK", "0") == "0"  # of several processes (accelerate launch), one speaks
-out = Console(soft_wrap=True, highlight=False, emoji=False, quiet=not _LEADS)
-note = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False, quiet=not _LEADS)
-err = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)  # mistakes: every process's own
+out = Console(soft_wrap=True, markup=False, highlight=False, emoji=False, quiet=not _LEADS)
+note = Console(stderr=True, soft_wrap=True, markup=False, highlight=False, emoji=False, quiet=not _LEADS)
+err = Console(stderr=True, soft_wrap=True, markup=False, highlight=False, emoji=False)  # mistakes: every process's own
 
 Out = Annotated[Path, typer.Option("--out", help="folder of the result; what it already holds is not done again")]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
@@ -31,26 +34,20 @@ def resumable() -> Iterator[None]:
 
 
 def print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    sys.stdout.write(json.dumps(recorded(value), indent=2, ensure_ascii=False) + "\n")
 
 
 def cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
-    if not isinstance(value, int) or value < 1e6:
-        return f"{value:,}" if isinstance(value, int) else str(value)
-    return f"{value / 1e9:,.2f} G" if value >= 1e9 else f"{value / 1e6:,.2f} M"
-
-
-def share(found: dict[str, float]) -> str:
-    return f"{found['mean']:.1%} [{found['low']:.1%}, {found['high']:.1%}]"
+    return count_text(value) if isinstance(value, int) else str(value)
 
 
 def table(title: str, rows: list[dict[str, Any]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    found = Table(title=title, title_justify="left")
+    found = Table(title=Text(title), title_justify="left")
     for name in rows[0] if rows else ():
         number = isinstance(rows[0][name], int | float)
         whole = name == "preset"  # to be typed

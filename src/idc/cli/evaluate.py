@@ -5,9 +5,10 @@ from typing import Annotated, Any
 
 import typer
 
-from idc.cli.common import AsJson, Out, note, out, print_json, resumable, share, table
-from idc.cli.flags import of_fields, option, with_flags
+from idc.cli.common import AsJson, Out, note, out, print_json, resumable, table
+from idc.cli.flags import REQUIRED, of_fields, option, with_flags
 from idc.commands.request import Request
+from idc.text import eps_text, gflops_text, seconds_text, share
 
 
 def register(app: typer.Typer) -> None:
@@ -54,29 +55,29 @@ def _print_summary(summary: dict[str, Any]) -> None:
         rows += [_row(f"attack: {name}", verdict) for name, verdict in summary["attacks"].items()]
         rows += [_row("robust: the worst of each", summary["robust"])]
     where = f"{settings['data']['source']} {settings['data']['split']}, n = {summary['images']}"
-    ball = f", {threat['norm']} eps {threat['eps']:.4g}" if attacked else ""
+    ball = f", {threat['norm']} eps {eps_text(threat['eps'])}" if attacked else ""
     table(f"{summary['protocol']}: {where}{ball}; 95% intervals", rows)
     for name, own in summary.get("accuracy", {}).items():
-        out.print(f"{name}: {own['mean']:.2%} [{own['low']:.2%}, {own['high']:.2%}]")
+        out.print(f"{name}: {share(own, digits=2)}")
     if summary["sanity"]:
         table("sanity checks", [{"check": f["name"], "": "ok" if f["passed"] else "FAILED", "figure": f["figure"]}
                                 for f in summary["sanity"]])  # fmt: skip
         for finding in summary["sanity"]:
             if not finding["passed"]:
-                out.print(f"UNRELIABLE: {finding['name']}: {finding['remedy']}", markup=False)
+                out.print(f"UNRELIABLE: {finding['name']}: {finding['remedy']}")
     if attacked and summary["draws"] > 1:
-        out.print("Robust: the worst point found for each image, judged afresh; so it may exceed an attack's own line.")
+        out.print("Robust: each image's worst adversarial example, judged afresh; it may exceed an attack's own line.")
     if attacked and not summary["adaptive"]:
         out.print("Not adaptive: an upper bound, which a stronger attack can only lower (--protocol adaptive).")
     if summary["protocol"] == "quick":
         out.print("A first look, by a short form of the adaptive attack; a figure to quote takes --protocol adaptive.")
     for flag in summary["flags"]:
-        out.print(f"AutoAttack says: {flag}", markup=False)
+        out.print(f"AutoAttack says: {flag}")
     cost = summary["cost"]
     passes = sum(cost["forward"].values())
     out.print(
         f"per image: {passes:,.0f} forward and {sum(cost['backward'].values()):,.0f} backward, "
-        f"{cost['flops'] / 1e9:,.2f} GFLOPs, {cost['seconds']:.3g} s"
+        f"{cost['flops'] / 1e9:,.2f} GFLOPs, {seconds_text(cost['seconds'])}"
     )
 
 
@@ -101,13 +102,14 @@ def rejudge(
     out.print(f"written: {result / 'rejudged.json'}")
 
 
-@with_flags(*of_fields(Request, protocol="pgd"))
-def sweep(
-    out_folder: Out,
-    over: Annotated[str, typer.Option("--over", help="steps=5,10,20 | eps=2/255,4/255 | eot=1,4 | restarts= | draws= | "
-                                      "visits='3;3,0;3,1,0' | eta=0,0.5,1")],
-    as_json: AsJson = False, **asked: Any,
-) -> None:  # fmt: skip
+@with_flags(
+    option(
+        "over", str, REQUIRED,
+        "steps=5,10,20 | eps=2/255,4/255 | eot=1,4 | restarts= | draws= | visits='3;3,0;3,1,0' | eta=0,0.5,1",
+    ),
+    *of_fields(Request, protocol="pgd"),
+)  # fmt: skip
+def sweep(over: str, out_folder: Out, as_json: AsJson = False, **asked: Any) -> None:
     """Evaluate once for each value of one setting; a folder each, resumable, and one table and figure of all."""
     from idc.commands.sweep import run_sweep
 
@@ -153,12 +155,12 @@ def compare(
         return
     table(str(file), [_compared(row) for row in rows])
     for text in paired_texts(out_folder):
-        out.print(text, markup=False)
+        out.print(text)
     out.print(f"written: {', '.join(str(p) for p in written)}")
 
 
 def _compared(row: dict[str, Any]) -> dict[str, Any]:
-    found = {"model": row["name"], "eps": row["eps_text"], "GFLOPs": f"{row['flops'] / 1e9:.3g}",
+    found = {"model": row["name"], "eps": row["eps_text"], "GFLOPs": gflops_text(row["flops"]),
              "NFE": row["network_evaluations"], "n": row["images"], "clean": share(row["clean"]["mean"])}  # fmt: skip
     for name, own in row["protocols"].items():
         found[name] = share(own["robust"]["mean"]) + ("" if own["reliable"] else " UNRELIABLE")

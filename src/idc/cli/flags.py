@@ -46,10 +46,11 @@ def of_fields(
 
 
 def with_flags(*flags: Parameter) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """A command with these flags, which its ``**asked`` takes, before those of its own signature."""
+    """A command with these flags before those of its own signature; its ``**asked`` takes what it does not name."""
 
     def change(command: Callable[..., None]) -> Callable[..., None]:
-        plain = [p for p in signature(command).parameters.values() if p.kind is not Parameter.VAR_KEYWORD]
+        made = {p.name for p in flags} | {"asked"}
+        plain = [p for name, p in signature(command).parameters.items() if name not in made]
         every = [p.replace(kind=Parameter.KEYWORD_ONLY) for p in (*flags, *plain)]
         command.__signature__ = Signature(every)  # type: ignore[attr-defined]
         command.__annotations__ = {p.name: p.annotation for p in every}

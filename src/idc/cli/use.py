@@ -8,6 +8,8 @@ import typer
 from idc.cli.common import AsJson, cell, out, print_json, resumable, table
 from idc.cli.flags import of_fields, option, with_flags
 from idc.commands.request import SAVED_HELP, Request
+from idc.storage.fields import recorded
+from idc.text import size_text
 
 
 def register(app: typer.Typer) -> None:
@@ -59,10 +61,10 @@ def models(as_json: AsJson = False) -> None:
 
     found = shipped()
     if as_json:
-        print_json([model.to_dict() for model in found])
+        print_json(found)
         return
     for model in found:
-        out.print(f"{model.name}: {model.parameters:,} parameters; {model.about}", markup=False)
+        out.print(f"{model.name}: {model.parameters:,} parameters; {model.about}")
         rows = [{key: str(row[key]) for key in ("attack", "answer", "accuracy", "n")} for row in model.measured]
         if rows:
             table(f"{model.data} test, accuracy with 95% intervals", rows)
@@ -80,7 +82,7 @@ def profile(
         str | None, typer.Argument(help="a preset's name, a network's YAML file or a model; none: the pruning table")
     ] = None,
     as_json: AsJson = False,
-    **shape: Any,
+    **asked: Any,
 ) -> None:
     """Parameters, FLOPs, network evaluations, memory, latency of a preset or model; without one, the pruning table."""
     from idc.commands.opening import open_model_or_preset
@@ -91,7 +93,7 @@ def profile(
         rows = pruning_table()
         print_json(rows) if as_json else table("From BBDM's U-Net down to ours (FLOPs: 2 per multiply-add)", rows)
         return
-    found = measure(open_model_or_preset(model, **shape)).to_dict()
+    found = recorded(measure(open_model_or_preset(model, **asked)))
     if as_json:
         print_json(found)
         return
@@ -111,23 +113,24 @@ def export(
     """Write a model's answer as one ONNX file, checked in onnxruntime against PyTorch (pip install 'idc\\[onnx]')."""
     from idc.exporting import export_saved
 
-    found = export_saved(model, file, **asked).to_dict()
+    found = recorded(export_saved(model, file, **asked))
     if as_json:
         print_json(found)
         return
     for name, shape in found["inputs"].items():
-        out.print(f"input {name}: ({', '.join(map(str, shape))})", markup=False)
+        out.print(f"input {name}: ({', '.join(map(str, shape))})")
     out.print(
         f"on {found['images']} random images {found['agreement']:.1%} of the classes are PyTorch's; logits differ by "
         f"{found['largest_difference']:.2g} at most"
     )
-    out.print(f"written: {file} ({cell(found['bytes'])} bytes, {found['weights']})", markup=False)
+    out.print(f"written: {file} ({size_text(found['bytes'])}, {found['weights']})")
 
 
+@with_flags(option("preset", str, "paper-cifar10", "the network that the file holds"))
 def import_reference(
     checkpoint: Annotated[Path, typer.Argument(help="the authors' .pth file")],
     out_folder: Annotated[Path, typer.Option("--out", help="folder of the model")],
-    preset: Annotated[str, typer.Option("--preset", help="the network that the file holds")] = "paper-cifar10",
+    preset: str,
     raw: Annotated[bool, typer.Option("--raw", help="the plain weights instead of the averaged (EMA) ones")] = False,
 ) -> None:
     """Turn a checkpoint of the paper's authors into a model folder."""
@@ -142,7 +145,7 @@ def import_reference(
 @with_flags(
     option("seed", int, 0, "of everything", least=0),
     option("epochs", float, None, "of training", unset="as many as pay"),
-    option("limit", int, None, "test images to attack", least=1, unset="all"),
+    option("limit", int, 300, "attack so many of the 539 test images", least=1),
 )
 def demo(
     out_folder: Annotated[Path, typer.Option("--out", help="folder of the demo")] = Path("runs/demo"), **asked: Any

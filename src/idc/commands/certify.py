@@ -9,7 +9,7 @@ from idc.commands.evaluate import at_work, circumstances, problem_of, processes
 from idc.commands.opening import open_both
 from idc.commands.request import Request
 from idc.cost import answer_cost
-from idc.evaluation.certifier import LINES, RESULT, Certifier, read_certified, summarise_certified
+from idc.evaluation.certificates import LINES, RESULT, Certifier, read_certified, summarise_certified
 from idc.evaluation.smoothing import Smoothed, Smoothing
 from idc.progress import Bar
 from idc.storage import records
@@ -41,14 +41,14 @@ def certify(
         f"{smoothing.largest_radius:.4g} at most"
     )
     state, device = processes()
-    classifier, images = open_both(request, device)
+    classifier, images = open_both(request, device, say)
     certifier = Certifier(
         Smoothed(classifier, smoothing, request.chunk), problem_of(request, images), out, request.model,
         seed=request.seed, rank=state.process_index, world=state.num_processes, device=device,
     )  # fmt: skip
     if state.is_main_process:
         certifier.prepare()
-        if done := len(records.read_all(out, f"{LINES}-*.jsonl", "id")):
+        if done := len(records.finished(out, LINES)):
             say(f"{done} of {len(images)} images are already done")
     state.wait_for_everyone()
     if finished := certifier.finished():

@@ -14,14 +14,14 @@ from idc.commands.opening import open_both
 from idc.commands.request import Request, read_request
 from idc.compute.compiled import check_compiler, check_networks
 from idc.errors import IDCError
-from idc.evaluation.pairing import paired, withstood
+from idc.evaluation.pairing import paired, survived
 from idc.evaluation.summary import read_lines
 from idc.report.comparison import write_tables
-from idc.storage.fields import check, setting, short, take
+from idc.storage.fields import check, recorded, setting, short, take
 from idc.storage.files import make_folder, write_json
 from idc.storage.records import read_json
 from idc.storage.yaml_file import read_yaml
-from idc.text import eps_text
+from idc.text import eps_name, eps_text
 
 _FIELDS = {f.name: f.metadata for f in fields(Request)}
 # What may be asked of all models, or of each; protocols and eps are the comparison's own.
@@ -62,7 +62,7 @@ class Comparison:
     """Models x protocols x sizes of attack.
 
     Args:
-        nested: what withstands a protocol's every attack at one radius is not attacked again at smaller ones; see
+        nested: what survives a protocol's every attack at one radius is not attacked again at smaller ones; see
             ``idc.evaluation.nested``.
     """
 
@@ -151,42 +151,42 @@ def compare(comparison: Comparison, out: Path, *, say: Callable[[str], object] =
             own, others = ("x".join(map(str, shape)) for shape in (images.shape, (shapes - {images.shape}).pop()))
             raise IDCError(f"{entry.name}: images of {own}", f"{others}, as for the others", "compare it by itself")
     rows: list[dict[str, Any]] = []
-    stood: dict[str, dict[int, bool]] = {}
+    survivals: dict[str, dict[int, bool]] = {}
     # The largest radius comes first: a nested comparison builds on it.
     for eps, entry in product(sorted(comparison.eps, reverse=True), comparison.entries):
         done = [evaluate_one(comparison, entry, p, eps, out, say=say) for p in comparison.protocols_of(entry)]
         if any(done):  # not in a process other than the first
             rows = finished_rows(comparison, out)
-            write_rows(rows, out, stood)
+            write_rows(rows, out, survivals)
     return rows
 
 
 def write_rows(
-    rows: list[dict[str, Any]], out: Path, stood: dict[str, dict[int, bool]] | None = None
+    rows: list[dict[str, Any]], out: Path, survivals: dict[str, dict[int, bool]] | None = None
 ) -> list[dict[str, Any]]:
     """Write ``compare.json``, with how far the best is ahead of the others, and the tables.
 
     Args:
-        rows, out, stood: see ``beside_the_best``.
+        rows, out, survivals: see ``beside_the_best``.
 
     Returns:
         The pairs, see there.
     """
-    pairs = beside_the_best(rows, out, {} if stood is None else stood)
+    pairs = beside_the_best(rows, out, {} if survivals is None else survivals)
     write_json(out / "compare.json", {"rows": rows, "pairs": pairs})
     write_tables(out)
     return pairs
 
 
 def beside_the_best(
-    rows: Sequence[dict[str, Any]], out: Path, stood: dict[str, dict[int, bool]]
+    rows: Sequence[dict[str, Any]], out: Path, survivals: dict[str, dict[int, bool]]
 ) -> list[dict[str, Any]]:
-    """Under each protocol with attacks, at each eps: the model that withstands most, with each other one on the images
+    """Under each protocol with attacks, at each eps: the model that survives most, with each other one on the images
     that both were given. An image counts by the vote of its draws.
 
     Args:
         rows: of ``finished_rows``. out: the folder of their results.
-        stood: which images each result's model withstood, by its folder, as far as it has been read; more is added.
+        survivals: which images each result's model survived, by its folder, as far as it has been read; more is added.
 
     Returns:
         For each pair ``eps``, ``eps_text``, ``protocol``, ``best``, ``other`` (names) and the fields of ``Paired``.
@@ -197,13 +197,13 @@ def beside_the_best(
         here = [r for r in rows if r["eps"] == eps and protocol in r["protocols"]]
         here.sort(key=lambda r: -r["protocols"][protocol]["robust"]["majority"]["mean"])
         places = [r["protocols"][protocol]["folder"] for r in here]
-        for place in (p for p in places if p not in stood):
-            stood[place] = withstood(read_lines(out / place))
+        for place in (p for p in places if p not in survivals):
+            survivals[place] = survived(read_lines(out / place))
         about = {"eps": eps, "eps_text": here[0]["eps_text"], "protocol": protocol, "best": here[0]["name"]}
-        best = stood[places[0]]
-        for row, own in zip(here[1:], (stood[place] for place in places[1:]), strict=True):
+        best = survivals[places[0]]
+        for row, own in zip(here[1:], (survivals[place] for place in places[1:]), strict=True):
             if best.keys() & own.keys():
-                found.append(about | {"other": row["name"]} | paired(best, own).to_dict())
+                found.append(about | {"other": row["name"]} | recorded(paired(best, own)))
     return found
 
 
@@ -243,7 +243,7 @@ def evaluate_one(
 
 def _place(entry: Entry, protocol: str, eps: float) -> Path:
     """The folder of a cell, within that of the comparison."""
-    return Path(entry.folder) / f"{protocol}-{eps_text(eps)}".translate(_IN_A_NAME)
+    return Path(entry.folder) / f"{protocol.replace(':', '-')}-{eps_name(eps)}"
 
 
 def _row(entry: Entry, eps: float, found: dict[str, tuple[str, dict[str, Any]]]) -> dict[str, Any]:

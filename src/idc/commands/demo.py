@@ -9,21 +9,20 @@ from idc.commands.request import Request
 from idc.commands.sweep import run_sweep
 from idc.commands.train import start_training
 from idc.errors import IDCError
-from idc.report.html import percent, share
 from idc.report.pictures import write_overview
 from idc.report.results_page import write_report
+from idc.text import percent, share
 
 EPS = (0.05, 0.1, 0.2, 0.3)
 DRAWS = 10
+IMAGES = 300  # enough to tell the sizes apart, and minutes on two cores
 QUICK_EPS, QUICK_IMAGES = 0.1, 100
 _ANSWERS = ("multi-step", "one-step")  # and the folders of their sweeps
 
 Say = Callable[[str], object]
 
 
-def run_demo(
-    out: Path, *, seed: int = 0, epochs: float | None = None, limit: int | None = None, say: Say = print
-) -> Path:
+def run_demo(out: Path, *, seed: int = 0, epochs: float | None = None, limit: int = IMAGES, say: Say = print) -> Path:
     """Train, attack and report. An interrupted demo goes on where it stopped.
 
     Args:
@@ -31,7 +30,7 @@ def run_demo(
             ``EPS``), ``quick/``, and of these ``report.html``, ``quick.html`` and ``overview.png``.
         seed: of weights, order, noise and attack.
         epochs: of training; by default the recipe's, which reach full accuracy.
-        limit: attack so many test images, balanced by class; by default all, and ``quick`` 100 of them.
+        limit: attack so many of the 539 test images, balanced by class; ``quick`` takes 100 of them at most.
         say: takes a line for the user.
 
     Returns:
@@ -47,7 +46,7 @@ def run_demo(
         raise IDCError(out, "a whole training run (this one was interrupted)", "run idc demo again: it goes on")
     request = Request(model=str(run / "best"), data="digits", limit=limit, seed=seed)
     _sweeps(request, out, say)
-    _quick(request, out, say)
+    _quick(replace(request, limit=min(limit, QUICK_IMAGES)), out, say)
     swept = [out / answer for answer in _ANSWERS]
     write_overview(swept, out / "overview.png")
     write_report([*swept, run], out / "report.html")
@@ -75,9 +74,8 @@ def _sweeps(request: Request, out: Path, say: Say) -> None:
 
 def _quick(request: Request, out: Path, say: Say) -> None:
     """The quick protocol, and its report."""
-    count = min(QUICK_IMAGES, request.limit or QUICK_IMAGES)
-    say(f"the quick protocol (a short adaptive attack) on {count} test images at eps {QUICK_EPS} ...")
-    summary = evaluate(replace(request, protocol="quick", eps=QUICK_EPS, limit=count), out / "quick", say=say)
+    say(f"the quick protocol (a short adaptive attack) on {request.limit} test images at eps {QUICK_EPS} ...")
+    summary = evaluate(replace(request, protocol="quick", eps=QUICK_EPS), out / "quick", say=say)
     robust, clean = (
         [percent(summary[kind][name]["mean"]) for name in ("mean", "majority", "worst_of_n")]
         for kind in ("robust", "clean")

@@ -22,13 +22,14 @@ from idc.commands.plugins import is_plugin, plugin
 from idc.commands.request import Request
 from idc.cost import answer_cost, evaluation_cost
 from idc.errors import IDCError
-from idc.evaluation.nested import held_in, nested_check, note, read_larger
+from idc.evaluation.nested import held_in, note, read_larger
 from idc.evaluation.panel import LABELS, write_panel
 from idc.evaluation.protocol import PROTOCOLS, Protocol, build_protocol
-from idc.evaluation.runner import LINES, Problem, Runner
+from idc.evaluation.runner import Problem, Runner
 from idc.evaluation.sanity.bench import Bench, Finding
-from idc.evaluation.sanity.checks import flags_check, gradients_useful, lines_checks, run_checks
-from idc.evaluation.summary import read_costs, read_lines, summarise_lines
+from idc.evaluation.sanity.checks import gradients_useful, run_checks
+from idc.evaluation.sanity.recorded import flags_check, nested_check, square_check
+from idc.evaluation.summary import LINES, read_costs, read_lines, summarise_lines
 from idc.evaluation.verdict import wilson
 from idc.method.classifier import IDC
 from idc.method.labels import gram_report
@@ -89,7 +90,7 @@ def evaluate(
         out: folder of the result.
         protocol: in place of the one that the request names.
         larger: the result of the same request but a larger radius: a protocol of several attacks does not attack what
-            stood there, but for one in eight (see ``idc.evaluation.nested``). A result that was begun
+            survived it, but for one in eight (see ``idc.evaluation.nested``). A result that was begun
             without it is finished without it, and adversarial images that are to be kept are all looked for.
         say: is told what a user may want to know.
 
@@ -101,7 +102,7 @@ def evaluate(
             work.
     """
     state, device = processes()
-    classifier, images = open_both(request, device)
+    classifier, images = open_both(request, device, say)
     if protocol is not None:
         request = replace(request, protocol=protocol.name)
     protocol = build(request, images, protocol)
@@ -114,7 +115,7 @@ def evaluate(
     if state.is_main_process:
         _prepare(runner, larger if protocol.nests and not request.keep else None)
         write_json(out / "request.json", recorded(request))
-        if done := len(records.read_all(out, f"{LINES}-*.jsonl", "id")):
+        if done := len(records.finished(out, LINES)):
             say(f"{done} of {len(images)} images are already done")
     state.wait_for_everyone()
     runner = replace(runner, larger=held_in(out))
@@ -186,10 +187,10 @@ def _summarise(request: Request, runner: Runner, images: datasets.ImageSet, say:
     target = runner.target()
     one, _, _ = runner.images(0)
     seconds = sum(costs["seconds"].values())
-    dtype = torch.bfloat16 if getattr(runner.classifier, "bf16", False) is True else torch.float32
+    dtype = torch.bfloat16 if runner.classifier.bf16 else torch.float32
     cost = evaluation_cost(target, one[:1], costs, seconds, dtype=dtype)
     cost["seconds_by_attack"] = {k: v / max(1, costs["images"]) for k, v in costs["seconds"].items()}
-    sanity = [f.to_dict() for f in _sanity(runner, lines, costs["flags"], say)]
+    sanity = recorded(_sanity(runner, lines, costs["flags"], say))
     summary |= {
         "protocol": runner.protocol.name,
         "adaptive": runner.protocol.adaptive,
@@ -214,7 +215,7 @@ def _both_answers(model: IDC, images: datasets.ImageSet, draws: int, seed: int) 
     values = {"one-step": found.one_step}
     if not model.answers_in_one_step:
         values[f"multi-step, mean of {draws} draws"] = found.multi_step
-    return {name: wilson(value, found.images).to_dict() for name, value in values.items()}
+    return {name: recorded(wilson(value, found.images)) for name, value in values.items()}
 
 
 def _settings(request: Request, runner: Runner) -> dict[str, Any]:
@@ -250,4 +251,4 @@ def _sanity(runner: Runner, lines: Sequence[dict[str, Any]], flags: Sequence[str
     )  # fmt: skip
     if not protocol.sanity:
         return [gradients_useful(bench), *nested_check(lines)]
-    return [*run_checks(bench), *lines_checks(lines), *nested_check(lines), flags_check(flags)]
+    return [*run_checks(bench), *square_check(lines), *nested_check(lines), flags_check(flags)]

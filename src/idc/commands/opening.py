@@ -1,9 +1,12 @@
-"""What a user asks to be evaluated, and how its model and data are opened."""
+"""From what a user names to a model and its data: a saved model, a peer, a preset, or a module of the user's."""
 
 import re
+from collections.abc import Callable
 from copy import deepcopy
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -21,6 +24,7 @@ from idc.method.presets import PRESETS, network_fields, resolve_spec
 from idc.peers.cnn import CNN
 from idc.peers.named import is_named, open_peer
 from idc.storage.locate import packaged
+from idc.storage.model_folder import SAMPLE
 from idc.storage.saved import open_saved
 from idc.storage.yaml_file import YAML_SUFFIXES
 from idc.types import Classifier
@@ -41,7 +45,9 @@ def open_model(name: str) -> nn.Module:
     return open_saved(name, IDC, CNN)
 
 
-def open_both(request: Request, device: torch.device) -> tuple[Classifier, datasets.ImageSet]:
+def open_both(
+    request: Request, device: torch.device, say: Callable[[str], object] = lambda text: None
+) -> tuple[Classifier, datasets.ImageSet]:
     """The model on ``device``, and its data in the shape that it takes.
 
     Raises:
@@ -50,11 +56,7 @@ def open_both(request: Request, device: torch.device) -> tuple[Classifier, datas
     own = open_model(request.model)
     if is_plugin(request.model) and (request.compile or request.precision != "fp32"):
         own = _copy(own, request.model)  # it is changed below, and the factory may hand it out again
-    shape = getattr(own, "input_shape", None)
-    images = datasets.load(
-        request.data, split=request.split, limit=request.limit, skip_bad=request.skip_bad,
-        image_size=shape[1] if shape else None, channels=shape[0] if shape else None,
-    )  # fmt: skip
+    images = _loaded(request, own, say)
     if isinstance(own, IDC):
         own = _as_asked(own, request, device)
     elif request.one_step or request.visits or request.eta is not None:
@@ -64,7 +66,7 @@ def open_both(request: Request, device: torch.device) -> tuple[Classifier, datas
     for parameter in own.parameters():  # a ScriptModule has no requires_grad_
         parameter.requires_grad_(False)
     classifier = as_classifier(own, input_shape=images.shape, name=request.model, bf16=bf16)
-    _check_classes(classifier, images, request.model)
+    images = _in_its_order(classifier, images, request.model)
     if request.compile:
         compile_networks(classifier, device)
     return classifier, images
@@ -87,13 +89,41 @@ def _as_asked(model: IDC, request: Request, device: torch.device) -> IDC:
     return model
 
 
-def _check_classes(classifier: Classifier, images: datasets.ImageSet, name: str) -> None:
-    own, remedy = getattr(classifier, "class_names", None), "use data of those classes"
-    if own is not None and tuple(own) != images.class_names:
+def _loaded(request: Request, own: nn.Module, say: Callable[[str], object]) -> datasets.ImageSet:
+    """The data in the shape that the model takes. Of a source without splits of its own all images are the test split,
+    unless the model was trained on some of them: then it is what the training held out."""
+    shape = getattr(own, "input_shape", None)
+    load = partial(
+        datasets.load, request.data, skip_bad=request.skip_bad, image_size=shape[1] if shape else None,
+        channels=shape[0] if shape else None,
+    )  # fmt: skip
+    if request.split == "test" and not datasets.has_splits(request.data):
+        whole, card = load(split="all"), getattr(own, "card", None)
+        if not _trained_on(whole, card if isinstance(card, dict) else {}, request.data):
+            whole = load(split="all", limit=request.limit) if request.limit else whole
+            say(whole.summary)
+            return whole
+        say(f"{request.model} was trained on images of {request.data}: those that the training held out are judged")
+    images = load(split=request.split, limit=request.limit)
+    say(images.summary)
+    return images
+
+
+def _trained_on(images: datasets.ImageSet, card: dict[str, Any], source: str) -> bool:
+    """By the sample of its training images that a model's card keeps; by the name of the data, if it is older."""
+    if SAMPLE in card:
+        return images.holds(card[SAMPLE]) > 0
+    return str(card.get("Data")) == source
+
+
+def _in_its_order(classifier: Classifier, images: datasets.ImageSet, name: str) -> datasets.ImageSet:
+    own, remedy = classifier.class_names, "use data of those classes"
+    if own and sorted(own) != sorted(images.class_names):
         given, names = ", ".join(images.class_names[:4]), ", ".join(own[:4])
         raise IDCError(f"data with the classes {given}, ...", f"those of {name}: {names}, ...", remedy)
     if classifier.num_classes != images.num_classes:
         raise IDCError(f"data of {images.num_classes} classes", f"the {classifier.num_classes} of {name}", remedy)
+    return images.in_order(own) if own else images
 
 
 def open_model_or_preset(

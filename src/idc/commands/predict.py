@@ -1,4 +1,4 @@
-"""What the command line's short verbs do: classify files, open a model or preset."""
+"""What ``idc predict`` does: image files classified by a saved model."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,7 @@
 """What ``idc profile`` does: what a model costs, or the presets from BBDM's network down to ours."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -35,10 +35,6 @@ class Profile:
     peak_memory_bytes: int
     weights_bytes: int
     device: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """The fields, JSON-ready."""
-        return asdict(self)
 
 
 def profile(model: IDC, *, repeats: int = 5) -> Profile:

@@ -30,7 +30,9 @@ class Request:
         argument=True,
     )
     data: str = setting(help=DATA_HELP, shared=True)
-    split: Literal["test", "validation", "train"] = setting("test", "which images of the data", shared=True)
+    split: Literal["test", "validation", "train"] = setting(
+        "test", "which images of the data; test: all of them, if they have no splits", shared=True
+    )
     limit: int | None = setting(None, "use this many images only, balanced by class", least=1, unset="all")
     skip_bad: bool = setting(False, "leave unreadable files out instead of stopping", shared=True, decides=False)
     data_name: str | None = setting(
@@ -45,8 +47,9 @@ class Request:
     )  # fmt: skip
     norm: Literal["linf", "l2"] = setting("linf", "of the perturbation", panel=ATTACK, shared=True)
     eps: float | None = setting(
-        None, "radius on [0, 1], such as 8/255", panel=ATTACK, least=0, shared=True, unset="by norm and colour"
-    )
+        None, "radius on [0, 1], such as 8/255", panel=ATTACK, least=0, shared=True, unset="by norm and colour",
+        expected="a number such as 0.1 or 8/255",
+    )  # fmt: skip
     draws: int | None = setting(
         None, "noise draws by which each image is judged", panel=ATTACK, least=1, unset="the protocol's"
     )

@@ -1,4 +1,4 @@
-"""From names to a run: data, network and recipe put together."""
+"""What ``idc train`` does: data, network and recipe, each by its name, put together to a run."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, TypedDict, Unpack
 
 import torch
 
@@ -21,8 +21,8 @@ from idc.method.presets import PRESETS, load_network, resolve_spec
 from idc.method.unet import UNetSpec, init_normal_
 from idc.noise import derive_seed
 from idc.storage.fields import recorded, take
-from idc.training.bridging import Bridging
-from idc.training.objective import Objective
+from idc.training.bridge_objective import BridgeObjective
+from idc.training.objective import TrainingObjective
 from idc.training.recipe import OF_THE_ATTACK, RECIPES, Recipe, load_recipe, without_eps
 from idc.training.settings import Settings, override
 from idc.training.trainer import Trainer, TrainResult
@@ -74,7 +74,7 @@ def build_model(
 
 
 class Loading(TypedDict, total=False):
-    """How data are loaded: the flags that every training has."""
+    """How both splits are loaded: the flags that every training has; ``limit``: so many images of the first."""
 
     limit: int | None
     image_size: int | None
@@ -83,18 +83,12 @@ class Loading(TypedDict, total=False):
 
 
 def load_splits(
-    source: str,
-    *,
-    say: Callable[[str], object],
-    limit: int | None = None,
-    image_size: int | None = None,
-    channels: int | None = None,
-    skip_bad: bool = False,
+    source: str, *, say: Callable[[str], object], **loading: Unpack[Loading]
 ) -> tuple[datasets.ImageSet, datasets.ImageSet]:
     """The training split (``limit`` images of it) and the validation split of ``source``."""
-    options: dict[str, Any] = {"image_size": image_size, "channels": channels, "seed": 0, "skip_bad": skip_bad}
-    train = datasets.load(source, split="train", limit=limit, **options)
-    validation = datasets.load(source, split="validation", **options)
+    train = datasets.load(source, split="train", **loading)
+    validation = datasets.load(source, split="validation", **loading | {"limit": None})
+    say(train.summary)
     if skipped := [*train.skipped, *validation.skipped]:
         more = ", ..." if len(skipped) > 5 else ""
         files = "file" if len(skipped) == 1 else "files"
@@ -103,7 +97,7 @@ def load_splits(
 
 
 def run_training(
-    objective: Objective,
+    objective: TrainingObjective,
     recipe: Settings,
     train: datasets.ImageSet,
     validation: datasets.ImageSet,
@@ -159,8 +153,8 @@ def start_training(
         visits: timesteps of the model's answer, by default ``default_visits(T)``; (T-1,) is the one-step answer.
         recipe: a recipe's name or YAML file, or "auto": "digits" for digits, else "fast"; ``changes``
             override its fields.
-        objective: ``package.module:object`` that gives an ``idc.training.objective.Objective`` for (model, recipe); by
-            default ``Bridging``.
+        objective: ``package.module:object`` that gives an ``idc.training.objective.TrainingObjective`` for
+            (model, recipe); by default ``BridgeObjective``.
         resume: go on from the newest checkpoint.
         limit: train on so many images only.
         say: takes a line for the user.
@@ -190,9 +184,11 @@ def start_training(
     if not spec.time_embedding and recipe in RECIPES and "t_weights" not in changes:
         chosen = replace(chosen, t_weights=(0.0,) * (bridge.timesteps - 1) + (1.0,))  # there is no other choice
     model = build_model(spec, train, chosen, bridge, labels=kind, cell=cell, visits=visits)
-    expected = "a class or function of (model, recipe) that gives what idc.training.objective.Objective lists"
-    made: Objective = (
-        plugin(own, Objective, lambda make: make(model, chosen), expected) if own else Bridging(model, chosen)
+    expected = "a class or function of (model, recipe) that gives what idc.training.objective.TrainingObjective lists"
+    made: TrainingObjective = (
+        plugin(own, TrainingObjective, lambda make: make(model, chosen), expected)
+        if own
+        else BridgeObjective(model, chosen)
     )
     weights = dict(enumerate(chosen.t_weights))
     if untrained := [t for t in model.config.visits if weights.get(t, 1.0) == 0]:

@@ -1,4 +1,4 @@
-"""From names to a peer's run: data, network and recipe put together."""
+"""What ``idc train-peer`` does: a peer's data, network and recipe, each by its name, put together to a run."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,8 +8,9 @@ from idc.commands.train import Loading, fresh_weights, load_splits, run_training
 from idc.errors import IDCError
 from idc.peers.cnn import CNN, CNNConfig
 from idc.peers.diffusion import Diffusion, DiffusionConfig
-from idc.training.cnn import Classifying
-from idc.training.denoising import Denoising
+from idc.text import eps_text
+from idc.training.cnn_objective import CNNObjective
+from idc.training.noise_objective import NoiseObjective
 from idc.training.recipe import CNN_RECIPES, NOISE_RECIPES
 from idc.training.settings import S, override
 from idc.training.trainer import TrainResult
@@ -56,10 +57,10 @@ def start_cnn(
     config = CNNConfig(arch, train.num_classes, train.shape, width, train.class_names)
     with fresh_weights(chosen):
         model = CNN(config)
-    attacked = f" against {chosen.norm} attacks of {chosen.eps:.3g}" if chosen.adversarial else ""
+    attacked = f" against {chosen.norm} attacks of {eps_text(chosen.eps)}" if chosen.adversarial else ""
     say(f"{arch}, method {chosen.method}{attacked}: {len(train)} images")
     about = {"data": data, "arch": arch, "width": config.width}
-    objective = Classifying(model, chosen)
+    objective = CNNObjective(model, chosen)
     return run_training(objective, chosen, train, validation, out, resume=resume, about=about, say=say)
 
 
@@ -101,6 +102,6 @@ def start_ddpm(
     config = DiffusionConfig(train.shape, len(names), class_names=names, **NETWORKS[network])
     with fresh_weights(chosen):
         model = Diffusion(config)
-    objective = Denoising(model, chosen)
+    objective = NoiseObjective(model, chosen)
     about = {"data": data, "network": network}
     return run_training(objective, chosen, train, validation, out, resume=resume, about=about, say=say)

@@ -9,7 +9,7 @@ from torch._dynamo.exc import FailOnRecompileLimitHit
 
 from idc.compute.hardware import can_compile
 from idc.errors import IDCError
-from idc.types import Classifier, networks_of
+from idc.types import Classifier
 
 _VARIANTS = 64  # of a network's code: with and without gradient, one image or more, several models in a process
 
@@ -28,26 +28,22 @@ def check_networks(classifier: Classifier) -> tuple[nn.Module, ...]:
     """The networks that may be compiled.
 
     Raises:
-        IDCError: if there is none, or noise is drawn within one.
+        IDCError: if noise is drawn within one.
     """
-    networks = networks_of(classifier)
-    if not networks:
-        raise IDCError(type(classifier).__name__, "an nn.Module to compile", "do not compile")
-    whole = (id(classifier), id(getattr(classifier, "module", classifier)))
-    if classifier.stochastic and any(id(network) in whole for network in networks):
+    if classifier.stochastic and id(classifier) in map(id, classifier.networks):
         raise IDCError(
             "a model that draws noise",
             "one that names its networks, which draw none: (self.network,), in a property `networks`",
             "add it, or do not compile: compiled code draws noise of its own",
         )
-    return networks
+    return classifier.networks
 
 
 def compile_networks(classifier: Classifier, device: torch.device) -> None:
     """Compile the networks of a classifier in place, for batches of any size; the first calls take a minute or more.
 
-    Hooks of a network, and what the classifier does around it, such as drawing noise, stay as they are. In bf16 a
-    compiled network rounds in fewer places than one that is not: ``compiled`` is then noted of the classifier.
+    Hooks of a network, and what the classifier does around it, such as drawing noise, stay as they are: its ``forward``
+    alone is replaced. A module around it would run its hooks as compiled code, and give its weights other names.
 
     Raises:
         IDCError: see ``check_compiler`` and ``check_networks``.
@@ -55,8 +51,7 @@ def compile_networks(classifier: Classifier, device: torch.device) -> None:
     check_compiler(device)
     for network in check_networks(classifier):
         network.forward = _for_any_batch(torch.compile(network.forward))
-    if getattr(classifier, "bf16", False) is True:
-        classifier.compiled = True  # type: ignore[attr-defined]
+    classifier.compiled = True
 
 
 def _for_any_batch(compiled: Callable[..., Any]) -> Callable[..., Any]:

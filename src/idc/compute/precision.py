@@ -56,7 +56,8 @@ _MIXED: dict[tuple[Any, Any], type[nn.Module]] = {
 
 
 def compute_in_float32(layer: nn.Module, kind: type[Float32] = Float32) -> None:
-    """Make ``layer``, of whatever class, one of that class and of ``kind``. Weights and their names stay."""
+    """Make ``layer``, of whatever class, one of that class and of ``kind``. Weights and their names stay,
+    which a module around it would change: in saved models, and for code that reads the layer's weights."""
     own = type(layer)
     if (kind, own) not in _MIXED:
         _MIXED[kind, own] = type(f"{kind.__name__}{own.__name__}", (kind, own), {})

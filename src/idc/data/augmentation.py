@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from idc.errors import IDCError
+from idc.storage.fields import check, setting
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,16 +33,11 @@ class Augmentation:
     """
 
     flip: bool = False
-    crop: int = 0
-    rotation: float = 0.0
+    crop: int = setting(0, least=0, remedy="use 4 for 32x32 images, 0 for none")
+    rotation: float = setting(0.0, least=0, most=180, remedy="use 15, or 0 for none")
 
     def __post_init__(self) -> None:
-        if self.crop < 0:
-            raise IDCError(
-                f"crop={self.crop}", "a number of pixels, 0 or more", "use crop=4 for 32x32 images, 0 for none"
-            )
-        if not 0.0 <= self.rotation <= 180.0:
-            raise IDCError(f"rotation={self.rotation}", "degrees between 0 and 180", "use rotation=15, or 0 for none")
+        check(self)
 
     def __call__(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Augment uint8 images (B, C, H, W) to float32 in [0, 1]; see `augment`."""

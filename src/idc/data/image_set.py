@@ -91,6 +91,19 @@ class ImageSet:
         fingerprint = digest(class_names, self.images, labels, self.ids)
         return replace(self, labels=labels, class_names=tuple(class_names), fingerprint=fingerprint)
 
+    def sample(self, count: int = 32) -> list[str]:
+        """The least ``count`` of the hashes of the images' pixels: by them a model knows images of its training again,
+        wherever they lie, and whatever else lies there."""
+        return sorted(_hashes(self.images))[:count]
+
+    def holds(self, sample: Sequence[str]) -> int:
+        """How many images of another set's ``sample`` are among these, at the same shape."""
+        return len(set(sample) & set(_hashes(self.images))) if sample else 0
+
+
+def _hashes(images: Tensor) -> list[str]:
+    return [hashlib.sha256(image.numpy().tobytes()).hexdigest()[:12] for image in images.cpu().contiguous()]
+
 
 def digest(names: Sequence[str], *tensors: Tensor) -> str:
     """sha256 over names and the shapes and bytes of tensors, in hexadecimal."""

@@ -82,6 +82,11 @@ def load(
                     opened.has_splits)  # fmt: skip
 
 
+def has_splits(source: str | Path) -> bool:
+    """Whether a source's splits are its own. Raises IDCError as ``load`` does."""
+    return open_source(str(source)).has_splits
+
+
 def _check_split(split: str, fraction: float) -> None:
     if split not in get_args(Split):
         raise IDCError(f"split {split!r}", "train, validation, test or all", "use one of these names")

@@ -1,4 +1,4 @@
-"""From what the user names to the pools of images behind it: digits, a folder, parquet files or a hub id."""
+"""Where data come from: digits, a folder, parquet files or a hub id, each as pools of images; add a source here."""
 
 import os
 import unicodedata

@@ -9,17 +9,15 @@ from torch import Tensor, nn
 
 from idc.compute.precision import halve
 from idc.errors import IDCError
-from idc.types import Classifier, Logits
-
-# What else an evaluation may ask of a classifier; a user's module may mean something else by these names.
-_PASSED_ON = ("card", "class_names", "config", "networks")
+from idc.types import Classifier, ClassifierDefaults, Logits, are_modules, completed, says_required
 
 
 class Wrapped(nn.Module):
     """An ``nn.Module`` images -> logits with all that an evaluation asks for.
 
     What the module itself has (``num_classes``, ``input_shape``, ``stochastic``, ``surrogates()``, ...) is kept; the
-    rest is filled in from one call on noise.
+    rest is filled in from one call on noise. One that does not say all of these may mean something else by ``card``,
+    ``class_names`` and ``config``.
 
     Args:
         module: takes (B, C, H, W) in [0, 1], returns (B, K) logits; put into evaluation mode.
@@ -39,11 +37,14 @@ class Wrapped(nn.Module):
         self.module = module.eval()
         shape = getattr(module, "input_shape", None) or input_shape
         self.input_shape: tuple[int, int, int] = tuple(shape)
-        self.bf16 = False
+        self.bf16 = self.compiled = False
         first, second = self._probe(name)
         self.num_classes = int(getattr(module, "num_classes", None) or first.shape[1])
         if bf16:
             self._halve(name)
+        said = completed(module) if says_required(module) else ClassifierDefaults()
+        self.card, self.class_names, self.config = said.card, said.class_names, said.config
+        self.shares_draws = getattr(module, "shares_draws", False) is True
         declared = getattr(module, "stochastic", None)
         self.eval()  # the wrapper itself too
         self.stochastic = (
@@ -92,29 +93,24 @@ class Wrapped(nn.Module):
         if not isinstance(found[0], Tensor) or found[0].ndim != 2 or len(found[0]) != 2:
             raise IDCError(name, "a module that returns logits (B, K)", "return one row of logits an image")
         if not torch.isfinite(found[0]).all():
-            raise IDCError(name, "a module that returns finite logits", "mend it: they are NaN or infinite")
+            raise IDCError(name, "a module that returns finite logits", "fix it: they are NaN or infinite")
         declared = getattr(self.module, "num_classes", None)
         if declared is not None and declared != found[0].shape[1]:
             raise IDCError(name, f"{declared} logits, as its num_classes says (not {found[0].shape[1]})", "correct it")
         return found
 
-    def __getattr__(self, name: str) -> Any:
-        if name in _PASSED_ON:
-            module = super().__getattr__("module")
-            if name == "networks" or isinstance(module, Classifier):
-                return getattr(module, name)
-        return super().__getattr__(name)
+    @property
+    def networks(self) -> tuple[nn.Module, ...]:
+        """Those that the module names, or all of it."""
+        named: Any = getattr(self.module, "networks", None)
+        networks = named if are_modules(named) else (self,)
+        return tuple(self if network is self.module else network for network in networks)
 
     def surrogates(self) -> Mapping[str, Logits]:
         """The module's own, or none."""
         own = getattr(self.module, "surrogates", None)
         found = own() if callable(own) else {}
         return {name: partial(self._call, function) for name, function in found.items()} if self.bf16 else found
-
-    @property
-    def shares_draws(self) -> bool:
-        """As the module says."""
-        return getattr(self.module, "shares_draws", False) is True
 
     def forward(self, images: Tensor, **draws: int) -> Tensor:
         return self._call(self.module, images, **draws)
@@ -129,14 +125,12 @@ class Wrapped(nn.Module):
 def as_classifier(
     model: object, *, input_shape: tuple[int, int, int], name: str = "the model", bf16: bool = False
 ) -> Classifier:
-    """``model`` itself if it is a ``Classifier`` and not to be in half precision, else wrapped.
+    """``model`` itself, completed, if it says what a classifier has to and is not to be in half precision; or wrapped.
 
     Raises:
         IDCError: if it is no module.
     """
-    if isinstance(model, Classifier) and isinstance(model, nn.Module) and not bf16:
-        Wrapped(model, input_shape=input_shape, name=name)  # asked once, so that its mistakes are told clearly
-        return cast(Classifier, model)
     if not isinstance(model, nn.Module):
         raise IDCError(name, f"a torch.nn.Module (it is a {type(model).__name__})", "return the module itself")
-    return Wrapped(model, input_shape=input_shape, name=name, bf16=bf16)
+    wrapped = Wrapped(model, input_shape=input_shape, name=name, bf16=bf16)  # in any case: mistakes are told clearly
+    return cast(Classifier, model if says_required(model) and not bf16 else wrapped)

@@ -16,7 +16,7 @@ from idc.noise import Streams
 
 
 class Block:
-    """Images, their verdicts, and for each the worst point found so far.
+    """Images, their verdicts, and for each the worst adversarial example found so far.
 
     Args:
         target: the model.
@@ -112,10 +112,10 @@ class Block:
             raise IDCError(f"attack {name}", expected, "fix it: Threat.project gives such points")
 
     def lines(self) -> list[dict[str, Any]]:
-        """One JSON-ready record an image: right draws and majority vote, clean, under noise, after each attack and at
-        the worst point.
+        """One JSON-ready record an image: right draws and majority vote, clean, under noise, after each attack and on
+        the worst adversarial example.
 
-        That point was picked by its count of right draws, which flatters the attack; so every image is judged once
+        That one was picked by its count of right draws, which flatters the attack; so every image is judged once
         more, afresh, also where no attack lowered it: keeping only its lucky draws would be as unfair.
         """
         began = time.perf_counter()

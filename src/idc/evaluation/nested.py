@@ -1,27 +1,26 @@
-"""Radii within each other: what withstood every attack at a larger radius is not attacked again at a smaller one.
+"""Radii within each other: what survived every attack at a larger radius is not attacked again at a smaller one.
 
 The ball of the smaller radius lies within that of the larger one, so a figure for the larger radius already claims that
-these images stand at the smaller. The claim is as good as the attacks at the larger radius, and attacks that masked
+these images survive the smaller. The claim is as good as the attacks at the larger radius, and attacks that masked
 gradients mislead may well find more at the smaller: therefore one such image in ``CHECKED`` is attacked all the same.
 
-Only a deterministic answer either withstands or falls: of a stochastic model every image is attacked at every radius.
+Only a deterministic answer either survives or not: of a stochastic model every image is attacked at every radius.
 An attack without a radius of its own finds the same at each, and is run once.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from idc.errors import IDCError
-from idc.evaluation.sanity.bench import Finding
+from idc.evaluation.summary import read_lines
 from idc.noise import derive_seed
 from idc.storage import records
 from idc.storage.files import write_json
 
 CHECKED = 8
-LINES = "images"  # the runner's records, a line an image
 _FILE = "larger.json"
 
 
@@ -32,7 +31,7 @@ class Larger:
     Args:
         eps: its radius.
         spared: ids of the images that are not to be attacked.
-        checked: ids of those that withstood it too and are attacked nonetheless.
+        checked: ids of those that survived it too and are attacked nonetheless.
         same: by an attack without a radius, what it came to for each image: right draws and majority vote.
     """
 
@@ -70,7 +69,7 @@ def read_larger(folder: Path, settings: Mapping[str, Any]) -> Larger:
         believed = summary["reliable"] and not own["classifier"]["stochastic"]
     except (KeyError, TypeError) as error:
         raise IDCError(folder, "a whole result of idc evaluate", "remove it and evaluate again") from error
-    lines = records.read_lines(folder, LINES, "evaluate")
+    lines = read_lines(folder)
     if len(lines) < held["data"]["images"]:
         raise IDCError(folder, f"{held['data']['images']} finished images", "finish the larger radius first")
     same = {
@@ -80,11 +79,11 @@ def read_larger(folder: Path, settings: Mapping[str, Any]) -> Larger:
     }
     if not believed:
         return Larger(larger, same=same)
-    stood = [line["id"] for line in lines if line["robust"][0] == line["draws"]]
+    survived = [line["id"] for line in lines if line["robust"][0] == line["draws"]]
     # Others at each radius, so that no image is spared at all of them by its place.
-    stood.sort(key=lambda image: derive_seed(own["seed"], "nested", f"{radius:.9g}", image))
-    checked = -(-len(stood) // CHECKED)
-    return Larger(larger, frozenset(stood[checked:]), frozenset(stood[:checked]), same)
+    survived.sort(key=lambda image: derive_seed(own["seed"], "nested", f"{radius:.9g}", image))
+    checked = -(-len(survived) // CHECKED)
+    return Larger(larger, frozenset(survived[checked:]), frozenset(survived[:checked]), same)
 
 
 def same_but_radius(one: Any, other: Any) -> bool:
@@ -120,17 +119,3 @@ def held_in(out: Path) -> Larger | None:
         name: {image: (right, vote) for image, right, vote in found} for name, found in held.get("same", {}).items()
     }
     return Larger(held["eps"], frozenset(held["spared"]), frozenset(held["checked"]), same)
-
-
-def nested_check(lines: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
-    """Of the images that withstood a larger radius and were attacked at this one all the same, none may have fallen."""
-    checked = [line for line in lines if line.get("larger") == "checked"]
-    if not checked:
-        return
-    fell = sum(line["robust"][0] < line["draws"] for line in checked)
-    spared = sum(line.get("larger") == "spared" for line in lines)
-    yield Finding(
-        "what stood at a larger radius stands", not fell,
-        f"{fell} of {len(checked)} images fell that had withstood a larger radius; {spared} more were not attacked",
-        "attack at each radius anew (nested: false): larger steps miss what smaller ones find",
-    )  # fmt: skip

@@ -1,8 +1,8 @@
-"""Two models on the same images: which of them withstands more, and whether that can be told."""
+"""Two models on the same images: which of them survives more, and whether that can be told."""
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from scipy.stats import binomtest
@@ -16,8 +16,8 @@ class Paired:
 
     Args:
         images: that both were asked about.
-        only_first, only_second: how many of them one withstands and the other does not.
-        difference: of the shares that they withstand, first minus second, in [-1, 1]; [low, high] is Newcombe's 95%
+        only_first, only_second: how many of them one survives and the other does not.
+        difference: of the shares that they survive, first minus second, in [-1, 1]; [low, high] is Newcombe's 95%
             interval of it (method 10; Statistics in Medicine 17, 1998).
         p: of a difference at least as large where there is none: McNemar's exact test, two-sided.
     """
@@ -30,21 +30,17 @@ class Paired:
     high: float
     p: float
 
-    def to_dict(self) -> dict[str, float]:
-        """The fields, JSON-ready."""
-        return asdict(self)
 
-
-def withstood(lines: Sequence[Mapping[str, Any]]) -> dict[int, bool]:
+def survived(lines: Sequence[Mapping[str, Any]]) -> dict[int, bool]:
     """From an evaluation's lines: for each image's id, whether the vote of the draws is right under attack."""
     return {line["id"]: line["robust"][1] == line["class"] for line in lines}
 
 
 def paired(first: Mapping[int, bool], second: Mapping[int, bool]) -> Paired:
-    """Compare what two models withstand of the images that both have; the images are the sample, each model is one.
+    """Compare what two models survive of the images that both have; the images are the sample, each model is one.
 
     Args:
-        first, second: for each image's id, whether the model withstood it.
+        first, second: for each image's id, whether the model survived its attack.
 
     Raises:
         ValueError: if they have no image in common.

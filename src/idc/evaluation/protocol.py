@@ -1,4 +1,4 @@
-"""Evaluation protocols: small declarations, saved with the result."""
+"""Evaluation protocols by name: which attacks run in which order, and how an image is judged; kept with the result."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
@@ -47,8 +47,8 @@ class Protocol:
 
     @property
     def nests(self) -> bool:
-        """Whether what withstands it at one radius is taken to withstand it at smaller ones, see ``nested``: not what
-        withstands one attack, which does not look for the worst point."""
+        """Whether what survives it at one radius is taken to survive it at smaller ones, see ``nested``: not what
+        survives one attack, which does not look for the worst adversarial example."""
         return self.gate or len(self.attacks) > 1
 
     @property

@@ -21,9 +21,9 @@ from idc.attacks.target import Target
 from idc.errors import IDCError
 from idc.evaluation import BLOCK
 from idc.evaluation.block import Block
-from idc.evaluation.nested import LINES as LINES
 from idc.evaluation.nested import Larger
 from idc.evaluation.protocol import Protocol, published
+from idc.evaluation.summary import COSTS, LINES
 from idc.noise import Streams, derive_seed
 from idc.storage import records
 from idc.storage.fields import recorded
@@ -31,7 +31,7 @@ from idc.storage.files import make_folder, whole_file, write_json
 from idc.types import Classifier
 
 PICTURES = 8  # images of the first block that are kept for the report
-COSTS, KEPT = "costs", "adversarial"
+KEPT = "adversarial"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,9 +92,9 @@ def _differing(held: Any, own: Any, path: str = "") -> Iterator[tuple[str, Any, 
 
 def describe_model(classifier: Classifier, name: str) -> dict[str, Any]:
     """What tells a classifier from others: its name, its weights, and the configuration that they do not show."""
-    config = recorded(getattr(classifier, "config", None))
-    half: dict[str, Any] = {"precision": "bf16"} if getattr(classifier, "bf16", False) is True else {}
-    if getattr(classifier, "compiled", False) is True:
+    config = recorded(classifier.config)
+    half: dict[str, Any] = {"precision": "bf16"} if classifier.bf16 else {}
+    if classifier.bf16 and classifier.compiled:  # which rounds in fewer places
         half["compiled"] = True
     return half | {
         "name": name,
@@ -202,7 +202,7 @@ class Runner:
             advance: is told how many images have finished.
             describe: is told what is being done.
         """
-        done = records.read_all(self.out, f"{LINES}-*.jsonl", "id")
+        done = records.finished(self.out, LINES)
         ids = self.problem.ids.tolist()
         for index in range(self.blocks):
             own = ids[index * self.block : (index + 1) * self.block]
@@ -215,13 +215,8 @@ class Runner:
 
     def finished(self) -> dict[str, Any] | None:
         """The summary of a run that has nothing left to do; ``prepare`` has seen that its settings are these."""
-        file = self.out / "summary.json"
-        if not file.exists():
-            return None
-        held: dict[str, Any] = records.read_json(file, "remove it, to have it made again")
         kept = not self.keep or all(self._kept(index).exists() for index in range(self.blocks))
-        done = records.read_all(self.out, f"{LINES}-*.jsonl", "id").keys() >= set(self.problem.ids.tolist())
-        return held if kept and done else None
+        return records.read_whole(self.out / "summary.json", LINES, self.problem.ids.tolist()) if kept else None
 
     def _block(self, index: int, missing: set[int], describe: Callable[[str], object]) -> None:
         images, classes, ids = self.images(index)

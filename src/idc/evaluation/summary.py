@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from idc.attacks.target import COUNTED
-from idc.evaluation.runner import COSTS, LINES
 from idc.evaluation.verdict import Judged, verdict, wilson
 from idc.storage import records
+from idc.storage.fields import recorded
 
+LINES, COSTS = "images", "costs"  # records: a line an image, a line a block
 Line = dict[str, Any]
 
 
@@ -25,11 +26,10 @@ def summarise_lines(lines: Sequence[Line], class_names: Sequence[str]) -> dict[s
     """Verdicts over images.
 
     Returns:
-        ``clean``, ``noise`` (random noise of the attacks' size) and ``robust`` (the worst point that any attack found
-        for each image, judged afresh), each with ``mean``, ``majority``, ``worst_of_n``; ``attacks``, the same for each
-        one, and on how many images it was run; ``images_spared``, how many were not attacked since they withstood a
-        larger radius; ``single_draw``, robust as the paper counts it; ``confusion``, rows true, columns the vote under
-        attack.
+        ``clean``, ``noise`` (random noise of the attacks' size) and ``robust`` (each image's worst adversarial example,
+        judged afresh), each with ``mean``, ``majority``, ``worst_of_n``; ``attacks``, the same for each one, and on how
+        many images it was run; ``images_spared``, how many were not attacked since they survived a larger radius;
+        ``single_draw``, robust as the paper counts it; ``confusion``, rows true, columns the vote under attack.
     """
     classes, draws = [line["class"] for line in lines], lines[0]["draws"]
 
@@ -41,8 +41,8 @@ def summarise_lines(lines: Sequence[Line], class_names: Sequence[str]) -> dict[s
     attacks = {}
     for name in names:
         pairs = [line["attacks"][name] for line in lines]
-        # Each attack alone; under a gate, an image that had fallen before was not attacked again and stays fallen, and
-        # one that a larger radius spared stands.
+        # Each attack alone; under a gate, an image without a right draw left was not attacked again and stays so, and
+        # one that a larger radius spared is as it was there.
         known = [
             line["robust"] if pair is None and line.get("larger") == "spared" else pair
             for line, pair in zip(lines, pairs, strict=True)
@@ -57,7 +57,7 @@ def summarise_lines(lines: Sequence[Line], class_names: Sequence[str]) -> dict[s
         "robust": of([line["robust"] for line in lines]),
         "attacks": attacks,
         "worst": {name: sum(line["worst"] == name for line in lines) for name in ["", *names]},
-        "single_draw": wilson(single, len(lines)).to_dict(),
+        "single_draw": recorded(wilson(single, len(lines))),
         "right_draws": {
             kind: [sum(line[kind][0] == k for line in lines) for k in range(draws + 1)] for kind in ("clean", "robust")
         },

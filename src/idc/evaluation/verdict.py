@@ -2,10 +2,13 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from idc.storage.fields import recorded
+from idc.text import share
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,11 +21,7 @@ class Share:
     n: int
 
     def __str__(self) -> str:
-        return f"{self.mean:.1%} [{self.low:.1%}, {self.high:.1%}]"
-
-    def to_dict(self) -> dict[str, float]:
-        """The fields, JSON-ready."""
-        return asdict(self)
+        return share(recorded(self))
 
 
 def wilson(mean: float, n: int, *, z: float = 1.959964) -> Share:
@@ -67,8 +66,7 @@ class Verdict:
 
     def to_dict(self) -> dict[str, object]:
         """JSON-ready."""
-        shares = {name: getattr(self, name).to_dict() for name in ("mean", "majority", "worst_of_n")}
-        return shares | {"draws": self.n}
+        return {name: recorded(getattr(self, name)) for name in ("mean", "majority", "worst_of_n")} | {"draws": self.n}
 
 
 def verdict(judged: Sequence[Judged], classes: Sequence[int], draws: int) -> Verdict:

@@ -3,7 +3,7 @@
 import importlib.util
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -42,10 +42,6 @@ class Export:
     images: int
     largest_difference: float
     agreement: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """The fields, JSON-ready."""
-        return asdict(self)
 
 
 def export_saved(source: str, path: Path, **settings: Any) -> Export:

@@ -1,1 +1,1 @@
-"""The paper's nouns: labels, bridge, network, losses, reverse process, classifier."""
+"""The paper's nouns: labels and the distance to them, bridge, network, losses, reverse process, classifier."""

@@ -1,6 +1,10 @@
 """The Brownian bridge between an image label (t = 0) and an image (t = T-1).
 
-BBDM (Li et al., CVPR 2023); method.md "Brownian bridge".
+BBDM (Li et al., CVPR 2023), forward and reverse process, with the paper's m_t and T:
+
+    m_t evenly spaced from 0.001 to 0.999,    var_t = 2 s (m_t - m_t^2)
+    forward:         x_t = (1 - m_t) x0 + m_t y + sqrt(var_t) eps
+    reverse, t -> n: see ``Bridge.step``
 
 Everything here works on [-1, 1]: ``y = 2x - 1`` is the image, ``x0`` the label of its class.
 """
@@ -15,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from idc.errors import IDCError
-from idc.storage.fields import check, rules, setting, short
+from idc.storage.fields import check, setting, short
 
 Schedule = Literal["linear", "sin"]
 
@@ -39,11 +43,6 @@ class BridgeSpec:
 
     def __post_init__(self) -> None:
         check(self)
-
-
-def check_eta(eta: float) -> None:
-    """Raise IDCError unless 0 <= eta <= 1."""
-    rules(BridgeSpec)["eta"].value("eta", eta)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +139,7 @@ class Bridge(nn.Module):
         return BridgeSample(x_t=x0 + target, x0=x0, y=y, t=t, eps=eps, target=target, gap=self.gap[t].view(-1, 1, 1, 1))
 
     def posterior_variance(self, t: int, n: int) -> float:
-        """s2 of the reverse step t -> n: the variance that eta = 1 injects; 0 if n = t."""
+        """s2 of the reverse step t -> n (formula: ``step``): the variance that eta = 1 injects; 0 if n = t."""
         ratio = (1 - self.m[t]) / (1 - self.m[n])
         s2 = (self.var[t] - self.var[n] * ratio**2) * self.var[n] / self.var[t]
         return max(s2, 0.0)
@@ -154,7 +153,11 @@ class Bridge(nn.Module):
         return draws if self.draws_noise(visits, eta) else 1
 
     def step(self, x_t: Tensor, x0_hat: Tensor, y: Tensor, t: int, n: int, *, eta: float, eps: Tensor | None) -> Tensor:
-        """One reverse step from timestep ``t`` to ``n`` <= t.
+        """One reverse step from timestep ``t`` to ``n`` <= t (BBDM, reverse process; ``eta`` scales its noise):
+
+            s2  = (var_t - var_n ((1 - m_t) / (1 - m_n))^2) var_n / var_t
+            x_n = (1 - m_n) x0_hat + m_n y + sqrt((var_n - s2) / var_t) (x_t - (1 - m_t) x0_hat - m_t y)
+                  + eta sqrt(s2) eps
 
         Args:
             x_t, x0_hat, y: (B, C, H, W) on [-1, 1].
@@ -167,7 +170,7 @@ class Bridge(nn.Module):
         m_t, m_n, var_t, var_n = self.m[t], self.m[n], self.var[t], self.var[n]
         s2 = self.posterior_variance(t, n)
         keep = (max(var_n - s2, 0.0) / var_t) ** 0.5
-        # The three terms of method.md, collected by tensor: one pass over each.
+        # The three terms above, collected by tensor: one pass over each.
         x_n = (1 - m_n - keep * (1 - m_t)) * x0_hat + (m_n - keep * m_t) * y + keep * x_t
         if eps is None or eta == 0 or s2 == 0:
             return x_n

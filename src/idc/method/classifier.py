@@ -1,7 +1,6 @@
-"""``IDC``: the image-to-image diffusion classifier (paper; method.md "Classification")."""
+"""``IDC``: the image-to-image diffusion classifier, from images to distances, logits and predictions."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,13 +18,13 @@ from idc.method.prediction import Prediction, decide
 from idc.method.reverse import Noise, Reverse, Step, image_end, noise_of_images, noise_source, of_each
 from idc.method.surrogates import surrogates
 from idc.method.unet import BridgeUNet
-from idc.storage.saved import SavedModel
+from idc.storage.saved import SavedClassifier
 from idc.types import Logits, check_images
 
 __all__ = ["IDC", "IDCConfig", "Prediction"]
 
 
-class IDC(SavedModel):
+class IDC(SavedClassifier):
     """Translates an image into one of K image labels and answers with the nearest.
 
     Images are always (B, C, H, W), floating point, in [0, 1].
@@ -50,20 +49,7 @@ class IDC(SavedModel):
             )  # fmt: skip
         self.labels: Tensor
         self.register_buffer("labels", labels, persistent=config.own_labels)
-        self.bf16 = False  # see with_precision
         self.checkpointing = False  # recompute each evaluation in the backward pass: the memory of one, not of all
-
-    @property
-    def num_classes(self) -> int:
-        return self.config.num_classes
-
-    @property
-    def input_shape(self) -> tuple[int, int, int]:
-        return self.config.image_shape
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        return self.config.class_names
 
     @property
     def labels_sha256(self) -> str:
@@ -92,11 +78,6 @@ class IDC(SavedModel):
 
     shares_draws = True  # see Classifier: the first evaluation sees no noise
 
-    @property
-    def networks(self) -> tuple[nn.Module, ...]:
-        """What is counted as a network evaluation."""
-        return (self.unet,)
-
     def with_answer(self, *, visits: Sequence[int] | None = None, eta: float | None = None) -> "IDC":
         """This model with another answer. The weights are shared, not copied.
 
@@ -124,13 +105,6 @@ class IDC(SavedModel):
         """
         other = self.with_network(self.unet)
         other.bf16 = uses_bf16(precision, self.labels.device)
-        return other
-
-    def with_network(self, unet: nn.Module) -> "IDC":
-        """This model with another network of the same shape, such as averaged weights. Nothing is copied."""
-        other = copy(self)
-        other._modules, other._buffers = self._modules.copy(), self._buffers.copy()  # which copy() leaves shared
-        other.unet = unet
         return other
 
     # -- the chain -----------------------------------------------------------------------------------------------------
@@ -190,7 +164,7 @@ class IDC(SavedModel):
     def distances(
         self, images: Tensor, *, generator: torch.Generator | None = None, noise: Tensor | None = None
     ) -> Tensor:
-        """Mean absolute difference between the translation and each label, both on [0, 1].
+        """``d_k = mean |x0_hat - P_k|`` over pixels, translation and labels on [0, 1] (paper, classification).
 
         Arguments as for ``translate``. Returns (B, K) in [0, 1], differentiable.
         """
@@ -199,7 +173,9 @@ class IDC(SavedModel):
     def forward(
         self, images: Tensor, *, generator: torch.Generator | None = None, noise: Tensor | None = None, draws: int = 1
     ) -> Tensor:
-        """Logits ``-distances / temperature``, (B, K): not probabilities. Arguments as for ``translate``.
+        """Logits ``-d_k / tau``, (B, K): not probabilities. d_k: ``distances``; tau: ``config.temperature``.
+
+        Arguments as for ``translate``.
 
         With ``draws`` above 1, (draws*B, K), draw by draw, from one first evaluation; ``noise`` then has as many rows.
         """

@@ -1,4 +1,4 @@
-"""The kinds of image labels: how K images that differ as much as they can are made."""
+"""The kinds of image labels besides the paper's: Hadamard, low-frequency, blocks."""
 
 import math
 from functools import lru_cache

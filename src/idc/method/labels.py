@@ -1,4 +1,7 @@
-"""Orthogonal image labels: the K fixed images into which IDC translates (paper, section "orthogonal image labels").
+"""Image labels, the K fixed pictures into which IDC translates, and the distance of a translation to each of them.
+
+Paper, section "orthogonal image labels": ``P = 2 scale(Q) - 1``, with Q the K columns of QR(G^T) as pictures, G a
+(K, D) Gaussian matrix, and ``scale`` to [0, 1] by each picture's own minimum and maximum.
 
 The paper's are random directions (``qr``). The other kinds are for finding out what a label's looks have to do with how
 well it works; docs/labels.md says in which sense each is orthogonal.

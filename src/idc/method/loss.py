@@ -1,8 +1,8 @@
 """The training loss: an intra-class term that fits the bridge and an inter-class term that parts the classes.
 
-Paper, section "training objective"; method.md "Losses". No (B, K, C, H, W) tensor is built: the target of class j is
-``target - gap (P_j - x0)``, so that its distance to the network's output is a scaled L1 distance between one point per
-image and the K labels, in O(B*K + B*D + K*D) memory.
+Paper, section "training objective"; the formulas: ``bridge_loss``. No (B, K, C, H, W) tensor is built: the target of
+class j is ``target - gap (P_j - x0)``, so that its distance to the network's output is a scaled L1 distance between one
+point per image and the K labels, in O(B*K + B*D + K*D) memory.
 """
 
 from dataclasses import dataclass
@@ -62,7 +62,13 @@ def label_distances(sample: BridgeSample, output: Tensor, labels: Tensor) -> Ten
 def bridge_loss(
     sample: BridgeSample, output: Tensor, labels: Tensor, classes: Tensor, *, inter_weight: float = 0.2
 ) -> LossTerms:
-    """Intra- and inter-class loss.
+    """Intra- and inter-class loss (paper, section "training objective"), means over pixels, with m_{-1} = 0:
+
+        target   = m_t (y - x0) + sqrt(var_t) eps
+        target_j = m_{t-1} (P_j - x0) + m_t (y - P_j) + sqrt(var_t) eps = target - (m_t - m_{t-1}) (P_j - x0)
+        d_j      = mean |target_j - U(x_t, t)|,    L_intra = d_c = mean |target - U(x_t, t)|
+        L_inter  = min over j != c of d_j, or 0 where d_c is the smallest of all
+        L        = L_intra - inter_weight L_inter
 
     Args:
         sample: of the bridge.

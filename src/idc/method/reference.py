@@ -1,4 +1,4 @@
-"""The authors' checkpoints: their .pth file -> ``IDC`` (method.md "Pruned U-Net").
+"""The authors' checkpoints: their .pth file -> ``IDC``.
 
 The file holds ``{"model": state_dict, "ema": {name: tensor}, "epoch", "step"}`` with guided-diffusion's (ADM) names
 behind ``denoise_fn.``. The names of our network follow from its spec, so any preset can be imported.
@@ -18,6 +18,7 @@ from idc.method.classifier import IDC
 from idc.method.config import IDCConfig
 from idc.method.presets import PRESETS, resolve_spec
 from idc.method.unet import UNetSpec
+from idc.storage.tensor_file import read_tensors
 
 _PREFIX = "denoise_fn."
 _SHAPE = (3, 32, 32)
@@ -99,13 +100,14 @@ def _read(checkpoint: Path) -> dict[str, Any]:
     if not checkpoint.is_file():
         raise IDCError(checkpoint, expected, "check the path")
     try:
-        content = torch.load(checkpoint, weights_only=True, map_location="cpu")
+        content = read_tensors(checkpoint)
     except UnpicklingError as error:
         raise IDCError(
             checkpoint, expected, "it holds more than tensors, or is no checkpoint; it was not executed"
         ) from error
     except (RuntimeError, EOFError, ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
-        raise IDCError(checkpoint, expected, "it is damaged or some other file: download it again") from error
+        reason = f" ({error})" if isinstance(error, ValueError) and "damaged" in str(error) else ""
+        raise IDCError(checkpoint, expected, f"it is damaged or some other file{reason}: download it again") from error
     if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
         raise IDCError(checkpoint, expected, "this file has no 'model' state")
     return content
@@ -121,6 +123,9 @@ def _weights(content: dict[str, Any], raw: bool, checkpoint: Path) -> dict[str, 
         raise IDCError(
             checkpoint, f"names that begin with {_PREFIX!r} under {name!r}", "this is another project's file"
         )
+    for tensor_name, value in own.items():
+        if not value.is_floating_point() or not torch.isfinite(value).all():
+            raise IDCError(f"{checkpoint}: {tensor_name[:80]}", "finite floating-point weights", "download it again")
     return {k: v.to(torch.float32) for k, v in own.items()}
 
 

@@ -1,4 +1,8 @@
-"""The reverse process: from the image end of the bridge to the network's prediction of the label (paper, method.md)."""
+"""The reverse process: from the image end of the bridge to the network's prediction of the label (BBDM, sampling).
+
+``x_{T-1} := y``; at each visited t ``x0_hat = x_t - U(x_t, t)``, and from there to the next by ``Bridge.step``; the
+last x0_hat is the result.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext

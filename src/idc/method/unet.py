@@ -1,4 +1,4 @@
-"""The pruned U-Net: guided-diffusion's (ADM) network over ``diffusers.UNet2DModel``."""
+"""The network U(x_t, t), a pruned U-Net: guided-diffusion's (ADM) layers over ``diffusers.UNet2DModel``."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -19,7 +19,7 @@ class UNetSpec:
     Args:
         base_channels: channels of the first level.
         multipliers: channels of each level, in units of ``base_channels``; each further level halves the image.
-        res_blocks: residual blocks a level on the way down (one more on the way up).
+        res_blocks: residual blocks a level of the encoder (one more in the decoder).
         attention_at: downsampling factors at which blocks have self-attention, besides the middle block.
         head_channels: channels of an attention head.
         groups: of every GroupNorm, where there are any.
@@ -35,10 +35,10 @@ class UNetSpec:
             Timesteps share its statistics, and in training those of the noisy x_t: it is meant for networks that
             answer in one step, at T-1, where there is next to no noise.
         middle_attention: whether the middle block has self-attention, as in the paper.
-        decoder: whether there is a way up. Without it (ADM's classifier, the "half U-Net") each place of the last level
+        decoder: whether there is one. Without it (ADM's classifier, the "half U-Net") each place of the last level
             draws its stride x stride pixels by itself (depth to space): labels, unlike images, need no fine detail.
         time_embedding: whether the network is told t. One that answers in one step, at T-1, need not be; only a network
-            without a way up may lack it.
+            without a decoder may lack it.
     """
 
     base_channels: int = setting(least=1)
@@ -60,7 +60,7 @@ class UNetSpec:
     def __post_init__(self) -> None:
         check(self, remedy="start from a preset and change one field at a time")
         if self.decoder and not self.time_embedding:
-            raise IDCError("a way up without time_embedding", "one of them", "set decoder: false, or leave both")
+            raise IDCError("a decoder without time_embedding", "one of them", "set decoder: false, or leave both")
         for channels in self.channels:
             if channels % self.groups and self.grouped:
                 raise IDCError(f"{channels} channels", f"a multiple of groups = {self.groups}", "change base_channels")
@@ -123,7 +123,7 @@ class Dropout(nn.Dropout):
 
 
 class Encoder(nn.Module):
-    """The way down and the middle of a ``diffusers.UNet2DModel``, called as that is without ``return_dict``:
+    """The encoder and the middle of a ``diffusers.UNet2DModel``, called as that is without ``return_dict``:
     x (B, C, H, W), t (B,) or () -> a tuple of one, (B, out_channels, H', W') at the size of the last level.
 
     Args:

@@ -6,7 +6,6 @@ BMVC 2016. Both with the three stages' (four stages') strides for 32x32 images.
 
 import importlib.util
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,8 @@ from torch.nn import functional as F
 from idc.compute.hardware import cnn_format
 from idc.errors import IDCError
 from idc.storage.fields import check, setting, short
-from idc.storage.saved import SavedModel
-from idc.types import Logits, check_images, name_classes
+from idc.storage.saved import SavedClassifier
+from idc.types import ClassifierDefaults, check_images, name_classes
 
 _WRN = re.compile(r"wrn-(\d{1,4})-(\d{1,4})")
 ARCHITECTURES = "preact-resnet18, wrn-28-10 (any wrn-DEPTH-WIDEN)"
@@ -126,7 +125,7 @@ def normalised(images: Tensor) -> Tensor:
     return (images - 0.5) * 4
 
 
-class CNN(SavedModel):
+class CNN(SavedClassifier):
     """A convolutional classifier: images (B, C, H, W) in [0, 1] -> logits (B, K). It normalises them itself, to
     [-2, 2]; it draws no noise, and its own gradient is its only weak spot.
 
@@ -143,27 +142,6 @@ class CNN(SavedModel):
         self.config: CNNConfig = config
         self.network: nn.Module = self.build(config) if network is None else network
         self.network.to(memory_format=cnn_format(config.width))  # type: ignore[call-overload]  # torch's stubs lack it
-
-    @property
-    def num_classes(self) -> int:
-        return self.config.num_classes
-
-    @property
-    def input_shape(self) -> tuple[int, int, int]:
-        return self.config.image_shape
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        return self.config.class_names
-
-    @property
-    def networks(self) -> tuple[nn.Module, ...]:
-        """What is counted as a network evaluation."""
-        return (self.network,)
-
-    def surrogates(self) -> Mapping[str, Logits]:
-        """None: the answer is as easy to differentiate as anything near it."""
-        return {}
 
     def forward(self, images: Tensor) -> Tensor:
         check_images(images, self.input_shape)
@@ -185,7 +163,7 @@ class CNN(SavedModel):
         return [f"# {self.config.arch}, {self.num_classes} classes", ""]
 
 
-class PackagedResNet18(nn.Module):
+class PackagedResNet18(nn.Module, ClassifierDefaults):
     """The CIFAR-10 ResNet-18 in pyautoattack's wheel, trained the standard way by others; it takes [0, 1] as it is.
 
     Raises:
@@ -218,10 +196,6 @@ class PackagedResNet18(nn.Module):
     def networks(self) -> tuple[nn.Module, ...]:
         """What is counted as a network evaluation."""
         return (self.network,)
-
-    def surrogates(self) -> Mapping[str, Logits]:
-        """None, as for ``CNN``."""
-        return {}
 
     def forward(self, images: Tensor) -> Tensor:
         check_images(images, self.input_shape)

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from idc.errors import IDCError
 from idc.peers.diffusion import Diffusion
-from idc.types import Classifier, Logits, check_images
+from idc.types import ClassifierDefaults, Logits, check_images, completed, says_required
 
 
-class DiffPure(nn.Module):
+class DiffPure(nn.Module, ClassifierDefaults):
     """A classifier behind a purifier: images (B, C, H, W) in [0, 1] -> logits (B, K).
 
     The image is diffused to t*, a share of the schedule, and denoised again in ``steps`` evaluations of the network.
@@ -31,13 +31,18 @@ class DiffPure(nn.Module):
         self, diffusion: Diffusion, classifier: nn.Module, *, depth: float = 0.1, steps: int = 10, eta: float = 1.0
     ) -> None:
         super().__init__()
-        if not isinstance(classifier, Classifier) or classifier.input_shape != diffusion.config.image_shape:
+        if not says_required(classifier) or classifier.input_shape != diffusion.config.image_shape:
             raise IDCError("diffpure", f"a classifier of {diffusion.config.image_shape}", "use models of the same data")
         if not 0 <= depth < 1:
             raise IDCError(f"depth = {depth}", "t*, a share of the schedule in [0, 1)", "use 0.1, as the paper does")
         if not 0 <= eta <= 1:
             raise IDCError(f"eta = {eta}", "a number in [0, 1]", "use 1 (DDPM) or 0 (DDIM)")
-        self.diffusion, self.classifier = diffusion, classifier
+        self.diffusion = diffusion
+        self.classifier: Any = completed(classifier)
+        cards = {"diffusion": diffusion.card, "classifier": self.classifier.card}
+        known = [f"{name} {card['Training']}" for name, card in cards.items() if "Training" in card]
+        self.card = {"Training": "; ".join(known)} if known else {}
+        self.config = {"depth": depth, "steps": steps, "eta": eta}
         self.depth, self.steps, self.eta = depth, steps, eta
         self.level = round(depth * diffusion.config.timesteps)
         self._schedulers: dict[int, Any] = {}  # by steps; a call of the model need not make them anew
@@ -57,26 +62,13 @@ class DiffPure(nn.Module):
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        names: tuple[str, ...] = getattr(self.classifier, "class_names", ())
+        names: tuple[str, ...] = self.classifier.class_names
         return names or tuple(map(str, range(self.num_classes)))
-
-    @property
-    def card(self) -> dict[str, Any]:
-        """What its two parts say of their training."""
-        parts = {"diffusion": self.diffusion, "classifier": self.classifier}
-        cards = {name: getattr(part, "card", {}) for name, part in parts.items()}
-        known = {name: card["Training"] for name, card in cards.items() if "Training" in card}
-        return {"Training": "; ".join(f"{name} {text}" for name, text in known.items())} if known else {}
 
     @property
     def networks(self) -> tuple[nn.Module, ...]:
         """What is counted as a network evaluation."""
         return (self.diffusion.unet, self.classifier)
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """What the weights do not show."""
-        return {"depth": self.depth, "steps": self.steps, "eta": self.eta}
 
     def _scheduler(self, steps: int) -> Any:
         """A sampler that visits ``steps`` timesteps, evenly from t* down."""

@@ -7,7 +7,7 @@ the image to where the unconditional model finds it likelier.
 
 from collections.abc import Mapping
 from contextlib import nullcontext
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,12 +16,12 @@ from torch.utils.checkpoint import checkpoint
 
 from idc.errors import IDCError
 from idc.peers.diffusion import Diffusion
-from idc.types import Logits, check_images
+from idc.types import ClassifierDefaults, Logits, check_images
 
 Weights = Literal["uniform", "elbo"]
 
 
-class DiffusionClassifier(nn.Module):
+class DiffusionClassifier(nn.Module, ClassifierDefaults):
     """Images (B, C, H, W) in [0, 1] -> logits (B, K): minus the error of the noise predicted for each class.
 
     The error is averaged over ``timesteps`` strata of the schedule, one timestep (its middle) and one noise each; all
@@ -78,7 +78,9 @@ class DiffusionClassifier(nn.Module):
         wanted = torch.linspace(*levels, max(1, maximise))
         self.levels: Tensor
         self.register_buffer("levels", torch.searchsorted(ratio, wanted).clamp(max=total - 1), persistent=False)
-        self.noise_levels = tuple(levels)
+        names = ("timesteps", "weights", "temperature", "maximise", "budget", "rate")
+        self.config = {name: getattr(self, name) for name in names} | {"noise_levels": tuple(levels)}
+        self.card = diffusion.card
         self.register_buffer("strata", ((torch.arange(timesteps) + 0.5) * total / timesteps).long(), persistent=False)
 
     @property
@@ -94,20 +96,9 @@ class DiffusionClassifier(nn.Module):
         return self.diffusion.config.class_names
 
     @property
-    def card(self) -> dict[str, Any]:
-        """That of its diffusion model."""
-        return self.diffusion.card
-
-    @property
     def networks(self) -> tuple[nn.Module, ...]:
         """What is counted as a network evaluation."""
         return (self.diffusion.unet,)
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """What the weights do not show."""
-        names = ("timesteps", "weights", "temperature", "maximise", "budget", "rate", "noise_levels")
-        return {name: getattr(self, name) for name in names}
 
     # -- errors --------------------------------------------------------------------------------------------------------
 

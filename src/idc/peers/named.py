@@ -4,9 +4,7 @@
 ``zdc:ddpm=FOLDER,timesteps=125``; ``rdc:ddpm=FOLDER,timesteps=125,maximise=5,budget=8/255``.
 """
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
@@ -15,14 +13,14 @@ from idc.peers.cnn import CNN, PackagedResNet18
 from idc.peers.diffpure import DiffPure
 from idc.peers.diffusion import Diffusion
 from idc.peers.diffusion_classifier import DiffusionClassifier
-from idc.text import fraction
+from idc.storage.fields import Rule, unknown
 
 PACKAGED = "pyautoattack-resnet18"
-_SETTINGS: dict[str, dict[str, Callable[[str], Any]]] = {
+_SETTINGS: dict[str, dict[str, type]] = {
     "diffpure": {"depth": float, "steps": int, "eta": float},
     "zdc": {"timesteps": int, "weights": str, "temperature": float, "rows": int},
 }
-_SETTINGS["rdc"] = _SETTINGS["zdc"] | {"maximise": int, "budget": fraction, "rate": float}
+_SETTINGS["rdc"] = _SETTINGS["zdc"] | {"maximise": int, "budget": float, "rate": float}
 
 
 def is_named(name: str) -> bool:
@@ -44,15 +42,15 @@ def open_peer(name: str) -> nn.Module:
         return CNN.from_pretrained(name)
     given = _parse(name, text)
     parts = ("ddpm", "classifier") if kind == "diffpure" else ("ddpm",)
-    if unknown := [key for key in given if key not in (*parts, *_SETTINGS[kind])]:
-        known = ", ".join((*parts, *_SETTINGS[kind]))
-        raise IDCError(f"{unknown[0]} in {name}", f"one of {known}", "correct its name")
+    for key in given:
+        if key not in (*parts, *_SETTINGS[kind]):
+            raise unknown(f"{key} in {name}", key, (*parts, *_SETTINGS[kind]))
     if "ddpm" not in given or (kind == "diffpure") != ("classifier" in given):
         needs = "ddpm=FOLDER,classifier=MODEL" if kind == "diffpure" else "ddpm=FOLDER"
         raise IDCError(name, f"{kind}:{needs}", "name its parts")
     diffusion = Diffusion.from_pretrained(given.pop("ddpm"))
     classifier = open_peer(given.pop("classifier")) if kind == "diffpure" else None
-    settings = {key: _value(name, kind, key, value) for key, value in given.items()}
+    settings = {key: Rule(_SETTINGS[kind][key]).read(key, value, where=f" in {name}") for key, value in given.items()}
     if classifier is not None:
         return DiffPure(diffusion, classifier, **settings).eval()
     if kind == "rdc":
@@ -67,10 +65,3 @@ def _parse(name: str, text: str) -> dict[str, str]:
             name, "KEY=VALUE pairs with commas between, each key once", "write for example ddpm=runs/ddpm,steps=10"
         )
     return {key.strip(): value.strip() for key, _, value in pairs}
-
-
-def _value(name: str, kind: str, key: str, text: str) -> Any:
-    try:
-        return _SETTINGS[kind][key](text)
-    except (ValueError, ZeroDivisionError) as error:
-        raise IDCError(f"{key} = {text!r} in {name}", "a number", "correct it") from error

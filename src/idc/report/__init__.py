@@ -1,1 +1,1 @@
-"""Reports read result files, never models: a number in a figure can be traced to a JSON on disk."""
+"""Reports, their tables and figures: from result files, never models, so that each number leads to a JSON on disk."""

@@ -1,7 +1,5 @@
-"""The table and the figure of a comparison, from its ``compare.json``."""
+"""The table and the figure of `idc compare`, from its ``compare.json``."""
 
-import csv
-import io
 import json
 import math
 from collections.abc import Sequence
@@ -15,9 +13,9 @@ from matplotlib.figure import Figure
 from idc.errors import IDCError
 from idc.report import figures
 from idc.report.curves import COLOURS, flops_scale
-from idc.report.html import share
 from idc.report.results import read_pairs, read_rows
 from idc.storage.files import whole_file, write_text
+from idc.text import csv_text, gflops_text, share, table_head, table_row
 
 # Circles, and others where there are more models than colours; their areas at matplotlib's size of 1.
 MARKS = {"o": math.pi / 4, "s": 1.0, "^": 0.5}
@@ -71,15 +69,15 @@ def markdown(rows: Sequence[dict[str, Any]], pairs: Sequence[dict[str, Any]] = (
     head = ["model", "eps", "parameters", "GFLOPs", "NFE", "clean", *(
         cell for p in names for cell in (f"{p}: mean of draws", f"{p}: worst of n", f"{p}: s to attack an image")
     ), "n", "training", "results"]  # fmt: skip
-    lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
+    lines = table_head(*head)
     for row in rows:
         size = "" if row["parameters"] is None else f"{row['parameters']:,}"
-        cells = [row["name"], row["eps_text"], size, f"{row['flops'] / 1e9:.3g}", f"{row['network_evaluations']:,}",
+        cells = [row["name"], row["eps_text"], size, gflops_text(row["flops"]), f"{row['network_evaluations']:,}",
                  share(row["clean"]["mean"])]  # fmt: skip
         for p in names:
             cells += _text(row, p)
         where = ", ".join(own["folder"] for own in row["protocols"].values())
-        lines.append(f"| {' | '.join([*cells, str(row['images']), row['training'] or '', where])} |")
+        lines.append(table_row(*cells, row["images"], row["training"] or "", where))
     if any(own.get("images_spared") for row in rows for own in row["protocols"].values()):
         lines += ["", SPARED]
     attacked = [(r["clean"], o["robust"]) for r in rows for o in r["protocols"].values() if o["attacks"]]
@@ -111,35 +109,34 @@ def paired_texts(folder: Path) -> list[str]:
 def _paired(pairs: Sequence[dict[str, Any]]) -> list[str]:
     """A table of ``idc.commands.compare.beside_the_best``."""
     head = ("eps", "protocol", "best", "other", "only best", "only other", "best - other, points", "p", "n")
-    lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
+    lines = table_head(*head)
     for pair in pairs:
         cells = (pair["eps_text"], pair["protocol"], pair["best"], pair["other"], pair["only_first"],
                  pair["only_second"], _points(pair), f"{pair['p']:.2g}", pair["images"])  # fmt: skip
-        lines.append(f"| {' | '.join(map(str, cells))} |")
+        lines.append(table_row(*cells))
     return lines
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """The table as CSV, numbers as they are; a line for each model, eps and protocol."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
     kinds = [f"robust_{k}{end}" for k in ("mean", "majority", "worst_of_n") for end in ("", "_low", "_high")]
-    writer.writerow(["name", "model", "answer", "precision", "data", "split", "norm", "eps", "protocol", "images",
-                     "draws", "parameters", "flops", "network_evaluations", "clean", "clean_low", "clean_high", *kinds,
-                     "seconds", "reliable", "spared", "training", "folder"])  # fmt: skip
+    head = ["name", "model", "answer", "precision", "data", "split", "norm", "eps", "protocol", "images", "draws",
+            "parameters", "flops", "network_evaluations", "clean", "clean_low", "clean_high", *kinds, "seconds",
+            "reliable", "spared", "training", "folder"]  # fmt: skip
+    lines: list[list[Any]] = [head]
     for row in rows:
         clean = row["clean"]["mean"]
         for protocol, own in row["protocols"].items():
             shares = [
                 own["robust"][k][end] for k in ("mean", "majority", "worst_of_n") for end in ("mean", "low", "high")
             ]
-            writer.writerow([
+            lines.append([
                 row["name"], row["model"], _answer(row), row.get("answer", {}).get("precision", "fp32"), row["data"],
                 row["split"], row["norm"], row["eps"], protocol, row["images"], own["draws"], row["parameters"],
                 row["flops"], row["network_evaluations"], clean["mean"], clean["low"], clean["high"], *shares,
                 own["seconds"], own["reliable"], own.get("images_spared", 0), row["training"], own["folder"],
             ])  # fmt: skip
-    return buffer.getvalue()
+    return csv_text(lines)
 
 
 def _answer(row: dict[str, Any]) -> str:

@@ -21,6 +21,11 @@ MEASURED = {  # what a validation may have measured, and its name
 KINDS = (("mean", "o-", "mean of draws"), ("majority", "s--", "majority"), ("worst_of_n", "v:", "worst of n"))
 
 
+def _drawing(width: float = 6.6, height: float = 3.8) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height))
+    return figure, figure.add_subplot()
+
+
 def _line(
     axes: Axes, x: Sequence[Any], shares: Sequence[dict[str, float]], style: str, colour: str, label: str
 ) -> None:
@@ -39,8 +44,8 @@ def over_eps(results: Sequence[Result]) -> Figure | None:
     """Robust accuracy (mean of draws) over eps, a line for each model and protocol; None below two sizes."""
     if len({r.eps for r in results if r.summary["attacks"]}) < 2:
         return None
-    figure = Figure(figsize=(6.6, 3.8))
-    draw_over_eps(figure.add_subplot(), results)
+    figure, axes = _drawing()
+    draw_over_eps(axes, results)
     return figure
 
 
@@ -82,8 +87,7 @@ def over_flops(results: Sequence[Result]) -> Figure | None:
     points = [r for r in results if r.summary["attacks"] and r.summary["answer"]["flops"]]
     if len(points) < 2:
         return None
-    figure = Figure(figsize=(6.6, 3.8))
-    axes = figure.add_subplot()
+    figure, axes = _drawing()
     largest = max(r.summary["answer"]["flops"] for r in points)
     several = len({r.name for r in points}) > 1
     for index, (protocol, group) in enumerate(groupby(sorted(points, key=lambda r: r.protocol), lambda r: r.protocol)):
@@ -106,8 +110,7 @@ def over_flops(results: Sequence[Result]) -> Figure | None:
 
 def over_setting(sweep: dict[str, Any]) -> Figure:
     """Robust accuracy over the swept setting, as mean, majority and worst of n; clean and noise beside it."""
-    figure = Figure(figsize=(6.6, 3.8))
-    axes = figure.add_subplot()
+    figure, axes = _drawing()
     rows = sweep["rows"]
     numeric = all(isinstance(r["value"], int | float) for r in rows)
     x: list[Any] = [r["value"] for r in rows] if numeric else list(range(len(rows)))
@@ -130,8 +133,7 @@ def over_radius(certificates: Sequence[dict[str, Any]]) -> Figure | None:
     """Certified accuracy over the L2 radius, a line for each result of ``idc certify``; None without any."""
     if not certificates:
         return None
-    figure = Figure(figsize=(6.6, 3.8))
-    axes = figure.add_subplot()
+    figure, axes = _drawing()
     for index, found in enumerate(certificates):
         x = [point["radius"] for point in found["curve"]]
         label = f"{found['name']}, sigma {found['settings']['smoothing']['sigma']:g}"
@@ -143,8 +145,7 @@ def over_radius(certificates: Sequence[dict[str, Any]]) -> Figure | None:
 
 def over_epochs(history: Sequence[dict[str, Any]]) -> Figure:
     """Validation accuracy of a training over its epochs, a line for each answer that was measured."""
-    figure = Figure(figsize=(6.6, 2.8))
-    axes = figure.add_subplot()
+    figure, axes = _drawing(height=2.8)
     for (key, label), colour in zip(MEASURED.items(), COLOURS, strict=False):
         points = [m for m in history if f"validation/{key}" in m]
         if points:
@@ -161,8 +162,7 @@ def confusion(result: Result) -> Figure:
     table = np.asarray(result.summary["confusion"]["robust"], dtype=float)[:, : len(names)]
     shares = table / np.maximum(table.sum(1, keepdims=True), 1)
     side = min(7.0, 2.2 + 0.32 * len(names))
-    figure = Figure(figsize=(side, side))
-    axes = figure.add_subplot()
+    figure, axes = _drawing(side, side)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     if len(names) <= 20:
         axes.set_xticks(range(len(names)), names, rotation=90, fontsize=8)

@@ -1,4 +1,4 @@
-"""What the pages share: their templates' environment, numbers in words, pictures as data."""
+"""What the pages share: their templates' environment, pictures as data."""
 
 import base64
 import io
@@ -9,12 +9,13 @@ from PIL import Image
 
 from idc.report import figures
 from idc.report.figures import Array
+from idc.text import gflops_text, percent, seconds_text, share
 
 
 def environment() -> Environment:
     """Templates of this package; everything is escaped, an unknown name is an error."""
     found = Environment(loader=PackageLoader("idc.report"), autoescape=True, undefined=StrictUndefined)
-    found.filters.update(percent=percent, share=share)
+    found.filters.update(percent=percent, share=share, seconds=seconds_text, gflops=gflops_text)
     return found
 
 
@@ -23,16 +24,6 @@ def data_uri(image: Array) -> str:
     buffer = io.BytesIO()
     Image.fromarray((figures.to_rgb(image) * 255).round().astype(np.uint8)).save(buffer, format="PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def percent(value: float) -> str:
-    """0.9876 -> 98.8%."""
-    return f"{100 * value:.1f}%"
-
-
-def share(value: dict[str, float]) -> str:
-    """A share with its interval."""
-    return f"{percent(value['mean'])} [{percent(value['low'])}, {percent(value['high'])}]"
 
 
 def difference(image: Array, attacked: Array) -> str:

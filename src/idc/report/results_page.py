@@ -1,7 +1,5 @@
-"""One self-contained HTML page from results of evaluations, with its figures as PNG and SVG and its table as CSV."""
+"""The page of `idc report`: its tables (in templates/results.html), figures (PNG and SVG too), sentences and CSV."""
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,11 +11,11 @@ from matplotlib.figure import Figure
 from idc.errors import IDCError
 from idc.report import curves, figures
 from idc.report.comparison import paired_texts
-from idc.report.html import environment, percent, share
+from idc.report.html import environment
 from idc.report.pictures import of_the_method, panel
 from idc.report.results import Result, is_comparison, read_certificates, read_results, read_trainings
 from idc.storage.files import make_folder, whole_file, write_text
-from idc.text import eps_text
+from idc.text import csv_text, eps_text, percent, share
 
 
 def readings(results: Sequence[Result]) -> list[str]:
@@ -38,7 +36,7 @@ def readings(results: Sequence[Result]) -> list[str]:
                 over = [100 * (single[n] - robust["mean"]) for n in (low, high)]
                 found.append(
                     f"{own.name} at eps {eps_text(own.eps)}: the adaptive protocol leaves {share(robust)}; the paper's "
-                    f"attacks, each alone, leave from {100 * single[low]:.1f}% ({low}) to {100 * single[high]:.1f}% "
+                    f"attacks, each alone, leave from {percent(single[low])} ({low}) to {percent(single[high])} "
                     f"({high})"
                     + (f": they overstate robustness by {over[0]:.1f} to {over[1]:.1f} points." if over[0] > 0 else ".")
                 )
@@ -63,27 +61,9 @@ def survival(sweeps: Sequence[dict[str, Any]]) -> list[str]:
     return found
 
 
-def _rows(results: Sequence[Result]) -> list[dict[str, Any]]:
-    rows = []
-    for r in results:
-        s = r.summary
-        rows.append({
-            "model": r.name, "protocol": r.protocol, "adaptive": s["adaptive"], "reliable": s["reliable"],
-            "data": f"{s['settings']['data']['source']} {s['settings']['data']['split']}", "norm": r.threat["norm"],
-            "eps": r.eps, "eps_text": eps_text(r.eps), "n": s["images"], "draws": s["draws"], "clean": s["clean"],
-            "noise": s["noise"], "robust": s["robust"], "gflops": s["answer"]["flops"] / 1e9,
-            "passes": sum(s["cost"]["forward"].values()) + sum(s["cost"]["backward"].values()),
-            "gflops_image": s["cost"]["flops"] / 1e9, "seconds": s["cost"]["seconds"], "ratio": s["cost"]["ratio"],
-            "folder": str(r.folder),
-        })  # fmt: skip
-    return rows
-
-
 def _csv(results: Sequence[Result], certificates: Sequence[dict[str, Any]]) -> str:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["folder", "model", "protocol", "norm", "eps", "n", "draws", "points", "verdict", "accuracy", "low",
-                     "high"])  # fmt: skip
+    rows: list[list[Any]] = [["folder", "model", "protocol", "norm", "eps", "n", "draws", "points", "verdict",
+                              "accuracy", "low", "high"]]  # fmt: skip
     for r in results:
         s = r.summary
         points = {"clean": s["clean"], "noise": s["noise"], "robust": s["robust"]}
@@ -91,14 +71,14 @@ def _csv(results: Sequence[Result], certificates: Sequence[dict[str, Any]]) -> s
         for name, verdict in points.items():
             for kind in ("mean", "majority", "worst_of_n"):
                 v = verdict[kind]
-                writer.writerow([r.folder, r.name, r.protocol, r.threat["norm"], r.eps, s["images"], s["draws"], name,
-                                 kind, v["mean"], v["low"], v["high"]])  # fmt: skip
+                rows.append([r.folder, r.name, r.protocol, r.threat["norm"], r.eps, s["images"], s["draws"], name,
+                             kind, v["mean"], v["low"], v["high"]])  # fmt: skip
     for c in certificates:
         smoothing = c["settings"]["smoothing"]
         for v in c["curve"]:
-            writer.writerow([c["folder"], c["name"], "certify", "l2", v["radius"], c["images"], smoothing["n"],
-                             "certified", f"sigma {smoothing['sigma']:g}", v["mean"], v["low"], v["high"]])  # fmt: skip
-    return buffer.getvalue()
+            rows.append([c["folder"], c["name"], "certify", "l2", v["radius"], c["images"], smoothing["n"],
+                         "certified", f"sigma {smoothing['sigma']:g}", v["mean"], v["low"], v["high"]])  # fmt: skip
+    return csv_text(rows)
 
 
 def _figures(
@@ -142,7 +122,6 @@ def write_report(folders: Sequence[Path], page: Path) -> list[Path]:
         drawn = _figures(results, sweeps, certificates, trainings)
         confusions = [curves.confusion(r) if r.summary["attacks"] else None for r in results]
         html = environment().get_template("results.html").render(
-            rows=_rows(results),
             readings=[*readings(results), *survival(sweeps), *pairs],
             method=of_the_method(results),
             certificates=certificates,

@@ -112,34 +112,33 @@ class Rule:
         return _YES_NO.get(text.lower(), text) if kind is bool else text
 
     def _fit(self, hint: Any, given: Any) -> Any:
+        """``given`` as a ``hint``; ValueError, OverflowError or ZeroDivisionError if it is none."""
         parts, origin = typing.get_args(hint), typing.get_origin(hint)
+        found: Any = given
         if NoneType in parts:
-            kind = self.kind
-            none = given is None or (kind is not str and isinstance(given, str) and given.lower() == "none")
-            return None if none else self._fit(kind, given)
-        if origin is tuple:
-            own = _instance(given, (list, tuple))
-            kinds = parts[:1] * len(own) if parts[-1] is Ellipsis else parts
-            if len(kinds) != len(own) or (self.filled and not own):
-                raise ValueError
-            return tuple(self._fit(kind, part) for kind, part in zip(kinds, own, strict=True))
-        if origin is Literal:
-            if not (isinstance(given, str) and given in parts):
-                raise ValueError
-            return given
-        return self._number(hint, given) if hint in (int, float) else _instance(given, origin or hint)
-
-    def _number(self, kind: Any, given: Any) -> Any:
-        number = fraction(given) if kind is float and isinstance(given, str) else given
-        if isinstance(number, bool) or not isinstance(number, Integral if kind is int else Real):
+            none = given is None or (self.kind is not str and isinstance(given, str) and given.lower() == "none")
+            return None if none else self._fit(self.kind, given)
+        if origin is tuple and isinstance(given, list | tuple):
+            kinds = parts[:1] * len(given) if parts[-1] is Ellipsis else parts
+            found = tuple(self._fit(kind, part) for kind, part in zip(kinds, given, strict=True))
+            fits = bool(found) or not self.filled
+        elif hint in (int, float):
+            found = fraction(given) if hint is float and isinstance(given, str) else given
+            fits = isinstance(found, Integral if hint is int else Real) and not isinstance(found, bool)
+            found = hint(found) if fits else found
+            fits = fits and self._holds(found)
+        elif origin is Literal:
+            fits = isinstance(given, str) and given in parts
+        else:
+            fits = isinstance(given, origin or hint)
+        if not fits:
             raise ValueError
-        number = kind(number)
-        finite = math.isfinite(number) if kind is float else abs(number) < 2**64
+        return found
+
+    def _holds(self, number: float) -> bool:
         low = (self.least is None or number >= self.least) and (self.above is None or number > self.above)
         high = (self.most is None or number <= self.most) and (self.below is None or number < self.below)
-        if not (finite and low and high):
-            raise ValueError
-        return number
+        return low and high and abs(number) < (2**64 if isinstance(number, int) else math.inf)
 
     @property
     def words(self) -> str:
@@ -163,12 +162,6 @@ class Rule:
         if low is not None:
             return f" above {low:g}" if self.least is None else f", at least {low:g}"
         return "" if high is None else f" below {high:g}" if self.most is None else f", at most {high:g}"
-
-
-def _instance(given: Any, kind: Any) -> Any:
-    if kind is not Any and not isinstance(given, kind):
-        raise ValueError
-    return given
 
 
 def rules(kind: type[Any]) -> dict[str, Rule]:

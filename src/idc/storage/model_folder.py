@@ -23,6 +23,7 @@ CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 INDEX = f"{WEIGHTS}.index.json"  # of shards, as the hub has it
 _SHARD = re.compile(r"model-[0-9]{5}-of-[0-9]{5}\.safetensors")
 FORMAT = 1
+SAMPLE = "training images"  # fact of a card: see ``idc.data.ImageSet.sample``
 TRAIN = "check the path, or train one: idc train, idc train-peer"
 _KINDS = {  # in words, for errors: the module of another kind need not have been imported
     "classifier": "an IDC",
@@ -192,7 +193,9 @@ def misfit(folder: Path, error: Exception) -> IDCError:
 
 
 def card_lines(card: dict[str, Any]) -> list[str]:
-    """The end of a model card: facts, then tables (a mapping, or a list of rows) and lists of sentences."""
+    """The end of a model card: facts, then tables (a mapping, or a list of rows) and lists of sentences; but for
+    ``SAMPLE``, which says nothing to people."""
+    card = {key: value for key, value in card.items() if key != SAMPLE}
     lines = [f"- {key}: {value}" for key, value in card.items() if not isinstance(value, dict | list)]
     for key, content in card.items():
         if not isinstance(content, dict | list) or not content:

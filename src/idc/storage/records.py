@@ -69,13 +69,26 @@ def read_json(file: Path, remedy: str) -> Any:
         raise IDCError(file, "a whole JSON file", remedy) from error
 
 
+def finished(folder: Path, name: str) -> dict[int, Row]:
+    """The finished images of a result, by id, from its ``name-*.jsonl``."""
+    return read_all(folder, f"{name}-*.jsonl", "id")
+
+
+def read_whole(file: Path, name: str, ids: Iterable[int]) -> Row | None:
+    """A summary, if there is one and all images ``ids`` are among the lines ``name`` beside it."""
+    if not file.exists():
+        return None
+    held: Row = read_json(file, "remove it, to have it made again")
+    return held if finished(file.parent, name).keys() >= set(ids) else None
+
+
 def read_lines(folder: Path, name: str, command: str) -> list[dict[str, Any]]:
-    """The finished images of a result, by id, from its ``name-*.jsonl``.
+    """The lines of ``finished``.
 
     Raises:
         IDCError: if there is none; ``command`` is what makes them.
     """
-    lines = list(read_all(folder, f"{name}-*.jsonl", "id").values())
+    lines = list(finished(folder, name).values())
     if not lines:
         raise IDCError(folder, f"a result of idc {command}", f"check the path, or run idc {command} first")
     return lines

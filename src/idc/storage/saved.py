@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from copy import copy
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
@@ -16,6 +17,7 @@ from idc.errors import IDCError
 from idc.storage.fields import recorded
 from idc.storage.locate import locate
 from idc.storage.model_folder import card_lines, misfit, read_config, read_state, shapes, weights_files, write
+from idc.types import ClassifierDefaults
 
 STORED = ("fp32", "bf16")  # the precisions of a weights file
 
@@ -34,6 +36,19 @@ class SavedModel(nn.Module, PyTorchModelHubMixin):
         super().__init__()
         self.config = config
         self.card: dict[str, Any] = {}  # what a model card says beyond the config: data, recipe, figures
+
+    @property
+    def trained(self) -> nn.Module:
+        """The network, by the name that it has in all kinds."""
+        found: nn.Module = getattr(self, self.part)
+        return found
+
+    def with_network(self, network: nn.Module) -> Self:
+        """This model with another network of the same shape, such as averaged weights. Nothing is copied."""
+        other = copy(self)
+        other._modules, other._buffers = self._modules.copy(), self._buffers.copy()  # which copy() leaves shared
+        setattr(other, self.part, network)
+        return other
 
     # -- what each kind says of itself ---------------------------------------------------------------------------------
 
@@ -145,6 +160,27 @@ class SavedModel(nn.Module, PyTorchModelHubMixin):
             IDCError: if a file is missing, truncated, edited or does not fit; never a wrong model.
         """
         return open_saved(source, cls, revision=revision, device=device)
+
+
+class SavedClassifier(SavedModel, ClassifierDefaults):
+    """A saved model that is a ``Classifier``; its config says the classes and the shape of images."""
+
+    @property
+    def num_classes(self) -> int:
+        return int(self.config.num_classes)
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        channels, height, width = self.config.image_shape
+        return channels, height, width
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return tuple(self.config.class_names)
+
+    @property
+    def networks(self) -> tuple[nn.Module, ...]:
+        return (getattr(self, self.part),)
 
 
 M = TypeVar("M", bound=SavedModel)

@@ -11,15 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from idc.attacks.threat import Norm
-from idc.attacks.threat import Threat as Threat  # the objectives of this room take it from here
+from idc.attacks.threat import Threat
 
 Loss = Callable[[Tensor], Tensor]  # images -> a sum over them
-
-
-def threat_of(norm: Norm, eps: float) -> Threat:
-    """What a training holds out against. Raises IDCError for a radius that cannot be."""
-    return Threat(norm, eps)
 
 
 def random_start(images: Tensor, threat: Threat, random: torch.Generator, *, share: float = 1.0) -> Tensor:

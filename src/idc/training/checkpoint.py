@@ -3,15 +3,17 @@
 import json
 import re
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
+from zipfile import BadZipFile
 
 import torch
 
 from idc.errors import IDCError
 from idc.storage.files import whole_folder, write_json
+from idc.storage.tensor_file import read_tensors
 
 KEPT = 2  # the newest, and the one before it
 _NAME = re.compile(r"step-(\d+)")
@@ -24,6 +26,60 @@ class Checkpoint:
     step: int
     tensors: dict[str, Any]
     progress: dict[str, Any]
+
+
+@dataclass(slots=True)
+class RunState:
+    """How far a run has come: the ``progress`` of its checkpoints.
+
+    Args:
+        images: number and fingerprint of the images of each split.
+        seconds_on: by machine: a run may go on with more processes, or elsewhere.
+        best, best_step: the best score of a validation so far, and its step.
+        accuracy: the newest validation, as its ``to_dict``.
+        whole: that of the best weights at the end.
+    """
+
+    images: dict[str, list[Any]]
+    seconds_on: dict[str, float] = field(default_factory=dict)
+    best: float | None = None
+    best_step: int | None = None
+    accuracy: dict[str, float] | None = None
+    whole: dict[str, float] | None = None
+
+    @property
+    def seconds(self) -> float:
+        """In all."""
+        return sum(self.seconds_on.values())
+
+    def card(self, validation: dict[str, float] | None) -> dict[str, Any]:
+        """For the model card: what the training took, and the figures of a validation."""
+        effort = ", ".join(f"{seconds:,.0f} s on {name}" for name, seconds in self.seconds_on.items())
+        figures = {f"validation {k}": v for k, v in (validation or {}).items()}
+        return {"Training": effort} | ({"figures": figures} if figures else {})
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready values."""
+        return {"seconds": self.seconds} | asdict(self)
+
+    def take_over(self, kept: dict[str, Any], out: Path, machine: str) -> None:
+        """Go on from the ``to_dict`` of a checkpoint of the run in ``out``. One from before machines and images were
+        noted is taken for one of this ``machine``, with these images.
+
+        Raises:
+            IDCError: if it was of other images.
+        """
+        for split, (count, fingerprint) in kept.get("images", self.images).items():
+            if self.images.get(split) != [count, fingerprint]:
+                now = self.images[split][0] if split in self.images else 0
+                raise IDCError(
+                    f"{out}: {now} {split} images" + (", others than before" if now == count else ""),
+                    f"the {count} that the run began with",
+                    "give the same --data, --limit and --image-size, or another --out",
+                )
+        older = {"seconds_on": {machine: kept["seconds"]}}
+        for name in {f.name for f in fields(self)} & (older | kept).keys():
+            setattr(self, name, (older | kept)[name])
 
 
 def _folders(root: Path) -> list[Path]:
@@ -42,18 +98,22 @@ def save(root: Path, checkpoint: Checkpoint) -> None:
 
 
 def load_latest(root: Path) -> Checkpoint | None:
-    """The newest checkpoint that can be read, or None if there is none at all.
+    """The newest checkpoint that is whole, or None if there is none at all.
 
     Raises:
-        IDCError: if there are checkpoints but none is whole.
+        IDCError: if there are checkpoints but none is whole, or it is of another version.
     """
     folders = _folders(root)
     for folder in reversed(folders):
         try:
-            tensors = torch.load(folder / "state.pt", weights_only=True, map_location="cpu")
+            tensors = read_tensors(folder / "state.pt")
             progress = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError, RuntimeError, EOFError, UnpicklingError):  # cut short by a full disk, say
+        except (OSError, ValueError, RuntimeError, EOFError, KeyError, UnpicklingError, BadZipFile):
+            continue  # cut short by a full disk, say
+        if not isinstance(tensors, dict) or not isinstance(progress, dict) or "seconds" not in progress:
             continue
+        if "network" not in tensors:
+            raise IDCError(root, "checkpoints of this version of idc", "train again into a new --out")
         return Checkpoint(step=int(folder.name.split("-")[1]), tensors=tensors, progress=progress)
     if folders:
         raise IDCError(root, "a whole checkpoint", "all are damaged: remove the folder and train again")

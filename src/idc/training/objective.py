@@ -1,20 +1,22 @@
 """What a run trains, and towards what: the part of training that differs between IDC and its peers."""
 
+import typing
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from idc.data import ImageSet
 from idc.errors import IDCError
+from idc.storage.saved import SavedModel
 
 Call = Callable[..., Any]  # the network as the trainer runs it: compiled, distributed, under autocast
 
 
-class Validation(Protocol):
-    """What a validation found. ``to_dict`` gives what ``Objective.restored`` takes."""
+class Validation(typing.Protocol):
+    """What a validation found. ``to_dict`` gives what ``TrainingObjective.restored`` takes."""
 
     @property
     def images(self) -> int: ...
@@ -30,9 +32,12 @@ class Validation(Protocol):
         """For people, such as "90.0% one-step"."""
 
 
-@runtime_checkable
-class Objective(Protocol):
-    """A network, its loss on a batch, its validation and its file."""
+@typing.runtime_checkable
+class TrainingObjective(typing.Protocol):
+    """A network, its loss on a batch, its validation and its file. To inherit from it is to take what it does by
+    default."""
+
+    replays: int = 1  # steps in a row that get the same batch
 
     @property
     def network(self) -> nn.Module:
@@ -44,17 +49,15 @@ class Objective(Protocol):
     def to(self, device: torch.device, *, bf16: bool) -> None:
         """Move all that the loss needs; ``bf16``: what it computes beside ``call`` may be in half precision."""
 
-    @property
-    def replays(self) -> int:
-        """Steps in a row that get the same batch."""
-
     def begin(self, done: float, *, replay: int) -> None:
         """Called before each ``loss``: ``done`` in [0, 1) is the share of the run that lies behind, ``replay`` how many
-        steps the batch has had."""
+        steps the batch has had. By default nothing changes with time."""
+        return
 
     def end(self) -> None:
         """Called after the backward pass: what ``loss`` did to the weights for its own purposes is undone, and what it
-        wants of the gradients is taken."""
+        wants of the gradients is taken. By default nothing."""
+        return
 
     def loss(self, call: Call, images: Tensor, classes: Tensor, random: torch.Generator) -> dict[str, Tensor]:
         """Means over a batch, each (): "total", which is minimised, and its parts.
@@ -79,12 +82,31 @@ class Objective(Protocol):
 
     def pictures(self, network: nn.Module, data: ImageSet) -> tuple[str, Tensor] | None:
         """A name and a (C, H, W) picture in [0, 1] to watch, if any."""
+        return None
 
     def save(self, network: nn.Module, folder: Path, card: dict[str, Any]) -> None:
         """Write a model with these weights (those of ``network``, or their average)."""
 
     def load(self, network: nn.Module, folder: Path) -> None:
         """Give ``network`` the weights that ``save`` wrote."""
+
+
+class ModelObjective(TrainingObjective):
+    """An objective that trains a saved kind of model, ``model``, and writes and reads it as that kind does."""
+
+    model: SavedModel
+
+    @property
+    def network(self) -> nn.Module:
+        return self.model.trained
+
+    def save(self, network: nn.Module, folder: Path, card: dict[str, Any]) -> None:
+        model = self.model.with_network(network)
+        model.card = card
+        model.save_pretrained(folder)
+
+    def load(self, network: nn.Module, folder: Path) -> None:
+        network.load_state_dict(type(self.model).from_pretrained(folder).trained.state_dict())
 
 
 def check_fits(train: ImageSet, shape: tuple[int, int, int], num_classes: int) -> None:

@@ -1,5 +1,6 @@
-"""Optimiser, learning-rate schedule, averaged weights and precision of a recipe."""
+"""Optimiser, learning-rate schedule, averaged weights, precision and compilation of a recipe."""
 
+import warnings
 from typing import Any
 
 import torch
@@ -27,7 +28,7 @@ def build_optimizer(model: nn.Module, recipe: Settings, device: torch.device) ->
     return torch.optim.AdamW(groups, lr=recipe.lr, betas=betas, fused=fused)
 
 
-class Schedule:
+class LearningRate:
     """The learning rate after each update, by share of all updates or, for "plateau", by the loss."""
 
     def __init__(self, optimizer: torch.optim.Optimizer, recipe: Settings, updates: int) -> None:
@@ -106,3 +107,10 @@ def compiles(recipe: Settings, device: torch.device, steps: int) -> bool:
     if recipe.compile is not None:
         return recipe.compile
     return device.type == "cuda" and steps >= LONG and can_compile(device)
+
+
+def compile_in_place(network: nn.Module) -> None:
+    """Run ``network`` as compiled code from here on; names of parameters stay."""
+    # diffusers calls a cached version check inside its blocks, of which dynamo warns at length and to no effect.
+    warnings.filterwarnings("ignore", message="Dynamo detected a call to a `functools.lru_cache`", category=UserWarning)
+    network.compile()

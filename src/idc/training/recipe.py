@@ -26,7 +26,7 @@ class Recipe(Settings):
     attack_step: float = setting(0.0, "length of such a step; 0: 2.5 eps over the steps, at most 1.25 eps", least=0)
     attack_temperature: float = setting(
         0.005,
-        "of the softmax that the attack climbs (inner products, of one scale for all labels); a flat one can mislead",
+        "of the softmax over inner products (of one scale) that the attack climbs; a flat one can mislead",
         above=0,
     )
     replays: int = setting(
@@ -35,16 +35,14 @@ class Recipe(Settings):
     )  # fmt: skip
     eps_warmup: float = setting(0.0, "share of the run in which eps rises from 0", least=0, below=1)
     consistency: float = setting(
-        0.0,
-        "with eps: the loss of clean images, and so often the distance to the x0 predictions of attacked ones",
-        least=0,
+        0.0, "with eps: the loss of clean images, and so often the distance to the x0 of attacked ones", least=0
     )
     weight_perturbation: float = setting(
         0.0, "with eps: adversarial shift of the weights in each step, as a share of their norm (AWP)", least=0, below=1
     )
     rollout: float = setting(
         0.0,
-        "share of images whose x_t is made of the network's own x0 prediction, as an answer's is, not of the label",
+        "share of images whose x_t is made of the network's own x0, as an answer's is, not of the label",
         least=0,
         most=1,
     )
@@ -75,7 +73,7 @@ def without_eps(name: str, value: object) -> IDCError:
 
 
 RECIPES: dict[str, Recipe] = {
-    # The authors' settings for CIFAR-10: 64 images on each of 4 GPUs, gradients of 2 batches, uniform t (method.md).
+    # The authors' settings for CIFAR-10: 64 images on each of 4 GPUs, gradients of 2 batches, uniform t (their code).
     "paper": Recipe(
         epochs=400,
         batch_size=256,

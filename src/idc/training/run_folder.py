@@ -3,12 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
 from idc.errors import IDCError
 from idc.storage.fields import recorded
-from idc.storage.files import make_folder, write_text
+from idc.storage.files import make_folder, write_json, write_text
 from idc.storage.yaml_file import read_yaml
+from idc.training.checkpoint import RunState
 from idc.training.settings import Settings
 
 _DEFAULT = "its default"  # of what is recorded only if it is not
@@ -30,6 +32,23 @@ def claim(out: Path, recipe: Settings, about: dict[str, Any], *, resume: bool) -
             f"{out}: {now}", f"{then}, as the run that it holds", f"resume with --recipe {file}, or use another --out"
         )
     write_text(file, text)
+
+
+def write_summary(
+    out: Path, state: RunState, recipe: Settings, about: dict[str, Any], *, steps: int, images: int, **machine: Any
+) -> None:
+    """Write summary.json: what a run of ``steps`` that saw ``images`` took, on which ``machine``, and what it found."""
+    values = {
+        "steps": steps,
+        "images_seen": images,
+        "seconds": round(state.seconds, 1),
+        "images_per_second": round(images / max(state.seconds, 1e-9), 1),
+        "seconds_on": {name: round(seconds, 1) for name, seconds in state.seconds_on.items()},
+        "best_step": state.best_step,
+        "validation": state.whole,
+    }
+    values |= machine | {"torch": torch.__version__, "about": about, "recipe": recorded(recipe)}
+    write_json(out / "summary.json", values)
 
 
 def _changed(file: Path, text: str, defaults: dict[str, Any]) -> dict[str, tuple[Any, Any]]:

@@ -38,10 +38,7 @@ class Settings:
     crop: int = setting(0, "augmentation: shift by up to so many pixels", least=0)
     rotation: float = setting(0.0, "augmentation: rotate by up to so many degrees", least=0)
     ema_decay: float = setting(
-        0.998,
-        "decay of the averaged weights, which are the ones that are validated and kept; 0: none",
-        least=0,
-        below=1,
+        0.998, "decay of the averaged weights, which are validated and kept; 0: none", least=0, below=1
     )
     ema_every: int = setting(1, "updates between two averagings", least=1)
     ema_start: int = setting(0, "updates before the first averaging", least=0)

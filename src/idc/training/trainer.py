@@ -7,10 +7,9 @@ CPU, with bitwise the weights of one that was not. The data set lies on the devi
 import math
 import os
 import time
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +17,23 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from idc.compute.modes import evaluation_mode
 from idc.data import ImageSet
 from idc.errors import IDCError
 from idc.noise import derive_seed
 from idc.storage.fields import recorded
-from idc.storage.files import whole_folder, write_json
-from idc.storage.model_folder import change_card
+from idc.storage.files import whole_folder
+from idc.storage.model_folder import SAMPLE, change_card
 from idc.training import checkpoint as checkpoints
+from idc.training import optim
+from idc.training.checkpoint import RunState
 from idc.training.monitor import Monitor
-from idc.training.objective import Objective, Validation
-from idc.training.optim import Schedule, build_average, build_optimizer, compiles, resolve_precision
-from idc.training.run_folder import claim
+from idc.training.objective import TrainingObjective, Validation
+from idc.training.run_folder import claim, write_summary
+from idc.training.selection import Selection
 from idc.training.settings import Settings
 from idc.training.signals import Signals
 
 _LOG_EVERY = 20
-_NONE_YET: dict[str, Any] = {"best": None, "best_step": None, "accuracy": None, "whole": None}  # of validations
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +65,7 @@ class Trainer:
 
     def __init__(
         self,
-        objective: Objective,
+        objective: TrainingObjective,
         recipe: Settings,
         train: ImageSet,
         validation: ImageSet,
@@ -80,7 +79,7 @@ class Trainer:
         self.accelerator = Accelerator(cpu=True) if shared else Accelerator()
         self.recipe, self.out, self.about = recipe, out, about or {}
         self.device = self.accelerator.device
-        self.bf16 = resolve_precision(recipe, self.device)
+        self.bf16 = optim.resolve_precision(recipe, self.device)
         objective.check(train)
         if self.accelerator.is_main_process:
             claim(out, recipe, self.about, resume=resume)
@@ -88,82 +87,62 @@ class Trainer:
         self.train, self.validation = train.to(self.device), validation.to(self.device)
         world = self.accelerator.num_processes
         self.local_batch = max(1, min(recipe.batch_size, len(train)) // world)
-        self.steps_per_epoch = len(train) // (self.local_batch * world)
+        self.batch = self.local_batch * world  # images of a step, of all processes
+        self.steps_per_epoch = len(train) // self.batch
         self.steps = max(1, round(recipe.epochs * self.steps_per_epoch))
         objective.to(self.device, bf16=self.bf16)
         self.objective, self.raw = objective, objective.network
-        self.average = build_average(self.raw, recipe)
-        if compiles(recipe, self.device, self.steps):
-            _compile(self.raw)  # in place: an objective that attacks calls it beside the distributed wrapper
-        optimizer = build_optimizer(self.raw, recipe, self.device)
-        self.schedule = Schedule(optimizer, recipe, math.ceil(self.steps / recipe.accumulation))
+        self.average = optim.build_average(self.raw, recipe)
+        if optim.compiles(recipe, self.device, self.steps):
+            optim.compile_in_place(self.raw)  # an objective that attacks calls it beside the distributed wrapper
+        optimizer = optim.build_optimizer(self.raw, recipe, self.device)
+        self.schedule = optim.LearningRate(optimizer, recipe, math.ceil(self.steps / recipe.accumulation))
         self.network, self.optimizer = self.accelerator.prepare(self.raw, optimizer)
         self.random = torch.Generator(self.device)
-        self.images = {images.split: [len(images), images.fingerprint] for images in (train, validation)}
-        self.progress: dict[str, Any] = {"seconds": 0.0, "seconds_on": {}, "images": self.images} | _NONE_YET
+        self.state = RunState({images.split: [len(images), images.fingerprint] for images in (train, validation)})
+        final = self.validation.take(recipe.final_limit) if recipe.final_limit else self.validation
+        self.selection = Selection(
+            self.accelerator, objective, self.validation.take(recipe.validation_limit), final, self.bf16, self.state,
+            out / "best", keep=partial(self._save_model, "best"),
+        )  # fmt: skip
+        self.sample = train.sample()
         self.order: tuple[int, Tensor] = (-1, torch.empty(0))
         self.resumes, self.start = resume, self._restore() if resume else 0
 
     # -- checkpoints ---------------------------------------------------------------------------------------------------
 
+    def _parts(self) -> dict[str, Any]:
+        """What a checkpoint keeps the state of."""
+        average = {"average": self.average} if self.average else {}
+        return {"network": self.raw, "optimizer": self.optimizer, "schedule": self.schedule} | average
+
     def _save(self, step: int) -> None:
         if not self.accelerator.is_main_process:
             return
-        tensors = {
-            "network": self.raw.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
-            "average": self.average.state_dict() if self.average else {},
-        }
-        checkpoints.save(self.out / "checkpoints", checkpoints.Checkpoint(step, tensors, self.progress))
+        tensors = {name: part.state_dict() for name, part in self._parts().items()}
+        checkpoints.save(self.out / "checkpoints", checkpoints.Checkpoint(step, tensors, self.state.to_dict()))
         self._save_model("last", step)
 
     def _save_model(self, name: str, step: int) -> None:
-        card: dict[str, Any] = {"Data": self.about.get("data", "?"), "recipe": recorded(self.recipe)}
-        card |= {"Training": self._effort(), "Weights": f"of epoch {self._epoch(step)} of {self._epoch(self.steps)}"}
-        card |= self._figures(self.progress["accuracy"])
+        card = {"Data": self.about.get("data", "?"), "recipe": recorded(self.recipe)}
+        card |= self.state.card(self.state.accuracy)
+        card |= {SAMPLE: self.sample, "Weights": f"of epoch {self._epoch(step)} of {self._epoch(self.steps)}"}
         with whole_folder(self.out / name) as part:
             self.objective.save(self.averaged(), part, card)
-
-    @staticmethod
-    def _figures(accuracy: dict[str, float] | None) -> dict[str, Any]:
-        """The card's entry of a validation."""
-        return {"figures": {f"validation {k}": v for k, v in accuracy.items()}} if accuracy else {}
 
     def _machine(self) -> str:
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU"
         return f"{self.accelerator.num_processes} x {name}"
 
-    def _effort(self) -> str:
-        """Seconds by machine: a run may go on with more processes, or elsewhere."""
-        return ", ".join(f"{seconds:,.0f} s on {name}" for name, seconds in self.progress["seconds_on"].items())
-
     def _restore(self) -> int:
         found = checkpoints.load_latest(self.out / "checkpoints")
         if found is None:
             return 0
-        if "network" not in found.tensors:
-            raise IDCError(
-                self.out / "checkpoints", "checkpoints of this version of idc", "train again into a new --out"
-            )
-        self.raw.load_state_dict(found.tensors["network"])
-        self.optimizer.load_state_dict(found.tensors["optimizer"])
-        self.schedule.load_state_dict(found.tensors["schedule"])
-        if self.average:
-            self.average.load_state_dict(found.tensors["average"])
-        # A checkpoint from before the machines were told apart is taken for one of this machine, with these images.
-        older = {"seconds_on": {self._machine(): found.progress["seconds"]}, "images": self.images}
-        self.progress = _NONE_YET | older | found.progress
-        for split, (count, fingerprint) in self.progress["images"].items():
-            if self.images.get(split) != [count, fingerprint]:
-                now = self.images[split][0] if split in self.images else 0
-                raise IDCError(
-                    f"{self.out}: {now} {split} images" + (", others than before" if now == count else ""),
-                    f"the {count} that the run began with",
-                    "give the same --data, --limit and --image-size, or another --out",
-                )
+        for name, part in self._parts().items():
+            part.load_state_dict(found.tensors[name])
+        self.state.take_over(found.progress, self.out, self._machine())
         if found.step < self.steps:  # ended once, among other processes, whose batches make an epoch of fewer steps
-            self.progress["whole"] = None
+            self.state.whole = None
         return found.step
 
     def averaged(self) -> nn.Module:
@@ -177,7 +156,7 @@ class Trainer:
     def run(self) -> TrainResult:
         """Train to the end or to a signal; checkpoints are on disk when it returns."""
         began, machine = time.monotonic(), self._machine()
-        before = self.progress["seconds_on"].get(machine, 0.0)
+        before = self.state.seconds_on.get(machine, 0.0)
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices), Signals() as signals, self._monitor() as monitor:
             if self.resumes:
@@ -195,26 +174,30 @@ class Trainer:
                 checkpoint = owed and self._whole(step) and step < self.steps
                 if step % _LOG_EVERY == 0 or validate or checkpoint:
                     self._log(monitor, step, loss)  # stops a run that diverged before it is kept
-                monitor.advance(self.local_batch * self.accelerator.num_processes)
-                self.progress["seconds_on"][machine] = before + time.monotonic() - began
-                self.progress["seconds"] = sum(self.progress["seconds_on"].values())
+                monitor.advance(self.batch)
+                self.state.seconds_on[machine] = before + time.monotonic() - began
                 if validate:
-                    self._validate(monitor, step)
+                    self._align()
+                    self.selection.validate(self.averaged(), monitor, step, epoch=step / self.steps_per_epoch)
                 if checkpoint:
                     self._save(step)
                     owed = False
             if step > self.start:
                 self._save(step)
-            if step == self.steps and not self.progress["whole"]:
-                self._judge_best(monitor, step)
+            if step == self.steps and not self.state.whole:
+                best = self.selection.judge_best(self.averaged(), monitor, step)
+                monitor.best(step, best, epoch=self._epoch(self.state.best_step) if self.state.best_step else "?")
                 self._save(step)
-        found = self.progress["whole"] or self.progress["accuracy"]
+        found = self.state.whole or self.state.accuracy
         accuracy = self.objective.restored(found) if found else None
-        result = TrainResult(step, self.steps, self.progress["seconds"], accuracy, self.out / "best", signals.received)
+        result = TrainResult(step, self.steps, self.state.seconds, accuracy, self.out / "best", signals.received)
         if step == self.steps and self.accelerator.is_main_process:
-            self._summarise(result)
+            write_summary(
+                self.out, self.state, self.recipe, self.about, steps=step, images=step * self.batch, bf16=self.bf16,
+                processes=self.accelerator.num_processes, device=str(self.device),
+            )  # fmt: skip
             # Its weights may be older than the end of the training that found them.
-            change_card(result.best, {"Training": self._effort()} | self._figures(found))
+            change_card(result.best, self.state.card(found))
         self.accelerator.wait_for_everyone()
         return result
 
@@ -296,14 +279,9 @@ class Trainer:
 
     # -- watching ------------------------------------------------------------------------------------------------------
 
-    @contextmanager
-    def _monitor(self) -> Iterator[Monitor]:
-        images = self.local_batch * self.accelerator.num_processes
-        main = self.accelerator.is_main_process
-        with Monitor(
-            self.out if main else None, total=self.steps * images, done=self.start * images, step=self.start
-        ) as monitor:
-            yield monitor
+    def _monitor(self) -> Monitor:
+        out = self.out if self.accelerator.is_main_process else None
+        return Monitor(out, total=self.steps * self.batch, done=self.start * self.batch, step=self.start)
 
     def _log(self, monitor: Monitor, step: int, loss: dict[str, Tensor]) -> None:
         means = self.accelerator.reduce(torch.stack(list(loss.values())), reduction="mean")
@@ -319,75 +297,3 @@ class Trainer:
 
     def _epoch(self, step: int) -> str:
         return f"{step / self.steps_per_epoch:.4g}"
-
-    def _validate(self, monitor: Monitor, step: int) -> None:
-        """Validate the weights in short, always on the same images, and keep them if they are the best so far."""
-        self._align()
-        data, network = self.validation.take(self.recipe.validation_limit), self.averaged()
-        found = self._measured(network, data, final=False)
-        self.progress["accuracy"] = found.to_dict()
-        monitor.validation(step, found, epoch=step / self.steps_per_epoch, seconds=self.progress["seconds"])
-        if self.accelerator.is_main_process:
-            with evaluation_mode(network):
-                picture = self.objective.pictures(network, data)
-            if picture:
-                monitor.picture(step, *picture)
-        if self.progress["best"] is None or found.score >= self.progress["best"]:
-            self.progress |= {"best": found.score, "best_step": step}
-            if self.accelerator.is_main_process:
-                self._save_model("best", step)
-
-    def _measured(self, network: nn.Module, data: ImageSet, *, final: bool) -> Validation:
-        shard = (self.accelerator.process_index, self.accelerator.num_processes)
-        with evaluation_mode(network):
-            counts = self.objective.validate(network, data, final=final, bf16=self.bf16, shard=shard)
-        return self.objective.judged(self.accelerator.reduce(counts, reduction="sum"), final=final)
-
-    def _judge_best(self, monitor: Monitor, step: int) -> None:
-        """Measure the weights that are kept as the best, which need not be the last, on all images or a part."""
-        network = self.averaged()
-        own = {k: v.clone() for k, v in network.state_dict().items()}
-        if self.accelerator.is_main_process and self.progress["best_step"] != step:
-            try:
-                self.objective.load(network, self.out / "best")
-            except IDCError as error:
-                monitor.say(f"{error}; here the last weights take its place")
-                self.progress["best_step"] = step
-                self._save_model("best", step)
-        if self.accelerator.num_processes > 1:  # one process reads and writes best/
-            for tensor in network.state_dict().values():
-                plain = tensor.contiguous()
-                torch.distributed.broadcast(plain, 0)
-                tensor.copy_(plain)
-        limit = self.recipe.final_limit
-        found = self._measured(network, self.validation.take(limit) if limit else self.validation, final=True)
-        network.load_state_dict(own)
-        self.progress["whole"] = found.to_dict()
-        monitor.best(step, found, epoch=self._epoch(best) if (best := self.progress["best_step"]) else "?")
-
-    def _summarise(self, result: TrainResult) -> None:
-        seen = self.steps * self.local_batch * self.accelerator.num_processes
-        write_json(
-            self.out / "summary.json",
-            {
-                "steps": self.steps,
-                "images_seen": seen,
-                "seconds": round(result.seconds, 1),
-                "images_per_second": round(seen / max(result.seconds, 1e-9), 1),
-                "seconds_on": {name: round(seconds, 1) for name, seconds in self.progress["seconds_on"].items()},
-                "processes": self.accelerator.num_processes,
-                "device": str(self.device),
-                "bf16": self.bf16,
-                "torch": torch.__version__,
-                "best_step": self.progress["best_step"],
-                "validation": self.progress["whole"],
-                "about": self.about,
-                "recipe": recorded(self.recipe),
-            },
-        )
-
-
-def _compile(network: torch.nn.Module) -> None:
-    # diffusers calls a cached version check inside its blocks, of which dynamo warns at length and to no effect.
-    warnings.filterwarnings("ignore", message="Dynamo detected a call to a `functools.lru_cache`", category=UserWarning)
-    network.compile()

@@ -6,14 +6,16 @@ from torch import nn
 
 from idc.attacks.threat import Threat
 from idc.evaluation.sanity.bench import Bench
-from idc.evaluation.sanity.checks import lines_checks, run_checks
+from idc.evaluation.sanity.checks import run_checks
+from idc.evaluation.sanity.recorded import square_check
 from idc.noise import Streams
+from idc.types import ClassifierDefaults
 from noise_models import Linear, Noisy, easy_images
 
 EPS = 0.06
 
 
-class Trained(nn.Module):
+class Trained(nn.Module, ClassifierDefaults):
     """A small network that really learnt a task: which of four corners is bright."""
 
     stochastic = False
@@ -189,8 +191,8 @@ def test_square_that_beats_the_white_box_is_an_alarm():
         return {"class": 1, "clean": [4, 1], "attacks": {"adaptive": [4, 1], "square": square}, "worst": worst}
 
     quiet = [line([4, 1], "")] * 999 + [line([0, 2], "square")]
-    (finding,) = lines_checks(quiet)
+    (finding,) = square_check(quiet)
     assert finding.passed
-    (finding,) = lines_checks(quiet[:-1][:300] + [line([0, 2], "square")] * 2)
+    (finding,) = square_check(quiet[:-1][:300] + [line([0, 2], "square")] * 2)
     assert not finding.passed
-    assert list(lines_checks([{"class": 1, "attacks": {}}])) == []
+    assert list(square_check([{"class": 1, "attacks": {}}])) == []

@@ -1,7 +1,7 @@
 """What the sanity checks work on: a few images, the model, and attacks on it that several checks share."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -26,10 +26,6 @@ class Finding:
     figure: str
     remedy: str
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return asdict(self)
-
 
 class Bench:
     """What the checks work on: a few images, the model, and attacks on it that several checks share.
@@ -39,7 +35,7 @@ class Bench:
         images: (B, C, H, W) in [0, 1]; classes (B,), true.
         streams: of their random numbers.
         threat: of the evaluation.
-        robust: by image id, the share of right draws at the worst point that the evaluation found.
+        robust: by image id, the share of right draws on the worst adversarial example of the evaluation.
         draws: of the noise in each judgement.
         eot: draws in each gradient of a stochastic model.
         chunk: see ``Target``.

@@ -1,13 +1,13 @@
 """Checks that an evaluation can be believed: findings as data, each with what to do about it.
 
 After fra31/auto-attack's checks, "On evaluating adversarial robustness" (Carlini et al., 2019), "Indicators of attack
-failure" (Pintor et al., NeurIPS 2022) and the pitfalls of method.md.
+failure" (Pintor et al., NeurIPS 2022) and the pitfalls of the published evaluation
+(probabilities as logits, a seed inside the model, clamps without gradient).
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from idc.attacks.target import ANSWER, Target
 from idc.errors import IDCError
 from idc.evaluation.sanity.bench import Bench, Finding, train_substitute
 from idc.evaluation.verdict import plurality
+from idc.text import percent
 
 Check = Callable[[Bench], Finding]
 
@@ -32,11 +33,7 @@ def _safely(check: Check, bench: Bench) -> Finding:
         return check(bench)
     except (RuntimeError, ValueError, IDCError) as error:
         name = check.__name__.replace("_", " ")
-        return Finding(name, False, f"stopped: {error}", "mend the model so that it takes and returns what it promises")
-
-
-def share(value: float) -> str:
-    return f"{100 * value:.1f}%"
+        return Finding(name, False, f"stopped: {error}", "fix the model so that it takes and returns what it promises")
 
 
 # -- the interface -----------------------------------------------------------------------------------------------------
@@ -59,8 +56,8 @@ def images_used_as_given(bench: Bench) -> Finding:
             continue
     best = max(found, key=lambda k: found[k], default="")
     passed = low >= 0 and high <= 1 and high > 1 / 16 and (not found or found[best] <= bench.clean + bench.margin / 2)
-    text = f"pixels in [{low:.3g}, {high:.3g}], {share(bench.clean)} right; best other: {best or 'none taken'}"
-    text += f" {share(found[best])}" if found else ""
+    text = f"pixels in [{low:.3g}, {high:.3g}], {percent(bench.clean)} right; best other: {best or 'none taken'}"
+    text += f" {percent(found[best])}" if found else ""
     return Finding("images in [0, 1] and used so", passed, text, "put the normalisation inside the model, once")
 
 
@@ -134,7 +131,7 @@ def stable_predictions(bench: Bench) -> Finding:
     logits = bench.target.logits(ANSWER, bench.images, bench.streams.of("stable"), draws=bench.draws)
     answers = logits.argmax(2)
     agree = (answers == plurality(answers, logits.shape[2])).float().mean().item()
-    text = f"{share(agree)} of clean draws answer as the majority"
+    text = f"{percent(agree)} of clean draws answer as the majority"
     remedy = "average several draws in the answer: most of what the attack breaks is noise's work"
     return Finding("clean predictions stable", agree >= 0.75, text, remedy)
 
@@ -153,7 +150,7 @@ def gradients_useful(bench: Bench) -> Finding:
     _, gradient = _gradient(bench)
     flat = gradient.flatten(1)
     useful = (torch.isfinite(flat).all(1) & (flat.abs().amax(1) > 0)).float().mean().item()
-    text = f"finite and not 0 for {share(useful)} of images ({bench.weak_spot})"
+    text = f"finite and not 0 for {percent(useful)} of images ({bench.weak_spot})"
     remedy = "give a surrogate without the step that has no gradient (quantiser, clamp, detach)"
     return Finding("gradients finite and not 0", useful >= 0.9, text, remedy)
 
@@ -171,7 +168,7 @@ def answer_follows_gradient(bench: Bench) -> Finding:
     along = small.project(bench.images + small.eps * small.steepest(gradient), bench.images)
     rises = (objective(along) > start).float().mean().item()
     random = (objective(small.random(bench.images, streams)) > start).float().mean().item()
-    text = f"rises for {share(rises)} of images along the gradient, for {share(random)} along noise"
+    text = f"rises for {percent(rises)} of images along the gradient, for {percent(random)} along noise"
     remedy = "the gradient is not that of the answer: give a surrogate that follows it"
     return Finding("loss along the gradient rises", rises >= 0.75, text, remedy)
 
@@ -195,7 +192,7 @@ def unbounded_attack_succeeds(bench: Bench) -> Finding:
     left = min(
         bench.after(apgd(threat, steps=40, objective=Margin(), surrogate=n, eot=bench.eot), "whole", n) for n in names
     )
-    text = f"{share(left)} right when every pixel may take any value"
+    text = f"{percent(left)} right when every pixel may take any value"
     remedy = "gradients are masked: find a surrogate that an unbounded attack can follow to 0%"
     return Finding("an unbounded attack reaches 0%", left <= 0.05, text, remedy)
 
@@ -208,7 +205,7 @@ def more_never_helps_the_defender(bench: Bench) -> Finding:
     by_steps = [bench.after(bench.pgd(surrogate=bench.weak_spot, steps=5), "5"), bench.plain,
                 bench.after(bench.pgd(surrogate=bench.weak_spot, steps=40), "40")]  # fmt: skip
     passed = all(b <= a + bench.margin / 2 for row in (by_eps, by_steps) for a, b in pairwise(row))
-    text = f"eps x 1/2, 1, 2: {', '.join(map(share, by_eps))}; steps 5, 20, 40: {', '.join(map(share, by_steps))}"
+    text = f"eps x 1/2, 1, 2: {', '.join(map(percent, by_eps))}; steps 5, 20, 40: {', '.join(map(percent, by_steps))}"
     return Finding("larger eps and more steps never help", passed, text, "the attack is lost in masked gradients")
 
 
@@ -218,22 +215,22 @@ def converged(bench: Bench) -> Finding:
     short = bench.pgd(surrogate=bench.weak_spot, steps=10, judge_draws=bench.eot)
     restarts = [bench.after(replace(short, restarts=r), "restarts", r) for r in (10, 20)]
     moved = [steps[0] - steps[1], restarts[0] - restarts[1]]
-    text = f"steps 20 to 40: {share(steps[0])} to {share(steps[1])}; restarts 10 to 20: {share(restarts[0])} to "
-    text += share(restarts[1])
+    text = f"steps 20 to 40: {percent(steps[0])} to {percent(steps[1])}; restarts 10 to 20: {percent(restarts[0])} to "
+    text += percent(restarts[1])
     passed = max(moved) < bench.margin
     return Finding("more steps and restarts change little", passed, text, "attack for longer before you quote a figure")
 
 
 def iterating_beats_one_step(bench: Bench) -> Finding:
     one = bench.after(fgsm(bench.threat, objective=Margin(), surrogate=bench.weak_spot, eot=bench.eot), "fgsm")
-    text = f"FGSM leaves {share(one)}, PGD-20 {share(bench.plain)}"
+    text = f"FGSM leaves {percent(one)}, PGD-20 {percent(bench.plain)}"
     return Finding("one step is no stronger than many", bench.plain <= one + bench.margin / 2, text,
                    "gradients are masked near the image: use restarts and surrogates")  # fmt: skip
 
 
 def random_noise_is_weak(bench: Bench) -> Finding:
     noise = bench.accuracy(bench.threat.random(bench.images, bench.streams.of("random")), "random")
-    text = f"{share(noise)} right under random noise of the size, {share(bench.white)} under attack"
+    text = f"{percent(noise)} right under random noise of the size, {percent(bench.white)} under attack"
     passed = noise >= bench.white - bench.margin / 2 and noise >= bench.clean - max(0.2, bench.margin)
     return Finding("random noise is weak", passed, text, "compare with noise: the model fails without an attacker")
 
@@ -248,8 +245,8 @@ def fixed_noise_then_free(bench: Bench) -> Finding:
     on_fixed = bench.target.judge(held, bench.classes, streams.of(0, 0).of("noise"), draws=1)[0].float().mean().item()
     on_free = bench.accuracy(held, "fixed judged free")
     free = bench.after(bench.pgd(surrogate=ANSWER), "free")
-    text = f"fixed noise: {share(on_fixed)} right under that noise, {share(on_free)} under fresh noise; attacked with "
-    text += f"{bench.eot} fresh draws a gradient: {share(free)}"
+    text = f"fixed noise: {percent(on_fixed)} right under that noise, {percent(on_free)} under fresh noise; attacked "
+    text += f"with {bench.eot} fresh draws a gradient: {percent(free)}"
     passed = free <= on_free + bench.margin / 2 and on_fixed <= on_free + bench.margin / 2
     return Finding("noise fixed, then free", passed, text, "raise --eot: the gradient is lost in the noise")
 
@@ -260,8 +257,8 @@ def plain_pgd_of_equal_cost(bench: Bench) -> Finding:
         return Finding("plain PGD of equal cost", True, "deterministic", "")
     plain = bench.after(bench.pgd(surrogate=ANSWER, steps=20 * bench.eot, eot=1), "equal")
     averaged = bench.after(bench.pgd(surrogate=ANSWER), "averaged")
-    text = f"{20 * bench.eot} plain steps leave {share(plain)}, 20 with {bench.eot} draws each {share(averaged)}; "
-    text += f"the evaluation {share(bench.white)}"
+    text = f"{20 * bench.eot} plain steps leave {percent(plain)}, 20 with {bench.eot} draws each {percent(averaged)}; "
+    text += f"the evaluation {percent(bench.white)}"
     passed = bench.white <= min(plain, averaged) + bench.margin / 2
     return Finding("plain PGD of equal cost", passed, text, "the averaged attack is too short: raise --steps")
 
@@ -274,7 +271,7 @@ def transfer_is_weaker(bench: Bench) -> Finding:
     other = Target(substitute, chunk=bench.target.chunk)
     found = pgd(bench.threat, steps=40)(other, bench.images, bench.classes, bench.streams.of("transfer"))
     transfer = bench.accuracy(found, "transfer")
-    text = f"images made for a substitute leave {share(transfer)}, the evaluation {share(bench.white)}"
+    text = f"images made for a substitute leave {percent(transfer)}, the evaluation {percent(bench.white)}"
     passed = bench.white <= transfer + bench.margin / 2
     return Finding(
         "white-box no weaker than transfer", passed, text, "gradients are masked: black-box attacks see more"
@@ -287,34 +284,3 @@ CHECKS: tuple[Check, ...] = (
     unbounded_attack_succeeds, more_never_helps_the_defender, converged, iterating_beats_one_step,
     random_noise_is_weak, fixed_noise_then_free, plain_pgd_of_equal_cost, transfer_is_weaker,
 )  # fmt: skip
-
-
-def lines_checks(lines: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
-    """Checks of finished lines: Square must not break more than 0.2 points of what the white-box attacks left."""
-    if not lines or "square" not in lines[0]["attacks"]:
-        return
-    lines = [line for line in lines if line.get("larger") != "spared"]  # Square was not asked of these
-    broken = sum(line["worst"] == "square" and _majority_fell(line) for line in lines)
-    figure = broken / max(1, len(lines))
-    yield Finding(
-        "black-box no stronger than white-box", figure <= max(0.002, 1 / max(1, len(lines))),
-        f"Square broke {share(figure)} more of {len(lines)} images",
-        "the white-box attacks are lost in masked gradients: give a surrogate",
-    )  # fmt: skip
-
-
-_ALARMS = ("zero gradient", "Square Attack has decreased", "randomized defense", "dynamic defense", "probability")
-
-
-def flags_check(flags: Sequence[str]) -> Finding:
-    """What AutoAttack itself says of the model."""
-    raised = [flag for flag in flags if any(word in flag for word in _ALARMS)]
-    text = "; ".join(flag.split(".")[0] for flag in raised) or "no flag"
-    remedy = "see what it says: gradients that vanish or mislead need a surrogate"
-    return Finding("AutoAttack raises no flag", not raised, text, remedy)
-
-
-def _majority_fell(line: Mapping[str, Any]) -> bool:
-    others = [pair for name, pair in line["attacks"].items() if name != "square" and pair is not None]
-    stood = all(pair[1] == line["class"] for pair in [line["clean"], *others])
-    return bool(stood and line["attacks"]["square"][1] != line["class"])

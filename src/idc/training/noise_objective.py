@@ -1,7 +1,6 @@
 """Training the diffusion model of a peer: DDPM's loss (Ho, Jain and Abbeel, NeurIPS 2020, equation 14)."""
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from idc.data import ImageSet
 from idc.errors import IDCError
 from idc.noise import normal
 from idc.peers.diffusion import Diffusion
-from idc.training.objective import Call
+from idc.training.objective import Call, ModelObjective
 from idc.training.recipe import NoiseRecipe
 
 _LEVELS = 10  # timesteps of a validation, evenly over the schedule
@@ -43,7 +42,7 @@ class NoiseError:
         return f"noise error {self.mse:.4f} ({self.images} images)"
 
 
-class Denoising:
+class NoiseObjective(ModelObjective):
     """The squared error of the predicted noise, at uniform timesteps.
 
     Args:
@@ -51,14 +50,10 @@ class Denoising:
         recipe: the training's settings.
     """
 
-    replays = 1
+    model: Diffusion
 
     def __init__(self, model: Diffusion, recipe: NoiseRecipe) -> None:
         self.model, self.recipe = model, recipe
-
-    @property
-    def network(self) -> nn.Module:
-        return self.model.unet
 
     def check(self, train: ImageSet) -> None:
         if train.shape != self.model.config.image_shape:
@@ -67,12 +62,6 @@ class Denoising:
     def to(self, device: torch.device, *, bf16: bool) -> None:
         self.model.to(device)
         self.network.to(memory_format=unet_format(device))  # type: ignore[call-overload]  # torch's stubs lack it
-
-    def begin(self, done: float, *, replay: int) -> None:
-        """Nothing changes with time."""
-
-    def end(self) -> None:
-        """Nothing was done to the weights."""
 
     def loss(self, call: Call, images: Tensor, classes: Tensor, random: torch.Generator) -> dict[str, Tensor]:
         config, device = self.model.config, images.device
@@ -121,16 +110,7 @@ class Denoising:
     @torch.no_grad()
     def pictures(self, network: nn.Module, data: ImageSet, *, count: int = 8) -> tuple[str, Tensor]:
         """Samples, one of each class if it knows any, in 50 steps."""
-        model = Diffusion(self.model.config, network).eval()
-        model.alphas = self.model.alphas
+        model = self.model.with_network(network).eval()
         random = torch.Generator().manual_seed(0)
         found = model.samples(count, random).clamp(0, 1).cpu()
         return "samples", torch.cat(list(found), dim=2)
-
-    def save(self, network: nn.Module, folder: Path, card: dict[str, Any]) -> None:
-        model = Diffusion(self.model.config, network)
-        model.card = card
-        model.save_pretrained(folder)
-
-    def load(self, network: nn.Module, folder: Path) -> None:
-        network.load_state_dict(Diffusion.from_pretrained(folder).unet.state_dict())

@@ -1,19 +1,20 @@
 """Training a convolutional peer: the standard way, by PGD-AT, by TRADES, or on Gaussian noise."""
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from idc.attacks.threat import Threat
 from idc.compute.modes import frozen
 from idc.data import ImageSet
 from idc.noise import Streams, derive_seed
 from idc.peers.cnn import CNN, normalised
-from idc.training.adversarial import ascend, divergence, random_start, threat_of
-from idc.training.objective import Call, check_fits
+from idc.text import eps_text
+from idc.training.adversarial import ascend, divergence, random_start
+from idc.training.objective import Call, ModelObjective, check_fits
 from idc.training.recipe import CNNRecipe
 
 
@@ -38,14 +39,14 @@ class RobustAccuracy:
 
     def shares(self) -> dict[str, float]:
         """Accuracy by name."""
-        return {"clean": self.clean} | ({f"under PGD-10 at {self.eps:.3g}": self.robust} if self.eps else {})
+        return {"clean": self.clean} | ({f"under PGD-10 at {eps_text(self.eps)}": self.robust} if self.eps else {})
 
     def text(self) -> str:
         """For people."""
         return "accuracy " + ", ".join(f"{v:.1%} {k}" for k, v in self.shares().items()) + f" ({self.images} images)"
 
 
-class Classifying:
+class CNNObjective(ModelObjective):
     """A CNN's cross-entropy, on images as they are, noisy ones, or the worst within eps.
 
     Args:
@@ -53,15 +54,11 @@ class Classifying:
         recipe: the method and its settings.
     """
 
-    replays = 1
+    model: CNN
 
     def __init__(self, model: CNN, recipe: CNNRecipe) -> None:
         self.model, self.recipe = model, recipe
-        self.threat = threat_of(recipe.norm, recipe.eps)  # refuses an impossible eps before anything is written
-
-    @property
-    def network(self) -> nn.Module:
-        return self.model.network
+        self.threat = Threat(recipe.norm, recipe.eps)  # refuses an impossible eps before anything is written
 
     def check(self, train: ImageSet) -> None:
         check_fits(train, self.model.input_shape, self.model.num_classes)
@@ -82,12 +79,6 @@ class Classifying:
             step=self.recipe.attack_step or self.recipe.eps / 4,
             start=random_start(images, self.threat, random, share=start),
         )  # fmt: skip
-
-    def begin(self, done: float, *, replay: int) -> None:
-        """Nothing changes with time."""
-
-    def end(self) -> None:
-        """Nothing was done to the weights."""
 
     def loss(self, call: Call, images: Tensor, classes: Tensor, random: torch.Generator) -> dict[str, Tensor]:
         recipe = self.recipe
@@ -129,11 +120,11 @@ class Classifying:
             with torch.no_grad():
                 right = (self._logits(network, images).argmax(1) == classes).sum()
             streams = Streams(data.ids[chosen], derive_seed(self.recipe.seed, "validation"))
-            standing = self._standing(network, images, classes, streams)
-            counts += torch.stack([right, standing, right.new_tensor(len(chosen))])
+            robust = self._robust(network, images, classes, streams)
+            counts += torch.stack([right, robust, right.new_tensor(len(chosen))])
         return counts
 
-    def _standing(self, network: nn.Module, images: Tensor, classes: Tensor, streams: Streams) -> Tensor:
+    def _robust(self, network: nn.Module, images: Tensor, classes: Tensor, streams: Streams) -> Tensor:
         """() how many are right under PGD-10 from a random start of the image's own."""
         if not self.recipe.adversarial:
             return classes.new_zeros(())
@@ -145,20 +136,9 @@ class Classifying:
             return (self._logits(network, worst).argmax(1) == classes).sum()
 
     def judged(self, counts: Tensor, *, final: bool) -> RobustAccuracy:
-        right, standing, images = counts.tolist()
+        right, robust, images = counts.tolist()
         eps = self.recipe.eps if self.recipe.adversarial else 0.0
-        return RobustAccuracy(right / max(images, 1), standing / max(images, 1), int(images), eps)
+        return RobustAccuracy(right / max(images, 1), robust / max(images, 1), int(images), eps)
 
     def restored(self, values: dict[str, Any]) -> RobustAccuracy:
         return RobustAccuracy(**values)
-
-    def pictures(self, network: nn.Module, data: ImageSet) -> None:
-        return None
-
-    def save(self, network: nn.Module, folder: Path, card: dict[str, Any]) -> None:
-        model = CNN(self.model.config, network)
-        model.card = card
-        model.save_pretrained(folder)
-
-    def load(self, network: nn.Module, folder: Path) -> None:
-        network.load_state_dict(CNN.from_pretrained(folder).network.state_dict())

@@ -15,7 +15,7 @@ from idc.attacks.threat import Threat
 from idc.commands.train import start_training
 from idc.errors import IDCError
 from idc.noise import Streams
-from idc.training.bridging import Bridging
+from idc.training.bridge_objective import BridgeObjective
 from idc.training.recipe import RECIPES
 from tiny import tiny_model
 from watched import watched
@@ -23,7 +23,7 @@ from watched import watched
 
 def bridging(labels=None, /, **changes):
     model = tiny_model(4, (1, 8, 8), **(labels or {}))
-    objective = Bridging(model, replace(RECIPES["digits"], precision="fp32", **changes))
+    objective = BridgeObjective(model, replace(RECIPES["digits"], precision="fp32", **changes))
     objective.to(torch.device("cpu"), bf16=False)
     objective.begin(0.5, replay=0)
     return model, objective
@@ -115,7 +115,9 @@ def test_the_statistics_of_batch_norm_are_those_of_the_step_alone():
         torch.manual_seed(0)
         model = tiny_model(4)
         model = IDC(replace(model.config, unet=replace(model.config.unet, norm="batch")))
-        objective = Bridging(model, replace(RECIPES["digits"], precision="fp32", eps=0.1, weight_perturbation=share))
+        objective = BridgeObjective(
+            model, replace(RECIPES["digits"], precision="fp32", eps=0.1, weight_perturbation=share)
+        )
         objective.to(torch.device("cpu"), bf16=False)
         objective.begin(0.5, replay=0)
         model.unet.train()

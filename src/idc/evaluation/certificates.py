@@ -78,7 +78,7 @@ class Certifier:
         Raises:
             IDCError: if the classifier's samples are not independent.
         """
-        done = records.read_all(self.out, f"{LINES}-*.jsonl", "id")
+        done = records.finished(self.out, LINES)
         if self.own:
             self.smoothed.check(self.problem.part(slice(self.own[0], self.own[0] + 1), self.device)[0])
         for index in self.own:
@@ -88,12 +88,7 @@ class Certifier:
 
     def finished(self) -> dict[str, Any] | None:
         """The summary of a run that has nothing left to do; ``prepare`` has seen that its settings are these."""
-        file = self.out / RESULT
-        if not file.exists():
-            return None
-        held: dict[str, Any] = records.read_json(file, "remove it, to have it made again")
-        done = records.read_all(self.out, f"{LINES}-*.jsonl", "id").keys() >= set(self.problem.ids.tolist())
-        return held if done else None
+        return records.read_whole(self.out / RESULT, LINES, self.problem.ids.tolist())
 
     def _line(self, index: int) -> Line:
         began = time.perf_counter()
@@ -131,7 +126,8 @@ def summarise_certified(lines: Sequence[Line], smoothing: Smoothing) -> dict[str
     images = len(lines)
 
     def share(count: int) -> dict[str, float]:
-        return wilson(count / images, images).to_dict()
+        found: dict[str, float] = recorded(wilson(count / images, images))
+        return found
 
     radii = [line["radius"] if line["selected"] == line["class"] else 0.0 for line in lines]
     step, last = smoothing.sigma / 4, smoothing.largest_radius

@@ -6,7 +6,7 @@ import torch
 from idc.commands.opening import open_model
 from idc.commands.train_peers import start_ddpm
 from idc.peers.diffusion import Diffusion, DiffusionConfig
-from idc.training.denoising import Denoising
+from idc.training.noise_objective import NoiseObjective
 from idc.training.recipe import NoiseRecipe
 
 
@@ -19,7 +19,7 @@ class Zero(torch.nn.Module):
 def test_the_loss_is_the_squared_error_of_the_noise():
     """A network that answers 0 errs by the noise itself: E|eps|^2 = 1 a pixel, at every timestep."""
     model = Diffusion(DiffusionConfig((1, 8, 8), 10, channels=(4,), groups=4), Zero())
-    objective = Denoising(model, NoiseRecipe(conditional=True, drop=0.25))
+    objective = NoiseObjective(model, NoiseRecipe(conditional=True, drop=0.25))
     images, classes = torch.rand(4000, 1, 8, 8), torch.full((4000,), 3)
     terms = objective.loss(model.unet, images, classes, torch.Generator().manual_seed(0))
     assert terms["total"].item() == pytest.approx(1.0, abs=0.01)  # the standard error is 0.003

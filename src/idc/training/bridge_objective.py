@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from idc.accuracy import BridgeAccuracy, accuracy, from_counts
+from idc.attacks.threat import Threat
 from idc.compute.hardware import unet_format
 from idc.compute.modes import evaluation_mode, frozen
 from idc.data import ImageSet
@@ -18,13 +18,13 @@ from idc.method.bridge import BridgeSample
 from idc.method.classifier import IDC
 from idc.method.loss import bridge_loss, label_cross_entropy
 from idc.noise import Streams, derive_seed
-from idc.training.adversarial import Threat, WeightShift, ascend, random_start, threat_of
-from idc.training.objective import Call, check_fits
+from idc.training.adversarial import WeightShift, ascend, random_start
+from idc.training.objective import Call, ModelObjective, check_fits
 from idc.training.recipe import Recipe
 
 
-class Bridging:
-    """IDC: the intra-class and inter-class losses of the Brownian bridge (paper; method.md "Losses").
+class BridgeObjective(ModelObjective):
+    """IDC: the intra-class and inter-class losses of the Brownian bridge (see ``idc.method.loss``).
 
     With ``recipe.eps`` the image end of the bridge is attacked in every step, by PGD on the one-step answer through its
     smooth surrogate (no clamp, inner product with the labels): the losses are those of the attacked images (as PGD-AT),
@@ -36,18 +36,12 @@ class Bridging:
         recipe: its weights of the losses and of the timesteps, and the attack.
     """
 
+    model: IDC
+
     def __init__(self, model: IDC, recipe: Recipe) -> None:
         self.model, self.recipe = model, recipe
-        threat_of(recipe.norm, recipe.eps)  # refuses an impossible eps before anything is written
-        self.eps = recipe.eps
-
-    @property
-    def replays(self) -> int:
-        return self.recipe.replays
-
-    @property
-    def network(self) -> nn.Module:
-        return self.model.unet
+        Threat(recipe.norm, recipe.eps)  # refuses an impossible eps before anything is written
+        self.eps, self.replays = recipe.eps, recipe.replays
 
     def check(self, train: ImageSet) -> None:
         check_fits(train, self.model.input_shape, self.model.num_classes)
@@ -154,7 +148,7 @@ class Bridging:
         )  # fmt: skip
 
     def _attacked(self, images: Tensor, classes: Tensor, random: torch.Generator) -> Tensor:
-        threat = threat_of(self.recipe.norm, self.eps)
+        threat = Threat(self.recipe.norm, self.eps)
         with frozen(self.network):
             start = random_start(images, threat, random)
             return self._climb(self.network, images, classes, start, threat, self.recipe.attack_steps)
@@ -164,13 +158,13 @@ class Bridging:
         leaves (Shafahi et al., "Adversarial Training for Free!", NeurIPS 2019; theirs goes on from batch to batch, this
         one starts each at random, so that a resumed run is the same)."""
         if self.moved is None:
-            self.centre, self.moved = images, random_start(images, threat_of(self.recipe.norm, self.eps), random)
+            self.centre, self.moved = images, random_start(images, Threat(self.recipe.norm, self.eps), random)
         self.moved = self.moved.detach().requires_grad_(True)
         return self.moved
 
     def _climb_free(self, moved: Tensor) -> None:
         assert moved.grad is not None  # of the training's loss, at the timestep that it drew
-        threat = threat_of(self.recipe.norm, self.eps)
+        threat = Threat(self.recipe.norm, self.eps)
         step = self.recipe.attack_step or threat.eps
         self.moved = threat.project(moved.detach() + step * threat.steepest(moved.grad), self.centre)
 
@@ -185,7 +179,7 @@ class Bridging:
         found = measure()[1]
         if not self.recipe.eps:
             return found
-        threat = threat_of(self.recipe.norm, self.recipe.eps)  # the whole of it, also while it still rises
+        threat = Threat(self.recipe.norm, self.recipe.eps)  # the whole of it, also while it still rises
 
         def move(images: Tensor, classes: Tensor, ids: Tensor) -> Tensor:
             streams = Streams(ids, derive_seed(self.recipe.seed, "validation"))
@@ -213,11 +207,3 @@ class Bridging:
         rows = [images, one, many, model.labels[data.labels[:count]]]
         grid = torch.cat([torch.cat(list(row), dim=2) for row in rows], dim=1)
         return "image, one-step, multi-step, label", grid.clamp(0, 1).float().cpu()
-
-    def save(self, network: nn.Module, folder: Path, card: dict[str, Any]) -> None:
-        model = self.model.with_network(network)
-        model.card = card
-        model.save_pretrained(folder)
-
-    def load(self, network: nn.Module, folder: Path) -> None:
-        network.load_state_dict(IDC.from_pretrained(folder).unet.state_dict())

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from idc.errors import IDCError
-from idc.evaluation.certifier import Certifier, read_certified, summarise_certified
+from idc.evaluation.certificates import Certifier, read_certified, summarise_certified
 from idc.evaluation.runner import Problem
 from idc.evaluation.smoothing import ABSTAINS, Smoothed, Smoothing
 from idc.storage import records

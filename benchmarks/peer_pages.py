@@ -1,0 +1,174 @@
+"""The tables of docs/peers.md and of the trainings of full size: IDC beside other systems; see pages.py."""
+
+from pathlib import Path
+from typing import cast
+
+import torch
+from common import CIFAR, RESULTS, read
+from robust_pages import NAMES, SHIPPED
+
+from idc import IDC
+from idc.commands.compare import read_comparison
+from idc.commands.opening import open_model
+from idc.cost import answer_cost
+from idc.evaluation.pairing import paired, survived
+from idc.evaluation.summary import read_lines, summarise_lines
+from idc.evaluation.verdict import wilson
+from idc.report.comparison import HALF, markdown, published
+from idc.text import gflops_text, share, table_head, table_row
+from idc.types import Classifier
+
+FULL_SIZE = {  # runs of full_size.py: name, where the weights lie
+    "idc-base-cifar10-robust": ("IDC, `base-encoder`", "models/idc-base-cifar10-robust"),
+    "pgd-at": ("PreActResNet-18, PGD-AT", "models/cifar10-preact-pgd-at"),
+}
+
+
+def _comparisons() -> list[tuple[str, dict, str]]:
+    """The comparisons that there are: their names, results, and what they are of."""
+    digits, cifar = NAMES["digits"][1], NAMES["nano"][1]
+    about = {"digits": digits, "digits-robust": f"{digits}, trained against attacks", "cifar": cifar,
+             "robust": f"{cifar}, trained against attacks"}  # fmt: skip
+    files = {name: RESULTS / f"peers-{name}.json" for name in about}
+    return [(name, read(file), about[name]) for name, file in files.items() if file.exists()]
+
+
+def peers() -> list[str]:
+    """docs/peers.md: every system, the same images."""
+    lines = []
+    for name, found, about in _comparisons():
+        picture = f"![robust accuracy over the FLOPs of an answer, {about}](peers-{name}.png)"
+        lines += [*_compared(found, about), *_lacking(found), "", picture, ""]
+    return lines or ["Not measured yet."]
+
+
+def compared() -> list[str]:
+    """README: every system in short, what it withstands of the adaptive protocol as the mean of draws."""
+    lines = []
+    for _, found, about in _comparisons():
+        rows = [r for r in found["rows"] if "adaptive" in r["protocols"]]
+        sizes = {r["eps"]: f"adaptive, eps {r['eps_text']}" for r in sorted(rows, key=lambda r: float(r["eps"]))}
+        head = (about, "GFLOPs", "NFE", "clean", *sizes.values(), "n")
+        lines += table_head(*head)
+        for name in dict.fromkeys(r["name"] for r in rows):
+            own = {r["eps"]: r for r in rows if r["name"] == name}
+            first = next(iter(own.values()))
+            cells = [share(own[eps]["protocols"]["adaptive"]["robust"]["mean"]) if eps in own else "" for eps in sizes]
+            cost = (gflops_text(first["flops"]), f"{first['network_evaluations']:,}")
+            lines.append(table_row(name, *cost, f"{first['clean']['mean']['mean']:.1%}", *cells, first["images"]))
+        lines.append("")
+        notes = [HALF] if any(r.get("answer", {}).get("precision") == "bf16" for r in rows) else []
+        if found.get("lacking"):
+            notes.append("The rest is not measured yet ([docs/peers.md](docs/peers.md)).")
+        lines += [" ".join(notes), ""] if notes else []
+    return lines or ["Not measured yet."]
+
+
+def _lacking(found: dict) -> list[str]:
+    """What of a comparison has not been measured."""
+    return ["", f"Not measured yet: {'; '.join(found['lacking'])}."] if found.get("lacking") else []
+
+
+def _compared(found: dict, about: str) -> list[str]:
+    rows, hardware = found["rows"], found["hardware"]
+    draws = ", ".join(map(str, sorted({own["draws"] for r in rows for own in r["protocols"].values()})))
+    return [
+        *markdown(rows, found.get("pairs", ())).splitlines(),
+        "",
+        f"{about}, L-inf, {draws} draw{'s' * (draws != '1')}, one seed and one training each; `{hardware['command']}` "
+        f"on {hardware['cores']} cores of {hardware['cpu']}, seconds on a machine that ran several of them.",
+    ]
+
+
+def full_size() -> list[str]:
+    """docs/training.md: the trainings on a GPU, as their validations found them."""
+    file = RESULTS / "full-size.json"
+    rows = [r for r in read(file)["rows"] if r["name"] in FULL_SIZE] if file.exists() else []
+    if not rows:
+        return ["Not measured yet."]
+    head = ("model", "GFLOPs an answer", "epochs", "images a second", "seconds", "validation: clean", "under PGD-10",
+            "n")  # fmt: skip
+    lines = table_head(*head)
+    for r in rows:
+        name, folder = FULL_SIZE[r["name"]]
+        gflops = answer_cost(cast(Classifier, open_model(folder)), torch.device("cpu"))["flops"] / 1e9
+        own = r["chosen"]
+        clean, robust = (own[k] if k in own else own[other]
+                         for k, other in (("clean", "one_step"), ("robust", "attacked_one_step")))  # fmt: skip
+        shares = (str(wilson(value, own["images"])) for value in (clean, robust))
+        cells = (
+            f"{gflops:.3g}",
+            f"{r['epochs']:g}",
+            f"{r['images_seen'] / r['seconds_of_training']:,.0f}",
+            f"{r['seconds']:.0f}",
+        )
+        lines.append(table_row(name, *cells, *shares, f"{own['images']:,}"))
+    devices = ", ".join(dict.fromkeys(r["device"].removeprefix("1 x ") for r in rows))
+    versions = ", ".join(dict.fromkeys(r["torch"] for r in rows))
+    return [
+        *lines,
+        "",
+        f"Validation images of {CIFAR}, L-inf 8/255, the weights of the best validation (the IDC's "
+        f"among these images); one {devices}, bf16, compiled, batches of {rows[0]['batch_size']}, torch {versions}; "
+        "seconds of all, compiling, the steps that set the number of epochs, and validations included; "
+        "images a second of the training alone. One training, one seed.",
+        *_full_size_attacked(),
+    ]
+
+
+def _full_size_attacked() -> list[str]:
+    """The same models under `adaptive`, on the images that all have been given until now."""
+    entries = {e.request.model: e for e in read_comparison(Path(__file__).parent / "peers-full-size.yaml").entries}
+    asked = [entries[weights] for _, weights in FULL_SIZE.values()]
+    folders = [RESULTS / "peers-full-size" / entry.folder / "adaptive-8-255" for entry in asked]
+    found = [read_lines(folder) if any(folder.glob("images-*.jsonl")) else [] for folder in folders]
+    common = set[int].intersection(*({line["id"] for line in lines} for lines in found))
+    if not common:
+        return []
+    known = [[line for line in lines if line["id"] in common] for lines in found]
+    lines = ["", *table_head("model", "test: clean", "adaptive, 8/255", "n")]
+    for (name, _), own in zip(FULL_SIZE.values(), known, strict=True):
+        verdicts = summarise_lines(own, [""] * 10)
+        lines.append(table_row(name, *(share(verdicts[kind]["mean"]) for kind in ("clean", "robust")), len(own)))
+    pair = paired(*map(survived, known))
+    ended = [read(folder / "summary.json") for folder in folders if (folder / "summary.json").exists()]
+    failed = sorted({f["name"] for s in ended for f in s["sanity"] if not f["passed"]})
+    checks = f"failed: {', '.join(failed)}" if failed else "passed" if len(ended) == len(folders) else "not run yet"
+    wanted = asked[0].request.limit or 0
+    part = f"the first {len(common)} of {wanted}" if len(common) < wanted else str(wanted)
+    return [
+        *lines,
+        "",
+        f"Test images of {CIFAR}, {part}, networks in bf16, on a CPU (`python benchmarks/peers.py full-size`). "
+        f"The IDC beside the CNN: {100 * pair.difference:+.1f} points [{100 * pair.low:.1f}, {100 * pair.high:.1f}], "
+        f"{pair.only_first} images against {pair.only_second}, p = {pair.p:.1g} (McNemar's exact test). "
+        f"Sanity checks: {checks}.",
+    ]
+
+
+def published_table() -> list[str]:
+    """docs/peers.md: what others published, apart from what is measured here."""
+    head = ("system (published, not measured here)", "extra data", "clean", "robust", "GFLOPs", "setting", "source")
+    lines = table_head(*head)
+    for p in published():
+        figures = (f"{p['clean']}%", f"{p['robust']}%", p["gflops"] or "")
+        lines.append(table_row(p["system"], p["extra"] or "", *figures, p["setting"], p["source"]))
+    return [*lines, "", "CIFAR-10 test, original images, L-inf 8/255."]
+
+
+def field() -> list[str]:
+    """docs/peers.md: where the shipped robust model, by its card, stands beside published networks, in a sentence."""
+    model = IDC.from_pretrained(SHIPPED)
+    own = next((r for r in model.card["measured"] if r["attack"] == "adaptive, L-inf 8/255"), None)
+    if own is None:
+        return ["Not measured yet."]
+    gflops = answer_cost(model, torch.device("cpu"))["flops"] / 1e9
+    wanted = ("PreActResNet-18", "WRN-28-10", "WRN-82-8")
+    others = [p for name in wanted for p in published() if p["system"].startswith(f"{name} (")]
+    told = [f"{p['system'].split(' (')[0]} {p['robust']}% at {p['gflops']:.3g} ({p['extra']})" for p in others]
+    return [
+        f"`{SHIPPED}`, measured here: {own['accuracy']} at 8/255 under `adaptive`, {gflops:.3g} GFLOPs an "
+        f"answer, {own['n']:,} test images of {CIFAR}, no images but the training split (its card). Published, under "
+        f"AutoAttack: {'; '.join(told)}. The smallest of these costs {others[0]['gflops'] / gflops:.0f} times as much "
+        "an answer."
+    ]

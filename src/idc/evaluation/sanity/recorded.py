@@ -1,0 +1,55 @@
+"""Checks of what an evaluation has recorded: its lines, an image each, and the flags that AutoAttack raised."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from idc.evaluation.sanity.bench import Finding
+from idc.text import percent
+
+Lines = Sequence[Mapping[str, Any]]
+
+
+def square_check(lines: Lines) -> Iterator[Finding]:
+    """Square must not fool more than 0.2 points of what the white-box attacks left."""
+    if not lines or "square" not in lines[0]["attacks"]:
+        return
+    lines = [line for line in lines if line.get("larger") != "spared"]  # Square was not asked of these
+    broken = sum(line["worst"] == "square" and _square_alone(line) for line in lines)
+    figure = broken / max(1, len(lines))
+    yield Finding(
+        "black-box no stronger than white-box", figure <= max(0.002, 1 / max(1, len(lines))),
+        f"Square broke {percent(figure)} more of {len(lines)} images",
+        "the white-box attacks are lost in masked gradients: give a surrogate",
+    )  # fmt: skip
+
+
+def _square_alone(line: Mapping[str, Any]) -> bool:
+    """Whether the vote is right clean and under every other attack, and wrong under Square."""
+    others = [pair for name, pair in line["attacks"].items() if name != "square" and pair is not None]
+    right = all(pair[1] == line["class"] for pair in [line["clean"], *others])
+    return bool(right and line["attacks"]["square"][1] != line["class"])
+
+
+def nested_check(lines: Lines) -> Iterator[Finding]:
+    """Of the images that survived a larger radius and were attacked at this one all the same, all must survive."""
+    checked = [line for line in lines if line.get("larger") == "checked"]
+    if not checked:
+        return
+    lost = sum(line["robust"][0] < line["draws"] for line in checked)
+    spared = sum(line.get("larger") == "spared" for line in lines)
+    yield Finding(
+        "what survives a larger radius survives", not lost,
+        f"{lost} of {len(checked)} images that survived a larger radius did not; {spared} more were not attacked",
+        "attack at each radius anew (nested: false): larger steps miss what smaller ones find",
+    )  # fmt: skip
+
+
+_ALARMS = ("zero gradient", "Square Attack has decreased", "randomized defense", "dynamic defense", "probability")
+
+
+def flags_check(flags: Sequence[str]) -> Finding:
+    """What AutoAttack itself says of the model."""
+    raised = [flag for flag in flags if any(word in flag for word in _ALARMS)]
+    text = "; ".join(flag.split(".")[0] for flag in raised) or "no flag"
+    remedy = "see what it says: gradients that vanish or mislead need a surrogate"
+    return Finding("AutoAttack raises no flag", not raised, text, remedy)

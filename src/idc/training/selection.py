@@ -1,0 +1,88 @@
+"""Model selection: which weights of a run are the best on its validation images, and what they are worth there."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from idc.compute.modes import evaluation_mode
+from idc.data import ImageSet
+from idc.errors import IDCError
+from idc.training.checkpoint import RunState
+from idc.training.monitor import Monitor
+from idc.training.objective import TrainingObjective, Validation
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Selection:
+    """Validates a run's weights in short, keeps the best, and measures those at the end.
+
+    Args:
+        accelerator: of the run; each process validates a share of the images.
+        objective: validates, and reads kept weights.
+        few: the images of every validation in short.
+        final: those of the last one.
+        bf16: whether the network runs in bf16.
+        state: of the run, in which the validations are noted.
+        folder: of the best weights.
+        keep: writes the weights of a step into that folder.
+    """
+
+    accelerator: Accelerator
+    objective: TrainingObjective
+    few: ImageSet
+    final: ImageSet
+    bf16: bool
+    state: RunState
+    folder: Path
+    keep: Callable[[int], None]
+
+    def validate(self, network: nn.Module, monitor: Monitor, step: int, *, epoch: float) -> None:
+        """Validate ``network`` in short, and keep it if it is the best so far."""
+        found = self._measured(network, self.few, final=False)
+        self.state.accuracy = found.to_dict()
+        monitor.validation(step, found, epoch=epoch, seconds=self.state.seconds)
+        if self.accelerator.is_main_process:
+            with evaluation_mode(network):
+                picture = self.objective.pictures(network, self.few)
+            if picture:
+                monitor.picture(step, *picture)
+        if self.state.best is None or found.score >= self.state.best:
+            self.state.best, self.state.best_step = found.score, step
+            if self.accelerator.is_main_process:
+                self.keep(step)
+
+    def judge_best(self, network: nn.Module, monitor: Monitor, step: int) -> Validation:
+        """Measure the weights that are kept as the best, which need not be the last, on all images or a part.
+
+        Args:
+            network: with the last weights, those of ``step``; it has them again afterwards.
+            monitor: is told if the last ones take the place of best ones that cannot be read.
+            step: the last.
+        """
+        own = {k: v.clone() for k, v in network.state_dict().items()}
+        if self.accelerator.is_main_process and self.state.best_step != step:
+            try:
+                self.objective.load(network, self.folder)
+            except IDCError as error:
+                monitor.say(f"{error}; here the last weights take its place")
+                self.state.best_step = step
+                self.keep(step)
+        if self.accelerator.num_processes > 1:  # one process reads and writes the folder
+            for tensor in network.state_dict().values():
+                plain = tensor.contiguous()
+                torch.distributed.broadcast(plain, 0)
+                tensor.copy_(plain)
+        found = self._measured(network, self.final, final=True)
+        network.load_state_dict(own)
+        self.state.whole = found.to_dict()
+        return found
+
+    def _measured(self, network: nn.Module, data: ImageSet, *, final: bool) -> Validation:
+        shard = (self.accelerator.process_index, self.accelerator.num_processes)
+        with evaluation_mode(network):
+            counts = self.objective.validate(network, data, final=final, bf16=self.bf16, shard=shard)
+        return self.objective.judged(self.accelerator.reduce(counts, reduction="sum"), final=final)

@@ -1,0 +1,86 @@
+"""Which images a request means: the source's own test split, all of a source without splits, or what a training held
+out of it."""
+
+import pytest
+import torch
+
+from idc import IDC
+from idc.commands.opening import open_both
+from idc.commands.request import Request
+from idc.data import load
+from idc.errors import IDCError
+from idc.storage.model_folder import CARD, SAMPLE
+from pictures import values, write_classes
+from tiny import tiny_model
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """40 images without splits, each of its own grey value."""
+    write_classes(tmp_path / "photos", ["a", "b"], 20)
+    return tmp_path / "photos"
+
+
+def saved(folder, names=("a", "b"), **card):
+    model = tiny_model(2, (1, 4, 4), class_names=names)
+    model.card = card
+    model.save_pretrained(folder)
+    return str(folder)
+
+
+def judged(model, data, **settings):
+    said = []
+    _, images = open_both(Request(model=model, data=str(data), **settings), CPU, said.append)
+    return images, " ".join(said)
+
+
+def test_a_folder_without_splits_is_judged_whole(photos, tmp_path):
+    images, said = judged(saved(tmp_path / "m"), photos)
+    assert sorted(values(images)) == list(range(40))
+    assert "all 40 at 1x4x4" in said
+
+
+def test_of_the_images_of_a_training_only_those_held_out_are_judged(photos, tmp_path):
+    """Known by their pixels, wherever they lie and whatever lies beside them."""
+    held_out = sorted(values(load(photos, split="test")))
+    model = saved(tmp_path / "m", **{SAMPLE: load(photos, split="train").sample()})
+    images, said = judged(model, photos)
+    assert sorted(values(images)) == held_out
+    assert "was trained on images of" in said
+    moved = photos.rename(tmp_path / "elsewhere")
+    assert sorted(values(judged(model, moved)[0])) == held_out
+    write_classes(tmp_path / "others", ["a", "b"], 20, start=100)
+    assert sorted(values(judged(model, tmp_path / "others")[0])) == list(range(100, 140))
+
+
+def test_a_model_of_before_is_known_by_the_name_of_its_data(photos, tmp_path):
+    images, said = judged(saved(tmp_path / "m", Data=str(photos)), photos)
+    assert len(images) == 8
+    assert "was trained on" in said
+
+
+def test_a_split_of_the_sources_own_is_judged_as_it_is(tmp_path):
+    write_classes(tmp_path / "d" / "train", ["a", "b"], 5)
+    write_classes(tmp_path / "d" / "test", ["a", "b"], 3, start=50)
+    images, said = judged(saved(tmp_path / "m"), tmp_path / "d")
+    assert sorted(values(images)) == list(range(50, 56))
+    assert "test 6" in said
+
+
+def test_labels_follow_the_models_own_order_of_classes(photos, tmp_path):
+    images, _ = judged(saved(tmp_path / "m", names=("b", "a")), photos)
+    assert images.class_names == ("b", "a")
+    assert [("b", "a")[k] for k in images.labels] == ["a" if v < 20 else "b" for v in values(images)]
+    with pytest.raises(IDCError, match="use data of those classes"):
+        judged(saved(tmp_path / "n", names=("a", "c")), photos)
+
+
+def test_the_sample_is_kept_with_the_model_and_not_shown_to_people(photos, tmp_path):
+    sample = load(photos, split="train").sample()
+    folder = tmp_path / "m"
+    assert IDC.from_pretrained(saved(folder, Data="x", **{SAMPLE: sample})).card[SAMPLE] == sample
+    text = (folder / CARD).read_text()
+    assert "- Data: x" in text
+    assert sample[0] not in text

@@ -34,7 +34,7 @@ def request_of(request, tmp_path_factory):
     else:
         torch.manual_seed(0)
         names = tuple("0123456789")
-        CNN(CNNConfig("preact-resnet18", 10, (1, 8, 8), width=2, class_names=names)).save_pretrained(folder)
+        CNN(CNNConfig("wrn-10-1", 10, (1, 8, 8), width=2, class_names=names)).save_pretrained(folder)
     return Request(model=str(folder), data="digits", limit=12, one_step=request.param == "idc")
 
 
@@ -250,7 +250,7 @@ def test_many_models_in_a_process(monkeypatch):
     for width in range(2, 14):
         counts = []
         for _ in range(2):
-            model = CNN(CNNConfig("preact-resnet18", 4, (1, 8, 8), width=width)).eval()
+            model = CNN(CNNConfig("wrn-10-1", 4, (1, 8, 8), width=width)).eval()
             compile_networks(model, CPU)
             with torch.no_grad():
                 model(images)

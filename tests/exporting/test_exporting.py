@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from idc import IDC, IDCConfig, IDCError, UNetSpec, __version__, cli, data
+from idc import IDC, IDCConfig, IDCError, UNetSpec, __version__, data
 from idc.exporting import answer, export, export_saved, graph
 
 ROOT = Path(__file__).parents[2]
@@ -70,13 +70,18 @@ def inputs_of(file):
 
 
 @torch.no_grad()
-def test_one_step(model, tmp_path):
-    found = export(model, tmp_path / "m.onnx", one_step=True)
-    assert found.visits == (3,)
-    assert inputs_of(tmp_path / "m.onnx") == ["images"] == list(found.inputs)
+def test_one_step_by_the_command_line(model, tmp_path, idc):
+    file = tmp_path / "m.onnx"
+    model.save_pretrained(tmp_path / "m")
+    code, text, said = idc("export", tmp_path / "m", "--out", file, "--one-step", "--json")
+    assert (code, said) == (0, "")
+    found = json.loads(text)
+    assert (found["path"], found["visits"], found["agreement"]) == (str(file), [3], 1)
+    assert found["bytes"] == file.stat().st_size
+    assert inputs_of(file) == ["images"]
     for batch in (1, 2, 7):
         images, _ = draw(model, batch, 0)
-        torch.testing.assert_close(run(tmp_path / "m.onnx", images), model.one_step(images), atol=2e-5, rtol=0)
+        torch.testing.assert_close(run(file, images), model.one_step(images), atol=2e-5, rtol=0)
 
 
 @torch.no_grad()
@@ -227,17 +232,15 @@ def test_wrong_settings(model, tmp_path, settings, words):
 
 
 @pytest.mark.parametrize("mistake", ["packages", "file"])
-def test_the_command_line_says_what_to_do(tmp_path, monkeypatch, capsys, mistake):
+def test_the_command_line_says_what_to_do(tmp_path, monkeypatch, idc, mistake):
     file = tmp_path / "m.onnx"
     if mistake == "packages":
         monkeypatch.setitem(sys.modules, "onnxruntime", None)
     else:
         file.touch()
-    monkeypatch.setattr(sys, "argv", ["idc", "export", str(DIGITS), "--out", str(file)])
-    with pytest.raises(SystemExit) as stop:
-        cli.main()
-    assert stop.value.code == 2
-    (line,) = capsys.readouterr().err.splitlines()
+    code, _, said = idc("export", DIGITS, "--out", file)
+    assert code == 2
+    (line,) = said.splitlines()
     expected = {
         "packages": "idc: export without onnxruntime: expected the packages for ONNX; pip install 'idc[onnx]'",
         "file": f"idc: {file}: expected a file that does not exist yet; remove it, or choose another name",

@@ -4,10 +4,7 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
+from functools import partial
 
 import pytest
 import torch
@@ -20,33 +17,22 @@ from idc.method.presets import resolve_spec
 from idc.storage import records
 from idc.training.checkpoint import load_latest
 from idc.training.trainer import Trainer
+from processes import run
 from tiny_training import SMALL, train, weights
 
-
-def command(out: Path, network: str, *more: str) -> list[str]:
-    flags = [part for k, v in SMALL.items() for part in (f"--{k.replace('_', '-')}", str(v))]
-    return [
-        sys.executable,
-        "-m",
-        "idc.cli",
-        "train",
-        "--out",
-        str(out),
-        "--preset",
-        network,
-        "--limit",
-        "128",
-        *flags,
-        *more,
-    ]
+FLAGS = ("--limit", 128, *(part for k, v in SMALL.items() for part in (f"--{k.replace('_', '-')}", v)))
 
 
-def wait_for(out: Path, step: int, process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 120
-    while not list(out.glob(f"checkpoints/step-*{step:04d}")):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
+def signalled(number: int, within: int) -> None:
+    """For ``before``: the process gets this signal within this step."""
+    plain = Trainer.step
+
+    def step(self, now):
+        if now == within:
+            os.kill(os.getpid(), number)
+        return plain(self, now)
+
+    Trainer.step = step
 
 
 def test_a_run_leaves_what_it_promises(whole):
@@ -62,18 +48,17 @@ def test_a_run_leaves_what_it_promises(whole):
 
 def test_killed_in_the_middle_of_an_epoch_and_resumed_is_bitwise_the_same(whole, network, tmp_path):
     out = tmp_path / "run"
-    process = subprocess.Popen(command(out, network), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    wait_for(out, 6, process)  # 8 steps an epoch
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
+    command = ("train", "--out", out, "--preset", network, *FLAGS)
+    assert run(*command, before=partial(signalled, signal.SIGKILL, 6)).returncode == -signal.SIGKILL
+    assert max(p.name for p in (out / "checkpoints").iterdir()) == "step-00000006"  # 8 steps an epoch
     assert not (out / "summary.json").exists()
-    resumed = subprocess.run(command(out, network, "--resume"), capture_output=True, text=True)
+    resumed = run(*command, "--resume")
     assert resumed.returncode == 0, resumed.stderr
     expected, found = weights(whole), weights(out)
     assert expected.keys() == found.keys()
     assert all(torch.equal(expected[k], found[k]) for k in expected)
     drop = {"seconds"}
-    metrics = [records.read(run / "metrics.jsonl") for run in (whole, out)]
+    metrics = [records.read(folder / "metrics.jsonl") for folder in (whole, out)]
     lines = [[{k: v for k, v in m.items() if k not in drop} for m in own] for own in metrics]
     assert lines[0] == lines[1]
 
@@ -81,17 +66,14 @@ def test_killed_in_the_middle_of_an_epoch_and_resumed_is_bitwise_the_same(whole,
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_and_exits_cleanly(network, tmp_path, number):
     out = tmp_path / "run"
-    long = command(out, network, "--epochs", "400")
-    process = subprocess.Popen(long, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    wait_for(out, 4, process)
-    process.send_signal(number)
-    _, error = process.communicate(timeout=60)
-    assert process.returncode == 128 + number
-    assert "--resume" in error
-    assert "Traceback" not in error
+    ended = run("train", "--out", out, "--preset", network, *FLAGS, before=partial(signalled, number, 4))
+    assert ended.returncode == 128 + number
+    assert "--resume" in ended.stderr
+    assert "Traceback" not in ended.stderr
     saved = load_latest(out / "checkpoints")
     assert saved is not None
-    assert f"stopped at step {saved.step} " in error
+    assert saved.step == 6  # of two steps is an update made
+    assert "stopped at step 6 " in ended.stderr
     assert IDC.from_pretrained(out / "last").num_classes == 10
 
 

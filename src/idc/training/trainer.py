@@ -93,7 +93,8 @@ class Trainer:
         self.objective, self.raw = objective, objective.network
         self.average = build_average(self.raw, recipe)
         if compiles(recipe, self.device, self.steps):
-            _compile(self.raw)  # in place: an objective that attacks calls it beside the distributed wrapper
+            # In place: an objective that attacks calls it beside the distributed wrapper.
+            _compile(self.raw, replayed=world == 1 and recipe.accumulation == objective.replays == 1)
         optimizer = build_optimizer(self.raw, recipe, self.device)
         self.schedule = Schedule(optimizer, recipe, math.ceil(self.steps / recipe.accumulation))
         self.network, self.optimizer = self.accelerator.prepare(self.raw, optimizer)
@@ -386,7 +387,14 @@ class Trainer:
         )
 
 
-def _compile(network: torch.nn.Module) -> None:
+def _compile(network: torch.nn.Module, *, replayed: bool) -> None:
+    """Compile the network in place.
+
+    Args:
+        replayed: on a GPU, record the kernels of a call as a CUDA graph and replay it: starting them one by one takes
+            the CPU longer than they take the GPU. Gradients lie in the graph's memory until the next call.
+    """
     # diffusers calls a cached version check inside its blocks, of which dynamo warns at length and to no effect.
     warnings.filterwarnings("ignore", message="Dynamo detected a call to a `functools.lru_cache`", category=UserWarning)
-    network.compile()
+    if network._compiled_call_impl is None:  # else as another training of this network left it
+        network.compile(mode="reduce-overhead" if replayed else None)

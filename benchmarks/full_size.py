@@ -8,12 +8,16 @@ is then an ordinary run of that many epochs, and OUT/NAME/model what is evaluate
 
     idc evaluate OUT/NAME/model --data D --protocol adaptive --eps 8/255 --limit 1000 --precision bf16 --block 1024
 
+With --from MODEL the training begins with that model's weights, which must be of the same network and labels; its
+optimiser and schedule begin anew.
+
     python benchmarks/full_size.py collect [--out runs/full-size]
 
 writes what the trainings in OUT cost, and their validations, to benchmarks/results/full-size.json.
 """
 
 import argparse
+import copy
 import json
 import shutil
 import time
@@ -27,11 +31,12 @@ from common import RESULTS, read
 
 from idc.commands.opening import open_model
 from idc.commands.train import build_model, fresh_weights, load_splits
+from idc.method.classifier import IDC
 from idc.method.presets import resolve_spec
 from idc.peers.cnn import CNN, CNNConfig
 from idc.storage.fields import recorded
 from idc.storage.files import write_json
-from idc.storage.model_folder import split
+from idc.storage.model_folder import change_card, split
 from idc.training.bridge_objective import BridgeObjective
 from idc.training.cnn_objective import CNNObjective
 from idc.training.objective import TrainingObjective
@@ -56,9 +61,9 @@ RESERVE = 0.08  # share of the seconds for validations and files
 
 
 def prepare(
-    name: str, data: str, say: Callable[[str], object]
+    name: str, data: str, say: Callable[[str], object], start: IDC | None = None
 ) -> tuple[Settings, Callable[[Settings], TrainingObjective], dict[str, Any]]:
-    """The recipe of a model, what makes its objective anew, and what its card says."""
+    """The recipe of a model, what makes its objective anew, and what its card says; ``start`` has its first weights."""
     train, validation = load_splits(data, say=say)
     if name == "pgd-at":
         recipe: Settings = override(CNN_RECIPES["fast"], CNN_CHANGES)
@@ -76,6 +81,10 @@ def prepare(
         kind: Any = extra.get("labels", "qr")
         model = build_model(spec, train, recipe, labels=kind, cell=extra.get("label_cell", 1),
                             visits=extra.get("visits", ()))  # fmt: skip
+        if start is not None:
+            if model.config != start.config:
+                raise SystemExit(f"--from holds {start.config}, and {name} is {model.config}")
+            model.unet.load_state_dict(start.unet.state_dict())
         return BridgeObjective(model, recipe)
 
     about = {"data": data, "preset": extra.get("preset", "custom"), "network": recorded(spec)}
@@ -103,8 +112,10 @@ def _wait() -> None:
 
 
 def collect(out: Path) -> None:
-    """What the trainings below ``out`` cost, and every validation on their way."""
-    rows = []
+    """What the trainings below ``out`` cost, and every validation on their way; rows of others stay."""
+    made = {file.parent.name for file in out.glob("*/cost.json")}
+    results = RESULTS / "full-size.json"
+    rows = [r for r in read(results)["rows"] if r["name"] not in made] if results.exists() else []
     for file in sorted(out.glob("*/cost.json")):
         run, summary = file.parent, read(file.with_name("summary.json"))
         lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -113,13 +124,14 @@ def collect(out: Path) -> None:
             "seconds_of_training": summary["seconds"], "images_seen": summary["images_seen"],
             "chosen": summary["validation"], "validations": validations,
         })  # fmt: skip
-    write_json(RESULTS / "full-size.json", {"command": "python benchmarks/full_size.py collect", "rows": rows})
+    write_json(results, {"command": "python benchmarks/full_size.py collect", "rows": rows})
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", choices=[*RECIPES, "pgd-at", "collect"])
     parser.add_argument("--seconds", type=float, default=200.0)
+    parser.add_argument("--from", dest="start", help="the model whose weights the training begins with")
     parser.add_argument("--data", default="runs/cifar10-jpeg")
     parser.add_argument("--out", type=Path, default=Path("runs/full-size"))
     given = parser.parse_args()
@@ -128,7 +140,8 @@ def main() -> None:
         return
     if (given.out / given.name / "recipe.yaml").exists():
         raise SystemExit(f"{given.out / given.name} holds a run: choose another --out")
-    recipe, objective, about = prepare(given.name, given.data, print)
+    start: Any = open_model(given.start) if given.start else None
+    recipe, objective, about = prepare(given.name, given.data, print, start)
     began = time.monotonic()
     torch.backends.cudnn.benchmark = True
     torch.backends.cuda.matmul.allow_tf32 = True
@@ -136,7 +149,11 @@ def main() -> None:
     out, trial = given.out / given.name, given.out / f"{given.name}-trial"
     about |= {"image_size": train.shape[1], "channels": train.shape[0]}
     shutil.rmtree(trial, ignore_errors=True)
-    step = seconds_a_step(Trainer(objective(recipe), recipe, train, validation, trial, about=about))
+    # One network for both, so that what is compiled and recorded for the trial serves the training.
+    trained = objective(recipe)
+    first = copy.deepcopy(trained.network.state_dict())
+    step = seconds_a_step(Trainer(trained, recipe, train, validation, trial, about=about))
+    trained.network.load_state_dict(first)
     shutil.rmtree(trial)
     per_epoch = step * (len(train) // recipe.batch_size)
     spent = time.monotonic() - began
@@ -146,15 +163,17 @@ def main() -> None:
     print(f"{given.name}: {step * 1e3:.1f} ms a step, {spent:.0f} s until now: {epochs} epochs", flush=True)
     every = max(epochs / VALIDATIONS, 0.5)
     recipe = replace(recipe, epochs=epochs, validate_every=every, checkpoint_every=10 * epochs)
-    trainer = Trainer(objective(recipe), recipe, train, validation, out, about=about)
+    trainer = Trainer(trained, recipe, train, validation, out, about=about)
     result = trainer.run()
     whole = time.monotonic() - began
     model: Any = open_model(str(out))
     model.save_pretrained(out / "model", dtype="bf16")
+    if start is not None:
+        change_card(out / "model", {"Begun": f"with weights {start.card['Weights']}, {start.card['Training']}"})
     split(out / "model", SHARD)
     write_json(out / "cost.json", {
         "seconds": whole, "seconds_asked": given.seconds, "ms_a_step": step * 1e3, "before": spent, "epochs": epochs,
-        "batch_size": recipe.batch_size, "images_per_second": recipe.batch_size / step,
+        "from": given.start, "batch_size": recipe.batch_size, "images_per_second": recipe.batch_size / step,
         "device": trainer._machine(), "torch": torch.__version__,
     })  # fmt: skip
     print(f"{given.name}: {whole:.0f} s in all; {result.accuracy.text() if result.accuracy else ''}", flush=True)

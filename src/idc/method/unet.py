@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import has_torch_function_unary
 
-from idc.compute.precision import Float32Input, compute_in_float32
 from idc.errors import IDCError
 from idc.storage.fields import check, setting
 
@@ -164,6 +163,8 @@ class BridgeUNet(nn.Module):
         super().__init__()
         from diffusers import UNet2DModel
 
+        from idc.method.blocks import for_compiled_code  # which imports diffusers too
+
         check_image_shape(spec, shape)
         self.spec = spec
         depth = spec.patch**2
@@ -200,7 +201,7 @@ class BridgeUNet(nn.Module):
                 net.set_submodule(name, Dropout(module.p))
             if spec.norm == "batch" and isinstance(module, nn.GroupNorm) and "attentions" not in name:
                 net.set_submodule(name, nn.BatchNorm2d(module.num_channels))
-        compute_in_float32(net.conv_in, Float32Input)
+        for_compiled_code(net)
         self.net: nn.Module = net
         self.unfold = spec.patch if spec.decoder else spec.stride
         if spec.norm == "batch":  # GroupNorm on the CPU does not like it, see ``idc.compute.hardware.unet_format``

@@ -73,7 +73,7 @@ def rate(recipe: Settings, done: float) -> float:
     return 1.0
 
 
-def build_average(model: nn.Module, recipe: Settings) -> AveragedModel | None:
+def build_average(model: nn.Module, recipe: Settings) -> "Average | None":
     """The exponential moving average of the weights, or None.
 
     An average that begins with the training itself begins short, decay (1 + n) / (10 + n) until that exceeds the
@@ -81,14 +81,32 @@ def build_average(model: nn.Module, recipe: Settings) -> AveragedModel | None:
     """
     if recipe.ema_decay == 0:
         return None
-    if recipe.ema_start:
-        return AveragedModel(model, use_buffers=True, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema_decay))
+    return Average(model, recipe.ema_decay, from_start=recipe.ema_start == 0)
 
-    def average(averaged: Any, current: Any, count: Any) -> None:
-        n = int(count)
-        get_ema_multi_avg_fn(min(recipe.ema_decay, (1 + n) / (10 + n)))(averaged, current, count)
 
-    return AveragedModel(model, use_buffers=True, multi_avg_fn=average)
+class Average(AveragedModel):
+    """torch's own, whose count stays on the CPU: torch sends it to the weights' device in every update, and a GPU would
+    wait there for all that is under way."""
+
+    def __init__(self, model: nn.Module, decay: float, *, from_start: bool) -> None:
+        super().__init__(model, use_buffers=True)
+        self.decay, self.from_start = decay, from_start
+
+    @torch.no_grad()
+    def update_parameters(self, model: nn.Module) -> None:
+        n = int(self.n_averaged)
+        current = [v.detach() for v in (*model.parameters(), *model.buffers())]
+        averaged = [v.detach() for v in (*self.module.parameters(), *self.module.buffers())]
+        decay = min(self.decay, (1 + n) / (10 + n)) if self.from_start else self.decay
+        update = get_ema_multi_avg_fn(decay)
+        for dtype in {v.dtype for v in averaged}:  # BatchNorm counts in whole numbers
+            chosen = [i for i, v in enumerate(averaged) if v.dtype == dtype]
+            mine, its = [averaged[i] for i in chosen], [current[i] for i in chosen]
+            if n:
+                update(mine, its, n)
+            else:
+                torch._foreach_copy_(mine, its)
+        self.n_averaged += 1
 
 
 def resolve_precision(recipe: Settings, device: torch.device) -> bool:
@@ -109,8 +127,14 @@ def compiles(recipe: Settings, device: torch.device, steps: int) -> bool:
     return device.type == "cuda" and steps >= LONG and can_compile(device)
 
 
-def compile_in_place(network: nn.Module) -> None:
-    """Run ``network`` as compiled code from here on; names of parameters stay."""
+def compile_in_place(network: nn.Module, *, replayed: bool) -> None:
+    """Run ``network`` as compiled code from here on; names of parameters stay.
+
+    Args:
+        replayed: on a GPU, record the kernels of a call as a CUDA graph and replay it: starting them one by one takes
+            the CPU longer than they take the GPU. Gradients lie in the graph's memory until the next call.
+    """
     # diffusers calls a cached version check inside its blocks, of which dynamo warns at length and to no effect.
     warnings.filterwarnings("ignore", message="Dynamo detected a call to a `functools.lru_cache`", category=UserWarning)
-    network.compile()
+    if network._compiled_call_impl is None:  # else as another training of this network left it
+        network.compile(mode="reduce-overhead" if replayed else None)

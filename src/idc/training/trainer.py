@@ -94,7 +94,8 @@ class Trainer:
         self.objective, self.raw = objective, objective.network
         self.average = optim.build_average(self.raw, recipe)
         if optim.compiles(recipe, self.device, self.steps):
-            optim.compile_in_place(self.raw)  # an objective that attacks calls it beside the distributed wrapper
+            # In place: an objective that attacks calls it beside the distributed wrapper.
+            optim.compile_in_place(self.raw, replayed=world == 1 and recipe.accumulation == objective.replays == 1)
         optimizer = optim.build_optimizer(self.raw, recipe, self.device)
         self.schedule = optim.LearningRate(optimizer, recipe, math.ceil(self.steps / recipe.accumulation))
         self.network, self.optimizer = self.accelerator.prepare(self.raw, optimizer)

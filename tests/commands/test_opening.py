@@ -31,9 +31,8 @@ def saved(folder, names=("a", "b"), **card):
 
 
 def judged(model, data, **settings):
-    said = []
-    _, images = open_both(Request(model=model, data=str(data), **settings), CPU, said.append)
-    return images, " ".join(said)
+    _, images = open_both(Request(model=model, data=str(data), **settings), CPU)
+    return images, images.summary
 
 
 def test_a_folder_without_splits_is_judged_whole(photos, tmp_path):

@@ -41,13 +41,14 @@ def certify(
         f"{smoothing.largest_radius:.4g} at most"
     )
     state, device = processes()
-    classifier, images = open_both(request, device, say)
+    classifier, images = open_both(request, device)
     certifier = Certifier(
         Smoothed(classifier, smoothing, request.chunk), problem_of(request, images), out, request.model,
         seed=request.seed, rank=state.process_index, world=state.num_processes, device=device,
     )  # fmt: skip
     if state.is_main_process:
         certifier.prepare()
+        say(images.summary)
         if done := len(records.finished(out, LINES)):
             say(f"{done} of {len(images)} images are already done")
     state.wait_for_everyone()

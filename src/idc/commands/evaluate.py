@@ -102,7 +102,7 @@ def evaluate(
             work.
     """
     state, device = processes()
-    classifier, images = open_both(request, device, say)
+    classifier, images = open_both(request, device)
     if protocol is not None:
         request = replace(request, protocol=protocol.name)
     protocol = build(request, images, protocol)
@@ -114,6 +114,7 @@ def evaluate(
     )  # fmt: skip
     if state.is_main_process:
         _prepare(runner, larger if protocol.nests and not request.keep else None)
+        say(images.summary)
         write_json(out / "request.json", recorded(request))
         if done := len(records.finished(out, LINES)):
             say(f"{done} of {len(images)} images are already done")

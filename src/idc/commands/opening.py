@@ -1,8 +1,8 @@
 """From what a user names to a model and its data: a saved model, a peer, a preset, or a module of the user's."""
 
 import re
-from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import replace
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
@@ -45,9 +45,7 @@ def open_model(name: str) -> nn.Module:
     return open_saved(name, IDC, CNN)
 
 
-def open_both(
-    request: Request, device: torch.device, say: Callable[[str], object] = lambda text: None
-) -> tuple[Classifier, datasets.ImageSet]:
+def open_both(request: Request, device: torch.device) -> tuple[Classifier, datasets.ImageSet]:
     """The model on ``device``, and its data in the shape that it takes.
 
     Raises:
@@ -56,7 +54,7 @@ def open_both(
     own = open_model(request.model)
     if is_plugin(request.model) and (request.compile or request.precision != "fp32"):
         own = _copy(own, request.model)  # it is changed below, and the factory may hand it out again
-    images = _loaded(request, own, say)
+    images = _loaded(request, own)
     if isinstance(own, IDC):
         own = _as_asked(own, request, device)
     elif request.one_step or request.visits or request.eta is not None:
@@ -89,7 +87,7 @@ def _as_asked(model: IDC, request: Request, device: torch.device) -> IDC:
     return model
 
 
-def _loaded(request: Request, own: nn.Module, say: Callable[[str], object]) -> datasets.ImageSet:
+def _loaded(request: Request, own: nn.Module) -> datasets.ImageSet:
     """The data in the shape that the model takes. Of a source without splits of its own all images are the test split,
     unless the model was trained on some of them: then it is what the training held out."""
     shape = getattr(own, "input_shape", None)
@@ -100,13 +98,11 @@ def _loaded(request: Request, own: nn.Module, say: Callable[[str], object]) -> d
     if request.split == "test" and not datasets.has_splits(request.data):
         whole, card = load(split="all"), getattr(own, "card", None)
         if not _trained_on(whole, card if isinstance(card, dict) else {}, request.data):
-            whole = load(split="all", limit=request.limit) if request.limit else whole
-            say(whole.summary)
-            return whole
-        say(f"{request.model} was trained on images of {request.data}: those that the training held out are judged")
-    images = load(split=request.split, limit=request.limit)
-    say(images.summary)
-    return images
+            return load(split="all", limit=request.limit) if request.limit else whole
+        images = load(split=request.split, limit=request.limit)
+        why = f"{request.model} was trained on images of {request.data}: those that the training held out are judged"
+        return replace(images, summary=f"{images.summary}; {why}")
+    return load(split=request.split, limit=request.limit)
 
 
 def _trained_on(images: datasets.ImageSet, card: dict[str, Any], source: str) -> bool:

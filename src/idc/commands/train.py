@@ -88,7 +88,6 @@ def load_splits(
     """The training split (``limit`` images of it) and the validation split of ``source``."""
     train = datasets.load(source, split="train", **loading)
     validation = datasets.load(source, split="validation", **loading | {"limit": None})
-    say(train.summary)
     if skipped := [*train.skipped, *validation.skipped]:
         more = ", ..." if len(skipped) > 5 else ""
         files = "file" if len(skipped) == 1 else "files"
@@ -107,9 +106,10 @@ def run_training(
     about: dict[str, Any],
     say: Callable[[str], object],
 ) -> TrainResult:
-    """Train, and say so if the run is too short to be of use."""
+    """Say what the data hold, and if the run is too short to be of use, and train."""
     about = about | {"image_size": train.shape[1], "channels": train.shape[0]}
     trainer = Trainer(objective, recipe, train, validation, out, resume=resume, about=about)
+    say(train.summary)
     updates = math.ceil(trainer.steps / recipe.accumulation)
     if updates < 300:
         say(f"{len(train)} images make only {updates} updates in {recipe.epochs:g} epochs: raise --epochs")

@@ -86,9 +86,9 @@ def test_a_run_keeps_its_visits(network, tmp_path, idc):
         (("--label-cell", 3), "label cell 3"),
         (("--label-cell", 16, "--labels", "blocks"), "10 classes: expected at most 4"),
         (("--image-size", 40, "--labels", "hadamard", "--label-cell", 4), "100 values"),
-        (("--recipe", "RECIPE"), "label cell two"),
-        (("--visits", "2,0"), "visits = 2,0"),
-        (("--visits", "last"), "visits 'last'"),
+        (("--recipe", "RECIPE"), "label_cell = 'two'"),
+        (("--visits", "2,0"), "visits = (2, 0)"),
+        (("--visits", "last"), "--visits = 'last'"),
     ],
 )
 def test_labels_that_cannot_be_leave_no_folder(flags, word, network, tmp_path, idc):

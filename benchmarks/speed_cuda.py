@@ -2,7 +2,7 @@
 
     python benchmarks/speed_cuda.py paper-losses [--batch 256] [--data D]
 
-adds a row to benchmarks/results/speed-cuda.json, or takes the place of that of the same recipe, batch and card. The
+adds a row to benchmarks/results/training-step-cuda.json, or takes the place of that of the same recipe, batch and card. The
 rate counts three times the FLOPs of a forward pass, and twice them for each step of an attack, whose backward pass
 leaves the weights out; the best rate is that of a product of two 8192 x 8192 matrices of random numbers.
 """
@@ -25,7 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from idc.storage.files import write_json
 from idc.training.trainer import Trainer
 
-FILE = RESULTS / "speed-cuda.json"
+FILE = RESULTS / "training-step-cuda.json"
 ROUNDS, STEPS, WARM, PROFILED = 3, 15, 6, 3
 GROUPS = {  # parts of kernels' names; the first that is found says the group
     "fused by the compiler": ("triton",),

@@ -2,8 +2,8 @@
 
     python benchmarks/speed_cuda.py paper-losses [--batch 256] [--data D]
 
-adds a row to benchmarks/results/training-step-cuda.json, or takes the place of that of the same recipe, batch and card. The
-rate counts three times the FLOPs of a forward pass, and twice them for each step of an attack, whose backward pass
+adds a row to benchmarks/results/training-step-cuda.json, or takes the place of that of the same recipe, batch and card.
+The rate counts three times the FLOPs of a forward pass, and twice them for each step of an attack, whose backward pass
 leaves the weights out; the best rate is that of a product of two 8192 x 8192 matrices of random numbers.
 """
 

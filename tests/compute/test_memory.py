@@ -13,7 +13,7 @@ from idc.compute.memory import keep_freed_memory
 GLIBC = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc gives memory back at once")
 FAULTS = """
 import resource, sys
-from idc.memory import keep_freed_memory
+from idc.compute.memory import keep_freed_memory
 if sys.argv[1] == "keep":
     keep_freed_memory()
 def faults():

@@ -37,7 +37,7 @@ def file(tmp_path_factory):
     save_digits_model(folder / "idc")
     torch.manual_seed(0)
     names = tuple("0123456789")
-    CNN(CNNConfig("preact-resnet18", 10, (1, 8, 8), width=2, class_names=names)).save_pretrained(folder / "cnn")
+    CNN(CNNConfig("wrn-10-1", 10, (1, 8, 8), width=2, class_names=names)).save_pretrained(folder / "cnn")
     (folder / "compare.yaml").write_text(YAML.format(idc=folder / "idc", cnn=folder / "cnn"))
     return folder / "compare.yaml"
 

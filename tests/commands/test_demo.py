@@ -1,6 +1,7 @@
-"""A short demo: its records against figures recomputed from the model that it left behind."""
+"""A short demo of a small network: its records against figures recomputed from the model that it left behind."""
 
 import json
+from functools import partial
 
 import pytest
 import torch
@@ -8,6 +9,8 @@ from safetensors.torch import load_file
 
 from idc import IDC, data
 from idc.commands.demo import DRAWS, run_demo
+from idc.commands.train import start_training
+from tiny_training import NETWORK
 
 TESTED = 20
 EPS = (0.05, 0.2)
@@ -24,8 +27,11 @@ def demo(tmp_path_factory):
         if line.startswith("the quick protocol"):
             raise KeyboardInterrupt
 
+    network = out / "network.yaml"
+    network.write_text(NETWORK)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("idc.commands.demo.EPS", EPS)
+        patch.setattr("idc.commands.demo.start_training", partial(start_training, preset=str(network)))
         with pytest.raises(KeyboardInterrupt):
             run_demo(out, epochs=2, limit=TESTED, say=interrupt)
         assert not (out / "report.html").exists()

@@ -119,7 +119,7 @@ def train_substitute(images: Tensor, answers: Tensor, num_classes: int, *, steps
     with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []):
         torch.manual_seed(0)
         network = nn.Sequential(
-            nn.Conv2d(images.shape[1], 32, 3, padding=1), nn.ReLU(), nn.AdaptiveMaxPool2d(16),
+            nn.Conv2d(images.shape[1], 32, 3, padding=1), nn.ReLU(), nn.AdaptiveMaxPool2d(min(16, *images.shape[2:])),
             nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten(),
             nn.Linear(64 * 16, num_classes),
         ).to(images.device)  # fmt: skip

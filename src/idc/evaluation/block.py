@@ -45,7 +45,9 @@ class Block:
         self.seconds: dict[str, float] = {}
         began = time.perf_counter()
         self.clean = self._judge(images, streams.of("clean"))
-        self.noise = self._judge(protocol.threat.random(images, streams.of("random noise")), streams.of("noise"))
+        # Where nothing attacks, there is one judgement: that of the images as they are.
+        noise = protocol.threat.random(images, streams.of("random noise")) if protocol.attacks else None
+        self.noise = self.clean if noise is None else self._judge(noise, streams.of("noise"))
         self.seconds["judge"] = time.perf_counter() - began
         self.worst, self.right = images.clone(), self._right(self.clean, classes)
         self.names = [""] * len(images)
@@ -119,7 +121,7 @@ class Block:
         more, afresh, also where no attack lowered it: keeping only its lucky draws would be as unfair.
         """
         began = time.perf_counter()
-        final = self._judge(self.worst, self.streams.of("final"))
+        final = self._judge(self.worst, self.streams.of("final")) if self.protocol.attacks else self.clean
         self.seconds["judge"] += time.perf_counter() - began
         clean, noise, robust = (self._each(a, self.classes) for a in (self.clean, self.noise, final))
         sizes = self.protocol.threat.size(self.worst, self.images).tolist()

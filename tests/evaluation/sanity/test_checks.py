@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from idc.attacks.threat import Threat
-from idc.evaluation.sanity.bench import Bench
 from idc.evaluation.sanity import checks
+from idc.evaluation.sanity.bench import Bench
 from idc.evaluation.sanity.checks import run_checks
 from idc.evaluation.sanity.recorded import square_check
 from idc.noise import Streams

@@ -43,7 +43,7 @@ def peers() -> list[str]:
 
 
 def compared() -> list[str]:
-    """README: every system in short, what it withstands of the adaptive protocol as the mean of draws."""
+    """README: every system in short, its robust accuracy under the adaptive protocol as the mean of draws."""
     lines = []
     for _, found, about in _comparisons():
         rows = [r for r in found["rows"] if "adaptive" in r["protocols"]]
@@ -157,7 +157,7 @@ def published_table() -> list[str]:
 
 
 def field() -> list[str]:
-    """docs/peers.md: where the shipped robust model, by its card, stands beside published networks, in a sentence."""
+    """docs/peers.md: where the shipped robust model, by its card, is set beside published networks, in a sentence."""
     model = IDC.from_pretrained(SHIPPED)
     own = next((r for r in model.card["measured"] if r["attack"] == "adaptive, L-inf 8/255"), None)
     if own is None:

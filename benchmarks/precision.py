@@ -37,7 +37,7 @@ BATCH, ROUNDS = 128, 5
 def attack(
     model: Classifier, images: torch.Tensor, classes: torch.Tensor, ids: torch.Tensor, eps: float
 ) -> torch.Tensor:
-    """The worst point of two attacks for each image."""
+    """The stronger of two attacks' adversarial examples for each image."""
     long = apgd(Threat("linf", eps), steps=50)
     target, streams = Target.of(model), Streams(ids, 0)
     best = Best(target, images, classes, streams.of("best"), 1)

@@ -133,7 +133,7 @@ def limits(recipe: dict[str, Any], model: IDC, data: str, table: list[dict[str, 
         norm, eps = NORMS[recipe["norm"]], eps_text(recipe["eps"])
         found += [f"It was trained against {norm} attacks of {eps}: other norms and larger attacks are another matter."]
     else:
-        found += ["It was not trained against attacks, and does not withstand them."]
+        found += ["It was not trained against attacks, and is not robust to them."]
     last = model.one_step_visits[0]
     if (weights := recipe.get("t_weights")) and not any(weights[:last]):
         found += [f"Only timestep {last}, that of the one-step answer, was trained: other visits answer at random."]

@@ -98,7 +98,7 @@ def test_the_best_is_set_beside_the_others_image_by_image(done):
     write_report([done], done.parent / "page.html")
     page = (done.parent / "page.html").read_text()
     for pair in pairs:
-        only = f"of 6 images only {pair['best']} withstands {pair['only_first']}, only {pair['other']}"
+        only = f"of 6 images only {pair['best']} is right on {pair['only_first']}, only {pair['other']}"
         assert f"pgd at eps {pair['eps']:g}: {only} {pair['only_second']}: " in page
 
 

@@ -128,7 +128,7 @@ def inner_products(labels: Tensor, *, published: bool) -> tuple[Tensor, Tensor]:
     """The inner products of a translation with the labels, ``x0_hat @ weights.T - offsets``: weights and offsets.
 
     A label of larger norm has larger inner products with everything. Half its squared norm, subtracted, makes the order
-    that of the L2 distances; and the scale is such that a perfect translation stands as far above the other labels as
+    that of the L2 distances; and the scale is such that a perfect translation is as far above the other labels as
     with ``qr``, so that temperatures mean the same for every kind.
 
     Args:

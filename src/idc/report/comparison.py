@@ -23,7 +23,7 @@ _SMALLEST = 25  # points squared
 NORMS = {"linf": "L-inf", "l2": "L2"}
 _PUBLISHED_EPS = 8 / 255
 SPARED = (
-    "Spared: not attacked at this eps, having withstood the same attacks at a larger one; one in eight was attacked "
+    "Not attacked at this eps: images that have survived the same attacks at a larger one; one in eight was attacked "
     "all the same, as a check. What an attack without a radius (C&W) came to is taken from there too."
 )
 FRESH = (
@@ -32,7 +32,7 @@ FRESH = (
 )
 PAIRED = (
     "The best at each eps beside each other model, on the images that both were given (by the vote of their draws): "
-    "how many only one of the two withstands, their difference with its 95% interval (Newcombe), and p of McNemar's "
+    "how many survive on only one of the two, their difference with its 95% interval (Newcombe), and p of McNemar's "
     "exact test. It speaks of these trainings: what another seed would change is not in it, nor that the best was "
     "chosen on the same images."
 )
@@ -58,7 +58,7 @@ def _text(row: dict[str, Any], protocol: str) -> list[str]:
         return ["", "", ""]
     mark = "" if own["reliable"] else " (unreliable)"
     if own.get("images_spared"):
-        mark += f" ({own['images_spared']} spared)"
+        mark += f" ({own['images_spared']} not attacked)"
     worst = share(own["robust"]["worst_of_n"]) if row["stochastic"] else ""
     return [share(own["robust"]["mean"]) + mark, worst, f"{own['seconds']:.3g}"]
 
@@ -99,7 +99,7 @@ def _points(pair: dict[str, Any]) -> str:
 def paired_texts(folder: Path) -> list[str]:
     """A sentence for each pair of a comparison, see ``idc.commands.compare.beside_the_best``."""
     return [
-        f"{p['protocol']} at eps {p['eps_text']}: of {p['images']} images only {p['best']} withstands "
+        f"{p['protocol']} at eps {p['eps_text']}: of {p['images']} images only {p['best']} is right on "
         f"{p['only_first']}, only {p['other']} {p['only_second']}: {_points(p)} points, "
         f"p = {p['p']:.2g} (McNemar, exact)."
         for p in read_pairs(folder)

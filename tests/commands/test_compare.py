@@ -146,7 +146,7 @@ def test_a_report_has_the_names_of_the_comparison(done, file):
     results, _ = read_results([done])
     assert {r.name for r in results} == {"IDC, tiny", "CNN"}
     [alone], _ = read_results([done / "IDC-tiny" / "pgd-0.1"])
-    assert alone.name == f"{file.parent / 'idc'} (3, 1, 0)"
+    assert alone.name == f"{file.parent / 'idc'}, visits 3, 1, 0"
 
 
 def test_unreliable_results_are_marked(done):

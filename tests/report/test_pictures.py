@@ -37,7 +37,7 @@ def test_the_method_is_shown_by_the_longest_answer(tmp_path):
     (short / "summary.json").write_text(text)
     results = [read_result(short), read_result(write_result(tmp_path / "many", panel=2))]
     found = of_the_method(results)
-    assert (found["name"], found["visits"]) == ("runs/m (3, 1, 0)", [3, 1, 0])
+    assert (found["name"], found["visits"]) == ("runs/m, visits 3, 1, 0", [3, 1, 0])
     assert [label["name"] for label in found["labels"]] == NAMES
     pictures = load_file(tmp_path / "many" / "panel.safetensors")
     for row, steps in zip(found["rows"], pictures["clean_steps"], strict=True):

@@ -82,7 +82,7 @@ def test_words_follow_from_the_numbers(write, tmp_path, robust, words):
     write_sweep(tmp_path / "s", "eps", dict(zip((0.05, 0.1), robust, strict=True)))
     write_sweep(tmp_path / "other", "steps", {5: 0.9, 50: 0.1})
     (text,) = survival(read_results([tmp_path / "s", tmp_path / "other"])[1])
-    assert text.startswith("runs/m (3, 1, 0) under pgd")
+    assert text.startswith("runs/m, visits 3, 1, 0 under pgd")
     assert all(word in text for word in words), text
     assert ("survives" in text, "fails" in text) == (
         "survives" in str(words),
@@ -132,7 +132,7 @@ def test_certificates_have_a_table_a_curve_and_lines_in_the_csv(write, certified
     assert {p.name for p in written} == {"page.html", "page.csv", "page-radius.png", "page-radius.svg"}
     text = (tmp_path / "page.html").read_text()
     assert text.count("91.1% [86.1%, 96.1%]") == 2
-    assert "runs/m (3, 1, 0), sigma 0.12" in text
+    assert "runs/m, visits 3, 1, 0, sigma 0.12" in text
     assert "adversarial example" not in text  # nothing was attacked
     assert "<title>Certified robustness</title>" in text
     rows = list(csv.DictReader((tmp_path / "page.csv").open()))
@@ -149,7 +149,7 @@ def test_certificates_have_a_table_a_curve_and_lines_in_the_csv(write, certified
 def test_certificates_of_one_model_are_told_apart_by_their_folders(certified, tmp_path):
     write_report([certified("one", 0.25), certified("two", 0.25), certified("high", 0.5)], tmp_path / "page.html")
     names = {r["model"] for r in csv.DictReader((tmp_path / "page.csv").open())}
-    m = "runs/m (3, 1, 0)"
+    m = "runs/m, visits 3, 1, 0"
     assert names == {m, f"{m}, {tmp_path / 'one'}", f"{m}, {tmp_path / 'two'}"}
 
 

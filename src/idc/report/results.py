@@ -67,8 +67,10 @@ def _answer(settings: dict[str, Any]) -> str:
 
 
 def _named(settings: dict[str, Any]) -> str:
-    answer = _answer(settings)
-    return f"{settings['model']} ({answer})" if answer else str(settings["model"])
+    visits = settings.get("visits")
+    if not visits:
+        return str(settings["model"])
+    return f"{settings['model']}, {'one step' if len(visits) == 1 else f'visits {_answer(settings)}'}"
 
 
 def read_result(folder: Path, *, given: str = "") -> Result:

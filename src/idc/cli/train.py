@@ -68,6 +68,11 @@ def register(app: typer.Typer) -> None:
     Recipe,
     "fast | paper | digits | a YAML file (such as a run's recipe.yaml)",
     option(
+        "start", str, None,
+        "begin with the weights of a saved IDC (fine-tuning): a folder, a run, a name of idc models or a hub id; "
+        "network, image size and kind of labels are then its own", unset="fresh weights", flag="--from",
+    ),
+    option(
         "preset", str, "auto",
         "network: a preset's name (see idc profile) or a YAML file of its fields; auto: digits for digits, else nano",
     ),

@@ -18,9 +18,11 @@ from idc.method.classifier import IDC
 from idc.method.config import IDCConfig
 from idc.method.labels import orthogonal_labels
 from idc.method.presets import PRESETS, load_network, resolve_spec
+from idc.method.transfer import begin_with
 from idc.method.unet import UNetSpec, init_normal_
 from idc.noise import derive_seed
 from idc.storage.fields import recorded, take
+from idc.storage.saved import open_saved
 from idc.training.bridge_objective import BridgeObjective
 from idc.training.objective import TrainingObjective
 from idc.training.recipe import OF_THE_ATTACK, RECIPES, Recipe, load_recipe, without_eps
@@ -124,10 +126,25 @@ def _chosen(name: str, given: str | None, extra: dict[str, Any]) -> str | None:
     return found
 
 
+def _as_begun(model: IDC, extra: dict[str, Any]) -> dict[str, Any]:
+    """What a recipe's file says besides its settings, with that of ``model`` for what it leaves out."""
+    config = model.config
+    channels, height, width = config.image_shape
+    own: dict[str, Any] = {
+        "network": recorded(config.unet), "bridge": recorded(config.bridge), "visits": list(config.visits),
+        "labels": config.label_kind, "label_cell": config.label_cell, "channels": channels,
+    }  # fmt: skip
+    own |= {"image_size": height} if height == width else {}
+    if "preset" in extra:
+        del own["network"]
+    return own | extra
+
+
 def start_training(
     data: str | None,
     out: Path,
     *,
+    start: str | None = None,
     preset: str = "auto",
     labels: str | None = None,
     label_cell: int | None = None,
@@ -147,6 +164,9 @@ def start_training(
     Args:
         data: see ``idc.data.load``.
         out: the run's folder.
+        start: a saved IDC (a folder, a run, a name of ``idc models``, or a hub id) whose weights the training begins
+            with: fine-tuning, or a training whose optimiser state is gone. Network, bridge, answer, kind of labels,
+            image size and channels are then by default that model's; classes and labels are those of ``data``.
         preset: a preset's name, "auto", or a YAML file of a network's fields.
         labels, label_cell: kind and cell of the image labels, see ``orthogonal_labels``; by default "qr" and 1. Or
             ``package.module:function``, which makes labels of one's own.
@@ -170,8 +190,13 @@ def start_training(
     idle = [name for name in OF_THE_ATTACK if name in changes]
     if idle and not chosen.eps and "eps" not in changes and not resume:
         raise without_eps(idle[0], getattr(chosen, idle[0]))
+    start = start or extra.get("from")
+    begun = open_saved(start, IDC) if start else None
+    if begun:
+        extra = _as_begun(begun, extra)
     source = data or str(extra.get("data", "digits"))
-    name = preset if preset != "auto" else str(extra.get("preset", "digits" if source == "digits" else "nano"))
+    usual = "custom" if "network" in extra else "digits" if source == "digits" else "nano"
+    name = preset if preset != "auto" else str(extra.get("preset", usual))
     spec = resolve_spec(extra["network"]) if preset == "auto" and "network" in extra else load_network(name)
     train, validation = load_splits(
         source, limit=limit, say=say, image_size=image_size or extra.get("image_size"),
@@ -184,6 +209,8 @@ def start_training(
     if not spec.time_embedding and recipe in RECIPES and "t_weights" not in changes:
         chosen = replace(chosen, t_weights=(0.0,) * (bridge.timesteps - 1) + (1.0,))  # there is no other choice
     model = build_model(spec, train, chosen, bridge, labels=kind, cell=cell, visits=visits)
+    if begun:
+        begin_with(model.unet, begun.unet, name=str(start))
     expected = "a class or function of (model, recipe) that gives what idc.training.objective.TrainingObjective lists"
     made: TrainingObjective = (
         plugin(own, TrainingObjective, lambda make: make(model, chosen), expected)
@@ -206,5 +233,5 @@ def start_training(
     about |= {"visits": list(visits)} if visits else {}
     about |= ({"labels": kind} if kind != "qr" else {}) | ({"label_cell": cell} if cell != 1 else {})
     about |= {"labels_sha256": model.labels_sha256} if is_plugin(kind) else {}
-    about |= {"objective": own} if own else {}
+    about |= ({"objective": own} if own else {}) | ({"from": start} if start else {})
     return run_training(made, chosen, train, validation, out, resume=resume, about=about, say=say)

@@ -126,6 +126,7 @@ class Trainer:
 
     def _save_model(self, name: str, step: int) -> None:
         card = {"Data": self.about.get("data", "?"), "recipe": recorded(self.recipe)}
+        card |= {"Begun with": self.about["from"]} if "from" in self.about else {}
         card |= self.state.card(self.state.accuracy)
         card |= {SAMPLE: self.sample, "Weights": f"of epoch {self._epoch(step)} of {self._epoch(self.steps)}"}
         with whole_folder(self.out / name) as part:
@@ -158,8 +159,11 @@ class Trainer:
         """Train to the end or to a signal; checkpoints are on disk when it returns."""
         began, machine = time.monotonic(), self._machine()
         before = self.state.seconds_on.get(machine, 0.0)
-        devices = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices), Signals() as signals, self._monitor() as monitor:
+        with (
+            torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []),
+            Signals() as signals,
+            self._monitor() as monitor,
+        ):
             if self.resumes:
                 monitor.say(
                     f"going on from step {self.start} of {self.steps}"

@@ -149,3 +149,9 @@ def test_bf16_stays_inside_the_network(model, images, noise):
     assert half.one_step.bf16
     with pytest.raises(IDCError, match="fp32, bf16, auto"):
         model.with_precision("fp16")
+
+
+@pytest.mark.parametrize("visits", [3, "3,0", (3.5, 0), [[3]], True])
+def test_visits_that_are_no_list_of_timesteps_are_one_line(model, visits):
+    with pytest.raises(IDCError, match=r"visits = .*: expected timesteps such as \[3, 1, 0\]"):
+        model.with_answer(visits=visits)

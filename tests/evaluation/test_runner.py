@@ -12,7 +12,7 @@ from idc.attacks.minimum_norm import CarliniWagner
 from idc.attacks.objective import Margin
 from idc.attacks.threat import Threat
 from idc.errors import IDCError
-from idc.evaluation import runner as module
+from idc.evaluation import identity as module
 from idc.evaluation.protocol import Protocol, build_protocol
 from idc.evaluation.runner import Problem, Runner
 from idc.evaluation.sanity.recorded import finite_check
@@ -297,7 +297,7 @@ def test_the_papers_settings_are_those_of_its_code():
 
 
 def test_a_models_digest_follows_its_values_and_not_their_layout():
-    from idc.evaluation.runner import model_fingerprint
+    from idc.evaluation.identity import model_fingerprint
 
     with torch.random.fork_rng():
         torch.manual_seed(0)

@@ -134,7 +134,7 @@ def _prepare(runner: Runner, larger: Path | None) -> None:
     """The folder of the result, and in it what a larger radius spares."""
     out = runner.out
     begun = (out / "settings.json").exists()
-    claim = read_larger(larger, runner.settings()) if larger and not begun else None
+    claim = read_larger(larger, runner.settings() | runner.answers()) if larger and not begun else None
     runner.prepare()
     if claim is not None:
         note(out, claim)

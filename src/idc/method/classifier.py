@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -127,8 +128,9 @@ class IDC(SavedClassifier):
         Raises:
             IDCError: for less than one.
         """
-        if draws < 1:
-            raise IDCError(f"draws = {draws}", "at least 1", "leave it out, or use 10 or more for a stable answer")
+        if not isinstance(draws, Integral) or draws < 1:
+            remedy = "leave it out, or use 10 or more for a stable answer"
+            raise IDCError(f"draws = {short(draws)}", "a whole number, at least 1", remedy)
         return self.bridge.differing(draws, self.config.visits, self.config.bridge.eta)
 
     def trajectory(

@@ -19,7 +19,7 @@ from typing import Any
 from idc import IDC
 from idc.commands.request import Request
 from idc.errors import IDCError
-from idc.evaluation.runner import model_fingerprint
+from idc.evaluation.identity import model_fingerprint
 from idc.report.comparison import NORMS
 from idc.storage.fields import rules
 from idc.storage.files import whole_folder, write_text

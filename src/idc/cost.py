@@ -46,7 +46,7 @@ def gradient_flops(function: Logits, image: Tensor) -> int:
         torch.autograd.grad(value, x, allow_unused=True)
 
     with torch.enable_grad(), torch.random.fork_rng(devices=[]), _eager():
-        if not function(image.clone().requires_grad_(True)).requires_grad:
+        if not function(image.clone().requires_grad_(True).clone()).requires_grad:
             return forward_flops(function, image)
         return flops_of(work)
 

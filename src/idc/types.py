@@ -12,6 +12,13 @@ from torch import Tensor, nn
 from idc.errors import IDCError
 
 Logits = Callable[[Tensor], Tensor]  # images (B, C, H, W) in [0, 1] -> logits (B, K)
+NOT_FINITE = -2  # in place of a class, where logits are NaN or infinite
+
+
+def answered(logits: Tensor) -> Tensor:
+    """Logits (..., K) -> (...) int64, the class of the largest; ``NOT_FINITE`` where one of them is NaN or infinite:
+    that is no answer, though ``argmax`` names a class for it."""
+    return torch.where(torch.isfinite(logits).all(-1), logits.argmax(-1), NOT_FINITE)
 
 
 @dataclass(frozen=True, slots=True)

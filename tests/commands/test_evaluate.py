@@ -65,10 +65,12 @@ def factory(tmp_path, monkeypatch):
     return "mine:plain"
 
 
-@pytest.mark.parametrize("name", ["no_grad", "rounded"])
-def test_quick_says_so_where_there_is_no_gradient(factory, tmp_path, name):
+@pytest.mark.parametrize(("name", "how"), [("no_grad", {"protocol": "quick"}), ("rounded", {"protocol": "quick"}),
+                                           ("no_grad", {"protocol": "pgd", "steps": 2}),
+                                           ("rounded", {"attacks": ("plugin_examples:OneStep",)})])  # fmt: skip
+def test_every_protocol_says_so_where_there_is_no_gradient(factory, tmp_path, name, how):
     """Such an attack finds nothing: its result must not look like robustness."""
-    request = Request(model=f"mine:{name}", data="digits", protocol="quick", eps=0.1, limit=4)
+    request = Request(model=f"mine:{name}", data="digits", eps=0.1, limit=4, **how)
     summary = evaluate(request, tmp_path / "r", say=lambda text: None)
     (finding,) = summary["sanity"]
     assert (finding["name"], finding["passed"]) == ("gradients finite and not 0", False)

@@ -1,6 +1,8 @@
 """Which images a request means: the source's own test split, all of a source without splits, or what a training held
 out of it."""
 
+import sys
+
 import pytest
 import torch
 
@@ -10,7 +12,7 @@ from idc.commands.request import Request
 from idc.data import load
 from idc.errors import IDCError
 from idc.storage.model_folder import CARD, SAMPLE
-from pictures import values, write_classes
+from pictures import plain, values, write_classes
 from tiny import tiny_model
 
 CPU = torch.device("cpu")
@@ -74,6 +76,53 @@ def test_labels_follow_the_models_own_order_of_classes(photos, tmp_path):
     assert [("b", "a")[k] for k in images.labels] == ["a" if v < 20 else "b" for v in values(images)]
     with pytest.raises(IDCError, match="use data of those classes"):
         judged(saved(tmp_path / "n", names=("a", "c")), photos)
+
+
+MINE = """
+import torch
+
+class Grey(torch.nn.Module):
+    def forward(self, x):  # the k-th grey is the k-th number
+        return -(x.mean((1, 2, 3))[:, None] * 255 - torch.arange(12) * 2 - 0.5).abs()
+
+def plain():
+    return Grey()
+
+def named():
+    model = Grey()
+    model.class_names = [str(k) for k in range(12)]
+    return model
+
+def shaped():
+    model = Grey()
+    model.input_shape = (1, 6, 6)
+    return model
+"""
+
+
+@pytest.fixture
+def numbered(tmp_path, monkeypatch):
+    """Two images of each of the numbers 0 to 11, in folders of these names; a folder's 10 sorts before its 2."""
+    (tmp_path / "greys.py").write_text(MINE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "greys", raising=False)
+    write_classes(tmp_path / "n", [str(k) for k in range(12)], 2)
+    return tmp_path / "n"
+
+
+@pytest.mark.parametrize(("name", "right"), [("greys:named", 24), ("greys:plain", 4)])
+def test_a_users_module_says_the_order_of_its_classes(numbered, name, right):
+    model, images = open_both(Request(model=name, data=str(numbered)), CPU)
+    assert (model(images.images / 255).argmax(1) == images.labels).sum() == right
+
+
+def test_a_users_module_gets_images_of_its_size_or_of_theirs_and_no_other(numbered):
+    for name, shape in (("greys:plain", (1, 4, 4)), ("greys:shaped", (1, 6, 6))):
+        assert open_both(Request(model=name, data=str(numbered)), CPU)[1].shape == shape
+    plain(9, size=5).save(numbered / "3" / "other.png")
+    assert open_both(Request(model="greys:shaped", data=str(numbered)), CPU)[1].shape == (1, 6, 6)
+    with pytest.raises(IDCError, match="set input_shape"):
+        open_both(Request(model="greys:plain", data=str(numbered)), CPU)
 
 
 def test_the_sample_is_kept_with_the_model_and_not_shown_to_people(photos, tmp_path):

@@ -110,7 +110,7 @@ def test_a_protocol_and_an_attack_from_the_command_line(tmp_path, idc):
     settings = json.loads((tmp_path / "settings.json").read_text())["protocol"]
     threat = {"kind": "Threat", "norm": "linf", "eps": 0.1, "bounds": {"kind": "Bounds", "lower": 0.0, "upper": 1.0}}
     assert settings["attacks"]["plugin_examples:OneStep"] == {"kind": "OneStep", "threat": threat}
-    assert rejudge(tmp_path)["robust"]["mean"] == summary["robust"]["mean"]
+    assert rejudge(tmp_path, model=named[0])["robust"]["mean"] == summary["robust"]["mean"]
     code, _, said = idc("evaluate", *named, *flags)  # without the attack it is another evaluation
     assert (code, "plugin_examples:OneStep" in said) == (2, True), said
 

@@ -17,7 +17,7 @@ from idc.compute.precision import compute_in_float32
 from idc.cost import answer_cost
 from idc.errors import IDCError
 from idc.evaluation.adapter import as_classifier
-from idc.evaluation.runner import describe_model
+from idc.evaluation.identity import describe_model
 from idc.method.presets import PRESETS
 from idc.method.unet import BridgeUNet
 from idc.peers.cnn import CNN, CNNConfig

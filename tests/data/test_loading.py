@@ -17,6 +17,9 @@ from idc.errors import IDCError
         {"split": "train", "validation_fraction": 1.0},
         {"split": "validation", "validation_fraction": 0.0},
         {"split": "train", "limit": 0},
+        {"split": "train", "limit": 5.5},
+        {"split": "train", "image_size": (32, 32)},
+        {"split": "train", "channels": [1]},
     ],
     ids=str,
 )

@@ -30,6 +30,15 @@ def test_oblong_images_have_a_default_size_of_32(tmp_path: Path) -> None:
     assert load(str(tmp_path), split="train").shape == (1, 32, 32)
 
 
+def test_images_of_which_no_size_follows_can_be_refused(tmp_path: Path) -> None:
+    write_classes(tmp_path, ["a", "b"], 2)
+    assert load(str(tmp_path), split="all", mixed_sizes=False).shape == (1, 4, 4)
+    plain(9, size=5).save(tmp_path / "a" / "other.png")
+    assert load(str(tmp_path), split="all", image_size=6, mixed_sizes=False).shape == (1, 6, 6)
+    with pytest.raises(IDCError, match=r"of 4 to 5 pixels a side: expected squares of one size .* input_shape"):
+        load(str(tmp_path), split="all", mixed_sizes=False)
+
+
 def spoil(folder: Path, count: int) -> None:
     for number in range(count):
         (folder / f"bad{number}.png").write_text("text")

@@ -12,10 +12,12 @@ from idc.attacks.minimum_norm import CarliniWagner
 from idc.attacks.objective import Margin
 from idc.attacks.threat import Threat
 from idc.errors import IDCError
-from idc.evaluation import runner as module
+from idc.evaluation import identity as module
 from idc.evaluation.protocol import Protocol, build_protocol
 from idc.evaluation.runner import Problem, Runner
+from idc.evaluation.sanity.recorded import finite_check
 from idc.evaluation.summary import read_costs, read_lines, summarise_lines
+from idc.types import NOT_FINITE
 from noise_models import Linear, Noisy, easy_images
 from tiny import tiny_model
 
@@ -209,6 +211,31 @@ def test_noise_alone_is_not_an_attack():
     assert summary["robust"]["mean"]["mean"] == pytest.approx(summary["clean"]["mean"]["mean"], abs=0.03)
 
 
+@pytest.mark.parametrize(
+    "which", [protocol(), *(build_protocol(name, Threat("linf", 0.05)) for name in ("clean", "apgd"))]
+)
+def test_logits_that_are_not_finite_are_no_answer_and_that_is_said(tmp_path, which):
+    """A model without an answer on the bright half of the images, which all are of class 0: argmax calls that right."""
+
+    class Gaps(Linear):
+        def forward(self, images):
+            bright = images.mean((1, 2, 3)) > 0.5
+            return torch.where(bright[:, None], float("nan"), super().forward(images))
+
+    model = Gaps()
+    images = torch.cat([torch.full((4, 1, 4, 4), 0.2), torch.full((4, 1, 4, 4), 0.8)])
+    run(tmp_path, model, Problem(images, torch.zeros(8, dtype=torch.int64), torch.arange(8)), protocol=which)
+    lines = read_lines(tmp_path)
+    dark = int(Linear.forward(model, images[:1]).argmax()) == 0
+    assert [line["clean"] for line in lines] == [[int(dark), lines[0]["clean"][1]]] * 4 + [[0, NOT_FINITE]] * 4
+    assert all(line["robust"] == [0, NOT_FINITE] and not line["single"] for line in lines[4:])
+    summary = summarise_lines(lines, tuple("abcd"))
+    assert summary["confusion"]["clean"][0][4] == 4
+    (finding,) = finite_check(lines)
+    assert (finding.passed, "4 of 8 images" in finding.figure) == (False, True)
+    assert not list(finite_check(lines[:4]))
+
+
 def test_a_gate_spares_fallen_images_and_keeps_them_fallen(tmp_path):
     model = Linear(num_classes=2)
     run(tmp_path, model, problem(model), protocol=protocol(0.2, gate=True))
@@ -270,7 +297,7 @@ def test_the_papers_settings_are_those_of_its_code():
 
 
 def test_a_models_digest_follows_its_values_and_not_their_layout():
-    from idc.evaluation.runner import model_fingerprint
+    from idc.evaluation.identity import model_fingerprint
 
     with torch.random.fork_rng():
         torch.manual_seed(0)

@@ -211,6 +211,16 @@ class SharesNoise(nn.Module):
         return self.model(images + 0.3 * torch.randn(1, *self.input_shape))
 
 
+def test_nothing_is_proved_of_logits_that_are_not_finite():
+    class Gaps(Linear):
+        def forward(self, images):
+            return super().forward(images).masked_fill(images.mean((1, 2, 3))[:, None] > 0.5, float("nan"))
+
+    base = Smoothed(Gaps(), Smoothing(0.5, n=100))
+    with pytest.raises(IDCError, match="NaN or infinite logits"):
+        base.count(torch.full((1, 1, 4, 4), 0.5), Streams(torch.arange(1), 0), 100)
+
+
 def test_samples_that_are_not_independent_are_refused():
     image = torch.full((1, 1, 4, 4), 0.5)
     for honest in (Linear(), Noisy(), tiny_model(4, (1, 4, 4))):

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from idc.evaluation.verdict import Judged, plurality, verdict, wilson
+from idc.evaluation.verdict import Judged, judge, plurality, verdict, wilson
+from idc.types import NOT_FINITE, answered
 
 
 @given(st.integers(1, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
@@ -33,6 +34,17 @@ def test_verdict_by_hand():
     assert found.majority.mean == 2 / 4
     assert found.worst_of_n.mean == 1 / 4
     assert found.mean.n == 4
+
+
+def test_a_draw_that_is_no_answer_is_wrong_and_leaves_no_vote():
+    """Logits by hand: NaN, or an infinite one among others that are right."""
+    good, nan, infinite = [1.0, 0.0, 0.0], [float("nan")] * 3, [float("inf"), 0.0, 0.0]
+    logits = torch.tensor([[good, good, nan, infinite], [good, good, nan, good], [good, nan, nan, good]])
+    answers = answered(logits)
+    assert answers.tolist() == [[0, 0, NOT_FINITE, NOT_FINITE], [0, 0, NOT_FINITE, 0], [0, NOT_FINITE, NOT_FINITE, 0]]
+    judged = judge(answers, torch.zeros(4, dtype=torch.int64), 3)
+    assert [(one.right, one.vote) for one in judged] == [(3, 0), (2, NOT_FINITE), (0, NOT_FINITE), (2, NOT_FINITE)]
+    assert verdict(judged, [0] * 4, draws=3).majority.mean == 1 / 4
 
 
 def test_plurality_is_the_mode_and_a_tie_is_nobodys():

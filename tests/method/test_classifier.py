@@ -149,3 +149,16 @@ def test_bf16_stays_inside_the_network(model, images, noise):
     assert half.one_step.bf16
     with pytest.raises(IDCError, match="fp32, bf16, auto"):
         model.with_precision("fp16")
+
+
+@pytest.mark.parametrize("draws", [0, "3", 2.5, [3]])
+def test_draws_that_are_no_count_are_one_line(model, images, draws):
+    for ask in (model, model.predict):
+        with pytest.raises(IDCError, match=r"draws = .*: expected a whole number, at least 1"):
+            ask(images, draws=draws)
+
+
+@pytest.mark.parametrize("visits", [3, "3,0", (3.5, 0), [[3]], True])
+def test_visits_that_are_no_list_of_timesteps_are_one_line(model, visits):
+    with pytest.raises(IDCError, match=r"visits = .*: expected timesteps such as \[3, 1, 0\]"):
+        model.with_answer(visits=visits)

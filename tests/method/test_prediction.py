@@ -1,6 +1,9 @@
 """``predict``: the mean over draws, whatever the batch."""
 
+import pytest
 import torch
+
+from idc.errors import IDCError
 
 
 def test_predict_is_the_mean_over_draws_and_counts_agreement(model, images):
@@ -36,6 +39,20 @@ def test_predict_evaluates_the_first_pass_once_for_all_draws(model, images):
     sizes.clear()
     model.with_answer(visits=(3, 1, 1, 0)).predict(images, draws=4)
     assert sizes == [5, 20, 20]
+
+
+def test_ids_may_be_a_list_and_are_one_an_image(model, images):
+    found = model.predict(images, draws=2, ids=[3, 1, 4, 15, 9])
+    assert torch.equal(found.distances, model.predict(images, draws=2, ids=torch.tensor([3, 1, 4, 15, 9])).distances)
+    for wrong in ([1, 2], 3, "abcde", [0.5] * 5, [[1]] * 5, [2**70] * 5, [None] * 5):
+        with pytest.raises(IDCError, match="5 whole numbers, one an image"):
+            model.predict(images, draws=2, ids=wrong)
+
+
+def test_distances_that_are_not_finite_have_no_least(model, images):
+    model.unet.net.conv_out.bias.data.fill_(float("nan"))
+    with pytest.raises(IDCError, match="NaN or infinite"):
+        model.predict(images, draws=2)
 
 
 def test_an_empty_batch_gives_an_empty_prediction(model):

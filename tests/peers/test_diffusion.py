@@ -133,13 +133,17 @@ def test_a_pipelines_own_betas(schedule, tmp_path):
     torch.testing.assert_close(Diffusion.from_pretrained(tmp_path).alphas, theirs.alphas_cumprod, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("change", [{"num_class_embeds": 3}, {"out_channels": 2}])
+@pytest.mark.parametrize("change", [{"num_class_embeds": 3}, {"out_channels": 2}, {}])
 def test_pipelines_that_are_no_denoisers(change, tmp_path):
+    """Other networks; and one of whose weights is NaN."""
     from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 
     settings = {"sample_size": 8, "in_channels": 1, "out_channels": 1, "block_out_channels": (4,),
                 "layers_per_block": 1, "norm_num_groups": 4, "down_block_types": ("DownBlock2D",),
                 "up_block_types": ("UpBlock2D",)}  # fmt: skip
-    DDPMPipeline(UNet2DModel(**settings | change), DDPMScheduler()).save_pretrained(tmp_path)
-    with pytest.raises(IDCError, match=r"unconditional|predicts the noise"):
+    made = UNet2DModel(**settings | change)
+    if not change:
+        made.conv_out.bias.data.fill_(float("nan"))
+    DDPMPipeline(made, DDPMScheduler()).save_pretrained(tmp_path)
+    with pytest.raises(IDCError, match="unconditional|predicts the noise" if change else "conv_out.bias: NaN"):
         Diffusion.from_pretrained(tmp_path)

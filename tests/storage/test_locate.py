@@ -6,8 +6,11 @@ import urllib.request
 
 import pytest
 import torch
+from diffusers import UNet2DModel
 
 from idc import IDC, IDCError
+from idc.peers.cnn import CNN
+from idc.peers.diffusion import Diffusion
 from idc.storage import hub
 from idc.storage.locate import HOME, locate, packaged_names, resembles_packaged
 from idc.storage.model_folder import CONFIG, WEIGHTS, split
@@ -107,7 +110,7 @@ def hub_repository(tmp_path, monkeypatch):
     remote, here, fetched = tmp_path / "remote", tmp_path / "here", []
     here.mkdir()
 
-    def download(repo_id, *, revision, allow_patterns, **_):
+    def download(repo_id, *, allow_patterns, revision=None, **_):
         assert revision in ({here.name} if fetched else {None})  # the weights are of the config's commit
         names = list(filter_repo_objects([p.name for p in remote.iterdir()], allow_patterns=allow_patterns))
         for name in names:
@@ -118,6 +121,60 @@ def hub_repository(tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     monkeypatch.setattr("idc.storage.hub.reachable", lambda: True)
     return remote, fetched
+
+
+@pytest.mark.parametrize("kind", [IDC, CNN, Diffusion])
+def test_the_hubs_own_keywords_reach_it(kind, tmp_path, monkeypatch):
+    """All that it has for fetching a model; the hub is not even asked whether it is there if it may not be."""
+    import huggingface_hub
+
+    asked = []
+
+    def download(repo_id, **options):
+        asked.append({"source": repo_id} | options)
+        raise OSError("not found")
+
+    given = {
+        "cache_dir": tmp_path,
+        "token": "secret",
+        "force_download": True,
+        "revision": "v1",
+        "local_files_only": True,
+    }
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    monkeypatch.setattr(UNet2DModel, "from_pretrained", lambda source, use_safetensors, **o: download(source, **o))
+    monkeypatch.setattr("idc.storage.hub.reachable", lambda: pytest.fail("asked the network"))
+    with pytest.raises(IDCError) as caught:
+        kind.from_pretrained("someone/some-model", **given)
+    assert {k: asked[0][k] for k in given} == given
+    assert asked[0]["source"] == "someone/some-model"
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", [IDC, CNN, Diffusion])
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"strict": False}, "strict= for a model: expected one of device, revision, cache_dir, token"),
+        ({"tokn": "secret"}, "tokn= for a model: expected one of device"),
+        ({"revision": 3}, "revision= of type int: expected str"),
+        ({"cache_dir": ["x"]}, "cache_dir= of type list: expected str or Path"),
+        ({"local_files_only": "yes"}, "local_files_only= of type str: expected bool"),
+        ({"map_location": "gpu"}, "device 'gpu': expected one that is here"),
+        ({"map_location": {"cuda:0": "cpu"}}, "device {'cuda:0': 'cpu'}: expected one that is here"),
+        ({"device": "cuda:99"}, "device 'cuda:99': expected one that is here"),
+    ],
+)
+def test_other_keywords_are_one_line(kind, given, told):
+    with pytest.raises(IDCError) as caught:
+        kind.from_pretrained("someone/some-model", **given)
+    assert str(caught.value).startswith(told)
+
+
+def test_a_local_model_takes_the_words_of_the_hub(saved, model):
+    again = IDC.from_pretrained(saved, map_location="cpu", token=None, local_files_only=True, revision="main")
+    assert torch.equal(again.unet.net.conv_out.weight, model.unet.net.conv_out.weight)
+    assert IDC.from_pretrained(saved, map_location=torch.device("meta")).labels.is_meta
 
 
 @pytest.mark.parametrize("cut", [False, True])

@@ -6,7 +6,7 @@ import pytest
 
 from idc import IDC
 from idc.errors import IDCError
-from idc.evaluation.runner import describe_model
+from idc.evaluation.identity import describe_model
 from idc.storage import records
 from tiny import tiny_model
 

@@ -140,6 +140,42 @@ def test_files_of_other_rules_load(kind, tmp_path, rounded):
         assert value.dtype == kind.state_dict()[name].dtype
 
 
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda v: v.masked_fill(torch.arange(v.numel()).view(v.shape) == 1, float("nan")), "NaN or infinite numbers"),
+        (lambda v: v.masked_fill(torch.arange(v.numel()).view(v.shape) == 1, float("-inf")), "NaN or infinite numbers"),
+        (lambda v: v.bfloat16() / 0, "NaN or infinite numbers"),
+        (lambda v: (100 * v).to(torch.int32), "int32 in the file, float32 in the network"),
+        (lambda v: v > 0, "bool in the file, float32 in the network"),
+        (lambda v: v.to(torch.complex64), "complex64 in the file, float32 in the network"),
+    ],
+)
+def test_numbers_that_are_no_weights_are_refused_though_the_hash_is_right(kind, tmp_path, change, told):
+    """One tensor of the file is changed, of the network or, in a network with BatchNorm, of its statistics."""
+    kind.save_pretrained(tmp_path)
+    names = [name for name, value in kind.state_dict().items() if value.is_floating_point() and value.numel() > 1]
+    for name in (names[0], names[-1]):
+        state = kind.state_dict() | {name: change(kind.state_dict()[name])}
+        save_file({k: v.clone().contiguous() for k, v in state.items()}, tmp_path / WEIGHTS)
+        edit_config(tmp_path, lambda values: values.update(weights_sha256=sha256(tmp_path / WEIGHTS)))
+        with pytest.raises(IDCError) as caught:
+            type(kind).from_pretrained(tmp_path)
+        assert f"({name}: {told}" in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_count_is_no_float(tmp_path):
+    made = MAKERS["wide cnn"]()
+    made.save_pretrained(tmp_path)
+    name = next(name for name in made.state_dict() if "num_batches" in name)
+    state = {k: v.contiguous() for k, v in made.state_dict().items()} | {name: torch.tensor(2.5)}
+    save_file(state, tmp_path / WEIGHTS)
+    edit_config(tmp_path, lambda values: values.update(weights_sha256=sha256(tmp_path / WEIGHTS)))
+    with pytest.raises(IDCError, match=f"{name}: float32 in the file, int64 in the network"):
+        CNN.from_pretrained(tmp_path)
+
+
 @pytest.mark.parametrize("dtype", ["fp16", "float32", ""])
 def test_other_dtypes_write_nothing(tmp_path, kind, dtype):
     with pytest.raises(IDCError, match="one of fp32, bf16"):

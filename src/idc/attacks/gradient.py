@@ -16,6 +16,7 @@ from idc.attacks.target import ANSWER, Target
 from idc.attacks.threat import Threat
 from idc.errors import IDCError
 from idc.noise import Streams
+from idc.types import answered
 
 
 class Attack(typing.Protocol):
@@ -151,7 +152,7 @@ class GradientAttack:
         for at in range(self.steps + 1):
             loss, gradient, logits = self._ascend(target, state, climb.x, at)
             climb.arrive(loss, gradient)
-            if may_leave and (wrong := logits.argmax(1) != state.classes).any():
+            if may_leave and (wrong := answered(logits) != state.classes).any():
                 result[rows[wrong]] = climb.x[wrong]
                 keep = (~wrong).nonzero()[:, 0]
                 rows, state, climb = rows[keep], state.take(keep), climb.take(keep)

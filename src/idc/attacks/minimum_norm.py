@@ -10,6 +10,7 @@ from idc.attacks.objective import Margin
 from idc.attacks.target import ANSWER, Target
 from idc.attacks.threat import Threat, l2
 from idc.noise import Streams
+from idc.types import answered
 
 _BETAS, _TINY = (0.9, 0.999), 1e-8  # of Adam
 
@@ -70,7 +71,7 @@ class CarliniWagner:
             margin, gradient, logits = target.gradient(
                 self.surrogate, x, classes[rows], noise.take(rows), objective=Margin()
             )
-            wrong = logits.argmax(1) != classes[rows]
+            wrong = answered(logits) != classes[rows]
             found[rows] |= wrong
             nearest.offer(x[wrong], rows[wrong])
             pull = torch.where(margin < 0, -constant[rows], 0).view(-1, 1, 1, 1) * gradient

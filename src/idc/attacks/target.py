@@ -9,7 +9,7 @@ from torch import Tensor
 from idc.attacks.objective import Margin, Objective
 from idc.errors import IDCError
 from idc.noise import Streams
-from idc.types import Classifier, Logits
+from idc.types import Classifier, Logits, answered
 
 ANSWER = "answer"
 COUNTED = ("forward", "backward", "spared", "spared_backward")
@@ -118,12 +118,13 @@ class Target:
             return self.ask(name, x, len(draws))
 
     def ask(self, name: str, x: Tensor, draws: int = 1) -> Tensor:
-        """(draws * B, K), draw by draw, with whatever noise the function draws; counted."""
+        """(draws * B, K), draw by draw, with whatever noise the function draws; counted. The function is given a copy
+        of ``x``, into which it may write: a module that normalises its input in place harms no image."""
         self.count(name, len(x), draws)
         function = self.function(name)
         if self.shares_draws and draws > 1:
-            return function(x, draws=draws)  # type: ignore[call-arg]  # the model says that it takes them
-        return function(x.repeat(draws, *[1] * (x.ndim - 1)) if draws > 1 else x)
+            return function(x.clone(), draws=draws)  # type: ignore[call-arg]  # the model says that it takes them
+        return function(x.repeat(draws, *[1] * (x.ndim - 1)))
 
     def count(self, name: str, images: int, draws: int, *, backward: bool = False) -> None:
         """Count a pass of so many images, each for so many draws."""
@@ -205,7 +206,7 @@ class Target:
         """
         logits = self.logits(ANSWER, x, streams, draws=draws if self.stochastic else 1)
         margin = -Margin()(logits.flatten(0, 1), classes.repeat(len(logits))).view(len(logits), -1)
-        right = logits.argmax(2) == classes
+        right = answered(logits) == classes
         return right, torch.nan_to_num(margin, nan=0.0).mean(0)
 
 

@@ -99,6 +99,10 @@ def rejudge(
         print_json(found)
         return
     table(f"kept images of {result}, judged again (seed {asked['seed']})", [_row("adversarial", found["robust"])])
+    if not found["same_model"]:
+        out.print(f"{found['model']} is not the model that was attacked: its weights or its answers are others.")
+    if found["not_finite"]:
+        out.print(f"UNRELIABLE: NaN or infinite logits for {found['not_finite']} images, counted as wrong.")
     out.print(f"written: {result / 'rejudged.json'}")
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from importlib.metadata import version
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,7 @@ from idc.evaluation.protocol import PROTOCOLS, Protocol, build_protocol
 from idc.evaluation.runner import Problem, Runner
 from idc.evaluation.sanity.bench import Bench, Finding
 from idc.evaluation.sanity.checks import gradients_useful, run_checks
-from idc.evaluation.sanity.recorded import flags_check, nested_check, square_check
+from idc.evaluation.sanity.recorded import finite_check, flags_check, nested_check, square_check
 from idc.evaluation.summary import LINES, read_costs, read_lines, summarise_lines
 from idc.evaluation.verdict import wilson
 from idc.method.classifier import IDC
@@ -133,7 +134,7 @@ def _prepare(runner: Runner, larger: Path | None) -> None:
     """The folder of the result, and in it what a larger radius spares."""
     out = runner.out
     begun = (out / "settings.json").exists()
-    claim = read_larger(larger, runner.settings()) if larger and not begun else None
+    claim = read_larger(larger, runner.settings() | runner.answers()) if larger and not begun else None
     runner.prepare()
     if claim is not None:
         note(out, claim)
@@ -191,7 +192,7 @@ def _summarise(request: Request, runner: Runner, images: datasets.ImageSet, say:
     dtype = torch.bfloat16 if runner.classifier.bf16 else torch.float32
     cost = evaluation_cost(target, one[:1], costs, seconds, dtype=dtype)
     cost["seconds_by_attack"] = {k: v / max(1, costs["images"]) for k, v in costs["seconds"].items()}
-    sanity = recorded(_sanity(runner, lines, costs["flags"], say))
+    sanity = recorded(_sanity(runner, lines, costs, say))
     summary |= {
         "protocol": runner.protocol.name,
         "adaptive": runner.protocol.adaptive,
@@ -237,19 +238,20 @@ def circumstances(
     }
 
 
-def _sanity(runner: Runner, lines: Sequence[dict[str, Any]], flags: Sequence[str], say: Say) -> list[Finding]:
-    protocol = runner.protocol
-    # A short adaptive attack has no room for all checks, but one without gradients has attacked nothing.
-    count = min(protocol.sanity or (16 if protocol.adaptive else 0), len(runner.problem))
+def _sanity(runner: Runner, lines: Sequence[dict[str, Any]], costs: dict[str, Any], say: Say) -> list[Finding]:
+    protocol, followed = runner.protocol, [*costs["backward"]]
+    recorded_checks = [*finite_check(lines), *nested_check(lines)]
+    # A short attack has no room for all checks, but one that found no gradient to follow has attacked nothing.
+    count = min(protocol.sanity or (16 if followed or protocol.adaptive else 0), len(runner.problem))
     if not count:
-        return list(nested_check(lines))
+        return recorded_checks
     say(f"sanity checks on {count} images ...")
     images, classes, ids = runner.problem.part(slice(count), runner.device)
     bench = Bench(
         runner.classifier, images, classes,
         Streams(ids, derive_seed(runner.seed, "sanity")), runner.protocol.threat,
-        robust={line["id"]: line["robust"][0] / line["draws"] for line in lines}, chunk=runner.chunk,
+        robust={line["id"]: line["robust"][0] / line["draws"] for line in lines}, target=runner.target(),
     )  # fmt: skip
     if not protocol.sanity:
-        return [gradients_useful(bench), *nested_check(lines)]
-    return [*run_checks(bench), *square_check(lines), *nested_check(lines), flags_check(flags)]
+        return [gradients_useful(bench, list(product(followed, protocol.objectives))), *recorded_checks]
+    return [*run_checks(bench), *square_check(lines), *recorded_checks, flags_check(costs["flags"])]

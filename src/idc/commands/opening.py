@@ -17,7 +17,7 @@ from idc.commands.request import Request
 from idc.compute.compiled import compile_networks
 from idc.compute.hardware import uses_bf16
 from idc.errors import IDCError
-from idc.evaluation.adapter import as_classifier
+from idc.evaluation.adapter import as_classifier, declared_shape
 from idc.method.classifier import IDC
 from idc.method.config import IDCConfig
 from idc.method.presets import PRESETS, network_fields, resolve_spec
@@ -90,11 +90,10 @@ def _as_asked(model: IDC, request: Request, device: torch.device) -> IDC:
 def _loaded(request: Request, own: nn.Module) -> datasets.ImageSet:
     """The data in the shape that the model takes. Of a source without splits of its own all images are the test split,
     unless the model was trained on some of them: then it is what the training held out."""
-    shape = getattr(own, "input_shape", None)
+    channels, size, _ = declared_shape(own, request.model) or (None, None, None)
     load = partial(
-        datasets.load, request.data, skip_bad=request.skip_bad, image_size=shape[1] if shape else None,
-        channels=shape[0] if shape else None,
-    )  # fmt: skip
+        datasets.load, request.data, skip_bad=request.skip_bad, image_size=size, channels=channels, mixed_sizes=False
+    )
     if request.split == "test" and not datasets.has_splits(request.data):
         whole, card = load(split="all"), getattr(own, "card", None)
         if not _trained_on(whole, card if isinstance(card, dict) else {}, request.data):
@@ -113,7 +112,7 @@ def _trained_on(images: datasets.ImageSet, card: dict[str, Any], source: str) ->
 
 
 def _in_its_order(classifier: Classifier, images: datasets.ImageSet, name: str) -> datasets.ImageSet:
-    own, remedy = classifier.class_names, "use data of those classes"
+    own, remedy = tuple(map(str, classifier.class_names)), "use data of those classes"
     if own and sorted(own) != sorted(images.class_names):
         given, names = ", ".join(images.class_names[:4]), ", ".join(own[:4])
         raise IDCError(f"data with the classes {given}, ...", f"those of {name}: {names}, ...", remedy)

@@ -12,16 +12,19 @@ from torch import Tensor
 
 from idc import data as datasets
 from idc.attacks.target import ANSWER, Target
+from idc.commands.evaluate import problem_of
 from idc.commands.opening import open_both
+from idc.commands.plugins import is_plugin
 from idc.commands.request import Request, read_request
 from idc.errors import IDCError
-from idc.evaluation.runner import KEPT, model_fingerprint
+from idc.evaluation.identity import PROBED, model_fingerprint, probe, same_answers
+from idc.evaluation.runner import KEPT
 from idc.evaluation.summary import read_lines
-from idc.evaluation.verdict import Judged, plurality, verdict
+from idc.evaluation.verdict import Judged, judge, verdict
 from idc.noise import Streams, derive_seed
 from idc.storage import records
 from idc.storage.files import write_json
-from idc.types import Classifier
+from idc.types import NOT_FINITE, Classifier, answered
 
 
 def rejudge(folder: Path, *, draws: int = 100, seed: int = 1, model: str | None = None) -> dict[str, Any]:
@@ -31,18 +34,27 @@ def rejudge(folder: Path, *, draws: int = 100, seed: int = 1, model: str | None 
         folder: a result of ``evaluate`` with ``keep``.
         draws: of the noise for each image.
         seed: of the noise.
-        model: another model, to see whether the images transfer to it; by default the one they were made for.
+        model: another model, to see whether the images transfer to it; by default the one they were made for, if it is
+            a saved one: code that a result names is not run, here it has to be named.
 
     Returns:
-        ``robust`` as in a summary, ``draws``, ``seed``, ``model``; also written to ``folder/rejudged.json``.
+        ``robust`` as in a summary, ``draws``, ``seed``, ``model``; ``same_model``, whether it is the one that was
+        attacked, by its weights and answers; ``not_finite``, the images with a draw of NaN or infinite logits. Also
+        written to ``folder/rejudged.json``.
 
     Raises:
-        IDCError: if the folder holds no kept images.
+        IDCError: if the folder holds no kept images, or the model of that name is not the one that was attacked.
     """
     request = read_request(folder / "request.json", "give the folder of a result of idc evaluate")
+    if model is None and is_plugin(request.model):
+        remedy = f"add --model {request.model} if this code may run"
+        raise IDCError(folder, f"--model beside it: it names code, {request.model}, which no file may choose", remedy)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     classifier, images = open_both(request if model is None else replace(request, model=model), device)
-    _same_as_then(folder, request, classifier if model is None else None, images)
+    same = _same_as_then(folder, request, classifier, images, device)
+    if model is None and not same:
+        expected = "the model that was attacked (its weights or its answers are others)"
+        raise IDCError(request.model, expected, "name a model with --model, or evaluate again")
     true = dict(zip(images.ids.tolist(), images.labels.tolist(), strict=True))
     judged: list[Judged] = []
     classes: list[int] = []
@@ -50,28 +62,34 @@ def rejudge(folder: Path, *, draws: int = 100, seed: int = 1, model: str | None 
     for x, ids in _kept(folder):
         streams = Streams(ids.to(device), derive_seed(seed, "rejudge"))
         target = Target.of(classifier, chunk=request.chunk)
-        answers = target.logits(ANSWER, x.to(device), streams, draws=n).argmax(2).cpu()
+        answers = answered(target.logits(ANSWER, x.to(device), streams, draws=n)).cpu()
         own = torch.tensor([true[i] for i in ids.tolist()])
-        votes = plurality(answers, classifier.num_classes).tolist()
-        judged += [Judged(r, v) for r, v in zip((answers == own).sum(0).tolist(), votes, strict=True)]
+        judged += judge(answers, own, classifier.num_classes)
         classes += own.tolist()
-    found = {"robust": verdict(judged, classes, n).to_dict(), "draws": n, "seed": seed, "model": model or request.model}
+    found = {
+        "robust": verdict(judged, classes, n).to_dict(), "draws": n, "seed": seed, "model": model or request.model,
+        "same_model": same, "not_finite": sum(one.vote == NOT_FINITE for one in judged),
+    }  # fmt: skip
     write_json(folder / "rejudged.json", found)
     return found
 
 
-def _same_as_then(folder: Path, request: Request, model: Classifier | None, images: datasets.ImageSet) -> None:
-    """Refuse data, or a model of the same name, that are not those of the evaluation; and images that were not kept."""
+def _same_as_then(
+    folder: Path, request: Request, model: Classifier, images: datasets.ImageSet, device: torch.device
+) -> bool:
+    """Whether the model is that of the evaluation. Refuses data that are not, and images that were not kept."""
     then = records.read_json(folder / "settings.json", "evaluate again")
     if then["data"]["fingerprint"] != images.fingerprint:
         raise IDCError(request.data, "the images that were attacked", "give the same data, or evaluate again")
-    if model is not None and then["classifier"]["fingerprint"] != model_fingerprint(model):
-        raise IDCError(request.model, "the weights that were attacked", "name a model with --model, or evaluate again")
     kept = {i for _, ids in _kept(folder) for i in ids.tolist()}
     if missing := {line["id"] for line in read_lines(folder)} - kept:
         raise IDCError(
             f"{len(missing)} images", "kept adversarial images of all", "run the same idc evaluate with --keep"
         )
+    if then["classifier"]["fingerprint"] != model_fingerprint(model):
+        return False
+    answers = probe(model, *problem_of(request, images).first(PROBED, device))
+    return same_answers(then, {"classifier": {"precision": "bf16" if model.bf16 else "fp32"}, "answers": answers})
 
 
 def _kept(folder: Path) -> Iterator[tuple[Tensor, Tensor]]:

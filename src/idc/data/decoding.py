@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from idc.errors import IDCError
+from idc.storage.fields import short
 
 Raw = bytes | Path | Image.Image
 """An image that is not decoded yet."""
@@ -70,10 +72,10 @@ def image_suffixes() -> frozenset[str]:
 
 def check_shape(image_size: int | None, channels: int | None) -> None:
     """Raises IDCError for a size below 1, or channels that no mode has; None is left to a default."""
-    if image_size is not None and image_size < 1:
-        raise IDCError(f"image size {image_size}", "a side of 1 pixel or more", "use 32, for example")
-    if channels is not None and channels not in _MODES:
-        raise IDCError(f"{channels} channels", "1 (grey), 3 (RGB) or 4 (RGBA)", "use one of these numbers")
+    if image_size is not None and (not isinstance(image_size, Integral) or image_size < 1):
+        raise IDCError(f"image size {short(image_size)}", "a side of 1 pixel or more", "use 32, for example")
+    if channels is not None and (not isinstance(channels, Integral) or channels not in _MODES):
+        raise IDCError(f"{short(channels)} channels", "1 (grey), 3 (RGB) or 4 (RGBA)", "use one of these numbers")
 
 
 def decode(raw: Raw, name: str, shape: Shape) -> NDArray[np.uint8]:

@@ -25,6 +25,7 @@ def load(
     seed: int = 0,
     limit: int | None = None,
     skip_bad: bool = False,
+    mixed_sizes: bool = True,
     cache_dir: Path | None = None,
 ) -> ImageSet:
     """Load one split of a labelled image set.
@@ -51,6 +52,7 @@ def load(
         limit: at most this many images: as many of each class as of any other where there are enough, picked by a
             permutation with a constant seed, not `seed`; the images of a smaller limit are among those of a larger.
         skip_bad: leave unreadable images out and name them in `skipped`; otherwise they are an error.
+        mixed_sizes: False refuses images that are no squares of one size where no `image_size` is given.
         cache_dir: where decoded images are kept; by default the environment's IDC_CACHE, else ~/.cache/idc.
 
     Raises:
@@ -69,7 +71,7 @@ def load(
         raise IDCError(f"{shown} of {opened.name} (links to nothing, or pipes)", "image files", SKIP)
     if limit is not None:
         wanted = wanted[splits.balanced(pool.labels[wanted], wanted, limit)]
-    shape = default_shape(opened, image_size, channels)
+    shape = default_shape(opened, image_size, channels, mixed_sizes)
     images, positions, skipped = read_pixels(
         pool, wanted, shape, limited=limit is not None, skip_bad=skip_bad, cache_dir=cache_dir
     )

@@ -2,12 +2,14 @@
 
 import re
 from collections.abc import Iterable
+from numbers import Integral
 
 import numpy as np
 from numpy.typing import NDArray
 
 from idc.data.pools import Pool, Positions, Source, Split
 from idc.errors import IDCError
+from idc.storage.fields import short
 
 SPLIT_NAMES: dict[str, Split] = {
     "train": "train",
@@ -95,8 +97,8 @@ def choose(source: Source, split: Split, validation_fraction: float, seed: int) 
 
 def check_limit(limit: int) -> None:
     """Raises IDCError for a limit below 1."""
-    if limit < 1:
-        raise IDCError(f"limit {limit}", "1 image or more", "raise the limit, or leave it out")
+    if not isinstance(limit, Integral) or limit < 1:
+        raise IDCError(f"limit {short(limit)}", "1 image or more", "raise the limit, or leave it out")
 
 
 def balanced(labels: Positions, positions: Positions, limit: int) -> Positions:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from idc.compute.precision import halve
 from idc.errors import IDCError
+from idc.storage.fields import Rule, short
 from idc.types import Classifier, ClassifierDefaults, Logits, are_modules, completed, says_required
 
 
@@ -16,8 +17,8 @@ class Wrapped(nn.Module):
     """An ``nn.Module`` images -> logits with all that an evaluation asks for.
 
     What the module itself has (``num_classes``, ``input_shape``, ``stochastic``, ``surrogates()``, ...) is kept; the
-    rest is filled in from one call on noise. One that does not say all of these may mean something else by ``card``,
-    ``class_names`` and ``config``.
+    rest is filled in from one call on noise. One that does not say all of these may mean something else by ``card`` and
+    ``config``.
 
     Args:
         module: takes (B, C, H, W) in [0, 1], returns (B, K) logits; put into evaluation mode.
@@ -35,15 +36,15 @@ class Wrapped(nn.Module):
     ) -> None:
         super().__init__()
         self.module = module.eval()
-        shape = getattr(module, "input_shape", None) or input_shape
-        self.input_shape: tuple[int, int, int] = tuple(shape)
+        self.input_shape: tuple[int, int, int] = declared_shape(module, name) or input_shape
         self.bf16 = self.compiled = False
         first, second = self._probe(name)
         self.num_classes = int(getattr(module, "num_classes", None) or first.shape[1])
         if bf16:
             self._halve(name)
         said = completed(module) if says_required(module) else ClassifierDefaults()
-        self.card, self.class_names, self.config = said.card, said.class_names, said.config
+        self.card, self.config = said.card, said.config
+        self.class_names = _declared_names(module, self.num_classes, name)
         self.shares_draws = getattr(module, "shares_draws", False) is True
         declared = getattr(module, "stochastic", None)
         self.eval()  # the wrapper itself too
@@ -75,14 +76,15 @@ class Wrapped(nn.Module):
         """Logits, with the same noise each time."""
         with torch.no_grad(), torch.random.fork_rng(devices=[images.device] if images.is_cuda else []):
             torch.manual_seed(0)
-            return self._call(self.module, images)
+            return self._call(self.module, images.clone())
 
     def _probe(self, name: str) -> tuple[Tensor, Tensor]:
         device = next((p.device for p in self.module.parameters()), torch.device("cpu"))
         images = torch.rand(2, *self.input_shape, generator=torch.Generator().manual_seed(0)).to(device)
         try:
             with torch.no_grad(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-                found = self._call(self.module, images), self._call(self.module, images)
+                # Copies: it may write into what it is given.
+                found = self._call(self.module, images.clone()), self._call(self.module, images.clone())
         except Exception as error:
             shape = "x".join(map(str, self.input_shape))
             raise IDCError(
@@ -120,6 +122,29 @@ class Wrapped(nn.Module):
             return function(images, **draws)
         with torch.autocast(images.device.type, torch.bfloat16):
             return function(images, **draws).float()
+
+
+def declared_shape(module: nn.Module, name: str) -> tuple[int, int, int] | None:
+    """The ``input_shape`` of a module, (C, H, W) of squares; None if it says none.
+
+    Raises:
+        IDCError: if it is something else.
+    """
+    rule = Rule(tuple[int, int, int] | None, least=1, expected="three whole numbers (C, H, W), H = W")
+    given = getattr(module, "input_shape", None)
+    shape: tuple[int, int, int] | None = rule.value("input_shape", given, where=f" of {name}")
+    if shape and shape[1] != shape[2]:
+        raise IDCError(f"input_shape = {shape} of {name}", rule.words, "scale squares inside the module")
+    return shape
+
+
+def _declared_names(module: nn.Module, count: int, name: str) -> tuple[str, ...]:
+    given = getattr(module, "class_names", None)
+    if given is None or (isinstance(given, list | tuple) and not given):
+        return ()
+    if not isinstance(given, list | tuple) or len(given) != count:
+        raise IDCError(f"class_names = {short(given)} of {name}", f"a list of its {count} classes", "correct it")
+    return tuple(map(str, given))
 
 
 def as_classifier(

@@ -11,8 +11,9 @@ from idc.attacks.target import ANSWER, Target
 from idc.errors import IDCError
 from idc.evaluation.nested import Larger
 from idc.evaluation.protocol import Protocol
-from idc.evaluation.verdict import Judged, plurality
+from idc.evaluation.verdict import Judged, judge
 from idc.noise import Streams
+from idc.types import answered
 
 
 class Block:
@@ -71,12 +72,12 @@ class Block:
             images, classes = self.images[rows], self.classes[rows]
             found = attack(self.target, images, classes, self.streams.of("attack", name).take(rows))
             found = torch.where(torch.isfinite(found).flatten(1).all(1).view(-1, 1, 1, 1), found, images)
-            answers = self._judge(found, self.streams.of("judge", name).take(rows))
-            for row, one in zip(rows.tolist(), self._each(answers, classes), strict=True):
+            judged = self._judge(found, self.streams.of("judge", name).take(rows))
+            for row, one in zip(rows.tolist(), judge(judged, classes, self.num_classes), strict=True):
                 self.judged[name][row] = one
             if getattr(attack, "threat", None) is not None:
                 self._inside(name, found, images)
-                self._keep(name, rows, found, self._right(answers, classes))
+                self._keep(name, rows, found, self._right(judged, classes))
         self.seconds[name] = time.perf_counter() - began
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -123,7 +124,7 @@ class Block:
         began = time.perf_counter()
         final = self._judge(self.worst, self.streams.of("final")) if self.protocol.attacks else self.clean
         self.seconds["judge"] += time.perf_counter() - began
-        clean, noise, robust = (self._each(a, self.classes) for a in (self.clean, self.noise, final))
+        clean, noise, robust = (judge(a, self.classes, self.num_classes) for a in (self.clean, self.noise, final))
         sizes = self.protocol.threat.size(self.worst, self.images).tolist()
         found = []
         for row, (image, true) in enumerate(zip(self.streams.ids.tolist(), self.classes.tolist(), strict=True)):
@@ -145,15 +146,11 @@ class Block:
     def _judge(self, images: Tensor, streams: Streams) -> Tensor:
         """(n, B) answers of the real classifier with the noise of ``streams``; n = 1 if it draws none."""
         draws = self.protocol.draws if self.target.stochastic else 1
-        return self.target.logits(ANSWER, images, streams, draws=draws).argmax(2)
+        return answered(self.target.logits(ANSWER, images, streams, draws=draws))
 
     @staticmethod
-    def _right(answers: Tensor, classes: Tensor) -> Tensor:
-        return (answers == classes).sum(0)
-
-    def _each(self, answers: Tensor, classes: Tensor) -> list[Judged]:
-        votes = plurality(answers, self.num_classes).tolist()
-        return [Judged(r, v) for r, v in zip(self._right(answers, classes).tolist(), votes, strict=True)]
+    def _right(judged: Tensor, classes: Tensor) -> Tensor:
+        return (judged == classes).sum(0)
 
 
 def _pair(judged: Judged | None) -> list[int] | None:

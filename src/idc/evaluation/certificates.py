@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 
-from idc.evaluation.runner import Problem, describe_model, hold_settings
+from idc.evaluation.identity import PROBED, describe_model, probe
+from idc.evaluation.runner import Problem, hold_settings
 from idc.evaluation.smoothing import ABSTAINS, Smoothed, Smoothing
 from idc.evaluation.verdict import wilson
 from idc.noise import Streams, derive_seed
@@ -62,7 +63,8 @@ class Certifier:
         Raises:
             IDCError: if the folder holds a result of other settings or cannot be written.
         """
-        hold_settings(self.out, self.settings())
+        answers = probe(self.smoothed.base, *self.problem.first(PROBED, self.device))
+        hold_settings(self.out, self.settings() | {"answers": answers})
 
     @property
     def own(self) -> range:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from idc.errors import IDCError
+from idc.evaluation.identity import same_answers
 from idc.evaluation.summary import read_lines
 from idc.noise import derive_seed
 from idc.storage import records
@@ -64,6 +65,8 @@ def read_larger(folder: Path, settings: Mapping[str, Any]) -> Larger:
         for name in ("data", "seed", "block", "classifier", "protocol"):
             if not same_but_radius(held[name], own[name]):
                 raise IDCError(folder, f"an evaluation of the same {name}", "evaluate all radii alike")
+        if not same_answers(held, own):
+            raise IDCError(folder, "an evaluation of a model of the same answers", "evaluate all radii alike")
         attacks = own["protocol"]["attacks"]
         same_at_all = [name for name, attack in attacks.items() if attack.get("threat", ...) is None]
         believed = summary["reliable"] and not own["classifier"]["stochastic"]

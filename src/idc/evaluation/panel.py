@@ -11,7 +11,7 @@ from idc.attacks.target import ANSWER, Target
 from idc.evaluation.runner import Runner
 from idc.noise import Streams, derive_seed
 from idc.storage.files import whole_file, write_json
-from idc.types import Classifier
+from idc.types import Classifier, answered
 
 LABELS = 10  # of the model's labels that are kept
 
@@ -34,7 +34,7 @@ def write_panel(runner: Runner, out: Path) -> None:
     pictures |= {"labels": model.labels[:LABELS]} if _translates(model) else {}
     answers = {}
     for kind, x in (("clean", images), ("adversarial", worst)):
-        answers[kind] = target.logits(ANSWER, x, streams)[0].argmax(1)
+        answers[kind] = answered(target.logits(ANSWER, x, streams)[0])
         pictures |= {f"{kind}_{k}": v for k, v in _translations(runner.classifier, x, answers[kind], streams).items()}
     with whole_file(out / "panel.safetensors") as part:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in pictures.items()}, part)

@@ -10,7 +10,7 @@ from torch import Tensor
 from idc.attacks.adaptive import AdaptiveAttack
 from idc.attacks.gradient import Attack, GradientAttack, apgd, fgsm, mi_fgsm, pgd
 from idc.attacks.minimum_norm import CarliniWagner
-from idc.attacks.objective import Margin
+from idc.attacks.objective import DLR, CrossEntropy, Margin, Objective
 from idc.attacks.target import Target
 from idc.attacks.third_party import AutoAttack, Square
 from idc.attacks.threat import Threat
@@ -55,6 +55,13 @@ class Protocol:
     def needs_published(self) -> bool:
         """Whether an attack wants the function that the published ones see."""
         return any(getattr(attack, "surrogate", None) == PUBLISHED for _, attack in self.attacks)
+
+    @property
+    def objectives(self) -> list[Objective]:
+        """What its attacks raise; the margin, for those that do not say, or raise something of their own."""
+        named = [own for _, a in self.attacks for own in getattr(a, "objectives", [getattr(a, "objective", None)])]
+        known = [own if isinstance(own, CrossEntropy | Margin | DLR) else Margin() for own in named]
+        return list(dict.fromkeys(known))
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, with the kind of every attack and objective."""

@@ -5,7 +5,6 @@ depend on the number of processes nor on the batch size, so neither does the res
 the attack that was running is run again.
 """
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -15,18 +14,18 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from idc.attacks.target import Target
 from idc.errors import IDCError
 from idc.evaluation import BLOCK
 from idc.evaluation.block import Block
+from idc.evaluation.identity import PROBED, describe_model, probe, same_answers
 from idc.evaluation.nested import Larger
 from idc.evaluation.protocol import Protocol, published
 from idc.evaluation.summary import COSTS, LINES
 from idc.noise import Streams, derive_seed
 from idc.storage import records
-from idc.storage.fields import recorded
 from idc.storage.files import make_folder, whole_file, write_json
 from idc.types import Classifier
 
@@ -59,16 +58,10 @@ class Problem:
         images = images.to(torch.float32).div(255) if images.dtype == torch.uint8 else images.to(torch.float32)
         return images, self.classes[part].to(device), self.ids[part].to(device)
 
-
-def model_fingerprint(classifier: Classifier) -> str:
-    """A digest of a module's weights and buffers, so that no result is continued with another model."""
-    state = hashlib.sha256(type(classifier).__qualname__.encode())
-    if isinstance(classifier, nn.Module):
-        for name, tensor in sorted(classifier.state_dict().items()):
-            state.update(name.encode())
-            state.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
-                         if tensor.ndim else repr(tensor.item()).encode())  # fmt: skip
-    return state.hexdigest()
+    def first(self, count: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """The first images, and their ids."""
+        images, _, ids = self.part(slice(count), device)
+        return images, ids
 
 
 _NAMES = {"classifier.fingerprint": "model", "classifier.name": "model", "data.fingerprint": "images",
@@ -90,27 +83,11 @@ def _differing(held: Any, own: Any, path: str = "") -> Iterator[tuple[str, Any, 
         yield path, held, own
 
 
-def describe_model(classifier: Classifier, name: str) -> dict[str, Any]:
-    """What tells a classifier from others: its name, its weights, and the configuration that they do not show."""
-    config = recorded(classifier.config)
-    half: dict[str, Any] = {"precision": "bf16"} if classifier.bf16 else {}
-    if classifier.bf16 and classifier.compiled:  # which rounds in fewer places
-        half["compiled"] = True
-    return half | {
-        "name": name,
-        "kind": type(classifier).__name__,
-        "fingerprint": model_fingerprint(classifier),
-        "stochastic": classifier.stochastic,
-        "num_classes": classifier.num_classes,
-        "config": config if isinstance(config, dict) else None,
-    }
-
-
 def hold_settings(out: Path, settings: dict[str, Any]) -> None:
     """Create the folder ``out`` and note the settings, or check them against those of the run that it holds.
 
     Raises:
-        IDCError: if the folder holds a result of other settings or cannot be written.
+        IDCError: if the folder holds a result of other settings, or of other answers, or cannot be written.
     """
     make_folder(out)
     file, own = out / "settings.json", json.loads(json.dumps(settings))
@@ -118,12 +95,14 @@ def hold_settings(out: Path, settings: dict[str, Any]) -> None:
         write_json(file, own)
         return
     held = records.read_json(file, "remove the folder or choose another --out")
-    if held != own:
-        differ = list(_differing(held, own))
+    if differ := [one for one in _differing(held, own) if one[0].partition(".")[0] != "answers"]:
         expected = f"a result of the same {', '.join(dict.fromkeys(_told(*one) for one in differ[:3]))}"
         for name, was, now in differ:
             if name == "data.images":
                 expected = f"a result of {was} images (now {now}: --limit?)"
+        raise IDCError(out, expected, "choose another --out, or remove this one")
+    if not same_answers(held, own):
+        expected = "a result of the same answers (the model has the weights of then, and other answers)"
         raise IDCError(out, expected, "choose another --out, or remove this one")
 
 
@@ -160,7 +139,7 @@ class Runner:
     larger: Larger | None = None
 
     def settings(self) -> dict[str, Any]:
-        """All that the result depends on."""
+        """All that the result depends on, but for the model's code."""
         return {
             "protocol": self.protocol.to_dict(),
             "data": self.problem.about | {"images": len(self.problem)},
@@ -169,13 +148,17 @@ class Runner:
             "classifier": describe_model(self.classifier, self.name),
         }
 
+    def answers(self) -> dict[str, Any]:
+        """The model's answers to the first images, see ``probe``: what of it the settings do not show."""
+        return {"answers": probe(self.classifier, *self.problem.first(PROBED, self.device))}
+
     def prepare(self) -> None:
         """Create the folder and note the settings, or check them against those of the run that it holds.
 
         Raises:
             IDCError: if the folder holds a result of other settings or cannot be written.
         """
-        hold_settings(self.out, self.settings())
+        hold_settings(self.out, self.settings() | self.answers())
 
     def target(self) -> Target:
         """The classifier as the protocol's attacks see it."""

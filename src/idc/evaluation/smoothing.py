@@ -27,7 +27,7 @@ from torch import Tensor
 from idc.errors import IDCError
 from idc.noise import Streams
 from idc.storage.fields import check, setting
-from idc.types import Classifier
+from idc.types import Classifier, answered
 
 ABSTAINS = -1
 
@@ -138,8 +138,10 @@ class Smoothed:
             for start in range(0, samples, at_once):
                 draws = range(start, min(samples, start + at_once))
                 with streams.feeding(draws):
-                    answers = self._ask(images.repeat(len(draws), 1, 1, 1)).argmax(1)
-                each = answers.view(len(draws), len(images)).T
+                    found = answered(self._ask(images.repeat(len(draws), 1, 1, 1)))
+                if (found < 0).any():
+                    raise IDCError("a model with NaN or infinite logits", "finite ones: others are no answer", "fix it")
+                each = found.view(len(draws), len(images)).T
                 counts.scatter_add_(1, each, torch.ones_like(each))
         return counts
 

@@ -70,12 +70,12 @@ def summarise_lines(lines: Sequence[Line], class_names: Sequence[str]) -> dict[s
 
 
 def _confusion(lines: Sequence[Line], classes: int) -> dict[str, list[list[int]]]:
-    """Counts by true class and majority vote; the last column holds ties."""
+    """Counts by true class and majority vote; the last column holds ties and what is no answer."""
     found = {}
     for kind in ("clean", "robust"):
         table = [[0] * (classes + 1) for _ in range(classes)]
         for line in lines:
-            table[line["class"]][line[kind][1]] += 1
+            table[line["class"]][max(-1, line[kind][1])] += 1
         found[kind] = table
     return found
 

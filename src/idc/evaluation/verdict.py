@@ -9,6 +9,7 @@ from torch import Tensor
 
 from idc.storage.fields import recorded
 from idc.text import share
+from idc.types import NOT_FINITE
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,18 +41,27 @@ def wilson(mean: float, n: int, *, z: float = 1.959964) -> Share:
 
 
 def plurality(answers: Tensor, num_classes: int) -> Tensor:
-    """(n, B) answers -> (B,) the class with the most draws, -1 where two or more share the lead."""
-    counts = torch.nn.functional.one_hot(answers, num_classes).sum(0)
+    """(n, B) answers -> (B,) the class with the most draws, -1 where two or more share the lead, ``NOT_FINITE`` where a
+    draw has no answer."""
+    none = (answers == NOT_FINITE).any(0)
+    counts = torch.nn.functional.one_hot(answers.clamp(min=0), num_classes).sum(0)
     lead, vote = counts.max(1)
-    return torch.where((counts == lead[:, None]).sum(1) == 1, vote, -1)
+    return torch.where((counts == lead[:, None]).sum(1) == 1, vote, -1).masked_fill(none, NOT_FINITE)
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """One image's draws: how many of ``n`` were right, and the class that most of them answered (-1: a tie)."""
+    """One image's draws: how many of ``n`` were right, and the class that most of them answered (-1: a tie;
+    ``NOT_FINITE``: a draw has NaN or infinite logits)."""
 
     right: int
     vote: int
+
+
+def judge(answers: Tensor, classes: Tensor, num_classes: int) -> list[Judged]:
+    """(n, B) answers and true classes (B,) -> what each image comes to."""
+    right, votes = (answers == classes).sum(0).tolist(), plurality(answers, num_classes).tolist()
+    return [Judged(r, v) for r, v in zip(right, votes, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)

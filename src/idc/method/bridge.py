@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from idc.errors import IDCError
-from idc.storage.fields import check, setting, short
+from idc.storage.fields import Rule, check, setting, short
 
 Schedule = Literal["linear", "sin"]
 
@@ -115,7 +115,8 @@ class Bridge(nn.Module):
             IDCError: unless it starts at T-1, never rises and stays within 0..T-1.
         """
         last = self.spec.timesteps - 1
-        given = tuple(int(v) for v in visits)
+        visits = list(visits) if isinstance(visits, Sequence) else visits
+        given: tuple[int, ...] = Rule(tuple[int, ...], expected="timesteps such as [3, 1, 0]").value("visits", visits)
         falling = all(a >= b for a, b in pairwise(given))
         if not given or given[0] != last or given[-1] < 0 or not falling:
             raise IDCError(

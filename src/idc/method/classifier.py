@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from idc.method.prediction import Prediction, decide
 from idc.method.reverse import Noise, Reverse, Step, image_end, noise_of_images, noise_source, of_each
 from idc.method.surrogates import surrogates
 from idc.method.unet import BridgeUNet
+from idc.storage.fields import short
 from idc.storage.saved import SavedClassifier
 from idc.types import Logits, check_images
 
@@ -126,8 +128,9 @@ class IDC(SavedClassifier):
         Raises:
             IDCError: for less than one.
         """
-        if draws < 1:
-            raise IDCError(f"draws = {draws}", "at least 1", "leave it out, or use 10 or more for a stable answer")
+        if not isinstance(draws, Integral) or draws < 1:
+            remedy = "leave it out, or use 10 or more for a stable answer"
+            raise IDCError(f"draws = {short(draws)}", "a whole number, at least 1", remedy)
         return self.bridge.differing(draws, self.config.visits, self.config.bridge.eta)
 
     def trajectory(
@@ -193,7 +196,7 @@ class IDC(SavedClassifier):
         *,
         draws: int = 10,
         generator: torch.Generator | None = None,
-        ids: Tensor | None = None,
+        ids: Tensor | Sequence[int] | None = None,
         seed: int = 0,
         batch_size: int = 256,
     ) -> Prediction:
@@ -207,20 +210,19 @@ class IDC(SavedClassifier):
             images: (B, C, H, W) in [0, 1], on any device.
             draws: of the noise, at least 1.
             generator: of the noise, instead of per-image noise.
-            ids: (B,) int64 identities of the images; 0..B-1 by default.
+            ids: (B,) identities of the images, whole numbers; 0..B-1 by default.
             seed: of the per-image noise.
             batch_size: images times draws in one network pass at most.
 
         Raises:
-            IDCError: for images or draws out of range.
+            IDCError: for images, draws or ids out of range.
         """
         n = self._differing(draws)
         check_images(images, self.input_shape)
-        ids = torch.arange(len(images)) if ids is None else ids
-        chunk = max(1, batch_size // n)
+        own, chunk = _identities(ids, len(images)), max(1, batch_size // n)
         parts = []
         with evaluation_mode(self):
-            for part, part_ids in zip(images.split(chunk), ids.split(chunk), strict=True) if len(images) else ():
+            for part, part_ids in zip(images.split(chunk), own.split(chunk), strict=True) if len(images) else ():
                 device = self.labels.device
                 source = noise_source(generator) if generator else noise_of_images(part_ids.to(device), seed, n)
                 *_, last = self._steps(part.to(device), source, n)
@@ -278,3 +280,14 @@ class IDC(SavedClassifier):
                 "report this machine's LAPACK: the QR differs" if self.config.label_kind == "qr"
                 else "use the version of idc that saved it",
             )  # fmt: skip
+
+
+def _identities(ids: Tensor | Sequence[int] | None, count: int) -> Tensor:
+    """(count,) int64 of what ``IDC.predict`` is given."""
+    try:
+        found = torch.arange(count) if ids is None else torch.as_tensor(ids)
+        if found.shape == (count,) and not found.is_floating_point() and not found.is_complex():
+            return found.long()
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        pass
+    raise IDCError(f"ids = {short(ids)}", f"{count} whole numbers, one an image", "give images.ids of a data set, say")

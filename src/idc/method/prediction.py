@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from idc.errors import IDCError
+
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
@@ -39,7 +41,12 @@ def decide(each: Tensor, *, temperature: float, class_names: tuple[str, ...], dr
         each: (N, B, K) distances of each draw that differs.
         temperature: of the confidence.
         draws: that were asked for, N or, where all are alike and N = 1, more.
+
+    Raises:
+        IDCError: for distances that are NaN or infinite: none of them is the least.
     """
+    if not torch.isfinite(each).all():
+        raise IDCError("distances to the labels that are NaN or infinite", "finite ones", "take other weights, in fp32")
     mean = each.mean(dim=0)
     votes = torch.nn.functional.one_hot(each.argmin(dim=2), mean.shape[1]).to(mean.dtype).mean(dim=0)
     confidence = torch.softmax(-mean / temperature, dim=1)

@@ -17,7 +17,8 @@ from torch.utils.checkpoint import checkpoint
 from idc.errors import IDCError
 from idc.storage import hub
 from idc.storage.fields import check, setting, short
-from idc.storage.saved import SavedModel
+from idc.storage.saved import SavedModel, device_of
+from idc.storage.tensor_file import check_weights
 from idc.types import name_classes
 
 
@@ -185,34 +186,37 @@ class Diffusion(SavedModel):
 
     @classmethod
     def from_pretrained(  # type: ignore[override]  # as SavedModel's
-        cls, source: str | Path, *, revision: str | None = None, device: str | torch.device = "cpu"
+        cls, source: str | Path, *, device: str | torch.device = "cpu", **options: Any
     ) -> Self:
         """Load a model that ``save_pretrained`` wrote, or any unconditional model of ``diffusers`` (a folder or a hub
         id such as ``google/ddpm-cifar10-32``), in evaluation mode. Arguments as for ``SavedModel``.
 
         Raises:
-            IDCError: if there is none, or a file is missing, damaged or does not fit.
+            IDCError: if there is none, or a file is missing, damaged or does not fit; for an option that is none.
         """
+        place = device_of(options.pop("map_location", device))
+        hub.check_options(options)
         path = Path(source).expanduser()
         parts = ("model_index.json", "unet", "scheduler_config.json")
         if any((path / part).exists() for part in parts):
-            return cls(*_from_diffusers(str(path), revision)).eval().to(device)
+            return cls(*_from_diffusers(str(path), options)).eval().to(place)
         if not path.exists() and not hub.looks_like_path(str(source)):
-            return cls(*_from_diffusers(str(source), revision)).eval().to(device)
-        return super().from_pretrained(source, device=device)
+            return cls(*_from_diffusers(str(source), options)).eval().to(place)
+        return super().from_pretrained(source, device=place, **options)
 
 
-def _from_diffusers(source: str, revision: str | None) -> tuple[DiffusionConfig, nn.Module]:
+def _from_diffusers(source: str, given: dict[str, Any]) -> tuple[DiffusionConfig, nn.Module]:
     """A ``diffusers`` pipeline of a UNet2DModel and a scheduler, whose betas are taken as they are; weights are read as
     safetensors only."""
     local = Path(source).is_dir()
-    offline = not local and not hub.reachable()
-    options: dict[str, Any] = {"revision": revision, "local_files_only": offline}
+    offline = bool(given.get("local_files_only")) or (not local and not hub.reachable())
+    options: dict[str, Any] = given | {"local_files_only": offline}
     try:
         try:
             unet, scheduler = _parts(source, {}, {}, options)
         except OSError:  # DDPMPipeline.save_pretrained puts them into folders of their own
             unet, scheduler = _parts(source, {"subfolder": "unet"}, {"subfolder": "scheduler"}, options)
+        check_weights(unet.state_dict(), unet.state_dict())
     except (OSError, ValueError, TypeError, NotImplementedError, RuntimeError) as error:
         if offline:
             raise hub.unreachable(source, "model") from error

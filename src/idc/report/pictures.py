@@ -24,10 +24,14 @@ def panel(r: Result) -> dict[str, Any]:
         cells: dict[str, Any] = {k: data_uri(p[k][i]) for k in single}
         rows.append(cells | {
             "difference": difference(p["clean"][i], p["adversarial"][i]), "truth": names[row["class"]],
-            "answer": names[row["clean"]], "attacked": names[row["adversarial"]],
+            "answer": _named(names, row["clean"]), "attacked": _named(names, row["adversarial"]),
             "steps": [data_uri(step) for step in p["clean_steps"][i]] if "clean_steps" in p else [],
         })  # fmt: skip
     return {"rows": rows, "translations": "adversarial_translation" in p}
+
+
+def _named(names: Sequence[str], answer: int) -> str:
+    return names[answer] if answer >= 0 else "none: not finite"
 
 
 def of_the_method(results: Sequence[Result]) -> dict[str, Any] | None:
@@ -85,7 +89,7 @@ def _overview(r: Result, results: Sequence[Result]) -> Figure:
         for axes, image in zip(line, [p["clean"][i], *p["clean_steps"][i], p["clean_nearest"][i]], strict=True):
             axes.imshow(figures.to_rgb(image), interpolation="nearest")
             axes.set(xticks=[], yticks=[])
-        line[-1].set_xlabel(f"answer: {names[r.panel[i]['clean']]}", fontsize=11)
+        line[-1].set_xlabel(f"answer: {_named(names, r.panel[i]['clean'])}", fontsize=11)
     for axes, title in zip(grid[0], titles, strict=True):
         axes.set_title(title, fontsize=11)
     left.suptitle("an image is translated into one of K fixed labels")

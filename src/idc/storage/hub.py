@@ -5,12 +5,19 @@ import os
 import threading
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from types import NoneType
+from typing import Any
 
 from idc.errors import IDCError
 
 PROBE_SECONDS = 4.0
+OPTIONS: dict[str, tuple[type, ...]] = {  # of huggingface_hub, where a model is fetched
+    "revision": (str,), "cache_dir": (str, Path), "token": (str, bool), "local_files_only": (bool,),
+    "force_download": (bool,),
+}  # fmt: skip
 
 _IMAGES = {"AVIF", "BMP", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP"}  # Pillow knows more
 _FILE_SUFFIXES = frozenset({  # beside those of images
@@ -42,6 +49,20 @@ def looks_like_path(source: str) -> bool:
         return True
     suffix = Path(source).suffix.lower()
     return os.path.lexists(source.split("/")[0]) or suffix in _FILE_SUFFIXES or suffix in image_suffixes()
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Refuse keywords that are none of ``OPTIONS``, or a value that is none of theirs.
+
+    Raises:
+        IDCError: for the first.
+    """
+    for name, value in options.items():
+        if name not in OPTIONS:
+            raise IDCError(f"{name}= for a model", f"one of device, {', '.join(OPTIONS)}", "leave it out")
+        if not isinstance(value, (*OPTIONS[name], NoneType)):
+            kinds = " or ".join(kind.__name__ for kind in OPTIONS[name])
+            raise IDCError(f"{name}= of type {type(value).__name__}", kinds, "correct it")  # a token is not shown
 
 
 def reachable() -> bool:

@@ -4,6 +4,7 @@ import difflib
 import os
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from idc.errors import IDCError
 from idc.storage import hub
@@ -30,13 +31,14 @@ def resembles_packaged(name: str) -> bool:
     return name.startswith("idc-") or bool(difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.7))
 
 
-def locate(source: str, *, revision: str | None = None) -> Path:
+def locate(source: str, **options: Any) -> Path:
     """The folder of a model: a local one as it is, one that comes with the package by its name, a hub id after its
-    download. A name means the first of these that there is.
+    download, for which ``options`` are, see ``hub.OPTIONS``. A name means the first of these that there is.
 
     Raises:
-        IDCError: if there is no such model, or no network for a hub id.
+        IDCError: if there is no such model, no network for a hub id, or no such option.
     """
+    hub.check_options(options)
     path = Path(os.path.expanduser(source))
     try:
         path.exists()
@@ -51,7 +53,7 @@ def locate(source: str, *, revision: str | None = None) -> Path:
     if resembles_packaged(source):
         known = ", ".join(packaged_names())
         raise IDCError(source, "a model that comes with idc", f"take one of {known}, a folder, or a hub id owner/name")
-    return _download(source, revision)
+    return _download(source, options)
 
 
 def _of_run(path: Path) -> Path:
@@ -66,14 +68,14 @@ def _of_run(path: Path) -> Path:
     return path
 
 
-def _download(source: str, revision: str | None) -> Path:
+def _download(source: str, options: dict[str, Any]) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        offline = not hub.reachable()
-        fetch = partial(snapshot_download, source, local_files_only=offline)
-        folder = Path(fetch(revision=revision, allow_patterns=[CONFIG]))  # its name is the commit's
+        offline = options.get("local_files_only") or not hub.reachable()
+        fetch = partial(snapshot_download, source, **options | {"local_files_only": bool(offline)})
+        folder = Path(fetch(allow_patterns=[CONFIG]))  # its name is the commit's
         # Only now is it known whether this is a model of ours, and which of the files there are its weights.
         weights = named_weights(folder)
         return Path(fetch(revision=folder.name, allow_patterns=[CONFIG, *weights])) if weights else folder

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from idc import __version__
 from idc.errors import IDCError
-from idc.storage.fields import recorded
+from idc.storage.fields import recorded, short
 from idc.storage.locate import locate
 from idc.storage.model_folder import card_lines, misfit, read_config, read_state, shapes, weights_files, write
+from idc.storage.tensor_file import check_weights
 from idc.types import ClassifierDefaults
 
 STORED = ("fp32", "bf16")  # the precisions of a weights file
@@ -145,7 +146,7 @@ class SavedModel(nn.Module, PyTorchModelHubMixin):
 
     @classmethod
     def from_pretrained(  # type: ignore[override]  # the mixin's own would look a mistyped local path up on the hub
-        cls, source: str | Path, *, revision: str | None = None, device: str | torch.device = "cpu"
+        cls, source: str | Path, *, device: str | torch.device = "cpu", **options: Any
     ) -> Self:
         """Load a saved model, in evaluation mode.
 
@@ -153,13 +154,14 @@ class SavedModel(nn.Module, PyTorchModelHubMixin):
             source: a folder written by ``save_pretrained``, the name of a model that comes with the package (``idc
                 models``), or a hub id ``owner/name``; a folder of that name comes first. What looks like a path is
                 never looked up on the hub.
-            revision: branch, tag or commit on the hub.
-            device: where the weights go.
+            device: where the weights go; huggingface_hub's word for it, ``map_location``, is taken too.
+            options: of a hub id, as huggingface_hub has them: ``revision`` (a branch, tag or commit), ``cache_dir``,
+                ``token``, ``local_files_only``, ``force_download``.
 
         Raises:
-            IDCError: if a file is missing, truncated, edited or does not fit; never a wrong model.
+            IDCError: if a file is missing, truncated, edited or does not fit, never a wrong model; for another option.
         """
-        return open_saved(source, cls, revision=revision, device=device)
+        return open_saved(source, cls, device=device, **options)
 
 
 class SavedClassifier(SavedModel, ClassifierDefaults):
@@ -186,14 +188,13 @@ class SavedClassifier(SavedModel, ClassifierDefaults):
 M = TypeVar("M", bound=SavedModel)
 
 
-def open_saved(
-    source: str | Path, *kinds: type[M], revision: str | None = None, device: str | torch.device = "cpu"
-) -> M:
+def open_saved(source: str | Path, *kinds: type[M], device: str | torch.device = "cpu", **options: Any) -> M:
     """The saved model that a folder, a run, a packaged name or a hub id holds, whichever of ``kinds`` it is.
 
     Other arguments and errors as for ``SavedModel.from_pretrained``.
     """
-    folder = locate(str(source), revision=revision)
+    place = device_of(options.pop("map_location", device))
+    folder = locate(str(source), **options)
     values = read_config(folder, [kind.key for kind in kinds])
     kind = next(kind for kind in kinds if kind.key in values)
     files = weights_files(folder, values)
@@ -202,12 +203,28 @@ def open_saved(
         _compare(kind, config, shapes(*files))
         # What follows from no setting comes with the weights: a file that names code does not run it.
         model = kind(config, **{name: torch.zeros(shape) for name, shape in kind.beside(config).items()})
-        model.load_state_dict(read_state(files))
+        state = read_state(files)
+        check_weights(state, model.state_dict())
+        model.load_state_dict(state)
         model.verify(values, folder)
     except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         raise misfit(folder, error) from error
     model.card = values.get("card", {})
-    return model.eval().to(device)
+    return model.eval().to(place)
+
+
+def device_of(device: object) -> torch.device:
+    """The device that a word means.
+
+    Raises:
+        IDCError: if there is none.
+    """
+    try:
+        found = torch.device(device)  # type: ignore[call-overload]  # what it cannot be is refused below
+        torch.empty(0, device=found)
+    except (RuntimeError, TypeError, AssertionError) as error:
+        raise IDCError(f"device {short(device)}", "one that is here, such as cpu or cuda:0", "correct it") from error
+    return found
 
 
 def _compare(kind: type[SavedModel], config: Any, held: dict[str, tuple[int, ...]]) -> None:

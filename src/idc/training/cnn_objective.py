@@ -16,6 +16,7 @@ from idc.text import eps_text
 from idc.training.adversarial import ascend, divergence, random_start
 from idc.training.objective import Call, ModelObjective, check_fits
 from idc.training.recipe import CNNRecipe
+from idc.types import answered
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +119,7 @@ class CNNObjective(ModelObjective):
         for chosen in torch.arange(len(data))[shard[0] :: shard[1]].split(500):
             images, classes = data.images[chosen].float().div(255), data.labels[chosen]
             with torch.no_grad():
-                right = (self._logits(network, images).argmax(1) == classes).sum()
+                right = (answered(self._logits(network, images)) == classes).sum()
             streams = Streams(data.ids[chosen], derive_seed(self.recipe.seed, "validation"))
             robust = self._robust(network, images, classes, streams)
             counts += torch.stack([right, robust, right.new_tensor(len(chosen))])
@@ -133,7 +134,7 @@ class CNNObjective(ModelObjective):
             steps=10, step=self.recipe.eps / 4, start=self.threat.random(images, streams),
         )  # fmt: skip
         with torch.no_grad():
-            return (self._logits(network, worst).argmax(1) == classes).sum()
+            return (answered(self._logits(network, worst)) == classes).sum()
 
     def judged(self, counts: Tensor, *, final: bool) -> RobustAccuracy:
         right, robust, images = counts.tolist()

@@ -4,10 +4,13 @@ import pytest
 import torch
 from torch import nn
 
+from idc.attacks.objective import CrossEntropy, Margin
+from idc.attacks.target import ANSWER
 from idc.attacks.threat import Threat
+from idc.evaluation.protocol import build_protocol
 from idc.evaluation.sanity import checks
 from idc.evaluation.sanity.bench import Bench
-from idc.evaluation.sanity.checks import run_checks
+from idc.evaluation.sanity.checks import gradients_useful, run_checks
 from idc.evaluation.sanity.recorded import square_check
 from idc.noise import Streams
 from idc.types import ClassifierDefaults
@@ -50,6 +53,18 @@ def corners(count: int, seed: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
     for i, c in enumerate(classes.tolist()):
         images[i, :, 4 * (c // 2) : 4 * (c // 2) + 4, 4 * (c % 2) : 4 * (c % 2) + 4] += 0.12
     return images.clamp(0, 1), classes
+
+
+def test_a_gradient_that_the_attack_itself_does_not_have_is_missed_by_no_other():
+    """Logits so large that cross-entropy is exactly 0: PGD along it stands still, though the margin has a gradient."""
+    model = Linear()
+    model.weights *= 1e5
+    images, classes = easy_images(model, 8)
+    bench = Bench(model, images, classes, Streams(torch.arange(8), 0), Threat("linf", EPS))
+    protocols = [build_protocol(name, bench.threat) for name in ("pgd", "quick")]
+    assert [p.objectives for p in protocols] == [[CrossEntropy()], [Margin()]]
+    found = [gradients_useful(bench, [(ANSWER, o) for o in p.objectives]) for p in protocols]
+    assert [f.passed for f in found] == [False, True]
 
 
 class Noised(Trained):

@@ -38,7 +38,7 @@ class Bench:
         robust: by image id, the share of right draws on the worst adversarial example of the evaluation.
         draws: of the noise in each judgement.
         eot: draws in each gradient of a stochastic model.
-        chunk: see ``Target``.
+        target: the model as the evaluation's attacks saw it; by default all that it offers.
     """
 
     def __init__(
@@ -52,11 +52,11 @@ class Bench:
         robust: Mapping[int, float] | None = None,
         draws: int = 10,
         eot: int = 4,
-        chunk: int = 512,
+        target: Target | None = None,
     ) -> None:
         self.classifier, self.images, self.classes, self.streams = classifier, images, classes, streams
         self.threat, self.draws = threat, draws
-        self.target = Target.of(classifier, chunk=chunk)
+        self.target = target or Target.of(classifier)
         self.eot = eot if classifier.stochastic else 1
         self.robust = robust
 

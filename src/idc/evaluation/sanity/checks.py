@@ -5,7 +5,7 @@ failure" (Pintor et al., NeurIPS 2022) and the pitfalls of the published evaluat
 (probabilities as logits, a seed inside the model, clamps without gradient).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
@@ -13,12 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from idc.attacks.gradient import apgd, fgsm, pgd
-from idc.attacks.objective import Margin
+from idc.attacks.objective import Margin, Objective
 from idc.attacks.target import ANSWER, Target
 from idc.errors import IDCError
 from idc.evaluation.sanity.bench import Bench, Finding, train_substitute
 from idc.evaluation.verdict import plurality
 from idc.text import percent
+from idc.types import answered
 
 Check = Callable[[Bench], Finding]
 
@@ -91,7 +92,7 @@ def evaluation_mode(bench: Bench) -> Finding:
 def _direct(bench: Bench, x: Tensor) -> Tensor:
     """The answer's logits with noise from the global generator, as any caller gets them."""
     with torch.no_grad():
-        return bench.classifier(x)
+        return bench.classifier(x.clone())
 
 
 def global_generator_left_alone(bench: Bench) -> Finding:
@@ -129,8 +130,8 @@ def noise_as_declared(bench: Bench) -> Finding:
 
 def stable_predictions(bench: Bench) -> Finding:
     logits = bench.target.logits(ANSWER, bench.images, bench.streams.of("stable"), draws=bench.draws)
-    answers = logits.argmax(2)
-    agree = (answers == plurality(answers, logits.shape[2])).float().mean().item()
+    each = answered(logits)
+    agree = (each == plurality(each, logits.shape[2])).float().mean().item()
     text = f"{percent(agree)} of clean draws answer as the majority"
     remedy = "average several draws in the answer: most of what the attack breaks is noise's work"
     return Finding("clean predictions stable", agree >= 0.75, text, remedy)
@@ -139,25 +140,33 @@ def stable_predictions(bench: Bench) -> Finding:
 # -- gradients ---------------------------------------------------------------------------------------------------------
 
 
-def _gradient(bench: Bench) -> tuple[Tensor, Tensor]:
+def _gradient(bench: Bench, name: str, objective: Objective) -> tuple[Tensor, Tensor]:
     loss, gradient, _ = bench.target.gradient(
-        bench.weak_spot, bench.images, bench.classes, bench.streams.of("gradient"), objective=Margin(), draws=bench.eot
+        name, bench.images, bench.classes, bench.streams.of("gradient"), objective=objective, draws=bench.eot
     )
     return loss, gradient
 
 
-def gradients_useful(bench: Bench) -> Finding:
-    _, gradient = _gradient(bench)
-    flat = gradient.flatten(1)
-    useful = (torch.isfinite(flat).all(1) & (flat.abs().amax(1) > 0)).float().mean().item()
-    text = f"finite and not 0 for {percent(useful)} of images ({bench.weak_spot})"
+def gradients_useful(bench: Bench, along: Iterable[tuple[str, Objective]] = ()) -> Finding:
+    """An attack without a gradient has attacked nothing.
+
+    Args:
+        along: functions and what was raised of them, of which the best counts; by default the margin at the weak spot.
+    """
+    found: dict[str, float] = {}
+    for name, objective in along or [(bench.weak_spot, Margin())]:
+        flat = _gradient(bench, name, objective)[1].flatten(1)
+        useful = (torch.isfinite(flat).all(1) & (flat.abs().amax(1) > 0)).float().mean().item()
+        found[name] = max(useful, found.get(name, 0.0))
+    best = max(found, key=lambda name: found[name])
+    useful, text = found[best], f"finite and not 0 for {percent(found[best])} of images ({best})"
     remedy = "give a surrogate without the step that has no gradient (quantiser, clamp, detach)"
     return Finding("gradients finite and not 0", useful >= 0.9, text, remedy)
 
 
 def answer_follows_gradient(bench: Bench) -> Finding:
     """A small step along the gradient raises the real answer's objective more often than a random one."""
-    _, gradient = _gradient(bench)
+    _, gradient = _gradient(bench, bench.weak_spot, Margin())
     small = replace(bench.threat, eps=max(bench.threat.eps / 4, 1e-4))
     streams = bench.streams.of("rise")
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from idc.evaluation.sanity.bench import Finding
 from idc.text import percent
+from idc.types import NOT_FINITE
 
 Lines = Sequence[Mapping[str, Any]]
 
@@ -28,6 +29,15 @@ def _square_alone(line: Mapping[str, Any]) -> bool:
     others = [pair for name, pair in line["attacks"].items() if name != "square" and pair is not None]
     right = all(pair[1] == line["class"] for pair in [line["clean"], *others])
     return bool(right and line["attacks"]["square"][1] != line["class"])
+
+
+def finite_check(lines: Lines) -> Iterator[Finding]:
+    """NaN or infinite logits are no answer: each such draw is counted wrong, and where there is one, that is said."""
+    judged = ([line["clean"], line["noise"], line["robust"], *line["attacks"].values()] for line in lines)
+    broken = sum(any(pair is not None and pair[1] == NOT_FINITE for pair in pairs) for pairs in judged)
+    if broken:
+        text = f"NaN or infinite for {broken} of {len(lines)} images, clean, under noise or attacked"
+        yield Finding("logits finite", False, text, "fix the model: such answers are counted as wrong")
 
 
 def nested_check(lines: Lines) -> Iterator[Finding]:

@@ -46,15 +46,15 @@ def certify(
         Smoothed(classifier, smoothing, request.chunk), problem_of(request, images), out, request.model,
         seed=request.seed, rank=state.process_index, world=state.num_processes, device=device,
     )  # fmt: skip
-    if state.is_main_process:
-        certifier.prepare()
-        say(images.summary)
-        if done := len(records.finished(out, LINES)):
-            say(f"{done} of {len(images)} images are already done")
-    state.wait_for_everyone()
-    if finished := certifier.finished():
-        return finished if state.is_main_process else {}
     with at_work(out, state):
+        if state.is_main_process:
+            certifier.prepare()
+            say(images.summary)
+            if done := len(records.finished(out, LINES)):
+                say(f"{done} of {len(images)} images are already done")
+        state.wait_for_everyone()
+        if finished := certifier.finished():
+            return finished if state.is_main_process else {}
         with Bar("images", total=len(certifier.own), quiet=not state.is_main_process) as bar:
             certifier.run(bar.advance)
         state.wait_for_everyone()

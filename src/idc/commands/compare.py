@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from idc.commands.evaluate import build, evaluate, processes
+from idc.commands.evaluate import at_work, build, evaluate, processes
 from idc.commands.opening import open_both
 from idc.commands.request import Request, read_request
 from idc.compute.compiled import check_compiler, check_networks
@@ -18,7 +18,7 @@ from idc.evaluation.pairing import paired, survived
 from idc.evaluation.summary import read_lines
 from idc.report.comparison import write_tables
 from idc.storage.fields import check, recorded, setting, short, take
-from idc.storage.files import make_folder, write_json
+from idc.storage.files import write_json
 from idc.storage.records import read_json
 from idc.storage.yaml_file import read_yaml
 from idc.text import eps_name, eps_text
@@ -153,11 +153,12 @@ def compare(comparison: Comparison, out: Path, *, say: Callable[[str], object] =
     rows: list[dict[str, Any]] = []
     survivals: dict[str, dict[int, bool]] = {}
     # The largest radius comes first: a nested comparison builds on it.
-    for eps, entry in product(sorted(comparison.eps, reverse=True), comparison.entries):
-        done = [evaluate_one(comparison, entry, p, eps, out, say=say) for p in comparison.protocols_of(entry)]
-        if any(done):  # not in a process other than the first
-            rows = finished_rows(comparison, out)
-            write_rows(rows, out, survivals)
+    with at_work(out, processes()[0]):
+        for eps, entry in product(sorted(comparison.eps, reverse=True), comparison.entries):
+            done = [evaluate_one(comparison, entry, p, eps, out, say=say) for p in comparison.protocols_of(entry)]
+            if any(done):  # not in a process other than the first
+                rows = finished_rows(comparison, out)
+                write_rows(rows, out, survivals)
     return rows
 
 
@@ -238,7 +239,7 @@ def evaluate_one(
     larger = None
     if comparison.nested and eps < max(comparison.eps):
         larger = out / _place(entry, protocol, min(e for e in comparison.eps if e > eps))
-    return evaluate(request, make_folder(out) / _place(entry, protocol, eps), larger=larger, say=say)
+    return evaluate(request, out / _place(entry, protocol, eps), larger=larger, say=say)
 
 
 def _place(entry: Entry, protocol: str, eps: float) -> Path:

@@ -13,6 +13,7 @@ from idc.storage.yaml_file import read_yaml
 from idc.training.checkpoint import RunState
 from idc.training.settings import Settings
 
+FOLDERS = ("best", "last", "checkpoints")  # each is written whole or not at all
 _DEFAULT = "its default"  # of what is recorded only if it is not
 
 

@@ -13,7 +13,6 @@ from idc.evaluation.certificates import LINES, RESULT, Certifier, read_certified
 from idc.evaluation.smoothing import Smoothed, Smoothing
 from idc.progress import Bar
 from idc.storage import records
-from idc.storage.files import write_json
 
 _LIBRARIES = ("torch", "scipy", "diffusers", "accelerate")
 
@@ -77,5 +76,4 @@ def _summarise(request: Request, certifier: Certifier, images: datasets.ImageSet
         "answer": answer,
         "settings": certifier.settings() | around,
     }  # fmt: skip
-    write_json(certifier.out / RESULT, summary)
-    return summary
+    return records.write(certifier.out / RESULT, summary)

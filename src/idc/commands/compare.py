@@ -15,11 +15,10 @@ from idc.commands.request import Request, read_request
 from idc.compute.compiled import check_compiler, check_networks
 from idc.errors import IDCError
 from idc.evaluation.pairing import paired, survived
-from idc.evaluation.summary import read_lines
+from idc.evaluation.summary import SUMMARY, read_lines
 from idc.report.comparison import write_tables
+from idc.storage import records
 from idc.storage.fields import check, recorded, setting, short, take
-from idc.storage.files import write_json
-from idc.storage.records import read_json
 from idc.storage.yaml_file import read_yaml
 from idc.text import eps_name, eps_text
 
@@ -174,7 +173,7 @@ def write_rows(
         The pairs, see there.
     """
     pairs = beside_the_best(rows, out, {} if survivals is None else survivals)
-    write_json(out / "compare.json", {"rows": rows, "pairs": pairs})
+    records.write(out / "compare.json", {"rows": rows, "pairs": pairs})
     write_tables(out)
     return pairs
 
@@ -211,7 +210,7 @@ def beside_the_best(
 def finished_rows(comparison: Comparison, out: Path) -> list[dict[str, Any]]:
     """A row for each model and eps of which an evaluation below ``out`` has finished, by any protocol, if it was asked
     for as it is now."""
-    rows = []
+    rows, again = [], "remove it, to have it made again"
     for eps, entry in product(comparison.eps, comparison.entries):
         found = {}
         for protocol in comparison.protocols_of(entry):
@@ -220,7 +219,7 @@ def finished_rows(comparison: Comparison, out: Path) -> list[dict[str, Any]]:
                 held = read_request(file.with_name("request.json"), "evaluate again")
                 asked = replace(entry.request, protocol=protocol, eps=eps)
                 if all(getattr(held, name) == getattr(asked, name) for name in _DECIDING):
-                    found[protocol] = (str(place), read_json(file, "remove it, to have it made again"))
+                    found[protocol] = (str(place), records.read_json(file, again, keys=SUMMARY))
         if found:
             rows.append(_row(entry, eps, found))
     return rows

@@ -207,8 +207,7 @@ def _summarise(request: Request, runner: Runner, images: datasets.ImageSet, say:
     if isinstance(runner.classifier, IDC):
         summary["labels"] = recorded(gram_report(runner.classifier.labels[:LABELS]))  # of those that a report shows
     write_panel(runner, runner.out)
-    write_json(runner.out / "summary.json", summary)
-    return summary
+    return records.write(runner.out / "summary.json", summary)
 
 
 def _both_answers(model: IDC, images: datasets.ImageSet, draws: int, seed: int) -> dict[str, Any]:

@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from idc import data as datasets
@@ -20,7 +18,7 @@ from idc.evaluation.summary import read_lines
 from idc.evaluation.verdict import Judged, plurality, verdict
 from idc.noise import Streams, derive_seed
 from idc.storage import records
-from idc.storage.files import write_json
+from idc.storage.tensor_file import load_tensors
 from idc.types import Classifier
 
 
@@ -56,13 +54,14 @@ def rejudge(folder: Path, *, draws: int = 100, seed: int = 1, model: str | None 
         judged += [Judged(r, v) for r, v in zip((answers == own).sum(0).tolist(), votes, strict=True)]
         classes += own.tolist()
     found = {"robust": verdict(judged, classes, n).to_dict(), "draws": n, "seed": seed, "model": model or request.model}
-    write_json(folder / "rejudged.json", found)
-    return found
+    return records.write(folder / "rejudged.json", found)
 
 
 def _same_as_then(folder: Path, request: Request, model: Classifier | None, images: datasets.ImageSet) -> None:
     """Refuse data, or a model of the same name, that are not those of the evaluation; and images that were not kept."""
-    then = records.read_json(folder / "settings.json", "evaluate again")
+    then = records.read_json(
+        folder / "settings.json", "evaluate again", keys=("data.fingerprint", "classifier.fingerprint")
+    )
     if then["data"]["fingerprint"] != images.fingerprint:
         raise IDCError(request.data, "the images that were attacked", "give the same data, or evaluate again")
     if model is not None and then["classifier"]["fingerprint"] != model_fingerprint(model):
@@ -80,7 +79,7 @@ def _kept(folder: Path) -> Iterator[tuple[Tensor, Tensor]]:
         raise IDCError(folder, "kept adversarial images", "run idc evaluate with --keep")
     for file in files:
         try:
-            held = load_file(file)
-        except (SafetensorError, OSError) as error:
+            held, _ = load_tensors(file)
+        except ValueError as error:
             raise IDCError(file, "a whole safetensors file", "run idc evaluate --keep again") from error
         yield held["images"], held["ids"]

@@ -8,8 +8,8 @@ from typing import Any
 from idc.commands.evaluate import Say, at_work, evaluate, processes
 from idc.commands.request import Request
 from idc.errors import IDCError
+from idc.storage import records
 from idc.storage.fields import rules, short
-from idc.storage.files import write_json
 
 SWEEPS = ("eps", "steps", "eot", "restarts", "draws", "visits", "eta")
 
@@ -43,7 +43,7 @@ def run_sweep(request: Request, over: str, out: Path, *, say: Say = print) -> di
         rows = list(_rows(request, name, values, out, say))
         found = {"setting": name, "protocol": request.protocol, "model": request.model, "rows": rows}
         if rows:
-            write_json(out / "sweep.json", found)
+            found = records.write(out / "sweep.json", found)
     return found
 
 

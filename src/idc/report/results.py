@@ -1,6 +1,5 @@
 """Results read from disk: evaluations, comparisons, sweeps, certificates, training runs."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from safetensors.numpy import load_file
 from idc.errors import IDCError
 from idc.report.figures import Array
 from idc.storage import records
+from idc.storage.files import parse_json
 
 _NEEDED = ("clean", "noise", "robust", "attacks", "sanity", "cost", "answer", "settings", "protocol", "confusion")
 
@@ -84,7 +84,7 @@ def read_result(folder: Path, *, given: str = "") -> Result:
         raise IDCError(folder / "summary.json", f"a summary of idc evaluate ({missing[0]} is missing)", remedy)
     try:
         pictures = load_file(folder / "panel.safetensors") if (folder / "panel.safetensors").exists() else {}
-        panel = json.loads((folder / "panel.json").read_text(encoding="utf-8")) if pictures else []
+        panel = parse_json((folder / "panel.json").read_text(encoding="utf-8")) if pictures else []
     except (OSError, ValueError, SafetensorError) as error:
         raise IDCError(folder, "whole pictures", "remove panel.safetensors, or evaluate again") from error
     return Result(folder, summary, pictures, panel, given)

@@ -154,12 +154,26 @@ def whole_folder(path: Path) -> Iterator[Path]:
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` to ``path``, whole or not at all."""
     with whole_file(path) as part:
-        part.write_text(text, encoding="utf-8")
+        # A path's bytes that are no UTF-8 as \udce9, which JSON reads again.
+        part.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as indented JSON to ``path``, whole or not at all."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def parse_json(text: str | bytes, **how: Any) -> Any:
+    """``json.loads`` of what may have come from anywhere. Raises ValueError for brackets without end too."""
+    try:
+        return json.loads(text, **how)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+def digest(values: Any) -> str:
+    """SHA-256 of JSON-ready values."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def sha256(path: Path) -> str:

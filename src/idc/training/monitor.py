@@ -7,6 +7,7 @@ from typing import Any, Self
 from torch import Tensor
 
 from idc.progress import Bar
+from idc.storage import records
 from idc.storage.files import explained, write_text
 from idc.training.objective import Validation
 
@@ -43,16 +44,8 @@ class Monitor:
             self.file.close()
 
     def _rewind(self, file: Path) -> None:
-        if not file.exists():
-            return
-        kept = []
-        for line in file.read_text(encoding="utf-8").splitlines():
-            try:
-                if json.loads(line)["step"] <= self.step:
-                    kept.append(line)
-            except (ValueError, KeyError):  # a line cut short by a kill
-                continue
-        write_text(file, "".join(f"{line}\n" for line in kept))
+        kept = [row for row in records.read(file) if isinstance(row.get("step"), int) and row["step"] <= self.step]
+        write_text(file, "".join(f"{json.dumps(row)}\n" for row in kept))
 
     def advance(self, images: int) -> None:
         """``images`` more are done."""

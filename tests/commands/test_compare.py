@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -149,6 +150,16 @@ def test_a_report_has_the_names_of_the_comparison(done, file):
     assert alone.name == f"{file.parent / 'idc'} (3, 1, 0)"
 
 
+def test_a_report_reads_results_within_the_comparison_alone(done, tmp_path):
+    shutil.copytree(done / "CNN" / "pgd-0.1", tmp_path / "elsewhere")
+    (tmp_path / "c").mkdir()
+    for place in ("../elsewhere", str(tmp_path / "elsewhere")):
+        rows = [{"name": "a", "protocols": {"pgd": {"folder": place}}}]
+        (tmp_path / "c" / "compare.json").write_text(json.dumps({"rows": rows}))
+        with pytest.raises(IDCError, match="results within it"):
+            read_results([tmp_path / "c"])
+
+
 def test_unreliable_results_are_marked(done):
     rows = read_rows(done)
     rows[0]["protocols"]["pgd"]["reliable"] = False
@@ -190,6 +201,26 @@ def test_what_is_no_comparison(text, word, tmp_path):
     (tmp_path / "c.yaml").write_text(text)
     with pytest.raises(IDCError, match=word):
         read_comparison(tmp_path / "c.yaml")
+
+
+@pytest.mark.parametrize("name", ["..", ".", ".lock", "...", "../up", "", " ", "x" * 101, "日" * 90, "NUL", "com1.txt",
+                                  "a.", "compare.json", "Table.md", "figure.svg"])  # fmt: skip
+def test_names_that_lead_out_of_the_folder_or_are_taken_in_it_are_refused(name, tmp_path):
+    (tmp_path / "c.yaml").write_text(f"data: digits\neps: 0.1\nprotocol: pgd\nmodels: {{{json.dumps(name)}: b}}")
+    with pytest.raises(IDCError, match="rename it") as caught:
+        read_comparison(tmp_path / "c.yaml")
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize(
+    "name", ["/etc/x", "a/../../b", "a\\\\b", "IDC, 8/255", "console", "tables", "x" * 100, "++", "v1.2"]
+)
+def test_any_other_name_is_one_folder_within_the_comparisons(name, tmp_path):
+    (tmp_path / "c.yaml").write_text(f"data: digits\neps: 0.1\nprotocol: pgd\nmodels: {{{json.dumps(name)}: b}}")
+    [entry] = read_comparison(tmp_path / "c.yaml").entries
+    assert entry.name == name
+    assert (tmp_path / entry.folder).resolve().parent == tmp_path.resolve()
+    (tmp_path / entry.folder).mkdir()
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,10 @@ _ALL = _FIELDS.keys() - {"model", "protocol", "eps"}
 _EACH = {name for name, about in _FIELDS.items() if not about.get("shared")}
 _DECIDING = [name for name, about in _FIELDS.items() if about.get("decides", True)]
 _IN_A_NAME = str.maketrans("/:", "--")
+# A folder within that of the comparison, on any system, beside its own files.
+_FOLDER = re.compile(
+    r"(?!(con|prn|aux|nul|com\d|lpt\d)(\.|$)|(compare|table|figure)\.)[^.].{0,99}(?<!\.)", re.IGNORECASE
+)
 _EXAMPLES = {"data": "digits", "eps": "[0.1, 0.2]", "protocols": "[adaptive]"}  # of what must be there
 
 
@@ -49,11 +53,14 @@ class Entry:
 
     def __post_init__(self) -> None:
         check(self)
+        if not _FOLDER.fullmatch(self.folder) or len(self.folder.encode()) > 200:
+            expected = "1 to 100 characters, no point first, and no name that a system or the comparison has for a file"
+            raise IDCError(f"model {short(self.name)}", expected, "rename it")
 
     @property
     def folder(self) -> str:
         """Its name as a folder's."""
-        return re.sub(r"[^\w.-]+", "-", self.name).strip("-") or "model"
+        return re.sub(r"[^\w.-]+", "-", self.name).strip("-") or ("model" if self.name.strip() else "")
 
 
 @dataclass(frozen=True, slots=True)

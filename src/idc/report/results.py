@@ -109,6 +109,13 @@ def read_certificates(folders: Sequence[Path]) -> list[dict[str, Any]]:
             for f, c in zip(found, called, strict=True)]  # fmt: skip
 
 
+def _below(folder: Path, place: str) -> Path:
+    """A folder of a result that a comparison or sweep names: within its own, wherever the file says that it is."""
+    if not (folder / place).resolve().is_relative_to(folder.resolve()):
+        raise IDCError(folder, f"results within it, not {place!r}", "compare or sweep again")
+    return folder / place
+
+
 def read_trainings(folders: Sequence[Path]) -> list[dict[str, Any]]:
     """What the finished training runs among ``folders`` say: their ``summary.json``, ``folder`` and, as ``history``,
     their validations.
@@ -164,10 +171,10 @@ def read_results(folders: Sequence[Path]) -> tuple[list[Result], list[dict[str, 
             raise IDCError(folder, "a folder of a result", "check the path")
         if is_comparison(folder):
             held = [(own["folder"], row["name"]) for row in read_rows(folder) for own in row["protocols"].values()]
-            results += [read_result(folder / place, given=name) for place, name in held]
+            results += [read_result(_below(folder, place), given=name) for place, name in held]
         elif (folder / "sweep.json").exists():
             sweep = records.read_json(folder / "sweep.json", "run idc sweep again")
-            own = [read_result(folder / f"{sweep['setting']}-{row['text']}") for row in sweep["rows"]]
+            own = [read_result(_below(folder, f"{sweep['setting']}-{row['text']}")) for row in sweep["rows"]]
             sweeps.append(sweep | {"name": sweep["model"] if sweep["setting"] == "visits" else own[0].name})
             results += own
         elif not ((folder / "certify.json").exists() or is_training(folder)):

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from markdown_it import MarkdownIt
 
 from idc.commands import compare as comparing
 from idc.commands.compare import compare, finished_rows, read_comparison
@@ -133,6 +134,20 @@ def test_the_table_tells_answers_apart(done):
     lines = list(csv.DictReader(table([row | {"answer": a} for row, a in zip(rows, asked, strict=False)]).splitlines()))
     found = list(dict.fromkeys((line["answer"], line["precision"]) for line in lines))
     assert found == [("one step", "fp32"), ("3, 0; eta 0.5", "fp32"), ("", "bf16")]
+
+
+def test_the_table_shows_names_as_they_are(done):
+    bad = "<script>|`\n[a](http://b)"
+    rows, pairs = read_rows(done), read_pairs(done)
+    plain = markdown(rows, pairs)
+    rows = [row | {"name": bad, "training": bad, "answer": {"precision": "bf16"}} for row in rows]
+    tokens = (
+        MarkdownIt("commonmark").enable("table").parse(markdown(rows, [p | {"best": bad, "other": bad} for p in pairs]))
+    )
+    kinds = [child.type for token in tokens for child in token.children or ()]
+    assert {"html_inline", "link_open"}.isdisjoint(kinds)
+    lines = sum(line.startswith("|") for line in plain.splitlines())
+    assert sum(token.type == "tr_open" for token in tokens) == lines - 2  # but for the rules below the heads
 
 
 def test_more_robust_than_accurate_is_explained(done):

@@ -27,7 +27,6 @@ _FIELDS = {f.name: f.metadata for f in fields(Request)}
 _ALL = _FIELDS.keys() - {"model", "protocol", "eps"}
 _EACH = {name for name, about in _FIELDS.items() if not about.get("shared")}
 _DECIDING = [name for name, about in _FIELDS.items() if about.get("decides", True)]
-_IN_A_NAME = str.maketrans("/:", "--")
 # A folder within that of the comparison, on any system, beside its own files.
 _FOLDER = re.compile(
     r"(?!(con|prn|aux|nul|com\d|lpt\d)(\.|$)|(compare|table|figure)\.)[^.].{0,99}(?<!\.)", re.IGNORECASE

@@ -13,6 +13,7 @@ from safetensors import safe_open
 
 from idc.errors import IDCError
 from idc.storage.files import digest, make_folder, parse_json, sha256, whole_file, write_json, write_text
+from idc.text import in_markdown, table_row
 
 if TYPE_CHECKING:  # ``idc models`` reads cards and headers, and does not wait for torch
     from torch import Tensor
@@ -189,18 +190,19 @@ def card_lines(card: dict[str, Any]) -> list[str]:
     """The end of a model card: facts, then tables (a mapping, or a list of rows) and lists of sentences; but for
     ``SAMPLE``, which says nothing to people."""
     card = {key: value for key, value in card.items() if key != SAMPLE}
-    lines = [f"- {key}: {value}" for key, value in card.items() if not isinstance(value, dict | list)]
+    facts = {key: value for key, value in card.items() if not isinstance(value, dict | list)}
+    lines = [f"- {in_markdown(key)}: {in_markdown(value)}" for key, value in facts.items()]
     for key, content in card.items():
         if not isinstance(content, dict | list) or not content:
             continue
-        lines += ["", f"## {key.capitalize()}", ""]
+        lines += ["", f"## {in_markdown(key).capitalize()}", ""]
         if isinstance(content, dict):
-            lines += ["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in content.items())]
+            lines += ["| | |", "| --- | --- |", *(table_row(*map(in_markdown, row)) for row in content.items())]
         elif isinstance(content[0], dict):
             rows = [content[0].keys(), ["---"] * len(content[0]), *(row.values() for row in content)]
-            lines += ["| " + " | ".join(map(str, row)) + " |" for row in rows]
+            lines += [table_row(*map(in_markdown, row)) for row in rows]
         else:
-            lines += [f"- {sentence}" for sentence in content]
+            lines += [f"- {in_markdown(sentence)}" for sentence in content]
     return [*lines, "", "Adversarial robustness is not implied: measure it before you rely on it.", ""]
 
 

@@ -67,7 +67,8 @@ def read_all(folder: Path, pattern: str, key: str) -> dict[int, Row]:
 
 def write(file: Path, values: Row) -> Row:
     """Write ``values`` as JSON with a checksum of their own, whole or not at all; returns what is written."""
-    sealed = values | {_SUM: digest(json.loads(json.dumps(values)))}
+    own = {name: value for name, value in values.items() if name != _SUM}
+    sealed = own | {_SUM: digest(json.loads(json.dumps(own)))}
     write_json(file, sealed)
     return sealed
 

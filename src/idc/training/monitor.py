@@ -9,6 +9,7 @@ from torch import Tensor
 from idc.progress import Bar
 from idc.storage import records
 from idc.storage.files import explained, write_text
+from idc.text import visible
 from idc.training.objective import Validation
 
 
@@ -75,7 +76,7 @@ class Monitor:
     def say(self, text: str) -> None:
         """A line above the progress bar."""
         if self.out is not None:
-            self.bar.console.print(text, highlight=False, soft_wrap=True)
+            self.bar.console.print(visible(text), highlight=False, soft_wrap=True)
 
     def picture(self, step: int, name: str, picture: Tensor) -> None:
         """A (C, H, W) picture in [0, 1] for TensorBoard."""

@@ -2,7 +2,8 @@
 
 import json
 
-from idc.storage.model_folder import CONFIG, digest
+from idc.storage.files import digest
+from idc.storage.model_folder import CONFIG
 
 
 def edit_config(folder, change, *, sign=True):

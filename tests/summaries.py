@@ -15,7 +15,7 @@ def verdict(mean: float, draws: int = 10) -> dict[str, object]:
     return {"mean": share(mean), "majority": share(mean), "worst_of_n": share(mean / 2), "draws": draws}
 
 
-NAMES = ["cat", "<script>alert(1)</script>"]
+NAMES = ["cat", "<script>alert(1)</script> --> $\\frac$"]
 
 
 def summary(protocol: str = "adaptive", eps: float = 8 / 255, robust: float = 0.1234, **more) -> dict:

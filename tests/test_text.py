@@ -4,7 +4,20 @@ import pytest
 
 from idc.evaluation.verdict import wilson
 from idc.storage.fields import recorded
-from idc.text import count_text, eps_name, eps_text, gflops_text, percent, seconds_text, share, size_text
+from idc.text import (
+    count_text,
+    eps_name,
+    eps_text,
+    gflops_text,
+    in_markdown,
+    percent,
+    seconds_text,
+    share,
+    size_text,
+    table_head,
+    table_row,
+    visible,
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -39,3 +52,28 @@ def test_a_share_has_its_interval():
 )
 def test_other_numbers(text, expected):
     assert text == expected
+
+
+def test_what_a_terminal_would_obey_is_written_out():
+    assert (
+        visible("a\x1b[31mred\x07\r\n\x9b2J\udce9 é 日 [red]")
+        == r"a\x1b[31mred\x07\r" + "\n" + r"\x9b2J\udce9 é 日 [red]"
+    )
+
+
+NAMES = ["a|b", "line\nend", "<script>alert(1)</script>", "`code`", "[a](http://b)", "![a](b.png)", "a\\", "*b*",
+         "&lt;i&gt;", "\x1b[31m", "plain name, 8/255 [1%, 2%] #1 a_b & c > d"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_markdown_shows_a_name_as_it_is(name):
+    """As another library reads it: a table of one row, whose cell is the name and nothing else."""
+    from markdown_it import MarkdownIt
+
+    text = "\n".join([*table_head("model", "n"), table_row(in_markdown(name), 3)])
+    tokens = MarkdownIt("commonmark").enable("table").parse(text)
+    cells = [token for token in tokens if token.type == "inline"]
+    assert [cell.content for cell in cells][::3] == ["model", "3"]
+    [shown] = {child.type for child in cells[2].children} - {"text_special"}
+    assert shown == "text"
+    assert "".join(child.content for child in cells[2].children) == visible(" ".join(name.split()))

@@ -12,7 +12,19 @@ class IDCError(Exception):
 
     def __init__(self, value: object, expected: str, remedy: str) -> None:
         self.value, self.expected, self.remedy = str(value), expected, remedy
-        super().__init__(" ".join(f"{self.value}: expected {expected}; {remedy}".split()))
+        super().__init__(_line(self.value, expected, remedy))
 
     def __reduce__(self) -> tuple[type["IDCError"], tuple[str, str, str]]:
         return type(self), (self.value, self.expected, self.remedy)
+
+
+def _line(value: str, expected: str, remedy: str) -> str:
+    """The error as one line of at most 500 characters."""
+    line = " ".join(f"{value}: expected {expected}; {remedy}".split())
+    return line if len(line) <= 500 else f"{cut(value, 170)}: expected {cut(expected, 180)}; {cut(remedy, 135)}"
+
+
+def cut(text: str, most: int) -> str:
+    """A text on one line of at most so many characters: its beginning and its end."""
+    text = " ".join(text.split())
+    return text if len(text) <= most else f"{text[: most // 2]}...{text[3 - most // 2 :]}"

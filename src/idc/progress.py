@@ -18,10 +18,11 @@ class Bar:
     """
 
     def __init__(self, name: str, *, total: int, done: int = 0, quiet: bool = False) -> None:
-        self.console = Console(stderr=True)
+        self.console = Console(stderr=True, markup=False, emoji=False)
         self.progress = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
-            TimeElapsedColumn(), TimeRemainingColumn(), console=self.console, disable=quiet or not sys.stderr.isatty(),
+            TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"), TimeElapsedColumn(), TimeRemainingColumn(), console=self.console,
+            disable=quiet or not sys.stderr.isatty(),
         )  # fmt: skip
         self.task = self.progress.add_task(name, total=total, completed=done, rate="")
 

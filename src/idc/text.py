@@ -1,8 +1,12 @@
-"""Numbers as people write them: a radius read and written, shares, seconds, sizes, counts, and tables of them."""
+"""Numbers as people write them: a radius, shares, seconds, sizes, counts; tables of them; names as they are."""
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Mapping
+
+_UNSEEN = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_MARKDOWN = re.compile(r"[\\`*<|]|\](?=[(\[:])|&(?=#?\w+;)")
 
 
 def fraction(text: str) -> float:
@@ -63,8 +67,20 @@ def gflops_text(flops: float) -> str:
     return f"{flops / 1e9:.3g}"
 
 
+def visible(text: str) -> str:
+    """Text with what a terminal would obey, and bytes that are no UTF-8, written out: an escape as \\x1b. Ends of lines
+    are left."""
+    return _UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def in_markdown(text: object) -> str:
+    """A name, or another text that anybody wrote, as Markdown shows it as it is, in a table's cell too: on one line, no
+    tag, link or code."""
+    return _MARKDOWN.sub(r"\\\g<0>", visible(" ".join(str(text).split())))
+
+
 def table_row(*cells: object) -> str:
-    """A row of a Markdown table."""
+    """A row of a Markdown table; ``in_markdown`` makes a cell of a name."""
     return f"| {' | '.join(map(str, cells))} |"
 
 

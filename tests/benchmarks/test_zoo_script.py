@@ -12,6 +12,7 @@ import yaml
 from idc import IDC, IDCConfig, IDCError
 from idc.commands.evaluate import evaluate
 from idc.commands.request import Request
+from idc.storage import records
 from idc.storage.model_folder import CARD, CONFIG, change_card
 from tiny import TINY, save_digits_model, tiny_model
 
@@ -156,7 +157,7 @@ def test_figures_of_other_data_are_refused(run, tmp_path):
     file = tmp_path / "result" / "summary.json"
     held = json.loads(file.read_text())
     held["settings"]["data"]["source"] = "easy images"
-    file.write_text(json.dumps(held))
+    records.write(file, held)
     with pytest.raises(IDCError, match="easy images"):
         script.add(run, "idc-tiny", [file], data_name="digits", into=tmp_path / "zoo")
 

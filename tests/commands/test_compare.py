@@ -2,10 +2,12 @@
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
 import torch
+from markdown_it import MarkdownIt
 
 from idc.commands import compare as comparing
 from idc.commands.compare import compare, finished_rows, read_comparison
@@ -134,6 +136,20 @@ def test_the_table_tells_answers_apart(done):
     assert found == [("one step", "fp32"), ("3, 0; eta 0.5", "fp32"), ("", "bf16")]
 
 
+def test_the_table_shows_names_as_they_are(done):
+    bad = "<script>|`\n[a](http://b)"
+    rows, pairs = read_rows(done), read_pairs(done)
+    plain = markdown(rows, pairs)
+    rows = [row | {"name": bad, "training": bad, "answer": {"precision": "bf16"}} for row in rows]
+    tokens = (
+        MarkdownIt("commonmark").enable("table").parse(markdown(rows, [p | {"best": bad, "other": bad} for p in pairs]))
+    )
+    kinds = [child.type for token in tokens for child in token.children or ()]
+    assert {"html_inline", "link_open"}.isdisjoint(kinds)
+    lines = sum(line.startswith("|") for line in plain.splitlines())
+    assert sum(token.type == "tr_open" for token in tokens) == lines - 2  # but for the rules below the heads
+
+
 def test_more_robust_than_accurate_is_explained(done):
     rows = read_rows(done)
     for value in (0.0, 1.0):
@@ -147,6 +163,16 @@ def test_a_report_has_the_names_of_the_comparison(done, file):
     assert {r.name for r in results} == {"IDC, tiny", "CNN"}
     [alone], _ = read_results([done / "IDC-tiny" / "pgd-0.1"])
     assert alone.name == f"{file.parent / 'idc'}, visits 3, 1, 0"
+
+
+def test_a_report_reads_results_within_the_comparison_alone(done, tmp_path):
+    shutil.copytree(done / "CNN" / "pgd-0.1", tmp_path / "elsewhere")
+    (tmp_path / "c").mkdir()
+    for place in ("../elsewhere", str(tmp_path / "elsewhere")):
+        rows = [{"name": "a", "protocols": {"pgd": {"folder": place}}}]
+        (tmp_path / "c" / "compare.json").write_text(json.dumps({"rows": rows}))
+        with pytest.raises(IDCError, match="results within it"):
+            read_results([tmp_path / "c"])
 
 
 def test_unreliable_results_are_marked(done):
@@ -190,6 +216,26 @@ def test_what_is_no_comparison(text, word, tmp_path):
     (tmp_path / "c.yaml").write_text(text)
     with pytest.raises(IDCError, match=word):
         read_comparison(tmp_path / "c.yaml")
+
+
+@pytest.mark.parametrize("name", ["..", ".", ".lock", "...", "../up", "", " ", "x" * 101, "日" * 90, "NUL", "com1.txt",
+                                  "a.", "compare.json", "Table.md", "figure.svg"])  # fmt: skip
+def test_names_that_lead_out_of_the_folder_or_are_taken_in_it_are_refused(name, tmp_path):
+    (tmp_path / "c.yaml").write_text(f"data: digits\neps: 0.1\nprotocol: pgd\nmodels: {{{json.dumps(name)}: b}}")
+    with pytest.raises(IDCError, match="rename it") as caught:
+        read_comparison(tmp_path / "c.yaml")
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize(
+    "name", ["/etc/x", "a/../../b", "a\\\\b", "IDC, 8/255", "console", "tables", "x" * 100, "++", "v1.2"]
+)
+def test_any_other_name_is_one_folder_within_the_comparisons(name, tmp_path):
+    (tmp_path / "c.yaml").write_text(f"data: digits\neps: 0.1\nprotocol: pgd\nmodels: {{{json.dumps(name)}: b}}")
+    [entry] = read_comparison(tmp_path / "c.yaml").entries
+    assert entry.name == name
+    assert (tmp_path / entry.folder).resolve().parent == tmp_path.resolve()
+    (tmp_path / entry.folder).mkdir()
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,11 @@ def test_numbers_out_of_range_are_refused(values: np.ndarray) -> None:
 def test_a_damaged_exif_block_does_not_spoil_good_pixels() -> None:
     image = encoded(plain(77), "png", exif=b"Exif\0\0" + b"MM\0*\0\0\0\x08\xff\xff\x01\x12\0\x03\xff\xff\xff\xff")
     assert decode_image(image, image_size=4, channels=1).unique().tolist() == [77]
+    place = image.index(b"eXIf")
+    for damaged in range(place + 4, place + 30, 5):  # its checksum then differs too
+        changed = bytearray(image)
+        changed[damaged] ^= 1
+        assert decode_image(bytes(changed), image_size=4, channels=1).unique().tolist() == [77]
 
 
 def test_only_the_formats_that_are_meant_are_opened(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Pictures of results made by hand: pixel for pixel on the page, the overview, results of before, refusals."""
 
 import base64
+import html
 import io
 import re
 
@@ -90,5 +91,5 @@ def test_names_of_classes_are_text(tmp_path):
     write_report([write_result(tmp_path / "a", panel=2)], tmp_path / "page.html")
     text = (tmp_path / "page.html").read_text()
     assert "<script" not in text
-    assert f"label of {NAMES[1].replace('<', '&lt;').replace('>', '&gt;')}" in text
+    assert f"label of {html.escape(NAMES[1])}" in text
     assert all(link.startswith(("data:", "#")) for link in re.findall(r"""(?:src|href)=["']([^"']*)""", text))

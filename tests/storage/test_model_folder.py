@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from markdown_it import MarkdownIt
 
 from edited import edit_config, flip_byte
 from idc import IDC, IDCError
@@ -31,6 +32,23 @@ def test_a_file_in_the_way_of_the_folder(tmp_path, model):
     with pytest.raises(IDCError, match="a folder"):
         model.save_pretrained(tmp_path / "m")
     assert (tmp_path / "m").read_text() == "mine"
+
+
+def test_a_card_shows_names_as_they_are(tmp_path):
+    """Of classes, data and figures, whoever wrote them: no tag, no link, no row more than there are."""
+    bad = "<script>alert(1)</script>|`x`|[a](http://b)\n\n# head"
+    model = tiny_model(3, class_names=("cat", bad, "dog"))
+    model.card = {"Data": bad, "figures": {bad: bad}, "measured": [{"model": bad, bad: 1}], "notes": [bad]}
+    model.save_pretrained(tmp_path)
+    text = (tmp_path / CARD).read_text().split("---", 2)[2]
+    tokens = MarkdownIt("commonmark").enable("table").parse(text)
+    inner = [child.type for token in tokens for child in token.children or ()]
+    assert {"html_inline", "link_open"}.isdisjoint(inner)
+    assert "html_block" not in [token.type for token in tokens]
+    kinds = [token.type for token in tokens]
+    assert (kinds.count("heading_open"), kinds.count("tr_open"), kinds.count("table_open")) == (4, 4, 2)
+    shown = [token.content for token in tokens if token.type == "inline"]
+    assert sum("# head" in content for content in shown) == 7
 
 
 def test_a_card_shows_facts_tables_rows_and_sentences(tmp_path, model):

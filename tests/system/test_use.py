@@ -1,6 +1,7 @@
 """``idc predict``, ``profile``, ``export`` and ``import-reference`` as a user runs them."""
 
 import json
+import os
 
 import pytest
 import torch
@@ -25,6 +26,23 @@ def test_predict_json_agrees_with_python(model, picture):
 def test_predict_prints_class_names_as_they_are(model, picture):
     text = idc("predict", model, picture, "--top", 3, COLUMNS="200").stdout
     assert all(name in text for name in ("cat", "dog", "[red]eel"))
+
+
+def test_predict_answers_for_the_files_that_it_can_read(model, picture, tmp_path):
+    """The others are a line each, whatever they are."""
+    (tmp_path / "text.png").write_text("no picture")
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "link.png").symlink_to(tmp_path / "nowhere")
+    bad = [tmp_path / "text.png", tmp_path / "none.png", tmp_path, tmp_path / "pipe.png", tmp_path / "link.png",
+           tmp_path / f"{'long' * 100}.png"]  # fmt: skip
+    result = idc("predict", model, bad[0], picture, *bad[1:], picture, "--json")
+    assert result.returncode == 2
+    assert [row["image"] for row in json.loads(result.stdout)] == [str(picture)] * 2
+    lines = result.stderr.splitlines()
+    assert [line.startswith("idc: ") and file.name[:20] in line for line, file in zip(lines, bad, strict=True)]
+    assert max(map(len, lines)) < 500
+    assert "a.png" in idc("predict", model, picture, bad[0]).stdout
+    refused(idc("predict", model, bad[1]), "none.png")
 
 
 def test_profile_of_the_published_network():

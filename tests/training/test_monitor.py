@@ -35,6 +35,12 @@ def test_scalars_and_pictures_reach_tensorboard(tmp_path):
     assert [line["step"] for line in lines(tmp_path)] == [10, 20]
 
 
+def test_a_folders_name_is_said_as_it_is(tmp_path, capsys):
+    with Monitor(tmp_path, total=1, done=0, step=0) as monitor:
+        monitor.say(f"{tmp_path}/x[/y] and :smile: and [red]\x1b[31m")
+    assert "/x[/y] and :smile: and [red]\\x1b[31m" in capsys.readouterr().err
+
+
 def test_lines_after_the_checkpoint_and_cut_lines_are_dropped_on_resume(tmp_path):
     with Monitor(tmp_path, total=100, done=0, step=0) as monitor:
         for step in (10, 20, 30):

@@ -1,5 +1,6 @@
 """The folder of a run: a run is gone on with as it was begun, or not at all."""
 
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -8,6 +9,7 @@ import yaml
 from idc import IDCError
 from idc.training.recipe import Recipe
 from idc.training.run_folder import claim
+from tiny_training import train
 
 ABOUT = {"data": "digits", "visits": (3, 1, 0)}
 RECIPE = Recipe(epochs=2.0)
@@ -71,3 +73,16 @@ def test_a_damaged_recipe_is_not_gone_on_with(held, text):
     (held / "recipe.yaml").write_bytes(text.encode("latin-1"))
     with pytest.raises(IDCError, match=r"recipe.yaml.*: expected (YAML|a mapping)"):
         claim(held, RECIPE, ABOUT, resume=True)
+
+
+def test_what_a_killed_training_left_half_written_is_removed(whole, network, tmp_path):
+    """A model that was being replaced is itself again; of a checkpoint that was being written nothing is left."""
+    out = tmp_path / "r"
+    shutil.copytree(whole, out)
+    (out / "best").rename(out / ".best-0123abcd.old")
+    for half in (out / ".best-4567abcd.part", out / "checkpoints" / ".step-00000099-0123abcd.part"):
+        half.mkdir()
+        (half / "weights").write_text("half")
+    train(out, network, resume=True)
+    assert not list(out.rglob(".*"))
+    assert (out / "best" / "config.json").exists()

@@ -1,7 +1,9 @@
 """The command line: it parses, calls one library function and prints. Heavy imports wait until a command runs."""
 
+import io
 import os
 import sys
+from contextlib import suppress
 from typing import Annotated, Any
 
 import typer
@@ -10,7 +12,7 @@ from idc import __version__
 from idc.cli import certify, evaluate, train, use
 from idc.cli.common import err, out
 from idc.compute.memory import keep_freed_memory
-from idc.errors import IDCError
+from idc.errors import IDCError, cut
 
 _USAGE: Any = typer.BadParameter.__base__  # of whichever click typer brings
 app = typer.Typer(
@@ -43,19 +45,34 @@ for part in (train, use, evaluate, certify):
 def main() -> None:
     """Entry point of the ``idc`` program: a mistake of the user is one line and exit code 2."""
     keep_freed_memory()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name that its encoding lacks is written out
     try:
-        sys.exit(app(standalone_mode=False))
+        code = app(prog_name="idc", standalone_mode=False)
+        sys.stdout.flush()
+        sys.exit(code)
     except IDCError as error:
         err.print(f"idc: {error}")
         sys.exit(2)
     except _USAGE as error:  # a flag that there is not, say
         if text := " ".join(error.format_message().split()).rstrip("."):  # else the help has been shown
-            command = error.ctx.command_path.replace("python -m idc.cli", "idc") if error.ctx else "idc"
-            err.print(f"idc: {text}; see {command} --help")
+            command = error.ctx.command_path if error.ctx else "idc"
+            err.print(f"idc: {cut(text, 400)}; see {command} --help")
         sys.exit(2)
     except KeyboardInterrupt:
         err.print("idc: interrupted")
         sys.exit(130)
     except BrokenPipeError:  # the reader of our output went away, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _leave_stdout()
         sys.exit(141)
+    except OSError as error:  # of no file that we know how to speak of: stdout is full, say
+        _leave_stdout()
+        expected, remedy = f"what can be read and written ({error.strerror})", "check its place, permissions and room"
+        err.print(f"idc: {IDCError(error.filename or 'output', expected, remedy)}")
+        sys.exit(2)
+
+
+def _leave_stdout() -> None:
+    """Write no more there, not even at the end what is still waiting to be written."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

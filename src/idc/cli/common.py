@@ -12,12 +12,23 @@ import typer
 from rich.console import Console
 
 from idc.storage.fields import recorded
-from idc.text import count_text
+from idc.text import count_text, visible
+
+
+class _Plain(Console):
+    """Prints what it is given as it is: a class may be called [red], a file anything at all."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(soft_wrap=True, markup=False, highlight=False, emoji=False, **settings)
+
+    def print(self, *objects: Any, **how: Any) -> None:
+        super().print(*(visible(one) if isinstance(one, str) else one for one in objects), **how)
+
 
 _LEADS = os.environ.get("RANK", "0") == "0"  # of several processes (accelerate launch), one speaks
-out = Console(soft_wrap=True, markup=False, highlight=False, emoji=False, quiet=not _LEADS)
-note = Console(stderr=True, soft_wrap=True, markup=False, highlight=False, emoji=False, quiet=not _LEADS)
-err = Console(stderr=True, soft_wrap=True, markup=False, highlight=False, emoji=False)  # mistakes: every process's own
+out = _Plain(quiet=not _LEADS)
+note = _Plain(stderr=True, quiet=not _LEADS)
+err = _Plain(stderr=True)  # mistakes: every process's own
 
 Out = Annotated[Path, typer.Option("--out", help="folder of the result; what it already holds is not done again")]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
@@ -34,24 +45,25 @@ def resumable() -> Iterator[None]:
 
 
 def print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(recorded(value), indent=2, ensure_ascii=False) + "\n")
+    unicode = (sys.stdout.encoding or "utf-8").lower().startswith("utf")
+    sys.stdout.write(json.dumps(recorded(value), indent=2, ensure_ascii=not unicode) + "\n")
 
 
 def cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
-    return count_text(value) if isinstance(value, int) else str(value)
+    return count_text(value) if isinstance(value, int) else visible(str(value))
 
 
 def table(title: str, rows: list[dict[str, Any]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    found = Table(title=Text(title), title_justify="left")
+    found = Table(title=Text(visible(title)), title_justify="left")
     for name in rows[0] if rows else ():
         number = isinstance(rows[0][name], int | float)
         whole = name == "preset"  # to be typed
         found.add_column(name.replace("_", " "), justify="right" if number else "left", no_wrap=whole, overflow="fold")
     for row in rows:
-        found.add_row(*(Text(cell(v)) for v in row.values()))  # plain text: a class may be called [red]
+        found.add_row(*(Text(cell(v)) for v in row.values()))
     out.print(found)

@@ -5,9 +5,10 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from idc.cli.common import AsJson, cell, out, print_json, resumable, table
+from idc.cli.common import AsJson, cell, err, out, print_json, resumable, table
 from idc.cli.flags import of_fields, option, with_flags
 from idc.commands.request import SAVED_HELP, Request
+from idc.errors import IDCError
 from idc.storage.fields import recorded
 from idc.text import size_text
 
@@ -33,26 +34,31 @@ def predict(
     as_json: AsJson = False,
     **asked: Any,
 ) -> None:
-    """Classify image files."""
+    """Classify image files. Those that cannot be read are named on stderr, a line each, and the exit code is then 2."""
     from idc.commands.predict import predict_files
 
-    rows = predict_files(model, images, **asked)
+    refused: list[IDCError] = []
+    rows = predict_files(model, images, refuse=refused.append, **asked)
+    for error in refused:
+        err.print(f"idc: {error}")
     if as_json:
         print_json(rows)
-        return
-    table(
-        "nearest labels",
-        [
-            {
-                "image": r["image"],
-                "class": t["class"],
-                "distance": t["distance"],
-                "agreement": f"{r['agreement']:.0%}" if not i else "",
-            }
-            for r in rows
-            for i, t in enumerate(r["top"])
-        ],
-    )
+    elif rows:
+        table(
+            "nearest labels",
+            [
+                {
+                    "image": r["image"],
+                    "class": t["class"],
+                    "distance": t["distance"],
+                    "agreement": f"{r['agreement']:.0%}" if not i else "",
+                }
+                for r in rows
+                for i, t in enumerate(r["top"])
+            ],
+        )
+    if refused:
+        raise typer.Exit(2)
 
 
 def models(as_json: AsJson = False) -> None:

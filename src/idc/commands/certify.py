@@ -13,7 +13,6 @@ from idc.evaluation.certificates import LINES, RESULT, Certifier, read_certified
 from idc.evaluation.smoothing import Smoothed, Smoothing
 from idc.progress import Bar
 from idc.storage import records
-from idc.storage.files import write_json
 
 _LIBRARIES = ("torch", "scipy", "diffusers", "accelerate")
 
@@ -46,15 +45,15 @@ def certify(
         Smoothed(classifier, smoothing, request.chunk), problem_of(request, images), out, request.model,
         seed=request.seed, rank=state.process_index, world=state.num_processes, device=device,
     )  # fmt: skip
-    if state.is_main_process:
-        certifier.prepare()
-        say(images.summary)
-        if done := len(records.finished(out, LINES)):
-            say(f"{done} of {len(images)} images are already done")
-    state.wait_for_everyone()
-    if finished := certifier.finished():
-        return finished if state.is_main_process else {}
     with at_work(out, state):
+        if state.is_main_process:
+            certifier.prepare()
+            say(images.summary)
+            if done := len(records.finished(out, LINES)):
+                say(f"{done} of {len(images)} images are already done")
+        state.wait_for_everyone()
+        if finished := certifier.finished():
+            return finished if state.is_main_process else {}
         with Bar("images", total=len(certifier.own), quiet=not state.is_main_process) as bar:
             certifier.run(bar.advance)
         state.wait_for_everyone()
@@ -77,5 +76,4 @@ def _summarise(request: Request, certifier: Certifier, images: datasets.ImageSet
         "answer": answer,
         "settings": certifier.settings() | around,
     }  # fmt: skip
-    write_json(certifier.out / RESULT, summary)
-    return summary
+    return records.write(certifier.out / RESULT, summary)

@@ -9,17 +9,16 @@ from typing import Any
 
 import torch
 
-from idc.commands.evaluate import build, evaluate, processes
+from idc.commands.evaluate import at_work, build, evaluate, processes
 from idc.commands.opening import open_both
 from idc.commands.request import Request, read_request
 from idc.compute.compiled import check_compiler, check_networks
 from idc.errors import IDCError
 from idc.evaluation.pairing import paired, survived
-from idc.evaluation.summary import read_lines
+from idc.evaluation.summary import SUMMARY, read_lines
 from idc.report.comparison import write_tables
+from idc.storage import records
 from idc.storage.fields import check, recorded, setting, short, take
-from idc.storage.files import make_folder, write_json
-from idc.storage.records import read_json
 from idc.storage.yaml_file import read_yaml
 from idc.text import eps_name, eps_text
 
@@ -28,7 +27,10 @@ _FIELDS = {f.name: f.metadata for f in fields(Request)}
 _ALL = _FIELDS.keys() - {"model", "protocol", "eps"}
 _EACH = {name for name, about in _FIELDS.items() if not about.get("shared")}
 _DECIDING = [name for name, about in _FIELDS.items() if about.get("decides", True)]
-_IN_A_NAME = str.maketrans("/:", "--")
+# A folder within that of the comparison, on any system, beside its own files.
+_FOLDER = re.compile(
+    r"(?!(con|prn|aux|nul|com\d|lpt\d)(\.|$)|(compare|table|figure)\.)[^.].{0,99}(?<!\.)", re.IGNORECASE
+)
 _EXAMPLES = {"data": "digits", "eps": "[0.1, 0.2]", "protocols": "[adaptive]"}  # of what must be there
 
 
@@ -50,11 +52,14 @@ class Entry:
 
     def __post_init__(self) -> None:
         check(self)
+        if not _FOLDER.fullmatch(self.folder) or len(self.folder.encode()) > 200:
+            expected = "1 to 100 characters, no point first, and no name that a system or the comparison has for a file"
+            raise IDCError(f"model {short(self.name)}", expected, "rename it")
 
     @property
     def folder(self) -> str:
         """Its name as a folder's."""
-        return re.sub(r"[^\w.-]+", "-", self.name).strip("-") or "model"
+        return re.sub(r"[^\w.-]+", "-", self.name).strip("-") or ("model" if self.name.strip() else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,11 +158,12 @@ def compare(comparison: Comparison, out: Path, *, say: Callable[[str], object] =
     rows: list[dict[str, Any]] = []
     survivals: dict[str, dict[int, bool]] = {}
     # The largest radius comes first: a nested comparison builds on it.
-    for eps, entry in product(sorted(comparison.eps, reverse=True), comparison.entries):
-        done = [evaluate_one(comparison, entry, p, eps, out, say=say) for p in comparison.protocols_of(entry)]
-        if any(done):  # not in a process other than the first
-            rows = finished_rows(comparison, out)
-            write_rows(rows, out, survivals)
+    with at_work(out, processes()[0]):
+        for eps, entry in product(sorted(comparison.eps, reverse=True), comparison.entries):
+            done = [evaluate_one(comparison, entry, p, eps, out, say=say) for p in comparison.protocols_of(entry)]
+            if any(done):  # not in a process other than the first
+                rows = finished_rows(comparison, out)
+                write_rows(rows, out, survivals)
     return rows
 
 
@@ -173,7 +179,7 @@ def write_rows(
         The pairs, see there.
     """
     pairs = beside_the_best(rows, out, {} if survivals is None else survivals)
-    write_json(out / "compare.json", {"rows": rows, "pairs": pairs})
+    records.write(out / "compare.json", {"rows": rows, "pairs": pairs})
     write_tables(out)
     return pairs
 
@@ -210,7 +216,7 @@ def beside_the_best(
 def finished_rows(comparison: Comparison, out: Path) -> list[dict[str, Any]]:
     """A row for each model and eps of which an evaluation below ``out`` has finished, by any protocol, if it was asked
     for as it is now."""
-    rows = []
+    rows, again = [], "remove it, to have it made again"
     for eps, entry in product(comparison.eps, comparison.entries):
         found = {}
         for protocol in comparison.protocols_of(entry):
@@ -219,7 +225,7 @@ def finished_rows(comparison: Comparison, out: Path) -> list[dict[str, Any]]:
                 held = read_request(file.with_name("request.json"), "evaluate again")
                 asked = replace(entry.request, protocol=protocol, eps=eps)
                 if all(getattr(held, name) == getattr(asked, name) for name in _DECIDING):
-                    found[protocol] = (str(place), read_json(file, "remove it, to have it made again"))
+                    found[protocol] = (str(place), records.read_json(file, again, keys=SUMMARY))
         if found:
             rows.append(_row(entry, eps, found))
     return rows
@@ -238,7 +244,7 @@ def evaluate_one(
     larger = None
     if comparison.nested and eps < max(comparison.eps):
         larger = out / _place(entry, protocol, min(e for e in comparison.eps if e > eps))
-    return evaluate(request, make_folder(out) / _place(entry, protocol, eps), larger=larger, say=say)
+    return evaluate(request, out / _place(entry, protocol, eps), larger=larger, say=say)
 
 
 def _place(entry: Entry, protocol: str, eps: float) -> Path:

@@ -26,7 +26,7 @@ from idc.errors import IDCError
 from idc.evaluation.nested import held_in, note, read_larger
 from idc.evaluation.panel import LABELS, write_panel
 from idc.evaluation.protocol import PROTOCOLS, Protocol, build_protocol
-from idc.evaluation.runner import Problem, Runner
+from idc.evaluation.runner import KEPT, Problem, Runner
 from idc.evaluation.sanity.bench import Bench, Finding
 from idc.evaluation.sanity.checks import gradients_useful, run_checks
 from idc.evaluation.sanity.recorded import finite_check, flags_check, nested_check, square_check
@@ -113,17 +113,17 @@ def evaluate(
         classifier, problem_of(request, images), protocol, out, request.model, seed=request.seed, chunk=request.chunk,
         block=request.block, keep=request.keep, rank=state.process_index, world=state.num_processes, device=device,
     )  # fmt: skip
-    if state.is_main_process:
-        _prepare(runner, larger if protocol.nests and not request.keep else None)
-        say(images.summary)
-        write_json(out / "request.json", recorded(request))
-        if done := len(records.finished(out, LINES)):
-            say(f"{done} of {len(images)} images are already done")
-    state.wait_for_everyone()
-    runner = replace(runner, larger=held_in(out))
-    if finished := runner.finished():
-        return finished if state.is_main_process else {}
-    with at_work(out, state):
+    with at_work(out, state, KEPT):
+        if state.is_main_process:
+            _prepare(runner, larger if protocol.nests and not request.keep else None)
+            say(images.summary)
+            write_json(out / "request.json", recorded(request))
+            if done := len(records.finished(out, LINES)):
+                say(f"{done} of {len(images)} images are already done")
+        state.wait_for_everyone()
+        runner = replace(runner, larger=held_in(out))
+        if finished := runner.finished():
+            return finished if state.is_main_process else {}
         with Bar("images", total=len(images), quiet=not state.is_main_process) as bar:
             runner.run(bar.advance, bar.describe)
         state.wait_for_everyone()
@@ -152,14 +152,14 @@ def processes() -> tuple["PartialState", torch.device]:
 
 
 @contextmanager
-def at_work(out: Path, state: "PartialState") -> Iterator[None]:
+def at_work(out: Path, state: "PartialState", *inside: str) -> Iterator[None]:
     """These processes alone in the folder ``out``, computing in full float32: TF32 would move points that lie at a
     decision's edge from one batch to another.
 
     Raises:
-        IDCError: if others are in it.
+        IDCError: if others are in it; see ``alone_in``.
     """
-    alone = alone_in(out) if state.is_main_process else nullcontext()
+    alone = alone_in(out, *inside) if state.is_main_process else nullcontext()
     with alone, torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         yield
 
@@ -208,8 +208,7 @@ def _summarise(request: Request, runner: Runner, images: datasets.ImageSet, say:
     if isinstance(runner.classifier, IDC):
         summary["labels"] = recorded(gram_report(runner.classifier.labels[:LABELS]))  # of those that a report shows
     write_panel(runner, runner.out)
-    write_json(runner.out / "summary.json", summary)
-    return summary
+    return records.write(runner.out / "summary.json", summary)
 
 
 def _both_answers(model: IDC, images: datasets.ImageSet, draws: int, seed: int) -> dict[str, Any]:

@@ -1,12 +1,13 @@
 """What ``idc predict`` does: image files classified by a saved model."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from idc import data as datasets
+from idc.errors import IDCError
 from idc.method.classifier import IDC
 
 
@@ -24,23 +25,37 @@ def predict_files(
     seed: int = 0,
     one_step: bool = False,
     precision: str = "fp32",
+    refuse: Callable[[IDCError], object] | None = None,
 ) -> list[dict[str, Any]]:
     """Classify image files.
 
+    Args:
+        refuse: is told of each file that cannot be read, which is then left out; without it the first one is raised.
+
     Returns:
-        For each file: ``image``, ``class``, ``agreement`` in [0, 1], ``draws``, and ``top``, the nearest classes with
-        their ``distance`` on [0, 1] and ``confidence``.
+        For each other file: ``image``, ``class``, ``agreement`` in [0, 1], ``draws``, and ``top``, the nearest classes
+        with their ``distance`` on [0, 1] and ``confidence``.
 
     Raises:
         IDCError: for a model or file that cannot be used.
     """
     classifier = IDC.from_pretrained(model, device=default_device()).with_precision(precision)
-    images = datasets.read_images(files, shape=classifier.input_shape)
+    read: dict[int, torch.Tensor] = {}
+    for index, file in enumerate(files):
+        try:
+            read[index] = datasets.read_images([file], shape=classifier.input_shape)
+        except IDCError as error:
+            if refuse is None:
+                raise
+            refuse(error)
+    if not read:
+        return []
+    images = torch.cat(list(read.values()))
     answering = classifier.one_step if one_step else classifier
     found = answering.predict(images, draws=draws, seed=seed)
     order = found.distances.argsort(dim=1)[:, :top]
     rows = []
-    for index, file in enumerate(files):
+    for index, file in enumerate(files[place] for place in read):
         nearest = [
             {
                 "class": classifier.class_names[k],

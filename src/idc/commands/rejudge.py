@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from idc import data as datasets
@@ -23,7 +21,7 @@ from idc.evaluation.summary import read_lines
 from idc.evaluation.verdict import Judged, judge, verdict
 from idc.noise import Streams, derive_seed
 from idc.storage import records
-from idc.storage.files import write_json
+from idc.storage.tensor_file import load_tensors
 from idc.types import NOT_FINITE, Classifier, answered
 
 
@@ -70,15 +68,16 @@ def rejudge(folder: Path, *, draws: int = 100, seed: int = 1, model: str | None 
         "robust": verdict(judged, classes, n).to_dict(), "draws": n, "seed": seed, "model": model or request.model,
         "same_model": same, "not_finite": sum(one.vote == NOT_FINITE for one in judged),
     }  # fmt: skip
-    write_json(folder / "rejudged.json", found)
-    return found
+    return records.write(folder / "rejudged.json", found)
 
 
 def _same_as_then(
     folder: Path, request: Request, model: Classifier, images: datasets.ImageSet, device: torch.device
 ) -> bool:
     """Whether the model is that of the evaluation. Refuses data that are not, and images that were not kept."""
-    then = records.read_json(folder / "settings.json", "evaluate again")
+    then = records.read_json(
+        folder / "settings.json", "evaluate again", keys=("data.fingerprint", "classifier.fingerprint")
+    )
     if then["data"]["fingerprint"] != images.fingerprint:
         raise IDCError(request.data, "the images that were attacked", "give the same data, or evaluate again")
     kept = {i for _, ids in _kept(folder) for i in ids.tolist()}
@@ -98,7 +97,7 @@ def _kept(folder: Path) -> Iterator[tuple[Tensor, Tensor]]:
         raise IDCError(folder, "kept adversarial images", "run idc evaluate with --keep")
     for file in files:
         try:
-            held = load_file(file)
-        except (SafetensorError, OSError) as error:
+            held, _ = load_tensors(file)
+        except ValueError as error:
             raise IDCError(file, "a whole safetensors file", "run idc evaluate --keep again") from error
         yield held["images"], held["ids"]

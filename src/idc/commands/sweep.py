@@ -1,14 +1,15 @@
 """What ``idc sweep`` does: one evaluation for each value of a setting."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from idc.commands.evaluate import Say, evaluate
+from idc.commands.evaluate import Say, at_work, evaluate, processes
 from idc.commands.request import Request
 from idc.errors import IDCError
+from idc.storage import records
 from idc.storage.fields import rules, short
-from idc.storage.files import make_folder, write_json
 
 SWEEPS = ("eps", "steps", "eot", "restarts", "draws", "visits", "eta")
 
@@ -38,15 +39,19 @@ def run_sweep(request: Request, over: str, out: Path, *, say: Say = print) -> di
         IDCError: see ``parse_sweep`` and ``evaluate``.
     """
     name, values = parse_sweep(over)
-    rows = []
+    with at_work(out, processes()[0]):
+        rows = list(_rows(request, name, values, out, say))
+        found = {"setting": name, "protocol": request.protocol, "model": request.model, "rows": rows}
+        if rows:
+            found = records.write(out / "sweep.json", found)
+    return found
+
+
+def _rows(request: Request, name: str, values: list[Any], out: Path, say: Say) -> Iterator[dict[str, Any]]:
     for value in values:
         text = "-".join(map(str, value)) if isinstance(value, tuple) else f"{value:g}"
         say(f"{name} = {text}")
-        summary = evaluate(replace(request, **{name: value}), make_folder(out) / f"{name}-{text}", say=say)
+        summary = evaluate(replace(request, **{name: value}), out / f"{name}-{text}", say=say)
         if summary:
             kinds = ("clean", "noise", "robust", "cost", "answer")
-            rows.append({"value": value, "text": text} | {kind: summary[kind] for kind in kinds})
-    found = {"setting": name, "protocol": request.protocol, "model": request.model, "rows": rows}
-    if rows:
-        write_json(out / "sweep.json", found)
-    return found
+            yield {"value": value, "text": text} | {kind: summary[kind] for kind in kinds}

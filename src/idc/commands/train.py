@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ import torch
 
 from idc import data as datasets
 from idc.commands.plugins import is_plugin, plugin
+from idc.compute.hardware import accelerator
 from idc.errors import IDCError
 from idc.method.bridge import BridgeSpec
 from idc.method.classifier import IDC
@@ -22,10 +23,12 @@ from idc.method.transfer import begin_with
 from idc.method.unet import UNetSpec, init_normal_
 from idc.noise import derive_seed
 from idc.storage.fields import recorded, take
+from idc.storage.files import alone_in
 from idc.storage.saved import open_saved
 from idc.training.bridge_objective import BridgeObjective
 from idc.training.objective import TrainingObjective
 from idc.training.recipe import OF_THE_ATTACK, RECIPES, Recipe, load_recipe, without_eps
+from idc.training.run_folder import FOLDERS
 from idc.training.settings import Settings, override
 from idc.training.trainer import Trainer, TrainResult
 
@@ -110,12 +113,13 @@ def run_training(
 ) -> TrainResult:
     """Say what the data hold, and if the run is too short to be of use, and train."""
     about = about | {"image_size": train.shape[1], "channels": train.shape[0]}
-    trainer = Trainer(objective, recipe, train, validation, out, resume=resume, about=about)
-    say(train.summary)
-    updates = math.ceil(trainer.steps / recipe.accumulation)
-    if updates < 300:
-        say(f"{len(train)} images make only {updates} updates in {recipe.epochs:g} epochs: raise --epochs")
-    return trainer.run()
+    with alone_in(out, *FOLDERS) if accelerator().is_main_process else nullcontext():
+        trainer = Trainer(objective, recipe, train, validation, out, resume=resume, about=about)
+        say(train.summary)
+        updates = math.ceil(trainer.steps / recipe.accumulation)
+        if updates < 300:
+            say(f"{len(train)} images make only {updates} updates in {recipe.epochs:g} epochs: raise --epochs")
+        return trainer.run()
 
 
 def _chosen(name: str, given: str | None, extra: dict[str, Any]) -> str | None:

@@ -3,12 +3,25 @@
 import os
 import shutil
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 import torch
 
 from idc.errors import IDCError
 
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
 PRECISIONS = ("fp32", "bf16", "auto")
+
+
+def accelerator() -> "Accelerator":
+    """This process among those that train together: one, or several on one machine or many."""
+    from accelerate import Accelerator
+
+    # Without a GPU, accelerate takes several processes for one each unless it is told that they share the CPU.
+    shared = "LOCAL_RANK" in os.environ and not torch.cuda.is_available()
+    return Accelerator(cpu=True) if shared else Accelerator()
 
 
 def bf16_pays(device: torch.device) -> bool:

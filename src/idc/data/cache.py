@@ -15,8 +15,9 @@ from idc.data.decoding import MAX_PIXELS, Shape
 from idc.data.image_set import digest
 from idc.data.pools import Positions
 from idc.errors import IDCError
-from idc.storage.files import make_folder, whole_file
+from idc.storage.files import make_folder, remove_left_over, whole_file
 
+_DAY = 24 * 3600
 _VERSION = "2"  # to be raised whenever the pixels that decoding gives change
 
 
@@ -54,6 +55,7 @@ def write(file: Path, images: Tensor, positions: Positions) -> None:
     tensors = {"images": images, "positions": torch.from_numpy(positions)}
     try:
         make_folder(file.parent)
+        remove_left_over(file.parent, idle=_DAY)  # others may be writing theirs
         with whole_file(file) as part:
             save_file(tensors, part, metadata={"sha256": digest((), *tensors.values())})
     except (IDCError, SafetensorError, OSError) as error:

@@ -25,6 +25,7 @@ Shape = tuple[int, int, int]
 MAX_PIXELS = 50_000_000
 """Images with more pixels are refused before they are decoded."""
 
+_PNG = b"\x89PNG\r\n\x1a\n"  # how such a file begins
 _OVERSHOOT = 0.1  # of floats, as resizing leaves it
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "AVIF", "TIFF", "PPM", "TGA", "JPEG2000", "ICO")
 """Formats that are read: not those for which Pillow starts other programs, as it does for EPS."""
@@ -45,7 +46,7 @@ def decode_image(path_or_bytes: str | Path | bytes, *, image_size: int, channels
     check_shape(image_size, channels)
     raw = path_or_bytes if isinstance(path_or_bytes, bytes) else Path(path_or_bytes)
     name = f"image of {len(raw)} bytes" if isinstance(raw, bytes) else str(path_or_bytes)
-    with no_bomb_warnings():
+    with no_pil_warnings():
         return torch.from_numpy(np.array(decode(raw, name, (channels, image_size, image_size)), order="C"))
 
 
@@ -93,14 +94,10 @@ def decode(raw: Raw, name: str, shape: Shape) -> NDArray[np.uint8]:
 def open_image(raw: Raw, name: str) -> Image.Image:
     """Open an image by its header and check its size; nothing is decoded yet."""
     too_large = (f"at most {MAX_PIXELS:,} pixels", "scale it down, or leave it out")
-    if isinstance(raw, Path) and raw.exists() and not raw.is_file():  # opening a pipe would wait for ever
-        kind = "a directory" if raw.is_dir() else "a pipe or a device"
-        raise IDCError(f"{name} ({kind})", "a readable image file", "replace or remove it")
     try:
-        if isinstance(raw, Image.Image):
-            image = raw
-        else:
-            image = Image.open(io.BytesIO(raw) if isinstance(raw, bytes) else raw, formats=FORMATS)
+        if isinstance(raw, Path) and raw.exists() and not raw.is_file():  # opening a pipe would wait for ever
+            raise OSError("a directory" if raw.is_dir() else "a pipe or a device")
+        image = raw if isinstance(raw, Image.Image) else _open(raw)
     except FileNotFoundError as error:
         raise IDCError(f"no such file: {name}", "an image file", "check the path") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -114,6 +111,28 @@ def open_image(raw: Raw, name: str) -> Image.Image:
     return image
 
 
+def _open(raw: bytes | Path) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO(raw) if isinstance(raw, bytes) else raw, formats=FORMATS)
+    except UnidentifiedImageError:
+        data = io.BytesIO(raw) if isinstance(raw, bytes) else raw.open("rb")
+        with data:
+            if data.read(len(_PNG)) != _PNG:
+                raise
+            return Image.open(io.BytesIO(_PNG + _without_exif(data.read())), formats=FORMATS)
+
+
+def _without_exif(chunks: bytes) -> bytes:
+    """A PNG's chunks but for EXIF blocks: for a damaged one PIL would refuse all the good pixels beside it."""
+    kept, place = [], 0
+    while place < len(chunks):
+        end = place + 12 + int.from_bytes(chunks[place : place + 4], "big")
+        if chunks[place + 4 : place + 8] != b"eXIf":
+            kept.append(chunks[place:end])
+        place = end
+    return b"".join(kept)
+
+
 def is_grey(image: Image.Image) -> bool:
     """Whether an image of this mode, or of this palette, can have no colours."""
     if image.mode == "P":
@@ -123,10 +142,12 @@ def is_grey(image: Image.Image) -> bool:
 
 
 @contextmanager
-def no_bomb_warnings() -> Iterator[None]:
-    """Without PIL's own warning of large images: ours is an error, and comes earlier. Not to be entered in a thread."""
+def no_pil_warnings() -> Iterator[None]:
+    """Without PIL's own warnings of large images, where ours is an error and comes earlier, and of damaged EXIF blocks.
+    Not to be entered in a thread."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        warnings.filterwarnings("ignore", module=r"PIL\.TiffImagePlugin")
         yield
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from idc.data import cache
-from idc.data.decoding import Shape, decode, is_grey, no_bomb_warnings, open_image
+from idc.data.decoding import Shape, decode, is_grey, no_pil_warnings, open_image
 from idc.data.pools import Pool, Positions, Source
 from idc.errors import IDCError
 
@@ -41,7 +41,7 @@ def default_shape(source: Source, image_size: int | None, channels: int | None, 
     pool = source.pools.get("train") or next(iter(source.pools.values()))
     sides: set[int] = set()
     grey = True
-    with no_bomb_warnings():
+    with no_pil_warnings():
         for index in np.unique(np.linspace(0, len(pool.labels) - 1, _PROBED).astype(int)):
             try:
                 with open_image(pool.read(int(index)), pool.name(int(index))) as image:
@@ -113,7 +113,7 @@ def _decode_all(pool: Pool, positions: Positions, shape: Shape) -> _Decoded:
                 problems[index] = error.value
 
     chunks = [range(start, min(start + _CHUNK, len(positions))) for start in range(0, len(positions), _CHUNK)]
-    with no_bomb_warnings(), ThreadPoolExecutor(_workers(pool, positions)) as executor:
+    with no_pil_warnings(), ThreadPoolExecutor(_workers(pool, positions)) as executor:
         try:
             for _ in _progress(executor.map(work, chunks), len(chunks)):
                 pass

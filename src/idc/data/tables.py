@@ -1,7 +1,6 @@
 """Data sets in columns, img/image and label/fine_label/labels, in the Hugging Face hub's layout; of Arrow tables."""
 
 import functools
-import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from pyarrow import types
 from idc.data.decoding import Raw
 from idc.data.pools import Pool, Source, Split
 from idc.errors import IDCError
+from idc.storage.files import parse_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,7 @@ def _label_column(schema: Any, name: str) -> str:
 def _schema_names(schema: Any, column: str) -> tuple[str, ...]:
     """Class names in the metadata that the `datasets` library writes into a schema; () if there are none."""
     try:
-        features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
+        features = parse_json((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
         return tuple(str(name) for name in features[column]["names"])
     except (KeyError, TypeError, ValueError):
         return ()

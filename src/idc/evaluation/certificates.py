@@ -90,7 +90,9 @@ class Certifier:
 
     def finished(self) -> dict[str, Any] | None:
         """The summary of a run that has nothing left to do; ``prepare`` has seen that its settings are these."""
-        return records.read_whole(self.out / RESULT, LINES, self.problem.ids.tolist())
+        return records.read_whole(
+            self.out / RESULT, LINES, self.problem.ids.tolist(), ("settings", "accuracy", "curve", "cost")
+        )
 
     def _line(self, index: int) -> Line:
         began = time.perf_counter()

@@ -19,7 +19,6 @@ from idc.evaluation.identity import same_answers
 from idc.evaluation.summary import read_lines
 from idc.noise import derive_seed
 from idc.storage import records
-from idc.storage.files import write_json
 
 CHECKED = 8
 _FILE = "larger.json"
@@ -110,14 +109,15 @@ def note(out: Path, larger: Larger) -> None:
     """Note in ``out`` what its evaluation leaves out; it is then continued so."""
     same = {name: sorted((image, *pair) for image, pair in found.items()) for name, found in larger.same.items()}
     known = {"eps": larger.eps, "spared": sorted(larger.spared), "checked": sorted(larger.checked), "same": same}
-    write_json(out / _FILE, known)
+    records.write(out / _FILE, known)
 
 
 def held_in(out: Path) -> Larger | None:
     """What ``note`` noted in ``out``; None if nothing."""
     if not (out / _FILE).exists():
         return None
-    held = records.read_json(out / _FILE, "remove the folder and evaluate again")
+    keys = ("eps", "spared", "checked")
+    held = records.read_json(out / _FILE, "remove the folder and evaluate again", keys=keys)
     same = {
         name: {image: (right, vote) for image, right, vote in found} for name, found in held.get("same", {}).items()
     }

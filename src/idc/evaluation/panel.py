@@ -4,13 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from idc.attacks.target import ANSWER, Target
 from idc.evaluation.runner import Runner
 from idc.noise import Streams, derive_seed
-from idc.storage.files import whole_file, write_json
+from idc.storage.files import write_json
+from idc.storage.tensor_file import load_tensors, save_tensors
 from idc.types import Classifier, answered
 
 LABELS = 10  # of the model's labels that are kept
@@ -25,7 +25,10 @@ def write_panel(runner: Runner, out: Path) -> None:
     """
     if not (out / "first.safetensors").exists():
         return
-    held = load_file(out / "first.safetensors")
+    try:
+        held, _ = load_tensors(out / "first.safetensors")
+    except ValueError:
+        return
     images, worst, ids = (held[k].to(runner.device) for k in ("images", "worst", "ids"))
     streams = Streams(ids, derive_seed(runner.seed, "panel"))
     target = Target.of(runner.classifier, chunk=runner.chunk)
@@ -36,8 +39,7 @@ def write_panel(runner: Runner, out: Path) -> None:
     for kind, x in (("clean", images), ("adversarial", worst)):
         answers[kind] = answered(target.logits(ANSWER, x, streams)[0])
         pictures |= {f"{kind}_{k}": v for k, v in _translations(runner.classifier, x, answers[kind], streams).items()}
-    with whole_file(out / "panel.safetensors") as part:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in pictures.items()}, part)
+    save_tensors(out / "panel.safetensors", pictures)
     true = runner.images(0)[1][: len(ids)].tolist()
     rows = [
         {"id": i, "class": c, "clean": a, "adversarial": b}

@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from idc.attacks.target import Target
@@ -23,10 +21,11 @@ from idc.evaluation.block import Block
 from idc.evaluation.identity import PROBED, describe_model, probe, same_answers
 from idc.evaluation.nested import Larger
 from idc.evaluation.protocol import Protocol, published
-from idc.evaluation.summary import COSTS, LINES
+from idc.evaluation.summary import COSTS, LINES, SUMMARY
 from idc.noise import Streams, derive_seed
 from idc.storage import records
-from idc.storage.files import make_folder, whole_file, write_json
+from idc.storage.files import make_folder, write_json
+from idc.storage.tensor_file import load_tensors, save_tensors
 from idc.types import Classifier
 
 PICTURES = 8  # images of the first block that are kept for the report
@@ -185,11 +184,11 @@ class Runner:
             advance: is told how many images have finished.
             describe: is told what is being done.
         """
-        done = records.finished(self.out, LINES)
+        done, costs = records.finished(self.out, LINES), records.read_all(self.out, f"{COSTS}-*.jsonl", "block")
         ids = self.problem.ids.tolist()
         for index in range(self.blocks):
             own = ids[index * self.block : (index + 1) * self.block]
-            lost = self.keep and not self._kept(index).exists()
+            lost = index not in costs or (self.keep and not self._kept(index).exists())
             missing = own if lost else [i for i in own if i not in done]
             if index % self.world == self.rank:
                 if missing:
@@ -199,7 +198,8 @@ class Runner:
     def finished(self) -> dict[str, Any] | None:
         """The summary of a run that has nothing left to do; ``prepare`` has seen that its settings are these."""
         kept = not self.keep or all(self._kept(index).exists() for index in range(self.blocks))
-        return records.read_whole(self.out / "summary.json", LINES, self.problem.ids.tolist()) if kept else None
+        file, ids = self.out / "summary.json", self.problem.ids.tolist()
+        return records.read_whole(file, LINES, ids, SUMMARY) if kept else None
 
     def _block(self, index: int, missing: set[int], describe: Callable[[str], object]) -> None:
         images, classes, ids = self.images(index)
@@ -212,14 +212,14 @@ class Runner:
                 describe(f"images ({name})")
                 block.attack(name, attack)
                 tensors, values = block.state()
-                self._save(self._partial(index), tensors, {"values": json.dumps(values)})
+                save_tensors(self._partial(index), tensors, {"values": json.dumps(values)})
         lines = [line for line in block.lines() if line["id"] in missing]
         if self.keep:
             make_folder(self.out / KEPT)
-            self._save(self._kept(index), {"images": block.worst, "ids": ids})
+            save_tensors(self._kept(index), {"images": block.worst, "ids": ids})
         if index == 0:
             pictures = {"images": images[:PICTURES], "worst": block.worst[:PICTURES], "ids": ids[:PICTURES]}
-            self._save(self.out / "first.safetensors", pictures)
+            save_tensors(self.out / "first.safetensors", pictures)
         cost = {
             "block": index,
             "images": int(block.attacked.sum()),
@@ -236,10 +236,9 @@ class Runner:
         if not self._partial(index).exists():
             return
         try:
-            with safe_open(self._partial(index), "pt") as file:
-                values = json.loads(file.metadata()["values"])
-                block.restore({name: file.get_tensor(name) for name in file.keys()}, values)  # noqa: SIM118
-        except (SafetensorError, OSError, KeyError, ValueError, TypeError):
+            tensors, about = load_tensors(self._partial(index))
+            block.restore(tensors, json.loads(about["values"]))
+        except (KeyError, ValueError, TypeError):
             self._partial(index).unlink(missing_ok=True)
 
     def _partial(self, index: int) -> Path:
@@ -247,8 +246,3 @@ class Runner:
 
     def _kept(self, index: int) -> Path:
         return self.out / KEPT / f"block-{index:06d}.safetensors"
-
-    @staticmethod
-    def _save(file: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-        with whole_file(file) as part:
-            save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, part, metadata)

@@ -8,6 +8,7 @@ from idc.method.bridge import BridgeSpec, default_visits
 from idc.method.presets import resolve_spec
 from idc.method.unet import UNetSpec
 from idc.storage.fields import check, setting, short
+from idc.text import in_markdown
 from idc.types import name_classes
 
 
@@ -84,7 +85,7 @@ def card_head(config: IDCConfig) -> list[str]:
         "with the nearest (Mei, Dong and Xu, AAAI 2025).", "",
         "```python", "from idc import IDC", 'model = IDC.from_pretrained("THIS FOLDER OR HUB ID")',
         f"prediction = model.predict(images)  # (B, {', '.join(map(str, config.image_shape))}) in [0, 1]", "```", "",
-        f"- Classes: {', '.join(config.class_names[:200])}",
+        f"- Classes: {in_markdown(', '.join(config.class_names[:200]))}",
         f"- Image labels: {config.label_kind}, seed {config.label_seed}{cell}",
         f"- Timesteps visited: {visits} of T = {config.bridge.timesteps}; eta = {config.bridge.eta}",
     ]  # fmt: skip

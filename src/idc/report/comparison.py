@@ -15,7 +15,7 @@ from idc.report import figures
 from idc.report.curves import COLOURS, flops_scale
 from idc.report.results import read_pairs, read_rows
 from idc.storage.files import whole_file, write_text
-from idc.text import csv_text, gflops_text, share, table_head, table_row
+from idc.text import csv_text, gflops_text, in_markdown, share, table_head, table_row
 
 # Circles, and others where there are more models than colours; their areas at matplotlib's size of 1.
 MARKS = {"o": math.pi / 4, "s": 1.0, "^": 0.5}
@@ -72,18 +72,18 @@ def markdown(rows: Sequence[dict[str, Any]], pairs: Sequence[dict[str, Any]] = (
     lines = table_head(*head)
     for row in rows:
         size = "" if row["parameters"] is None else f"{row['parameters']:,}"
-        cells = [row["name"], row["eps_text"], size, gflops_text(row["flops"]), f"{row['network_evaluations']:,}",
-                 share(row["clean"]["mean"])]  # fmt: skip
+        cells = [in_markdown(row["name"]), row["eps_text"], size, gflops_text(row["flops"]),
+                 f"{row['network_evaluations']:,}", share(row["clean"]["mean"])]  # fmt: skip
         for p in names:
             cells += _text(row, p)
-        where = ", ".join(own["folder"] for own in row["protocols"].values())
-        lines.append(table_row(*cells, row["images"], row["training"] or "", where))
+        where = ", ".join(in_markdown(own["folder"]) for own in row["protocols"].values())
+        lines.append(table_row(*cells, row["images"], in_markdown(row["training"] or ""), where))
     if any(own.get("images_spared") for row in rows for own in row["protocols"].values()):
         lines += ["", SPARED]
     attacked = [(r["clean"], o["robust"]) for r in rows for o in r["protocols"].values() if o["attacks"]]
     if any(robust["mean"]["mean"] > clean["mean"]["mean"] for clean, robust in attacked):
         lines += ["", FRESH]
-    if half := [row["name"] for row in rows if row.get("answer", {}).get("precision") == "bf16"]:
+    if half := [in_markdown(row["name"]) for row in rows if row.get("answer", {}).get("precision") == "bf16"]:
         names_of_half = dict.fromkeys(half)
         lines += ["", HALF if len(half) == len(rows) else f"{HALF[:-1]}: {', '.join(names_of_half)}."]
     if pairs:
@@ -111,9 +111,9 @@ def _paired(pairs: Sequence[dict[str, Any]]) -> list[str]:
     head = ("eps", "protocol", "best", "other", "only best", "only other", "best - other, points", "p", "n")
     lines = table_head(*head)
     for pair in pairs:
-        cells = (pair["eps_text"], pair["protocol"], pair["best"], pair["other"], pair["only_first"],
-                 pair["only_second"], _points(pair), f"{pair['p']:.2g}", pair["images"])  # fmt: skip
-        lines.append(table_row(*cells))
+        names = (in_markdown(pair[which]) for which in ("best", "other"))
+        counts = (pair["only_first"], pair["only_second"], _points(pair), f"{pair['p']:.2g}", pair["images"])
+        lines.append(table_row(pair["eps_text"], pair["protocol"], *names, *counts))
     return lines
 
 
@@ -216,6 +216,7 @@ def _mark(
                  marker=mark, label=name)  # fmt: skip
 
 
+@figures.as_written()
 def write_comparison(folder: Path, *, with_published: bool = False) -> list[Path]:
     """Write ``table.md``, ``table.csv``, ``figure.png`` and ``figure.svg`` beside ``compare.json``.
 

@@ -124,6 +124,7 @@ def over_setting(sweep: dict[str, Any]) -> Figure:
         axes.set_xticks(x, [r["text"] for r in rows])
     elif min(x) > 0 and max(x) / min(x) > 8:
         axes.set_xscale("log", base=2)
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xticks(x, [r["text"] for r in rows])
     _finish(axes, sweep["setting"])
     return figure

@@ -1,12 +1,22 @@
 """A figure as PNG or SVG, a picture as matplotlib takes it; nothing of matplotlib's global state."""
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
+
+
+@contextmanager
+def as_written() -> Iterator[None]:
+    """Inside, a name with $ in it is drawn as it is, and is no formula."""
+    with matplotlib.rc_context({"text.parse_math": False}):
+        yield
 
 
 def to_rgb(image: Array) -> Array:

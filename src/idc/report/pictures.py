@@ -56,6 +56,7 @@ def _longest(results: Sequence[Result]) -> Result | None:
     return max(known, key=lambda r: len(r.summary["settings"]["visits"]), default=None)
 
 
+@figures.as_written()
 def write_overview(folders: Sequence[Path], file: Path) -> None:
     """Write the idea at a glance as a PNG: image, translations, nearest label; the labels; accuracy over eps.
 

@@ -1,6 +1,5 @@
 """Results read from disk: evaluations, comparisons, sweeps, certificates, training runs."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from safetensors.numpy import load_file
 from idc.errors import IDCError
 from idc.report.figures import Array
 from idc.storage import records
+from idc.storage.files import parse_json
 
 _NEEDED = ("clean", "noise", "robust", "attacks", "sanity", "cost", "answer", "settings", "protocol", "confusion")
 
@@ -86,7 +86,7 @@ def read_result(folder: Path, *, given: str = "") -> Result:
         raise IDCError(folder / "summary.json", f"a summary of idc evaluate ({missing[0]} is missing)", remedy)
     try:
         pictures = load_file(folder / "panel.safetensors") if (folder / "panel.safetensors").exists() else {}
-        panel = json.loads((folder / "panel.json").read_text(encoding="utf-8")) if pictures else []
+        panel = parse_json((folder / "panel.json").read_text(encoding="utf-8")) if pictures else []
     except (OSError, ValueError, SafetensorError) as error:
         raise IDCError(folder, "whole pictures", "remove panel.safetensors, or evaluate again") from error
     return Result(folder, summary, pictures, panel, given)
@@ -109,6 +109,13 @@ def read_certificates(folders: Sequence[Path]) -> list[dict[str, Any]]:
     called = [(f["name"], f["settings"]["smoothing"]["sigma"]) for f in found]
     return [f | ({"name": f"{f['name']}, {f['folder']}"} if called.count(c) > 1 else {})
             for f, c in zip(found, called, strict=True)]  # fmt: skip
+
+
+def _below(folder: Path, place: str) -> Path:
+    """A folder of a result that a comparison or sweep names: within its own, wherever the file says that it is."""
+    if not (folder / place).resolve().is_relative_to(folder.resolve()):
+        raise IDCError(folder, f"results within it, not {place!r}", "compare or sweep again")
+    return folder / place
 
 
 def read_trainings(folders: Sequence[Path]) -> list[dict[str, Any]]:
@@ -166,10 +173,10 @@ def read_results(folders: Sequence[Path]) -> tuple[list[Result], list[dict[str, 
             raise IDCError(folder, "a folder of a result", "check the path")
         if is_comparison(folder):
             held = [(own["folder"], row["name"]) for row in read_rows(folder) for own in row["protocols"].values()]
-            results += [read_result(folder / place, given=name) for place, name in held]
+            results += [read_result(_below(folder, place), given=name) for place, name in held]
         elif (folder / "sweep.json").exists():
             sweep = records.read_json(folder / "sweep.json", "run idc sweep again")
-            own = [read_result(folder / f"{sweep['setting']}-{row['text']}") for row in sweep["rows"]]
+            own = [read_result(_below(folder, f"{sweep['setting']}-{row['text']}")) for row in sweep["rows"]]
             sweeps.append(sweep | {"name": sweep["model"] if sweep["setting"] == "visits" else own[0].name})
             results += own
         elif not ((folder / "certify.json").exists() or is_training(folder)):

@@ -102,6 +102,7 @@ def _figures(
     return found
 
 
+@figures.as_written()
 def write_report(folders: Sequence[Path], page: Path) -> list[Path]:
     """Write ``page``, and beside it ``NAME.csv`` and each figure as ``NAME-figure.png`` and ``.svg``.
 

@@ -5,13 +5,22 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from idc.errors import IDCError
+
+_LEFT = re.compile(r"\.(.+)-[0-9a-f]{8}\.(part|old)")  # what ``_beside`` names
+
+
+def _beside(path: Path, kind: str) -> Path:
+    """A name of nobody else's beside ``path``: of a ``part`` of it that is being written, or of the ``old`` one."""
+    return path.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}.{kind}")
 
 
 def _explain(path: Path, error: OSError) -> IDCError:
@@ -49,21 +58,26 @@ def make_folder(path: Path) -> Path:
     """
     with explained(path):
         path.mkdir(parents=True, exist_ok=True)
-        probe = path / f".write-{uuid.uuid4().hex[:8]}"
+        probe = _beside(path / "write", "part")
         probe.touch()
         probe.unlink()
     return path
 
 
 @contextlib.contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
-    """Keep other processes that ask for the same out of ``folder``, which is there, until the body ends or dies.
+def alone_in(folder: Path, *inside: str) -> Iterator[None]:
+    """Make ``folder``, and keep other processes that ask for the same out of it until the body ends or dies.
+
+    What a killed process has left half-written in it, and in its folders ``inside``, is removed first. A new folder in
+    which nothing is written goes again.
 
     Raises:
-        IDCError: if one is in it.
+        IDCError: if one is in it, or it cannot be written to.
     """
     from filelock import FileLock, Timeout
 
+    new = not folder.exists()
+    make_folder(folder)
     lock = FileLock(folder / ".lock")
     try:
         lock.acquire(timeout=0)
@@ -75,16 +89,37 @@ def alone_in(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise _explain(folder, error) from error
     try:
+        for place in (folder, *(folder / name for name in inside)):
+            remove_left_over(place)
         yield
     finally:
         Path(lock.lock_file).unlink(missing_ok=True)
         lock.release()
+        if new:
+            with contextlib.suppress(OSError):  # it is not empty
+                folder.rmdir()
+
+
+def remove_left_over(folder: Path, idle: float = 0) -> None:
+    """Remove what killed writers have left half-written in ``folder``, if nothing was added to it for ``idle`` seconds;
+    a folder that one was about to replace is itself again. Nobody else may be writing there for as short a time."""
+    for path in folder.glob(".*"):
+        found = _LEFT.fullmatch(path.name)
+        with contextlib.suppress(OSError):
+            if found is None or time.time() - path.lstat().st_mtime < idle:
+                continue
+            if found[2] == "old" and not path.with_name(found[1]).exists():
+                path.rename(path.with_name(found[1]))
+            elif path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink()
 
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path; when the body ends well it becomes ``path``, else nothing is left."""
-    part = path.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}.part")
+    part = _beside(path, "part")
     try:
         with explained(path):
             part.touch()
@@ -101,14 +136,13 @@ def whole_file(path: Path) -> Iterator[Path]:
 def whole_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder; when the body ends well it takes the place of ``path``, else nothing is left.
 
-    A reader that finds neither the old nor the new one (a kill between two renames) finds the old one as ``path.old``.
+    After a kill between two renames neither is there until ``remove_left_over`` gives the old one its name back.
     """
-    part, old = path.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}.part"), path.with_name(f".{path.name}.old")
+    part, old = _beside(path, "part"), _beside(path, "old")
     try:
         with explained(path):
             part.mkdir(parents=True)
             yield part
-            shutil.rmtree(old, ignore_errors=True)
             if path.exists():
                 os.rename(path, old)
             os.rename(part, path)
@@ -120,12 +154,26 @@ def whole_folder(path: Path) -> Iterator[Path]:
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` to ``path``, whole or not at all."""
     with whole_file(path) as part:
-        part.write_text(text, encoding="utf-8")
+        # A path's bytes that are no UTF-8 as \udce9, which JSON reads again.
+        part.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as indented JSON to ``path``, whole or not at all."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def parse_json(text: str | bytes, **how: Any) -> Any:
+    """``json.loads`` of what may have come from anywhere. Raises ValueError for brackets without end too."""
+    try:
+        return json.loads(text, **how)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+def digest(values: Any) -> str:
+    """SHA-256 of JSON-ready values."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def sha256(path: Path) -> str:

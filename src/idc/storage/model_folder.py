@@ -4,8 +4,6 @@ The config holds hashes of the weights and of itself. A truncated, edited or mis
 model. What the config says beyond that is the business of ``idc.storage.saved`` and of the model's own module.
 """
 
-import hashlib
-import json
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -14,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from safetensors import safe_open
 
 from idc.errors import IDCError
-from idc.storage.files import make_folder, sha256, whole_file, write_json, write_text
+from idc.storage.files import digest, make_folder, parse_json, sha256, whole_file, write_json, write_text
+from idc.text import in_markdown, table_row
 
 if TYPE_CHECKING:  # ``idc models`` reads cards and headers, and does not wait for torch
     from torch import Tensor
@@ -31,11 +30,6 @@ _KINDS = {  # in words, for errors: the module of another kind need not have bee
     "diffusion": "a diffusion model (name it as zdc:ddpm=FOLDER or diffpure:ddpm=FOLDER,classifier=MODEL)",
 }
 _REMEDY = "copy or download the model again, or save it anew"
-
-
-def digest(values: dict[str, Any]) -> str:
-    """SHA-256 of JSON-ready values."""
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def write(folder: Path, state: Mapping[str, "Tensor"], values: dict[str, Any], card: str) -> None:
@@ -62,7 +56,7 @@ def _sign(folder: Path, values: dict[str, Any]) -> None:
 
 def _unsigned(folder: Path) -> dict[str, Any]:
     """The config of a folder of our own, without its hash."""
-    values: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    values: dict[str, Any] = parse_json((folder / CONFIG).read_text(encoding="utf-8"))
     values.pop("config_sha256")
     return values
 
@@ -109,7 +103,7 @@ def split(folder: Path, largest: int) -> None:
 def named_weights(folder: Path) -> list[str]:
     """The weights files that a config promises, as far as can be told without checking it."""
     try:
-        promised = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["weights_sha256"]
+        promised = parse_json((folder / CONFIG).read_text(encoding="utf-8"))["weights_sha256"]
     except (OSError, ValueError, TypeError, KeyError):
         return []
     return [name for name in promised if _SHARD.fullmatch(name)] if isinstance(promised, dict) else [WEIGHTS]
@@ -123,7 +117,7 @@ def read_config(folder: Path, kinds: Collection[str]) -> dict[str, Any]:
     """
     file = folder / CONFIG
     try:
-        values: Any = json.loads(file.read_text(encoding="utf-8"))
+        values: Any = parse_json(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise IDCError(folder, f"a model folder with {CONFIG} and {WEIGHTS}", TRAIN) from error
     except ValueError as error:
@@ -196,18 +190,19 @@ def card_lines(card: dict[str, Any]) -> list[str]:
     """The end of a model card: facts, then tables (a mapping, or a list of rows) and lists of sentences; but for
     ``SAMPLE``, which says nothing to people."""
     card = {key: value for key, value in card.items() if key != SAMPLE}
-    lines = [f"- {key}: {value}" for key, value in card.items() if not isinstance(value, dict | list)]
+    facts = {key: value for key, value in card.items() if not isinstance(value, dict | list)}
+    lines = [f"- {in_markdown(key)}: {in_markdown(value)}" for key, value in facts.items()]
     for key, content in card.items():
         if not isinstance(content, dict | list) or not content:
             continue
-        lines += ["", f"## {key.capitalize()}", ""]
+        lines += ["", f"## {in_markdown(key).capitalize()}", ""]
         if isinstance(content, dict):
-            lines += ["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in content.items())]
+            lines += ["| | |", "| --- | --- |", *(table_row(*map(in_markdown, row)) for row in content.items())]
         elif isinstance(content[0], dict):
             rows = [content[0].keys(), ["---"] * len(content[0]), *(row.values() for row in content)]
-            lines += ["| " + " | ".join(map(str, row)) + " |" for row in rows]
+            lines += [table_row(*map(in_markdown, row)) for row in rows]
         else:
-            lines += [f"- {sentence}" for sentence in content]
+            lines += [f"- {in_markdown(sentence)}" for sentence in content]
     return [*lines, "", "Adversarial robustness is not implied: measure it before you rely on it.", ""]
 
 

@@ -1,12 +1,52 @@
-"""Tensors out of files: read without executing anything in them, and only if they are whole and of the right kind."""
+"""Files of tensors: safetensors with a checksum, and those of ``torch.save``, of which nothing is executed."""
 
+import hashlib
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
+
+from idc.storage.files import whole_file
+
+_SUM = "sha256"
+
+
+def save_tensors(file: Path, tensors: Mapping[str, Tensor], about: Mapping[str, str] | None = None) -> None:
+    """Write tensors, and texts ``about`` them, as one file of safetensors, whole or not at all."""
+    held, told = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, dict(about or {})
+    with whole_file(file) as part:
+        save_file(held, part, metadata=told | {_SUM: _sum(held, told)})
+
+
+def load_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """What ``save_tensors`` wrote, on the CPU: the tensors, and the texts about them. A file without a checksum, of
+    before there was one, is read as it is.
+
+    Raises:
+        ValueError: it cannot be read, or a bit of it was changed.
+    """
+    try:
+        with safe_open(file, "pt") as opened:
+            told = dict(opened.metadata() or {})
+            held = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ValueError(str(error)) from error
+    if told.pop(_SUM, None) not in (None, _sum(held, told)):
+        raise ValueError("its checksum differs")
+    return held, told
+
+
+def _sum(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> str:
+    state = hashlib.sha256(repr(sorted(about.items())).encode())
+    for name, tensor in sorted(tensors.items()):
+        state.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        state.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return state.hexdigest()
 
 
 def read_tensors(file: Path) -> Any:

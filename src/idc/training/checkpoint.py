@@ -1,6 +1,5 @@
 """What a run needs to go on where it stopped: one folder a checkpoint, whole or not at all."""
 
-import json
 import re
 import shutil
 from dataclasses import asdict, dataclass, field, fields
@@ -12,7 +11,8 @@ from zipfile import BadZipFile
 import torch
 
 from idc.errors import IDCError
-from idc.storage.files import whole_folder, write_json
+from idc.storage import records
+from idc.storage.files import whole_folder
 from idc.storage.tensor_file import read_tensors
 
 KEPT = 2  # the newest, and the one before it
@@ -92,7 +92,7 @@ def save(root: Path, checkpoint: Checkpoint) -> None:
     """Write ``checkpoint`` into ``root``; older ones but the last ``KEPT`` are removed afterwards."""
     with whole_folder(root / f"step-{checkpoint.step:08d}") as part:
         torch.save(checkpoint.tensors, part / "state.pt")
-        write_json(part / "progress.json", checkpoint.progress)
+        records.write(part / "progress.json", checkpoint.progress)
     for old in _folders(root)[:-KEPT]:
         shutil.rmtree(old, ignore_errors=True)
 
@@ -107,10 +107,10 @@ def load_latest(root: Path) -> Checkpoint | None:
     for folder in reversed(folders):
         try:
             tensors = read_tensors(folder / "state.pt")
-            progress = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError, RuntimeError, EOFError, KeyError, UnpicklingError, BadZipFile):
+            progress = records.read_json(folder / "progress.json", "", keys=("seconds",))
+        except (IDCError, OSError, ValueError, RuntimeError, EOFError, KeyError, UnpicklingError, BadZipFile):
             continue  # cut short by a full disk, say
-        if not isinstance(tensors, dict) or not isinstance(progress, dict) or "seconds" not in progress:
+        if not isinstance(tensors, dict):
             continue
         if "network" not in tensors:
             raise IDCError(root, "checkpoints of this version of idc", "train again into a new --out")

@@ -7,7 +7,9 @@ from typing import Any, Self
 from torch import Tensor
 
 from idc.progress import Bar
+from idc.storage import records
 from idc.storage.files import explained, write_text
+from idc.text import visible
 from idc.training.objective import Validation
 
 
@@ -43,16 +45,8 @@ class Monitor:
             self.file.close()
 
     def _rewind(self, file: Path) -> None:
-        if not file.exists():
-            return
-        kept = []
-        for line in file.read_text(encoding="utf-8").splitlines():
-            try:
-                if json.loads(line)["step"] <= self.step:
-                    kept.append(line)
-            except (ValueError, KeyError):  # a line cut short by a kill
-                continue
-        write_text(file, "".join(f"{line}\n" for line in kept))
+        kept = [row for row in records.read(file) if isinstance(row.get("step"), int) and row["step"] <= self.step]
+        write_text(file, "".join(f"{json.dumps(row)}\n" for row in kept))
 
     def advance(self, images: int) -> None:
         """``images`` more are done."""
@@ -82,7 +76,7 @@ class Monitor:
     def say(self, text: str) -> None:
         """A line above the progress bar."""
         if self.out is not None:
-            self.bar.console.print(text, highlight=False, soft_wrap=True)
+            self.bar.console.print(visible(text), highlight=False, soft_wrap=True)
 
     def picture(self, step: int, name: str, picture: Tensor) -> None:
         """A (C, H, W) picture in [0, 1] for TensorBoard."""

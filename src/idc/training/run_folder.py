@@ -7,12 +7,14 @@ import torch
 import yaml
 
 from idc.errors import IDCError
+from idc.storage import records
 from idc.storage.fields import recorded
-from idc.storage.files import make_folder, write_json, write_text
+from idc.storage.files import make_folder, write_text
 from idc.storage.yaml_file import read_yaml
 from idc.training.checkpoint import RunState
 from idc.training.settings import Settings
 
+FOLDERS = ("best", "last", "checkpoints")  # each is written whole or not at all
 _DEFAULT = "its default"  # of what is recorded only if it is not
 
 
@@ -48,7 +50,7 @@ def write_summary(
         "validation": state.whole,
     }
     values |= machine | {"torch": torch.__version__, "about": about, "recipe": recorded(recipe)}
-    write_json(out / "summary.json", values)
+    records.write(out / "summary.json", values)
 
 
 def _changed(file: Path, text: str, defaults: dict[str, Any]) -> dict[str, tuple[Any, Any]]:

@@ -5,7 +5,6 @@ CPU, with bitwise the weights of one that was not. The data set lies on the devi
 """
 
 import math
-import os
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -14,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 
+from idc.compute.hardware import accelerator
 from idc.data import ImageSet
 from idc.errors import IDCError
 from idc.noise import derive_seed
@@ -74,9 +73,7 @@ class Trainer:
         resume: bool = False,
         about: dict[str, Any] | None = None,
     ) -> None:
-        # Without a GPU, accelerate takes several processes for one each unless it is told that they share the CPU.
-        shared = "LOCAL_RANK" in os.environ and not torch.cuda.is_available()
-        self.accelerator = Accelerator(cpu=True) if shared else Accelerator()
+        self.accelerator = accelerator()
         self.recipe, self.out, self.about = recipe, out, about or {}
         self.device = self.accelerator.device
         self.bf16 = optim.resolve_precision(recipe, self.device)

@@ -216,7 +216,7 @@ def test_a_nested_comparison(tmp_path):
     assert spared == {("IDC", 1e-4): 0, ("CNN", 1e-4): 0} | {(n, 1e-6): max(0, k - 1) for n, k in stood.items()}
     assert any(spared.values())
     write_comparison(tmp_path / "nested")
-    assert "spared)" in (tmp_path / "nested" / "table.md").read_text()
+    assert "not attacked)" in (tmp_path / "nested" / "table.md").read_text()
     done = {p: p.stat().st_mtime_ns for p in (tmp_path / "nested").glob("*/*/summary.json")}
     assert len(run("nested", eps="1e-6, 1e-5, 1e-4")) == 6
     assert done.items() <= {p: p.stat().st_mtime_ns for p in (tmp_path / "nested").glob("*/*/summary.json")}.items()

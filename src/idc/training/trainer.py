@@ -99,10 +99,8 @@ class Trainer:
         self.random = torch.Generator(self.device)
         self.state = RunState({images.split: [len(images), images.fingerprint] for images in (train, validation)})
         final = self.validation.take(recipe.final_limit) if recipe.final_limit else self.validation
-        self.selection = Selection(
-            self.accelerator, objective, self.validation.take(recipe.validation_limit), final, self.bf16, self.state,
-            out / "best", keep=partial(self._save_model, "best"),
-        )  # fmt: skip
+        few, keep = self.validation.take(recipe.validation_limit), partial(self._save_model, "best")
+        self.selection = Selection(self.accelerator, objective, few, final, self.bf16, self.state, out / "best", keep)
         self.sample = train.sample()
         self.order: tuple[int, Tensor] = (-1, torch.empty(0))
         self.resumes, self.start = resume, self._restore() if resume else 0

@@ -8,7 +8,9 @@ from idc.method.classifier import IDC
 from idc.method.config import IDCConfig
 from idc.method.unet import UNetSpec
 
-TINY = UNetSpec(8, (1, 2), groups=4, head_channels=8)
+TINY = UNetSpec(8, (1,), groups=4, head_channels=8)
+# In the place of the preset "digits" where what it learns is no matter.
+SMALL_DIGITS = UNetSpec(8, (1,), groups=4, head_channels=8, patch=8, residual=True)
 
 
 def tiny_model(num_classes: int = 4, shape: tuple[int, int, int] = (1, 8, 8), seed: int = 0, **settings: object) -> IDC:

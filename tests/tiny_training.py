@@ -9,9 +9,9 @@ from idc.commands.train import start_training
 
 SMALL = {
     "epochs": 2.0, "batch_size": 16, "validate_every": 0.5, "checkpoint_every": 0.25, "validation_limit": 20,
-    "precision": "fp32", "dropout": 0.1, "accumulation": 2,
+    "final_limit": 20, "precision": "fp32", "dropout": 0.1, "accumulation": 2,
 }  # fmt: skip
-NETWORK = "base_channels: 8\nmultipliers: [1, 2]\ngroups: 4\nhead_channels: 8\npatch: 4\nresidual: true\n"
+NETWORK = "base_channels: 8\nmultipliers: [1]\ngroups: 4\nhead_channels: 8\npatch: 8\nresidual: true\n"
 
 
 def train(out: Path, network: str, **more):

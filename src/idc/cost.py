@@ -139,9 +139,14 @@ def peak_rates(
     return best
 
 
-def _shared(count: Callable[[Logits, Tensor], int], function: Logits, image: Tensor) -> int:
-    """FLOPs that two draws share: what ``count`` finds for one draw twice, less what it finds for two."""
-    return 2 * count(function, image) - count(lambda x: function(x, draws=2), image)  # type: ignore[call-arg]
+def _flops_of_calls(
+    count: Callable[[Logits, Tensor], int], function: Logits, image: Tensor, calls: int, spared: int
+) -> int:
+    """FLOPs of so many calls, ``count`` for one, without those that ``spared`` draws share with others: what ``count``
+    finds for one draw twice, less what it finds for two."""
+    one = count(function, image) if calls or spared else 0
+    two = count(lambda x: function(x, draws=2), image) if spared else 0  # type: ignore[call-arg]
+    return calls * one - spared * (2 * one - two)
 
 
 def total_flops(target: Target, image: Tensor, counts: Mapping[str, Mapping[str, int]]) -> int:
@@ -151,10 +156,8 @@ def total_flops(target: Target, image: Tensor, counts: Mapping[str, Mapping[str,
         function = target.function(name)
         back, spared_back = counts["backward"].get(name, 0), counts["spared_backward"].get(name, 0)
         spared = counts["spared"].get(name, 0) - spared_back
-        flops += (calls - back) * forward_flops(function, image)
-        flops += back * gradient_flops(function, image) if back else 0
-        flops -= spared * _shared(forward_flops, function, image) if spared else 0
-        flops -= spared_back * _shared(gradient_flops, function, image) if spared_back else 0
+        flops += _flops_of_calls(forward_flops, function, image, calls - back, spared)
+        flops += _flops_of_calls(gradient_flops, function, image, back, spared_back)
     return flops
 
 

@@ -8,12 +8,13 @@ import torch
 from safetensors.torch import load_file
 
 from idc import IDC, data
-from idc.commands.demo import DRAWS, run_demo
+from idc.commands.demo import run_demo
 from idc.commands.train import start_training
 from tiny_training import NETWORK
 
-TESTED = 20
+TESTED = 10
 EPS = (0.05, 0.2)
+DRAWS = 3
 ANSWERS = {"one-step": (3,), "multi-step": (3, 1, 0)}
 
 
@@ -31,6 +32,7 @@ def demo(tmp_path_factory):
     network.write_text(NETWORK)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("idc.commands.demo.EPS", EPS)
+        patch.setattr("idc.commands.demo.DRAWS", DRAWS)
         patch.setattr("idc.commands.demo.start_training", partial(start_training, preset=str(network)))
         with pytest.raises(KeyboardInterrupt):
             run_demo(out, epochs=2, limit=TESTED, say=interrupt)

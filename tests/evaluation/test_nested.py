@@ -187,6 +187,7 @@ data: digits
 protocols: [quick, pgd]
 eps: [{eps}]
 limit: 40
+steps: 3
 nested: {nested}
 models:
   IDC: {{model: {folder}/idc, one_step: true}}
@@ -199,7 +200,7 @@ def test_a_nested_comparison(tmp_path):
     save_digits_model(tmp_path / "idc")
     torch.manual_seed(0)
     names = tuple("0123456789")
-    CNN(CNNConfig("preact-resnet18", 10, (1, 8, 8), width=2, class_names=names)).save_pretrained(tmp_path / "cnn")
+    CNN(CNNConfig("wrn-10-1", 10, (1, 8, 8), width=2, class_names=names)).save_pretrained(tmp_path / "cnn")
 
     def run(out, eps="1e-6, 1e-4", nested="true"):
         (tmp_path / "c.yaml").write_text(YAML.format(folder=tmp_path, eps=eps, nested=nested))

@@ -1,6 +1,7 @@
 """The classifier against the paper's definitions, written out here with plain loops."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from idc import IDC, IDCConfig, IDCError
 from idc.method.bridge import BridgeSpec
 from idc.method.labels import orthogonal_labels
 from idc.method.unet import UNetSpec
-from tiny import tiny_model
+from tiny import TINY, tiny_model
 
 
 @pytest.fixture
@@ -121,7 +122,7 @@ def test_bad_settings(model, images):
     with pytest.raises(IDCError, match="draws"):
         model.predict(images, draws=0)
     with pytest.raises(IDCError, match="multiple of 2"):
-        tiny_model(shape=(1, 9, 9))
+        IDC(IDCConfig(4, (1, 9, 9), replace(TINY, multipliers=(1, 2))))
     with pytest.raises(IDCError, match="class names"):
         tiny_model(class_names=("a",))
     with pytest.raises(IDCError, match="temperature"):

@@ -15,6 +15,7 @@ from idc import IDC
 from idc.storage import hub
 from processes import run
 from program import idc, refused
+from tiny_training import NETWORK
 
 
 @pytest.fixture
@@ -54,7 +55,7 @@ def test_an_attack_without_a_size_trains_nothing(tmp_path, flag, value):
 def test_train_then_predict_then_evaluate(folder, tmp_path):
     run = tmp_path / "run"
     network = tmp_path / "n.yaml"
-    network.write_text("base_channels: 8\nmultipliers: [1, 2]\ngroups: 4\nhead_channels: 8\n")
+    network.write_text("base_channels: 8\nmultipliers: [1]\ngroups: 4\nhead_channels: 8\n")
     result = idc("train", "--data", folder, "--preset", network, "--out", run, "--epochs", 1, "--batch-size", 4,
                  "--validation-limit", 4)  # fmt: skip
     assert result.returncode == 0, result.stderr
@@ -205,8 +206,11 @@ def test_what_looks_like_a_path_never_asks_the_network(source, connections, tmp_
 
 
 def test_two_processes_train_one_model_and_one_speaks(tmp_path):
+    network = tmp_path / "network.yaml"
+    network.write_text(NETWORK)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    own = ["--data", "digits", "--limit", "128", "--epochs", "1", "--out", str(tmp_path / "run")]
+    own = ["--data", "digits", "--limit", "128", "--epochs", "1", "--preset", network, "--final-limit", "20"]
+    own += ["--out", tmp_path / "run"]
     env = os.environ | {"OMP_NUM_THREADS": "1"}
     result = subprocess.run([*torchrun, "-m", "idc.cli", "train", *own], capture_output=True, text=True, env=env)
     assert result.returncode == 0, result.stderr

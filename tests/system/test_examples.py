@@ -9,10 +9,12 @@ import pytest
 import torch
 
 import program
+from idc import IDC, IDCConfig
 from idc.method.bridge import Bridge
 from idc.method.labels import orthogonal_labels
 from idc.method.loss import bridge_loss
-from tiny import tiny_model
+from idc.method.presets import PRESETS
+from tiny import SMALL_DIGITS, tiny_model
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -65,8 +67,14 @@ def test_sampling(standalone):
 
 
 def test_own_model_enters_the_table(tmp_path):
-    """examples/own_model.py beside a saved IDC, as its first line says."""
-    result = program.idc("compare", EXAMPLES / "own_model.yaml", "--out", tmp_path, "--json", cwd=EXAMPLES.parent)
+    """examples/own_model.py beside a saved IDC, as its first line says; a smaller one than there."""
+    asked = (EXAMPLES / "own_model.yaml").read_text()
+    assert (EXAMPLES.parent / "models" / "digits").is_dir()
+    assert "model: models/digits\n" in asked
+    IDC(IDCConfig(10, (1, 32, 32), SMALL_DIGITS, class_names=tuple("0123456789"))).save_pretrained(tmp_path / "digits")
+    file = tmp_path / "own_model.yaml"
+    file.write_text(asked.replace("models/digits", str(tmp_path / "digits")))
+    result = program.idc("compare", file, "--out", tmp_path / "table", "--json", cwd=EXAMPLES.parent)
     assert result.returncode == 0, result.stderr
     mine, idc = json.loads(result.stdout)["rows"]
     assert (mine["name"], mine["parameters"], mine["network_evaluations"]) == ("mine", 10 * 1024 + 10, 1)
@@ -74,7 +82,7 @@ def test_own_model_enters_the_table(tmp_path):
     assert mine["clean"]["mean"]["mean"] > 0.85
     assert idc["network_evaluations"] == 1
     assert mine["images"] == idc["images"] == 40
-    assert (tmp_path / "table.md").exists()
+    assert (tmp_path / "table" / "table.md").exists()
 
 
 def test_the_method_in_plain_torch_learns(standalone, capsys):
@@ -85,6 +93,7 @@ def test_the_method_in_plain_torch_learns(standalone, capsys):
     assert shares[1] > 88
 
 
-def test_classify_runs(capsys):
+def test_classify_runs(capsys, monkeypatch):
+    monkeypatch.setitem(PRESETS, "digits", SMALL_DIGITS)
     runpy.run_path(str(EXAMPLES / "classify.py"))
     assert capsys.readouterr().out.count("answer") == 5

@@ -11,16 +11,30 @@ from safetensors.torch import load_file
 
 from idc import IDC
 from idc.method.labels import LabelKind, orthogonal_labels
+from tiny_training import NETWORK
 
 KINDS = get_args(LabelKind)
-RECIPE = ("--limit", 64, "--epochs", 1, "--batch-size", 16, "--validation-limit", 20, "--precision", "fp32")
+RECIPE = (
+    "--limit",
+    64,
+    "--epochs",
+    1,
+    "--batch-size",
+    16,
+    "--validation-limit",
+    20,
+    "--final-limit",
+    20,
+    "--precision",
+    "fp32",
+)
 IMAGES = torch.rand(4, 1, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.fixture(scope="module")
 def network(tmp_path_factory):
     file = tmp_path_factory.mktemp("network") / "small.yaml"
-    file.write_text("base_channels: 8\nmultipliers: [1, 2]\ngroups: 4\nhead_channels: 8\npatch: 4\n")
+    file.write_text(NETWORK)
     return file
 
 

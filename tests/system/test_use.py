@@ -1,4 +1,4 @@
-"""``idc predict``, ``profile``, ``export`` and ``import-reference`` as a user runs them."""
+"""``idc predict``, ``profile`` and ``import-reference`` as a user runs them."""
 
 import json
 import os
@@ -98,23 +98,6 @@ def test_import_reference(tmp_path):
         "use --preset paper-cifar10",
     )
     assert not (tmp_path / "n").exists()
-
-
-def test_export_answers_as_python_does(model, tmp_path):
-    import onnxruntime
-
-    file = tmp_path / "m.onnx"
-    result = idc("export", model, "--out", file, "--one-step", "--json")
-    assert result.returncode == 0, result.stderr
-    assert result.stderr == ""
-    found = json.loads(result.stdout)
-    assert (found["path"], found["visits"], found["agreement"]) == (str(file), [3], 1)
-    assert found["bytes"] == file.stat().st_size
-    images = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    (logits,) = onnxruntime.InferenceSession(str(file)).run(None, {"images": images.numpy()})
-    with torch.no_grad():
-        expected = IDC.from_pretrained(model).one_step(images)
-    torch.testing.assert_close(torch.from_numpy(logits), expected, atol=2e-5, rtol=0)
 
 
 def test_more_classes_than_pixels(tmp_path):

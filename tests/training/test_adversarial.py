@@ -49,7 +49,7 @@ FAST = {"epochs": 4, "validate_every": 4, "checkpoint_every": 4, "precision": "f
 def train(out, method, **changes):
     """On the digits as they are, 8x8: they are learned as well as larger ones, in a sixteenth of the time."""
     changes = FAST | {"method": method} | changes
-    return start_cnn("digits", out, width=8, image_size=8, changes=changes, say=lambda text: None)
+    return start_cnn("digits", out, width=4, image_size=8, changes=changes, say=lambda text: None)
 
 
 def test_adversarial_training_holds_where_standard_training_falls(tmp_path):

@@ -11,7 +11,11 @@ from idc.data import ImageSet
 from idc.training.selection import Selection
 from idc.training.trainer import Trainer
 
-SHORT = {"epochs": 2, "validate_every": 1, "checkpoint_every": 1, "precision": "fp32", "batch_size": 32}
+SHORT = {
+    "epochs": 2, "validate_every": 1, "checkpoint_every": 1, "precision": "fp32", "batch_size": 16,
+    "validation_limit": 20, "final_limit": 20,
+}  # fmt: skip
+FEW = {"limit": 64, "image_size": 16}
 STARTS = {
     "cnn": (start_cnn, {"width": 4}, {"attack_steps": 2}),
     "cnn, trades": (start_cnn, {"width": 4}, {"attack_steps": 2, "method": "trades"}),
@@ -34,8 +38,8 @@ def test_stopped_and_resumed(kind, tmp_path, monkeypatch):
     start, options, changes = STARTS[kind]
 
     def train(name: str, resume: bool = False):
-        return start("digits", tmp_path / name, limit=128, changes=SHORT | changes, resume=resume,
-                     say=lambda text: None, **options)  # fmt: skip
+        return start("digits", tmp_path / name, changes=SHORT | changes, resume=resume,
+                     say=lambda text: None, **FEW, **options)  # fmt: skip
 
     whole = train("whole")
     with monkeypatch.context() as patch:
@@ -64,7 +68,7 @@ def test_the_figures_of_a_peer_are_those_of_its_best_weights(kind, tmp_path, mon
 
     measured = Selection._measured
     monkeypatch.setattr(Selection, "_measured", judged)
-    start("digits", tmp_path / "run", limit=128, changes=SHORT | changes, say=lambda text: None, **options)
+    start("digits", tmp_path / "run", changes=SHORT | changes, say=lambda text: None, **FEW, **options)
     best, last = (load_file(tmp_path / "run" / name / "model.safetensors") for name in ("best", "last"))
     name = next(iter(found["weights"]))
     held = next(key for key in best if key.endswith(name))

@@ -91,7 +91,7 @@ def test_training_leaves_the_global_generator_as_found(network, tmp_path):
 
 def test_it_learns(network, tmp_path):
     """A few seconds on digits must beat chance (10%) by far."""
-    changes = {"epochs": 12, "batch_size": 32, "validate_every": 12, "checkpoint_every": 12, "ema_decay": 0.9}
+    changes = {"epochs": 6, "batch_size": 32, "validate_every": 6, "checkpoint_every": 6, "ema_decay": 0.9, "lr": 6e-3}
     result = start_training("digits", tmp_path / "run", preset=network, recipe="digits", changes=changes)
     assert result.accuracy is not None
     assert result.accuracy.one_step > 0.6
@@ -150,7 +150,7 @@ def test_an_interruption_waits_for_the_whole_gradient(network, tmp_path, monkeyp
     one batch, how far its attack has come."""
 
     def start(out, **more):
-        changes = SMALL | settings | {"epochs": 3.0}
+        changes = SMALL | settings | {"epochs": 2.0, "validate_every": 2.0}
         return start_training("digits", tmp_path / out, preset=network, limit=128, changes=changes, **more)
 
     start("whole")

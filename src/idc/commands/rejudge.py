@@ -45,8 +45,8 @@ def rejudge(folder: Path, *, draws: int = 100, seed: int = 1, model: str | None 
     """
     request = read_request(folder / "request.json", "give the folder of a result of idc evaluate")
     if model is None and is_plugin(request.model):
-        remedy = f"add --model {request.model} if this code may run"
-        raise IDCError(folder, f"--model beside it: it names code, {request.model}, which no file may choose", remedy)
+        expected, remedy = "a saved model: no file chooses code", f"add --model {request.model} if it may run"
+        raise IDCError(f"{request.model} in {folder / 'request.json'}", expected, remedy)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     classifier, images = open_both(request if model is None else replace(request, model=model), device)
     same = _same_as_then(folder, request, classifier, images, device)

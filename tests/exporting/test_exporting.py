@@ -24,15 +24,16 @@ NAMES = ("zero", "eins", "zwölf", "[red]drei")
 
 @pytest.fixture(scope="module", autouse=True)
 def networks_exported_once():
-    """PyTorch's exporter takes seconds for a network; chains it exports afresh for every test."""
+    """PyTorch's exporter takes seconds for a network of some weights; chains it exports afresh for every test."""
     exported, known = graph._exported, {}
 
     def once(module, inputs, output):
         if output != "moved":
             return exported(module, inputs, output)
-        if module not in known:
-            known[module] = exported(module, inputs, output)
-        return known[module]
+        weights = b"".join(w.numpy().tobytes() for w in module.state_dict().values())
+        if weights not in known:
+            known[weights] = exported(module, inputs, output)
+        return known[weights]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(graph, "_exported", once)
@@ -166,18 +167,26 @@ def stored(digits, tmp_path_factory):
     folder, proto = tmp_path_factory.mktemp("weights"), graph.answer_graph(digits, 2)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(answer, "answer_graph", lambda *_: graph.copied(proto))
+        patch.setattr(answer, "CHECKED", 4)  # the tests below look at more
         for weights in ("fp32", "fp16", "int8"):
             export(digits, folder / f"{weights}.onnx", weights=weights)
     return folder
 
 
+@pytest.fixture(scope="module")
+def answered(digits):
+    """Images, noise and PyTorch's logits. 100 at once: from 64 on, the network's upsampling takes another way."""
+    images = data.load("digits", split="test", limit=100).images.float() / 255
+    _, noise = draw(digits, len(images), 2)
+    with torch.no_grad():
+        return images, noise, digits(images, noise=noise)
+
+
 @torch.no_grad()
 @pytest.mark.parametrize(("weights", "size", "close"), [("fp32", 1.0, 1e-4), ("fp16", 0.6, 0.02), ("int8", 0.4, 0.5)])
-def test_verdicts_of_a_trained_model_survive(digits, stored, weights, size, close):
-    # 200 at once: from 64 on, the network's upsampling takes another way.
-    images = data.load("digits", split="test", limit=200).images.float() / 255
-    _, noise = draw(digits, len(images), 2)
-    expected, found = digits(images, noise=noise), run(stored / f"{weights}.onnx", images, noise)
+def test_verdicts_of_a_trained_model_survive(answered, stored, weights, size, close):
+    images, noise, expected = answered
+    found = run(stored / f"{weights}.onnx", images, noise)
     assert (found.argmax(1) == expected.argmax(1)).float().mean() >= (1 if weights == "fp32" else 0.99)
     assert 0 < (found - expected).abs().max() < close
     assert (stored / f"{weights}.onnx").stat().st_size <= size * (stored / "fp32.onnx").stat().st_size

@@ -219,16 +219,16 @@ def test_eps_rises_and_noise_is_added():
 def test_an_idc_trained_under_attack_holds_where_another_falls(tmp_path):
     """Validation images under an attack that is not the trainer's; and the trainer's own count of it is near."""
     file = tmp_path / "network.yaml"
-    file.write_text("base_channels: 16\nmultipliers: [1, 1]\ngroups: 4\nhead_channels: 16\npatch: 4\nresidual: true\n"
-                    "position_channels: 8\n")  # fmt: skip
+    file.write_text("base_channels: 16\nmultipliers: [1]\ngroups: 4\nhead_channels: 16\npatch: 8\nresidual: true\n"
+                    "position_channels: 8\nmiddle_attention: false\n")  # fmt: skip
     images = data.load("digits", split="validation", limit=200)
     x, classes = images.images.float().div(255), images.labels
     standing, noted = {}, {}
     for eps in (0.0, 0.1):
-        changes = {"epochs": 12, "validate_every": 12, "checkpoint_every": 12, "precision": "fp32", "eps": eps,
-                   "ce_weight": 1.0, "attack_steps": 2}  # fmt: skip
+        changes = {"epochs": 6, "validate_every": 6, "checkpoint_every": 6, "precision": "fp32", "eps": eps,
+                   "ce_weight": 1.0, "attack_steps": 2, "lr": 6e-3}  # fmt: skip
         out = tmp_path / str(eps)
-        start_training("digits", out, preset=str(file), changes=changes, say=lambda text: None)
+        start_training("digits", out, preset=str(file), visits=(3,), changes=changes, say=lambda text: None)
         model = IDC.from_pretrained(out / "last")
         target = Target.of(model.one_step)
         attack = pgd(Threat("linf", 0.1), surrogate="one-step-inner", objective=Margin(), steps=10)

@@ -15,19 +15,9 @@ from tiny_training import NETWORK
 
 KINDS = get_args(LabelKind)
 RECIPE = (
-    "--limit",
-    64,
-    "--epochs",
-    1,
-    "--batch-size",
-    16,
-    "--validation-limit",
-    20,
-    "--final-limit",
-    20,
-    "--precision",
-    "fp32",
-)
+    "--limit", 64, "--epochs", 1, "--batch-size", 16, "--validation-limit", 20, "--final-limit", 20,
+    "--precision", "fp32",
+)  # fmt: skip
 IMAGES = torch.rand(4, 1, 32, 32, generator=torch.Generator().manual_seed(0))
 
 

@@ -30,8 +30,8 @@ def test_the_loss_is_the_squared_error_of_the_noise():
 
 @pytest.mark.parametrize("conditional", [False, True])
 def test_it_learns(tmp_path, conditional):
-    changes = {"epochs": 5, "batch_size": 16, "validate_every": 5, "checkpoint_every": 5, "precision": "fp32", "lr": 0.012,
-               "ema_decay": 0.9, "conditional": conditional}  # fmt: skip
+    changes = {"epochs": 5, "batch_size": 16, "validate_every": 5, "checkpoint_every": 5, "precision": "fp32",
+               "lr": 0.012, "ema_decay": 0.9, "conditional": conditional}  # fmt: skip
     result = start_ddpm("digits", tmp_path, limit=300, image_size=16, changes=changes, say=lambda text: None)
     assert result.accuracy is not None
     assert result.accuracy.to_dict()["mse"] < 0.5  # 1 is a network that has learnt nothing

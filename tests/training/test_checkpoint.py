@@ -1,8 +1,10 @@
 """What a run goes on from: whole checkpoints alone, of the images that it began with."""
 
 import shutil
+from pathlib import Path
 
 import pytest
+import torch
 
 from idc import IDCError
 from idc.commands.train import start_training
@@ -40,6 +42,21 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(whole, tmp_path):
         (folder / "state.pt").write_bytes(b"")
     with pytest.raises(IDCError, match="damaged"):
         load_latest(root)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="of Linux")
+@pytest.mark.parametrize("numbers", [9, 100_000])
+def test_a_full_disk_leaves_the_older_checkpoint(tmp_path, monkeypatch, numbers):
+    """As torch's own writer tells of it: in words of its own."""
+    save(tmp_path, Checkpoint(4, {"network": {"a": torch.ones(9)}}, {"seconds": 1.0}))
+    plain = torch.save
+    monkeypatch.setattr(torch, "save", lambda tensors, file: plain(tensors, "/dev/full"))
+    with pytest.raises(IDCError, match="step-00000008: expected room on the disk"):
+        save(tmp_path, Checkpoint(8, {"network": {"a": torch.ones(numbers)}}, {"seconds": 2.0}))
+    assert [folder.name for folder in tmp_path.iterdir()] == ["step-00000004"]
+    found = load_latest(tmp_path)
+    assert (found.step, found.progress["seconds"]) == (4, 1.0)
+    assert torch.equal(found.tensors["network"]["a"], torch.ones(9))
 
 
 def test_a_checkpoint_of_before_machines_were_noted_is_taken_for_one_of_this(tmp_path):

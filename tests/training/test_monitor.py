@@ -1,11 +1,16 @@
 """What a run records: TensorBoard and metrics.jsonl, read back by their own readers."""
 
+import errno
 import json
+import os
+import threading
+from contextlib import suppress
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.summary.writer.record_writer import RecordWriter
 
-from idc import data
+from idc import IDCError, data
 from idc.accuracy import BridgeAccuracy
 from idc.training.bridge_objective import BridgeObjective
 from idc.training.monitor import Monitor
@@ -39,6 +44,27 @@ def test_a_folders_name_is_said_as_it_is(tmp_path, capsys):
     with Monitor(tmp_path, total=1, done=0, step=0) as monitor:
         monitor.say(f"{tmp_path}/x[/y] and :smile: and [red]\x1b[31m")
     assert "/x[/y] and :smile: and [red]\\x1b[31m" in capsys.readouterr().err
+
+
+def test_a_disk_that_is_full_by_and_by_is_one_error(tmp_path, monkeypatch, capsys):
+    """Of TensorBoard's thread too, which would print its own."""
+    hook = threading.excepthook
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def watch():
+        with Monitor(tmp_path, total=1, done=0, step=0) as monitor:
+            monkeypatch.setattr(RecordWriter, "write", full)
+            with suppress(OSError):
+                monitor.scalars(1, {"loss/total": 1.0})
+                monitor.writer.flush()  # waits for the thread
+            monitor.scalars(2, {"loss/total": 1.0})
+
+    with pytest.raises(IDCError, match="room on the disk"):
+        watch()
+    assert capsys.readouterr().err == ""
+    assert threading.excepthook is hook
 
 
 def test_lines_after_the_checkpoint_and_cut_lines_are_dropped_on_resume(tmp_path):

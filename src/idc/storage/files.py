@@ -42,6 +42,8 @@ def explained(path: Path) -> Iterator[None]:
         text = str(error).lower()
         for code, words in (
             (errno.ENOSPC, "no space left"),
+            (errno.ENOSPC, "unexpected pos"),  # torch.save's words: less was written than it gave
+            (errno.ENOSPC, "iostream error"),
             (errno.EACCES, "permission denied"),
             (errno.EROFS, "read-only"),
         ):

@@ -1,6 +1,8 @@
 """What one can watch while a run goes on: progress bar, metrics.jsonl, TensorBoard."""
 
 import json
+import threading
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -27,22 +29,30 @@ class Monitor:
 
     def __enter__(self) -> Self:
         self.bar = Bar("images", total=self.total, done=self.done, quiet=self.out is None)
-        self.writer: Any = None
-        if self.out is not None:
-            with explained(self.out):
-                self._rewind(self.out / "metrics.jsonl")
-                from torch.utils.tensorboard import SummaryWriter
+        with ExitStack() as undo:
+            undo.callback(setattr, threading, "excepthook", threading.excepthook)
+            self.thread_failed, threading.excepthook = threading.excepthook, self._thread_failed
+            if self.out is not None:
+                with explained(self.out):
+                    self._rewind(self.out / "metrics.jsonl")
+                    from torch.utils.tensorboard import SummaryWriter
 
-                self.file = (self.out / "metrics.jsonl").open("a", encoding="utf-8")
-                self.writer = SummaryWriter(str(self.out / "tensorboard"), purge_step=self.step)
+                    self.file = undo.enter_context((self.out / "metrics.jsonl").open("a", encoding="utf-8"))
+                    self.writer = SummaryWriter(str(self.out / "tensorboard"), purge_step=self.step)
+                    undo.callback(self.writer.close)
+            self.undo = undo.pop_all()
         self.bar.__enter__()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.bar.__exit__()
-        if self.writer is not None:
-            self.writer.close()
-            self.file.close()
+        with suppress(OSError) if kind or self.out is None else explained(self.out):
+            self.undo.close()
+
+    def _thread_failed(self, failure: Any) -> None:
+        """TensorBoard writes in a thread, which a full disk ends: the next point that it is given raises the error."""
+        if not issubclass(failure.exc_type, OSError):
+            self.thread_failed(failure)
 
     def _rewind(self, file: Path) -> None:
         kept = [row for row in records.read(file) if isinstance(row.get("step"), int) and row["step"] <= self.step]
@@ -54,11 +64,11 @@ class Monitor:
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         """One JSON line and a TensorBoard point for each value."""
-        if self.writer is None:
+        if self.out is None:
             return
-        for name, value in values.items():
-            self.writer.add_scalar(name, value, step)
-        with explained(Path(self.file.name)):
+        with explained(self.out):
+            for name, value in values.items():
+                self.writer.add_scalar(name, value, step)
             self.file.write(json.dumps({"step": step} | values) + "\n")
             self.file.flush()
 
@@ -80,5 +90,6 @@ class Monitor:
 
     def picture(self, step: int, name: str, picture: Tensor) -> None:
         """A (C, H, W) picture in [0, 1] for TensorBoard."""
-        if self.writer is not None:
-            self.writer.add_image(name, picture, step)
+        if self.out is not None:
+            with explained(self.out):
+                self.writer.add_image(name, picture, step)

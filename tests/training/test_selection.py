@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from idc import IDC, data
 from idc.accuracy import accuracy
 from idc.commands.train import start_training
+from idc.storage import records
 from idc.training.trainer import Trainer
 from processes import run
 from tiny_training import SMALL, train
@@ -62,7 +63,8 @@ def test_a_finished_run_of_before_gets_the_figures_of_its_best_weights(whole, ne
     run = tmp_path / "run"
     shutil.copytree(whole, run)
     for file in run.glob("checkpoints/*/progress.json"):
-        older = {k: v for k, v in json.loads(file.read_text()).items() if k not in ("whole", "best_step")}
+        later = ("whole", "best_step", "record_sha256")
+        older = {k: v for k, v in json.loads(file.read_text()).items() if k not in later}
         file.write_text(json.dumps(older))
     assert train(run, network, resume=True).step == 16
     expected = json.loads((whole / "summary.json").read_text())
@@ -76,7 +78,7 @@ def test_without_its_best_weights_a_run_keeps_the_last(whole, network, tmp_path,
     shutil.copytree(whole, run)
     shutil.rmtree(run / "best")
     for file in run.glob("checkpoints/*/progress.json"):
-        file.write_text(json.dumps(json.loads(file.read_text()) | {"whole": None, "best_step": 4}))
+        records.write(file, json.loads(file.read_text()) | {"whole": None, "best_step": 4})
     train(run, network, resume=True)
     assert torch.equal(*(next(iter(load_file(run / n / "model.safetensors").values())) for n in ("best", "last")))
     assert "here the last weights take its place" in capsys.readouterr().err

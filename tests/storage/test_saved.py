@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from edited import edit_config
-from idc import IDC, IDCError
+from idc import IDC, IDCConfig, IDCError
 from idc.method.bridge import BridgeSpec
 from idc.method.config import config_from_dict
 from idc.peers.cnn import CNN, CNNConfig
@@ -240,12 +240,12 @@ def test_a_network_that_the_weights_do_not_have_is_never_allocated(tmp_path, mon
         ({"multipliers": [1, 1]}, r"unet\.\S+: \S+ in the file, \S+ in the network"),
         ({"res_blocks": 2}, r"unet\.\S+: nothing in the file, \S+ in the network"),
         ({"decoder": False}, r"unet\.\S+: \S+ in the file, (nothing|\S+) in the network"),
-        ({"res_blocks": 10**6}, r"it asks for 1000000 blocks of up to 8 channels, the file has \d+ tensors"),
-        ({"base_channels": 8 * 10**9}, r"up to 8000000000 channels, the file has \d+ tensors of \d+ numbers"),
+        ({"res_blocks": 10**6}, r"it asks for 2000000 blocks of up to 16 channels, the file has \d+ tensors"),
+        ({"base_channels": 8 * 10**9}, r"up to 16000000000 channels, the file has \d+ tensors of \d+ numbers"),
     ],
 )
 def test_it_is_said_where_the_sizes_differ(tmp_path, change, message):
-    tiny_model().save_pretrained(tmp_path)
+    IDC(IDCConfig(4, (1, 8, 8), replace(TINY, multipliers=(1, 2)))).save_pretrained(tmp_path)
     edit_config(tmp_path, lambda values: values["classifier"]["unet"].update(change))
     with pytest.raises(IDCError, match=rf"weights that fit config\.json \(.*{message}"):
         IDC.from_pretrained(tmp_path)

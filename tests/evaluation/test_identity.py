@@ -8,12 +8,13 @@ import torch
 from idc.attacks.threat import Threat
 from idc.errors import IDCError
 from idc.evaluation.certificates import Certifier
-from idc.evaluation.identity import PROBED, probe, same_answers
+from idc.evaluation.identity import PROBED, describe_model, model_fingerprint, probe, same_answers
 from idc.evaluation.nested import read_larger
 from idc.evaluation.protocol import build_protocol
 from idc.evaluation.runner import Problem, Runner, hold_settings
 from idc.evaluation.smoothing import Smoothed, Smoothing
 from noise_models import Linear, Noisy, easy_images
+from tiny import tiny_model
 
 IMAGES, IDS = torch.rand(4, 1, 4, 4, generator=torch.Generator().manual_seed(0)), torch.arange(4)
 
@@ -106,3 +107,21 @@ def test_a_result_from_before_answers_were_kept_goes_on(tmp_path):
     hold_settings(tmp_path, {"seed": 0})
     hold_settings(tmp_path, {"seed": 0, "answers": [[1.0]]})
     assert "answers" not in json.loads((tmp_path / "settings.json").read_text())  # which nobody has seen
+
+
+def test_a_models_digest_follows_its_values_and_not_their_layout():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(torch.nn.Conv2d(4, 3, 1), torch.nn.BatchNorm2d(3)).bfloat16()
+    before = model_fingerprint(model)
+    assert model_fingerprint(model.to(memory_format=torch.channels_last)) == before
+    model[0].weight.data[0, 0] += 1
+    assert model_fingerprint(model) != before
+
+
+def test_a_result_from_before_there_were_other_labels_goes_on():
+    """What is recorded of an IDC has no field that came later, unless it says something."""
+    model, other = tiny_model(), tiny_model(label_kind="blocks")
+    old = {"num_classes", "image_shape", "unet", "bridge", "label_seed", "visits", "clip", "temperature", "class_names"}
+    assert describe_model(model, "m")["config"].keys() == old
+    assert describe_model(other, "m")["config"].keys() == old | {"label_kind"}

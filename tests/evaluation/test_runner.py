@@ -1,6 +1,5 @@
 """An evaluation from images to summary: right, resumable, the same however it is cut up."""
 
-import json
 import re
 
 import pytest
@@ -12,14 +11,12 @@ from idc.attacks.minimum_norm import CarliniWagner
 from idc.attacks.objective import Margin
 from idc.attacks.threat import Threat
 from idc.errors import IDCError
-from idc.evaluation import identity as module
 from idc.evaluation.protocol import Protocol, build_protocol
 from idc.evaluation.runner import Problem, Runner
 from idc.evaluation.sanity.recorded import finite_check
 from idc.evaluation.summary import read_costs, read_lines, summarise_lines
 from idc.types import NOT_FINITE
 from noise_models import Linear, Noisy, easy_images
-from tiny import tiny_model
 
 
 def problem(model: Linear, count: int = 24) -> Problem:
@@ -267,50 +264,3 @@ def test_an_attack_without_a_radius_is_judged_but_not_part_of_the_worst(tmp_path
     summary = summarise_lines(read_lines(tmp_path), ("a", "b"))
     assert summary["attacks"]["cw"]["mean"]["mean"] < 0.1
     assert summary["robust"]["mean"]["mean"] == 1
-
-
-def test_protocols_say_all_and_knobs_turn_what_they_name():
-    for name in ("clean", "quick", "adaptive", "paper", "pgd", "apgd"):
-        text = json.dumps(build_protocol(name, Threat("linf", 0.1)).to_dict())
-        assert json.loads(text)["threat"]["eps"] == (0.0 if name == "clean" else 0.1)
-    turned = build_protocol("pgd", Threat("linf", 0.1), draws=3, steps=7, eot=2, restarts=None)
-    ((label, attack),) = turned.attacks
-    assert (label, attack.steps, attack.eot, attack.restarts, turned.draws) == ("pgd-7", 7, 2, 1, 3)
-    assert dict(build_protocol("quick", Threat(), steps=9).attacks)["adaptive"].steps == 9
-    for wrong in (("clean", {"steps": 3}), ("paper", {"steps": 3}), ("best", {}), ("quick", {"surrogate": "x"})):
-        with pytest.raises(IDCError):
-            build_protocol(wrong[0], Threat(), **wrong[1])
-
-
-def test_the_papers_settings_are_those_of_its_code():
-    paper = build_protocol("paper", Threat("linf", 8 / 255))
-    attacks = dict(paper.attacks)
-    assert not paper.adaptive
-    steps = {name: (a.steps, pytest.approx(a.step * 255), a.eot, a.random_start, a.decay)
-             for name, a in attacks.items() if name in ("fgsm", "mi-fgsm", "pgd-20", "eot-pgd-50")}  # fmt: skip
-    assert steps == {"fgsm": (1, 8, 1, False, 0), "mi-fgsm": (5, 2, 1, False, 1), "pgd-20": (20, 2, 1, True, 0),
-                     "eot-pgd-50": (50, 2, 15, False, 0)}  # fmt: skip
-    assert all(attacks[n].fixed_noise and attacks[n].surrogate == "published" for n in steps)
-    auto, cw = attacks["autoattack-10"], attacks["cw-l2"]
-    assert (auto.steps, auto.queries, auto.version, auto.reseed) == (10, 5000, "standard", True)
-    assert (cw.constant, cw.steps, cw.step, cw.searches, cw.reseed) == (1e-4, 1000, 0.01, 1, True)
-
-
-def test_a_models_digest_follows_its_values_and_not_their_layout():
-    from idc.evaluation.identity import model_fingerprint
-
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = torch.nn.Sequential(torch.nn.Conv2d(4, 3, 1), torch.nn.BatchNorm2d(3)).bfloat16()
-    before = model_fingerprint(model)
-    assert model_fingerprint(model.to(memory_format=torch.channels_last)) == before
-    model[0].weight.data[0, 0] += 1
-    assert model_fingerprint(model) != before
-
-
-def test_a_result_from_before_there_were_other_labels_goes_on():
-    """What is recorded of an IDC has no field that came later, unless it says something."""
-    model, other = tiny_model(), tiny_model(label_kind="blocks")
-    old = {"num_classes", "image_shape", "unet", "bridge", "label_seed", "visits", "clip", "temperature", "class_names"}
-    assert module.describe_model(model, "m")["config"].keys() == old
-    assert module.describe_model(other, "m")["config"].keys() == old | {"label_kind"}

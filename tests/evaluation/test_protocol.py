@@ -1,0 +1,36 @@
+"""What protocols are made of: all of it is recorded, and knobs turn what they name."""
+
+import json
+
+import pytest
+
+from idc.attacks.threat import Threat
+from idc.errors import IDCError
+from idc.evaluation.protocol import build_protocol
+
+
+def test_protocols_say_all_and_knobs_turn_what_they_name():
+    for name in ("clean", "quick", "adaptive", "paper", "pgd", "apgd"):
+        text = json.dumps(build_protocol(name, Threat("linf", 0.1)).to_dict())
+        assert json.loads(text)["threat"]["eps"] == (0.0 if name == "clean" else 0.1)
+    turned = build_protocol("pgd", Threat("linf", 0.1), draws=3, steps=7, eot=2, restarts=None)
+    ((label, attack),) = turned.attacks
+    assert (label, attack.steps, attack.eot, attack.restarts, turned.draws) == ("pgd-7", 7, 2, 1, 3)
+    assert dict(build_protocol("quick", Threat(), steps=9).attacks)["adaptive"].steps == 9
+    for wrong in (("clean", {"steps": 3}), ("paper", {"steps": 3}), ("best", {}), ("quick", {"surrogate": "x"})):
+        with pytest.raises(IDCError):
+            build_protocol(wrong[0], Threat(), **wrong[1])
+
+
+def test_the_papers_settings_are_those_of_its_code():
+    paper = build_protocol("paper", Threat("linf", 8 / 255))
+    attacks = dict(paper.attacks)
+    assert not paper.adaptive
+    steps = {name: (a.steps, pytest.approx(a.step * 255), a.eot, a.random_start, a.decay)
+             for name, a in attacks.items() if name in ("fgsm", "mi-fgsm", "pgd-20", "eot-pgd-50")}  # fmt: skip
+    assert steps == {"fgsm": (1, 8, 1, False, 0), "mi-fgsm": (5, 2, 1, False, 1), "pgd-20": (20, 2, 1, True, 0),
+                     "eot-pgd-50": (50, 2, 15, False, 0)}  # fmt: skip
+    assert all(attacks[n].fixed_noise and attacks[n].surrogate == "published" for n in steps)
+    auto, cw = attacks["autoattack-10"], attacks["cw-l2"]
+    assert (auto.steps, auto.queries, auto.version, auto.reseed) == (10, 5000, "standard", True)
+    assert (cw.constant, cw.steps, cw.step, cw.searches, cw.reseed) == (1e-4, 1000, 0.01, 1, True)

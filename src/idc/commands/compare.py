@@ -15,7 +15,7 @@ from idc.commands.request import Request, read_request
 from idc.compute.compiled import check_compiler, check_networks
 from idc.errors import IDCError
 from idc.evaluation.pairing import paired, survived
-from idc.evaluation.summary import SUMMARY, read_lines
+from idc.evaluation.summary import read_lines
 from idc.report.comparison import write_tables
 from idc.storage import records
 from idc.storage.fields import check, recorded, setting, short, take
@@ -225,7 +225,7 @@ def finished_rows(comparison: Comparison, out: Path) -> list[dict[str, Any]]:
                 held = read_request(file.with_name("request.json"), "evaluate again")
                 asked = replace(entry.request, protocol=protocol, eps=eps)
                 if all(getattr(held, name) == getattr(asked, name) for name in _DECIDING):
-                    found[protocol] = (str(place), records.read_json(file, again, keys=SUMMARY))
+                    found[protocol] = (str(place), records.read_json(file, again, keys=records.SUMMARY))
         if found:
             rows.append(_row(entry, eps, found))
     return rows

@@ -21,7 +21,7 @@ from idc.evaluation.block import Block
 from idc.evaluation.identity import PROBED, describe_model, probe, same_answers
 from idc.evaluation.nested import Larger
 from idc.evaluation.protocol import Protocol, published
-from idc.evaluation.summary import COSTS, LINES, SUMMARY
+from idc.evaluation.summary import COSTS, LINES
 from idc.noise import Streams, derive_seed
 from idc.storage import records
 from idc.storage.files import make_folder, write_json
@@ -199,7 +199,7 @@ class Runner:
         """The summary of a run that has nothing left to do; ``prepare`` has seen that its settings are these."""
         kept = not self.keep or all(self._kept(index).exists() for index in range(self.blocks))
         file, ids = self.out / "summary.json", self.problem.ids.tolist()
-        return records.read_whole(file, LINES, ids, SUMMARY) if kept else None
+        return records.read_whole(file, LINES, ids, records.SUMMARY) if kept else None
 
     def _block(self, index: int, missing: set[int], describe: Callable[[str], object]) -> None:
         images, classes, ids = self.images(index)

@@ -9,7 +9,6 @@ from idc.evaluation.verdict import Judged, verdict, wilson
 from idc.storage import records
 from idc.storage.fields import recorded
 
-SUMMARY = ("clean", "noise", "robust", "attacks", "sanity", "cost", "answer", "settings", "protocol")  # keys of one
 LINES, COSTS = "images", "costs"  # records: a line an image, a line a block
 Line = dict[str, Any]
 

@@ -13,7 +13,7 @@ from idc.report.figures import Array
 from idc.storage import records
 from idc.storage.files import parse_json
 
-_NEEDED = ("clean", "noise", "robust", "attacks", "sanity", "cost", "answer", "settings", "protocol", "confusion")
+_NEEDED = (*records.SUMMARY, "confusion")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

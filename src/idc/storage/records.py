@@ -16,6 +16,8 @@ from idc.storage.files import digest, explained, parse_json, write_json
 
 Row = dict[str, Any]
 
+# The keys of an evaluation's summary.
+SUMMARY = ("clean", "noise", "robust", "attacks", "sanity", "cost", "answer", "settings", "protocol")
 _NOW = {"evaluations": "network_evaluations"}  # keys of older records, by their names now
 _LINE_SUM, _SUM = "crc32", "record_sha256"  # the last key of a line, and of a record
 

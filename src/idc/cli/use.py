@@ -151,7 +151,7 @@ def import_reference(
 @with_flags(
     option("seed", int, 0, "of everything", least=0),
     option("epochs", float, None, "of training", unset="as many as pay"),
-    option("limit", int, 300, "attack so many of the 539 test images", least=1),
+    option("limit", int, None, "attack so many of the 539 test images", least=1, unset="as many as minutes allow"),
 )
 def demo(
     out_folder: Annotated[Path, typer.Option("--out", help="folder of the demo")] = Path("runs/demo"), **asked: Any

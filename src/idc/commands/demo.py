@@ -22,7 +22,9 @@ _ANSWERS = ("multi-step", "one-step")  # and the folders of their sweeps
 Say = Callable[[str], object]
 
 
-def run_demo(out: Path, *, seed: int = 0, epochs: float | None = None, limit: int = IMAGES, say: Say = print) -> Path:
+def run_demo(
+    out: Path, *, seed: int = 0, epochs: float | None = None, limit: int | None = None, say: Say = print
+) -> Path:
     """Train, attack and report. An interrupted demo goes on where it stopped.
 
     Args:
@@ -30,7 +32,8 @@ def run_demo(out: Path, *, seed: int = 0, epochs: float | None = None, limit: in
             ``EPS``), ``quick/``, and of these ``report.html``, ``quick.html`` and ``overview.png``.
         seed: of weights, order, noise and attack.
         epochs: of training; by default the recipe's, which reach full accuracy.
-        limit: attack so many of the 539 test images, balanced by class; ``quick`` takes 40 of them at most.
+        limit: attack so many of the 539 test images, balanced by class, by default ``IMAGES``; ``quick`` takes 40 of
+            them at most.
         say: takes a line for the user.
 
     Returns:
@@ -44,6 +47,7 @@ def run_demo(out: Path, *, seed: int = 0, epochs: float | None = None, limit: in
     say(f"training on scikit-learn's digits (TensorBoard: {run / 'tensorboard'})")
     if start_training("digits", run, recipe="digits", resume=True, changes=changes, say=say).stopped:
         raise IDCError(out, "a whole training run (this one was interrupted)", "run idc demo again: it goes on")
+    limit = IMAGES if limit is None else limit
     request = Request(model=str(run / "best"), data="digits", limit=limit, seed=seed)
     _sweeps(request, out, say)
     _quick(replace(request, limit=min(limit, QUICK_IMAGES)), out, say)

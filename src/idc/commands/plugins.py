@@ -1,6 +1,6 @@
 """What a user adds by name: ``package.module:object``, imported from the working folder too.
 
-Only a user's own word imports code: a flag, a Python argument, a comparison's file. A saved model or a run never does.
+Only a user's own word imports code: a flag, a Python argument, a comparison's file. No saved model, run or result does.
 """
 
 import importlib

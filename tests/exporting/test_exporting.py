@@ -151,7 +151,7 @@ def test_the_example_of_the_docs_answers_without_torch(model, tmp_path):
     Image.fromarray(pixels).save(tmp_path / "cat.png")
     example = example.replace("default_rng()", "default_rng(0)")
     code = f"{example}\nimport sys\nassert 'torch' not in sys.modules and 'idc' not in sys.modules"
-    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     noise = torch.from_numpy(np.random.default_rng(0).standard_normal((2, 10, 3, 8, 8), np.float32))
     images = torch.from_numpy(pixels).permute(2, 0, 1).expand(10, -1, -1, -1).float() / 255

@@ -189,7 +189,8 @@ def _content(file: Path) -> Any:
     """What a file says but for times; of tables and cards, which have times in their text, the number of lines."""
     if file.suffix == ".jsonl":
         rows = [timeless(row) for row in records.read(file)]
-        return {str(row.get("id", row.get("block", row.get("step")))): row for row in rows}
+        key = next((name for name in ("id", "block") if rows and name in rows[0]), "")
+        return {row[key]: row for row in reversed(rows)} if key else rows  # of equal ones the first counts
     if file.suffix == ".json":
         return timeless(parse_json(file.read_text()))
     if file.suffix == ".safetensors":

@@ -194,6 +194,7 @@ class Trainer:
                 self.out, self.state, self.recipe, self.about, steps=step, images=step * self.batch, bf16=self.bf16,
                 processes=self.accelerator.num_processes, device=str(self.device),
             )  # fmt: skip
+            checkpoints.prune(self.out / "checkpoints")
             # Its weights may be older than the end of the training that found them.
             change_card(result.best, self.state.card(found))
         self.accelerator.wait_for_everyone()
@@ -279,7 +280,8 @@ class Trainer:
 
     def _monitor(self) -> Monitor:
         out = self.out if self.accelerator.is_main_process else None
-        return Monitor(out, total=self.steps * self.batch, done=self.start * self.batch, step=self.start)
+        done, judged = self.start * self.batch, self.state.whole is not None
+        return Monitor(out, total=self.steps * self.batch, done=done, step=self.start, judged=judged)
 
     def _log(self, monitor: Monitor, step: int, loss: dict[str, Tensor]) -> None:
         means = self.accelerator.reduce(torch.stack(list(loss.values())), reduction="mean")

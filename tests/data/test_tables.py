@@ -37,6 +37,17 @@ def test_a_parquet_file_cannot_name_files_outside_of_its_folder(tmp_path: Path) 
         load(str(inner), split="test")
 
 
+@pytest.mark.parametrize("where", ["schema", "readme"])
+def test_brackets_without_end_name_no_class(tmp_path: Path, where: str) -> None:
+    write_numbered_parquet(tmp_path / "train.parquet", 8)
+    if where == "readme":
+        (tmp_path / "README.md").write_text(f"---\n{'[' * 20_000}\n---\n")
+    else:
+        table = pq.read_table(tmp_path / "train.parquet")
+        pq.write_table(table.replace_schema_metadata({"huggingface": "[" * 100_000}), tmp_path / "train.parquet")
+    assert load(tmp_path, split="train").class_names == ("0", "1")
+
+
 def test_class_names_of_a_readme(tmp_path: Path) -> None:
     write_numbered_parquet(tmp_path / "train.parquet", 6)
     readme = """---

@@ -15,6 +15,7 @@ from idc.evaluation.protocol import Protocol, build_protocol
 from idc.evaluation.runner import Problem, Runner
 from idc.evaluation.sanity.recorded import finite_check
 from idc.evaluation.summary import read_costs, read_lines, summarise_lines
+from idc.storage.tensor_file import save_tensors
 from idc.types import NOT_FINITE
 from noise_models import Linear, Noisy, easy_images
 
@@ -37,6 +38,15 @@ def run(out, model=None, which=None, **settings):
     own.prepare()
     own.run()
     return own
+
+
+def test_what_an_attack_found_is_kept_no_longer_than_its_lines_need(tmp_path):
+    """A kill between the last line of a block and the removal leaves it to the next run."""
+    run(tmp_path)
+    before = {file.name for file in tmp_path.iterdir()}
+    save_tensors(tmp_path / "partial-000001.safetensors", {"worst": torch.ones(1)})
+    run(tmp_path)
+    assert {file.name for file in tmp_path.iterdir()} == before
 
 
 def test_own_attacks_do_not_depend_on_how_many_images_are_attacked_together(tmp_path):

@@ -70,6 +70,7 @@ DAMAGE = {
     "no weights": (lambda f: (f / WEIGHTS).unlink(), "readable weights"),
     "no config": (lambda f: (f / CONFIG).unlink(), CONFIG),
     "truncated config": (lambda f: (f / CONFIG).write_text((f / CONFIG).read_text()[:50]), "whole JSON"),
+    "brackets without end": (lambda f: (f / CONFIG).write_text("[" * 100_000), "whole JSON"),
     "edited class order": (
         lambda f: edit_config(f, lambda v: v["classifier"]["class_names"].reverse(), sign=False),
         "edited or damaged",

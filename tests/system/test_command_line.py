@@ -96,6 +96,17 @@ def test_missing_files(model, picture, tmp_path):
     assert not (tmp_path / "r").exists()
 
 
+@pytest.mark.parametrize("name", ["x" * 300, "/".join(["y" * 200] * 30)], ids=["long", "deep"])
+def test_names_that_no_file_can_have(model, picture, tmp_path, name):
+    out = ("--out", tmp_path / "r")
+    for args in (("predict", name, picture), ("predict", model, name), ("report", name, *out), ("rejudge", name),
+                 ("train", "--data", name, *out), ("train", "--recipe", f"{name}.yaml", *out)):  # fmt: skip
+        result = idc(*args, HF_HUB_OFFLINE="1")
+        refused(result, name[:20])
+        assert len(result.stderr) <= 501
+    assert not (tmp_path / "r").exists()
+
+
 def test_a_text_file_named_png(model, folder, tmp_path):
     for i in range(8):  # so many that some are in the training split
         fake = folder / "cat" / f"fake-{i}.png"

@@ -78,6 +78,14 @@ def test_lines_after_the_checkpoint_and_cut_lines_are_dropped_on_resume(tmp_path
     assert [(line["step"], line["loss/total"]) for line in lines(tmp_path)] == [(10, 10.0), (20, 20.0), (30, 3.0)]
 
 
+def test_the_line_of_the_best_weights_is_there_once(tmp_path):
+    """Written before the checkpoint that says that they were judged: a kill between the two has it written again."""
+    for judged, counts in ((False, 1), (False, 1), (True, 2)):
+        with Monitor(tmp_path, total=100, done=100, step=30, judged=judged) as monitor:
+            monitor.best(30, ACCURACY, epoch="1")
+        assert len(lines(tmp_path)) == counts
+
+
 def test_other_processes_write_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with Monitor(None, total=100, done=0, step=0) as monitor:

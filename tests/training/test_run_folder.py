@@ -80,9 +80,11 @@ def test_what_a_killed_training_left_half_written_is_removed(whole, network, tmp
     out = tmp_path / "r"
     shutil.copytree(whole, out)
     (out / "best").rename(out / ".best-0123abcd.old")
+    shutil.copytree(out / "checkpoints" / "step-00000016", out / "checkpoints" / "step-00000002")
     for half in (out / ".best-4567abcd.part", out / "checkpoints" / ".step-00000099-0123abcd.part"):
         half.mkdir()
         (half / "weights").write_text("half")
     train(out, network, resume=True)
     assert not list(out.rglob(".*"))
+    assert {place.name for place in (out / "checkpoints").iterdir()} == {"step-00000014", "step-00000016"}
     assert (out / "best" / "config.json").exists()

@@ -35,10 +35,6 @@ def certify(
     Raises:
         IDCError: if model and data do not fit, or ``out`` cannot be written or holds another result.
     """
-    say(
-        f"{smoothing.n:,} samples at alpha {smoothing.alpha:g} and sigma {smoothing.sigma:g} prove an L2 radius of "
-        f"{smoothing.largest_radius:.4g} at most"
-    )
     state, device = processes()
     classifier, images = open_both(request, device)
     certifier = Certifier(
@@ -49,6 +45,10 @@ def certify(
         if state.is_main_process:
             certifier.prepare()
             say(images.summary)
+            say(
+                f"{smoothing.n:,} samples at alpha {smoothing.alpha:g} and sigma {smoothing.sigma:g} prove an L2 "
+                f"radius of {smoothing.largest_radius:.4g} at most"
+            )
             if done := len(records.finished(out, LINES)):
                 say(f"{done} of {len(images)} images are already done")
         state.wait_for_everyone()

@@ -17,6 +17,7 @@ from idc.data.decoding import Raw
 from idc.data.pools import Pool, Source, Split
 from idc.errors import IDCError
 from idc.storage.files import parse_json
+from idc.storage.yaml_file import OF_VALUES
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,5 +149,5 @@ def _readme_names(readme: Path | None, column: str) -> tuple[str, ...]:
         features = (info[0] if isinstance(info, list) else info)["features"]
         names = next(entry for entry in features if entry["name"] == column)["dtype"]["class_label"]["names"]
         return tuple(str(names[key]) for key in sorted(names, key=int))
-    except (KeyError, TypeError, ValueError, IndexError, StopIteration, yaml.YAMLError):
+    except (*OF_VALUES, TypeError, StopIteration, yaml.YAMLError):
         return ()

@@ -193,6 +193,7 @@ class Runner:
             if index % self.world == self.rank:
                 if missing:
                     self._block(index, set(missing), describe)
+                self._partial(index).unlink(missing_ok=True)
                 advance(len(own))
 
     def finished(self) -> dict[str, Any] | None:
@@ -229,7 +230,6 @@ class Runner:
         cost |= target.tally.counts()
         records.append(self.out / f"{COSTS}-{self.rank}.jsonl", [cost])
         records.append(self.out / f"{LINES}-{self.rank}.jsonl", lines)
-        self._partial(index).unlink(missing_ok=True)
 
     def _resume(self, index: int, block: Block) -> None:
         """Take over the attacks that an interrupted run has finished on this block; a damaged file is left aside."""

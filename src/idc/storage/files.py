@@ -33,7 +33,12 @@ def _explain(path: Path, error: OSError) -> IDCError:
 
 @contextlib.contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Turn an OSError of writing to ``path`` (no room, no permission, no folder) into an IDCError."""
+    """Turn an OSError of writing to ``path`` (no room, no permission, no folder) into an IDCError; so is a name that is
+    no UTF-8, with which TensorBoard, torch and onnx cannot deal."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise IDCError(path, "a name in UTF-8", "choose another name") from error
     try:
         yield
     except OSError as error:

@@ -93,6 +93,11 @@ def save(root: Path, checkpoint: Checkpoint) -> None:
     with whole_folder(root / f"step-{checkpoint.step:08d}") as part:
         torch.save(checkpoint.tensors, part / "state.pt")
         records.write(part / "progress.json", checkpoint.progress)
+    prune(root)
+
+
+def prune(root: Path) -> None:
+    """Remove all checkpoints but the newest ``KEPT``, of which the last is whole."""
     for old in _folders(root)[:-KEPT]:
         shutil.rmtree(old, ignore_errors=True)
 

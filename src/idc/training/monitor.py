@@ -22,10 +22,11 @@ class Monitor:
         out: the run's folder; None (a process other than the first) watches nothing.
         total, done: images in all, and before this start.
         step: the step this start begins at; later lines of metrics.jsonl, written before a kill, are dropped.
+        judged: whether the line of the best weights has been written for good.
     """
 
-    def __init__(self, out: Path | None, *, total: int, done: int, step: int) -> None:
-        self.out, self.total, self.done, self.step = out, total, done, step
+    def __init__(self, out: Path | None, *, total: int, done: int, step: int, judged: bool = False) -> None:
+        self.out, self.total, self.done, self.step, self.judged = out, total, done, step, judged
 
     def __enter__(self) -> Self:
         self.bar = Bar("images", total=self.total, done=self.done, quiet=self.out is None)
@@ -55,7 +56,8 @@ class Monitor:
             self.thread_failed(failure)
 
     def _rewind(self, file: Path) -> None:
-        kept = [row for row in records.read(file) if isinstance(row.get("step"), int) and row["step"] <= self.step]
+        rows = (row for row in records.read(file) if isinstance(row.get("step"), int) and row["step"] <= self.step)
+        kept = [row for row in rows if self.judged or not any(name.startswith("best/") for name in row)]
         write_text(file, "".join(f"{json.dumps(row)}\n" for row in kept))
 
     def advance(self, images: int) -> None:

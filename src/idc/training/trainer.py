@@ -196,6 +196,7 @@ class Trainer:
                 self.out, self.state, self.recipe, self.about, steps=step, images=step * self.batch, bf16=self.bf16,
                 processes=self.accelerator.num_processes, device=str(self.device),
             )  # fmt: skip
+            checkpoints.prune(self.out / "checkpoints")
             # Its weights may be older than the end of the training that found them.
             change_card(result.best, self.state.card(found))
         self.accelerator.wait_for_everyone()
@@ -281,17 +282,15 @@ class Trainer:
 
     def _monitor(self) -> Monitor:
         out = self.out if self.accelerator.is_main_process else None
-        return Monitor(out, total=self.steps * self.batch, done=self.start * self.batch, step=self.start)
+        done, judged = self.start * self.batch, self.state.whole is not None
+        return Monitor(out, total=self.steps * self.batch, done=done, step=self.start, judged=judged)
 
     def _log(self, monitor: Monitor, step: int, loss: dict[str, Tensor]) -> None:
         means = self.accelerator.reduce(torch.stack(list(loss.values())), reduction="mean")
         values = dict(zip(loss, means.tolist(), strict=True))
         if not math.isfinite(values["total"]):
-            raise IDCError(
-                f"loss {values['total']} at step {step}",
-                "a finite number",
-                "lower --lr, or resume from the last checkpoint",
-            )
+            remedy = "lower --lr, or resume from the last checkpoint"
+            raise IDCError(f"loss {values['total']} at step {step}", "a finite number", remedy)
         lr = self.optimizer.param_groups[0]["lr"]
         monitor.scalars(step, {f"loss/{k}": v for k, v in values.items()} | {"lr": lr})
 

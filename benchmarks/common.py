@@ -14,9 +14,10 @@ from idc import __version__
 from idc.storage.files import make_folder, write_json
 from idc.storage.records import read_json
 
-RESULTS = Path(__file__).parent / "results"
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
 CIFAR = "CIFAR-10 (JPEG-75)"
-MODELS = {"digits": str(Path(__file__).parents[1] / "models" / "digits"), "nano": "idc-nano-cifar10"}
+MODELS = {"digits": str(ROOT / "models" / "digits"), "nano": "idc-nano-cifar10"}
 ROUNDED = (  # said of results that do not record a model in the package
     "`nano` was measured with its float32 weights, before they were rounded to bf16 for the package as "
     "`idc-nano-cifar10`."
@@ -53,7 +54,7 @@ def together(processes: int) -> tuple[list[str], dict[str, str]]:
     """The beginning of a command line that runs a module in so many processes, and its environment: one process has
     all threads, or the GPU; several have one thread each on the CPU."""
     if processes == 1:
-        return [sys.executable, "-m"], _outside()
+        return [sys.executable, "-m"], outside()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -63,10 +64,10 @@ def together(processes: int) -> tuple[list[str], dict[str, str]]:
 
 def alone() -> dict[str, str]:
     """The environment of a program with one thread, beside others."""
-    return _outside() | {"OMP_NUM_THREADS": "1"}
+    return outside() | {"OMP_NUM_THREADS": "1"}
 
 
-def _outside() -> dict[str, str]:
+def outside() -> dict[str, str]:
     """The environment outside of any torchrun."""
     return {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT")}
 

@@ -27,8 +27,8 @@ from idc.evaluation.nested import held_in, note, read_larger
 from idc.evaluation.panel import LABELS, write_panel
 from idc.evaluation.protocol import PROTOCOLS, Protocol, build_protocol
 from idc.evaluation.runner import KEPT, Problem, Runner
-from idc.evaluation.sanity.bench import Bench, Finding
-from idc.evaluation.sanity.checks import gradients_useful, run_checks
+from idc.evaluation.sanity.bench import Bench, Finding, run_checks
+from idc.evaluation.sanity.checks import CHECKS, gradients_useful
 from idc.evaluation.sanity.recorded import finite_check, flags_check, nested_check, square_check
 from idc.evaluation.summary import LINES, read_costs, read_lines, summarise_lines
 from idc.evaluation.verdict import wilson
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from accelerate import PartialState
 
 Say = Callable[[str], object]
+CHECKED = "sanity.jsonl"  # of the checks that are done, while others are not
 _LIBRARIES = ("torch", "diffusers", "pyautoattack", "accelerate")
 
 
@@ -208,6 +209,7 @@ def _summarise(request: Request, runner: Runner, images: datasets.ImageSet, say:
     if isinstance(runner.classifier, IDC):
         summary["labels"] = recorded(gram_report(runner.classifier.labels[:LABELS]))  # of those that a report shows
     write_panel(runner, runner.out)
+    (runner.out / CHECKED).unlink(missing_ok=True)
     return records.write(runner.out / "summary.json", summary)
 
 
@@ -253,4 +255,6 @@ def _sanity(runner: Runner, lines: Sequence[dict[str, Any]], costs: dict[str, An
     )  # fmt: skip
     if not protocol.sanity:
         return [gradients_useful(bench, list(product(followed, protocol.objectives))), *recorded_checks]
-    return [*run_checks(bench), *square_check(lines), *recorded_checks, flags_check(costs["flags"])]
+    with Bar("sanity checks", total=len(CHECKS)) as bar:
+        checks = run_checks(bench, CHECKS, file=runner.out / CHECKED, advance=bar.advance)
+    return [*checks, *square_check(lines), *recorded_checks, flags_check(costs["flags"])]

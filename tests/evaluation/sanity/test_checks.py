@@ -9,8 +9,8 @@ from idc.attacks.target import ANSWER
 from idc.attacks.threat import Threat
 from idc.evaluation.protocol import build_protocol
 from idc.evaluation.sanity import checks
-from idc.evaluation.sanity.bench import Bench
-from idc.evaluation.sanity.checks import gradients_useful, run_checks
+from idc.evaluation.sanity.bench import Bench, run_checks
+from idc.evaluation.sanity.checks import gradients_useful
 from idc.evaluation.sanity.recorded import square_check
 from idc.noise import Streams
 from idc.types import ClassifierDefaults
@@ -156,7 +156,25 @@ class Exploding(Trained):
 def findings(model, only=None) -> dict[str, bool]:
     images, classes = corners(64)
     bench = Bench(model, images, classes, Streams(torch.arange(64), 0), Threat("linf", EPS))
-    return {f.name: f.passed for f in run_checks(bench, only)}
+    return {f.name: f.passed for f in run_checks(bench, only or checks.CHECKS)}
+
+
+def test_checks_that_were_interrupted_go_on(tmp_path):
+    """Those that are done are read; the others are made."""
+    images, classes = corners(64)
+    bench = Bench(Trained(), images, classes, Streams(torch.arange(64), 0), Threat("linf", EPS))
+    some, done = checks.CHECKS[:3], []
+
+    def killed(bench):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_checks(bench, [*some[:2], killed], file=tmp_path / "kept")
+    expected = run_checks(bench, some)
+    bench.images = images * 255  # neither of the first two would pass
+    assert run_checks(bench, some, file=tmp_path / "kept", advance=done.append) == expected
+    assert len(done) == 3
+    assert not run_checks(bench, some[:1], file=tmp_path / "other")[0].passed
 
 
 @pytest.mark.parametrize("model", [Trained, Noised], ids=lambda m: m.__name__)
@@ -167,11 +185,11 @@ def test_honest_models_pass_every_check(model):
 def test_an_honest_linear_model_passes():
     model = Linear(shape=(1, 8, 8))
     images, classes = easy_images(model, 64)
-    found = run_checks(Bench(model, images, classes, Streams(torch.arange(64), 0), Threat("linf", 0.01)))
+    found = run_checks(Bench(model, images, classes, Streams(torch.arange(64), 0), Threat("linf", 0.01)), checks.CHECKS)
     assert [f for f in found if not f.passed] == []
     assert len({f.name for f in found}) == len(found) == len(checks.CHECKS)
     noisy = Noisy(sigma=0.01, shape=(1, 8, 8))
-    found = run_checks(Bench(noisy, images, classes, Streams(torch.arange(64), 0), Threat("linf", 0.01)))
+    found = run_checks(Bench(noisy, images, classes, Streams(torch.arange(64), 0), Threat("linf", 0.01)), checks.CHECKS)
     assert [f for f in found if not f.passed] == []
 
 

@@ -1,8 +1,9 @@
 """What the sanity checks work on: a few images, the model, and attacks on it that several checks share."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,8 +13,11 @@ from idc.attacks.gradient import GradientAttack, pgd
 from idc.attacks.objective import Margin
 from idc.attacks.target import ANSWER, Target
 from idc.attacks.threat import Threat
+from idc.errors import IDCError
 from idc.evaluation.verdict import wilson
 from idc.noise import Streams
+from idc.storage import records
+from idc.storage.fields import recorded
 from idc.types import Classifier
 
 
@@ -131,3 +135,39 @@ def train_substitute(images: Tensor, answers: Tensor, num_classes: int, *, steps
             loss.backward()
             optimiser.step()
     return network.requires_grad_(False).eval()
+
+
+Check = Callable[[Bench], Finding]
+
+
+def run_checks(
+    bench: Bench,
+    checks: Sequence[Check],
+    *,
+    file: Path | None = None,
+    advance: Callable[[int], object] = lambda checks: None,
+) -> list[Finding]:
+    """These checks, in order; one that an error stops has failed.
+
+    Args:
+        file: where each finding is kept; checks that it holds are not made again.
+        advance: is told of each that is done.
+    """
+    held = {row.pop("check", ""): row for row in (records.read(file) if file else [])}
+    found = []
+    for check in checks:
+        name = getattr(check, "__name__", str(check))
+        finding = Finding(**held[name]) if name in held else _safely(check, bench)
+        if file and name not in held:
+            records.append(file, [{"check": name} | recorded(finding)])
+        found.append(finding)
+        advance(1)
+    return found
+
+
+def _safely(check: Check, bench: Bench) -> Finding:
+    try:
+        return check(bench)
+    except (RuntimeError, ValueError, IDCError) as error:
+        name = check.__name__.replace("_", " ")
+        return Finding(name, False, f"stopped: {error}", "fix the model so that it takes and returns what it promises")

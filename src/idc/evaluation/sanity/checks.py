@@ -5,7 +5,7 @@ failure" (Pintor et al., NeurIPS 2022) and the pitfalls of the published evaluat
 (probabilities as logits, a seed inside the model, clamps without gradient).
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from itertools import pairwise
 
@@ -16,26 +16,10 @@ from idc.attacks.gradient import apgd, fgsm, pgd
 from idc.attacks.objective import Margin, Objective
 from idc.attacks.target import ANSWER, Target
 from idc.errors import IDCError
-from idc.evaluation.sanity.bench import Bench, Finding, train_substitute
+from idc.evaluation.sanity.bench import Bench, Check, Finding, train_substitute
 from idc.evaluation.verdict import plurality
 from idc.text import percent
 from idc.types import answered
-
-Check = Callable[[Bench], Finding]
-
-
-def run_checks(bench: Bench, checks: Sequence[Check] | None = None) -> list[Finding]:
-    """All checks, in order; one that an error stops has failed."""
-    return [_safely(check, bench) for check in checks or CHECKS]
-
-
-def _safely(check: Check, bench: Bench) -> Finding:
-    try:
-        return check(bench)
-    except (RuntimeError, ValueError, IDCError) as error:
-        name = check.__name__.replace("_", " ")
-        return Finding(name, False, f"stopped: {error}", "fix the model so that it takes and returns what it promises")
-
 
 # -- the interface -----------------------------------------------------------------------------------------------------
 

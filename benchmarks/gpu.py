@@ -2,33 +2,42 @@
 
     python benchmarks/gpu.py run --seconds 780 [--data D] [--out runs/gpu] [--only JOB ...]
     python benchmarks/gpu.py list [--out runs/gpu]
+    python benchmarks/gpu.py collect [--out runs/gpu]      # to benchmarks/results/gpu.json
 
 Each job is a command that goes on where it was stopped, and has a limit of its own. It is asked to stop when its limit
 or the time of all is over. The first shows in a few seconds whether the machine can do anything at all; if it fails,
-nothing else is begun. What jobs have made lies in OUT, and after each of them in OUT.tgz, but for files above 12 MB:
-unpacked on the next machine, it is gone on with. `--rehearse` does all of them on two images with a small model, for
-which a CPU will do.
+nothing else is begun. The others run several at once (`--together`): an attack on the few images that are left waits
+for the processor more than for the GPU. What jobs have made lies in OUT, and after each of them in OUT.tgz, but for
+files above 12 MB: unpacked on the next machine, it is gone on with. `--rehearse` does all of them on two images with a
+small model, for which a CPU will do.
 """
 
 import argparse
+import json
 import signal
 import subprocess
 import sys
 import tarfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 
-from common import CIFAR, outside
+from common import CIFAR, RESULTS, outside, read
 
+from idc.evaluation.verdict import wilson
+from idc.storage.fields import recorded
 from idc.storage.files import write_json
+from idc.storage.tensor_file import load_tensors
 
 LARGEST = 12_000_000  # bytes of a file that is packed
 GRACE = 15  # seconds in which a job that was asked to stop puts away what it has
 THIN = "models/cifar10-thin-pgd-at"
 PAPER = "models/idc-base-cifar10"
 SMALL = "idc-nano-cifar10"
+FIRST = "smoke"
 
 
 @dataclass(frozen=True)
@@ -71,7 +80,7 @@ def whole(name: str, model: str) -> Job:
 
 
 JOBS = (
-    Job("smoke", 90, PAPER, "pgd", "8/255", 32, 32, 512),
+    Job(FIRST, 90, PAPER, "pgd", "8/255", 32, 32, 512),
     paper("base-adaptive-8", 200, "adaptive", "8/255"),
     whole("nano-robust-adaptive-8", "idc-nano-cifar10-robust"),
     whole("thin-adaptive-8", THIN),
@@ -88,23 +97,53 @@ def is_done(job: Job, out: Path) -> bool:
 
 
 def run(
-    jobs: Sequence[Job], data: str, out: Path, seconds: float, *, rehearsal: bool = False
+    jobs: Sequence[Job], data: str, out: Path, seconds: float, *, rehearsal: bool = False, together: int = 1
 ) -> list[dict[str, object]]:
-    """Do what is not yet done, in order; the rows of ``OUT/gpu.json``: name, seconds, state, last words."""
-    end, rows = time.monotonic() + seconds, []
-    for job in jobs:
-        left = min(float(job.seconds), end - time.monotonic() - GRACE)
-        if is_done(job, out) or left <= 0:
-            continue
+    """Do what is not yet done, begun in order, so many at once; the rows of ``OUT/gpu.json``: job, seconds, state, last
+    words."""
+    end, lock, rows = time.monotonic() + seconds, Lock(), []
+
+    def one(job: Job) -> None:
         began = time.monotonic()
+        left = min(float(job.seconds), end - began - GRACE)
+        if left <= 0:
+            return
         state, said = attend(job.command(data, out, rehearsal=rehearsal), left, out / f"{job.name}.log")
-        rows.append({"job": job.name, "seconds": round(time.monotonic() - began, 1), "state": state, "said": said})
-        print(rows[-1], flush=True)
-        write_json(out / "gpu.json", {"rows": rows})
-        pack(out)
-        if job.name == "smoke" and state != "done":
+        with lock:
+            rows.append({"job": job.name, "seconds": round(time.monotonic() - began, 1), "state": state, "said": said})
+            print(rows[-1], flush=True)
+            write_json(out / "gpu.json", {"rows": rows})
+            pack(out)
+        if job.name == FIRST and state != "done":
             raise SystemExit(f"nothing else is begun: see {out / job.name}.log")
+
+    wanted = [job for job in jobs if not is_done(job, out)]
+    for job in wanted:
+        if job.name == FIRST:
+            one(job)
+    with ThreadPoolExecutor(together) as pool:
+        list(pool.map(one, (job for job in wanted if job.name != FIRST)))
     return rows
+
+
+def collect(out: Path) -> None:
+    """What the jobs in ``out`` have come to: ``benchmarks/results/gpu.json``; rows of jobs that it has not stay."""
+    file = RESULTS / "gpu.json"
+    rows = {row["job"]: row for row in read(file)["rows"]} if file.exists() else {}
+    for job in JOBS:
+        partial = out / job.name / "partial-000000.safetensors"
+        asked = {"job": job.name, "model": job.model, "protocol": job.protocol, "eps": job.eps, "images": job.limit}
+        if is_done(job, out):
+            held = read(out / job.name / "summary.json")
+            keys = ("clean", "robust", "reliable", "cost")
+            rows[job.name] = asked | {"state": "done"} | {key: held[key] for key in keys if key in held}
+        elif partial.exists():
+            tensors, about = load_tensors(partial)
+            values = json.loads(about["values"])
+            right = wilson((tensors["right"] > 0).double().mean().item(), len(tensors["right"]))
+            done = {"attacks": list(values["judged"]), "seconds": values["seconds"], "some_draw_right": recorded(right)}
+            rows[job.name] = asked | {"state": "not finished"} | done
+    write_json(file, {"command": "python benchmarks/gpu.py collect", "data": CIFAR, "rows": list(rows.values())})
 
 
 def attend(command: list[str], seconds: float, log: Path) -> tuple[str, str]:
@@ -137,11 +176,12 @@ def pack(out: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("verb", choices=["run", "list"])
+    parser.add_argument("verb", choices=["run", "list", "collect"])
     parser.add_argument("--seconds", type=float, default=780.0)
     parser.add_argument("--data", default="runs/cifar10-jpeg")
     parser.add_argument("--out", type=Path, default=Path("runs/gpu"))
     parser.add_argument("--only", nargs="+", choices=[job.name for job in JOBS], default=[job.name for job in JOBS])
+    parser.add_argument("--together", type=int, default=4)
     parser.add_argument("--rehearse", action="store_true")
     given = parser.parse_args()
     jobs = [job for job in JOBS if job.name in given.only]
@@ -149,8 +189,11 @@ def main() -> None:
         for job in jobs:
             print(f"{job.name:24} {job.seconds:4} s  {'done' if is_done(job, given.out) else 'waits'}")
         return
+    if given.verb == "collect":
+        collect(given.out)
+        return
     given.out.mkdir(parents=True, exist_ok=True)
-    run(jobs, given.data, given.out, given.seconds, rehearsal=given.rehearse)
+    run(jobs, given.data, given.out, given.seconds, rehearsal=given.rehearse, together=given.together)
 
 
 if __name__ == "__main__":

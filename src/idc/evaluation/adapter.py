@@ -95,7 +95,11 @@ class Wrapped(nn.Module):
         if not isinstance(found[0], Tensor) or found[0].ndim != 2 or len(found[0]) != 2:
             raise IDCError(name, "a module that returns logits (B, K)", "return one row of logits an image")
         if not torch.isfinite(found[0]).all():
-            raise IDCError(name, "a module that returns finite logits", "fix it: they are NaN or infinite")
+            raise IDCError(
+                name,
+                "a module that returns finite logits for noise in [0, 1]",
+                "correct the module or its weights",
+            )
         declared = getattr(self.module, "num_classes", None)
         if declared is not None and declared != found[0].shape[1]:
             raise IDCError(name, f"{declared} logits, as its num_classes says (not {found[0].shape[1]})", "correct it")

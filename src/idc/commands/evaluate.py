@@ -110,8 +110,9 @@ def evaluate(
     if protocol.name == "paper" and not classifier.stochastic:
         say("note: the paper's protocol is made for IDC's stochastic answer; here it is basic attacks on probabilities")
     runner = Runner(
-        classifier, problem_of(request, images), protocol, out, request.model, seed=request.seed, chunk=request.chunk,
-        block=request.block, keep=request.keep, rank=state.process_index, world=state.num_processes, device=device,
+        classifier, problem_of(request, images), protocol, out, request.model, seed=request.seed,
+        chunk=request.batch_size, block=request.block, keep=request.keep, rank=state.process_index,
+        world=state.num_processes, device=device,
     )  # fmt: skip
     with at_work(out, state, KEPT):
         if state.is_main_process:

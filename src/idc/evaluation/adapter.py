@@ -90,7 +90,7 @@ class Wrapped(nn.Module):
             raise IDCError(
                 name,
                 f"a module that takes images (B, {shape}) in [0, 1] ({error})",
-                "check its input, or use other data",
+                "set input_shape = (C, H, W) on it, to which images are scaled, or use other data",
             ) from error
         if not isinstance(found[0], Tensor) or found[0].ndim != 2 or len(found[0]) != 2:
             raise IDCError(name, "a module that returns logits (B, K)", "return one row of logits an image")
@@ -136,7 +136,9 @@ def declared_shape(module: nn.Module, name: str) -> tuple[int, int, int] | None:
     """
     rule = Rule(tuple[int, int, int] | None, least=1, expected="three whole numbers (C, H, W), H = W")
     given = getattr(module, "input_shape", None)
-    shape: tuple[int, int, int] | None = rule.value("input_shape", given, where=f" of {name}")
+    shape: tuple[int, int, int] | None = rule.value(
+        "input_shape", given, where=f" of {name}", remedy="set input_shape = (C, H, W)"
+    )
     if shape and shape[1] != shape[2]:
         raise IDCError(f"input_shape = {shape} of {name}", rule.words, "scale squares inside the module")
     return shape

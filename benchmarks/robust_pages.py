@@ -136,8 +136,8 @@ def pitfalls() -> list[str]:
 
 def parity() -> list[str]:
     """docs/robustness.md: ours beside AutoAttack standard."""
-    head = ("model", "eps", "n", "clean", "stand under ours", "stand under AutoAttack", "time, ours : AutoAttack")
-    lines = table_head(*head)
+    robust = ("robust under our ensemble", "robust under AutoAttack")
+    lines = table_head("model", "eps", "n", "clean", *robust, "time, ours : AutoAttack")
     titles = {"digits_cnn": "small CNN, PGD-AT on digits", "resnet18": f"pyautoattack's ResNet-18, {CIFAR}"}
     for model, title in titles.items():
         file = RESULTS / f"parity-{model}.json"

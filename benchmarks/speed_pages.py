@@ -53,8 +53,8 @@ def precision() -> list[str]:
         "network",
         "a call",
         "a gradient",
-        "stand, by its own network",
-        "stand, by the float32 network",
+        "robust, by its own network",
+        "robust, by the float32 network",
         "n",
     )
     lines = table_head(*head)
@@ -159,6 +159,6 @@ def plan() -> list[str]:
     robust = percent(dearest["robust"]["mean"]["mean"])
     before = "" if "spared" in dearest["cost"] else " (before draws shared an evaluation)"
     return [*lines, "", f"An image takes {passes:,.0f} passes' worth of FLOPs, measured{before} on `nano` at eps "
-            f"{dearest['eps_text']}, where {robust} stand. The rate is that of the attack gradient "
+            f"{dearest['eps_text']}, where {robust} survive. The rate is that of the attack gradient "
             "(EOT 8) of `paper-cifar10` above; small networks reach less of it. Images an hour over the price of a "
             "device-hour are images per dollar."]  # fmt: skip

@@ -100,3 +100,30 @@ class Leaves:
 
     def __call__(self, target, images, classes, streams):
         return 1 - images
+
+
+@dataclass(frozen=True)
+class Gaps:
+    """An attack without a point for the first image."""
+
+    threat: Threat
+
+    def __call__(self, target, images, classes, streams):
+        return images.index_fill(0, torch.tensor(0), float("nan"))
+
+
+@dataclass(frozen=True)
+class Raises:
+    """An attack with a mistake."""
+
+    threat: Threat
+
+    def __call__(self, target, images, classes, streams):
+        return images / (1 // 0)
+
+
+class NoLoss(BridgeObjective):
+    """A training objective with a mistake."""
+
+    def loss(self, call, images, classes, random):
+        return {"total": super().loss(call, images, classes, random)["inner"]}

@@ -1,5 +1,10 @@
 """One kind of error for everything that a user can put right."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+TRACEBACK = "IDC_TRACEBACK"  # set to anything: the command line prints where an error came from, too
+
 
 class IDCError(Exception):
     """A mistake that the user can fix; the command line prints it as one line and exits with 2.
@@ -22,6 +27,28 @@ def _line(value: str, expected: str, remedy: str) -> str:
     """The error as one line of at most 500 characters."""
     line = " ".join(f"{value}: expected {expected}; {remedy}".split())
     return line if len(line) <= 500 else f"{cut(value, 170)}: expected {cut(expected, 180)}; {cut(remedy, 135)}"
+
+
+@contextmanager
+def foreign(name: str, expected: str) -> Iterator[None]:
+    """Around a call of code that users bring: what it raises becomes an ``IDCError`` with that as its cause.
+
+    An ``IDCError``, an interrupt and a lack of memory pass as they are. Also a decorator.
+
+    Args:
+        name: of what is called, as the user knows it.
+        expected: what it should be, such as "an attack that works".
+    """
+    try:
+        yield
+    except (IDCError, MemoryError):
+        raise
+    except Exception as error:
+        # Known by name and text, so that nothing here imports torch: a GPU's, and a CPU's.
+        if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
+            raise
+        told = f"{expected} ({type(error).__name__}: {cut(str(error), 120)})"
+        raise IDCError(name, told, f"correct it; {TRACEBACK}=1 shows where") from error
 
 
 def cut(text: str, most: int) -> str:

@@ -40,7 +40,7 @@ def helped(*verb: str) -> dict[str, str]:
 
 
 def flag(name: str) -> str:
-    return {"chunk": "--batch-size", "attacks": "--attack"}.get(name, f"--{name.replace('_', '-')}")
+    return {"attacks": "--attack"}.get(name, f"--{name.replace('_', '-')}")
 
 
 @pytest.mark.parametrize("verb", VERBS, ids="-".join)
@@ -106,10 +106,7 @@ def test_flags_are_the_fields_of_a_request(verb, monkeypatch):
     line = [part for k, (text, _) in own.items() for part in ([f"--{k}"] if text is None else [f"--{k}", text])]
     line += {"sweep": ["--over", "steps=1,2"], "certify": ["--sigma", "1/4"]}.get(verb, [])
     args, _ = called(monkeypatch, module, name, verb, "m", "--data", "d", "--out", "r", *line)
-    named = {
-        k.replace("-", "_").replace("batch_size", "chunk").replace("attack", "attacks"): value
-        for k, (_, value) in own.items()
-    }
+    named = {k.replace("-", "_").replace("attack", "attacks"): value for k, (_, value) in own.items()}
     assert args[0] == Request(model="m", data="d", **named)
     if verb == "certify":
         assert args[1].sigma == 0.25

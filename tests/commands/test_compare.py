@@ -122,7 +122,8 @@ def test_rows_are_of_what_is_asked_now(done, file):
     comparison = read_comparison(file)
     assert finished_rows(comparison, done) == read_rows(done)
     idc, cnn = comparison.entries
-    for changes, kept in (({"limit": 5}, 0), ({"one_step": True}, 0), ({"precision": "bf16"}, 0), ({"chunk": 64}, 2)):
+    others = ({"limit": 5}, {"one_step": True}, {"precision": "bf16"}, {"batch_size": 64})
+    for changes, kept in zip(others, (0, 0, 0, 2), strict=True):
         other = replace(comparison, entries=(replace(idc, request=replace(idc.request, **changes)), cnn))
         names = [row["name"] for row in finished_rows(other, done)]
         assert (names.count(idc.name), names.count(cnn.name)) == (kept, 2), changes

@@ -4,16 +4,19 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from idc import data
-from idc.commands.evaluate import evaluate, interleaved
+from idc.commands.evaluate import _warn_of_chance, evaluate, interleaved
 from idc.commands.opening import open_both
 from idc.commands.request import Request
 from idc.errors import IDCError
 from idc.evaluation.summary import read_lines
+from idc.evaluation.verdict import wilson
+from idc.storage.fields import recorded
 from tiny import save_digits_model
 
 FACTORY = """
@@ -49,6 +52,12 @@ def broken():
 
 def number():
     return 3
+
+def constant():
+    model = plain()
+    for parameter in model.parameters():
+        nn.init.zeros_(parameter)
+    return model
 """
 
 
@@ -145,6 +154,25 @@ def test_a_folder_is_never_continued_for_another_answer(saved, tmp_path):
     ):
         with pytest.raises(IDCError, match=rf"a result of the same .*{told}"):
             evaluate(Request(model=saved, data="digits", limit=4, draws=2, **other), tmp_path / "r")
+
+
+def test_a_users_module_no_better_than_chance_is_warned_of(factory, tmp_path):
+    said: list[str] = []
+    evaluate(Request(model="mine:constant", data="digits", limit=100), tmp_path / "r", say=said.append)
+    assert "warning: clean accuracy 10.0% [5.5%, 17.4%] is no better than chance (10.0%)" in said[-1]
+    assert "class_names" in said[-1]
+    assert "[0, 1]" in said[-1]
+
+
+@pytest.mark.parametrize(
+    ("classes", "mean", "images", "warned"),
+    [(10, 0.1, 100, True), (10, 0.0, 20, True), (10, 0.2, 100, False), (10, 0.25, 4, False), (10, 0.99, 100, False),
+     (2, 0.02, 50, True), (2, 0.95, 20, False), (1000, 0.08, 1000, False), (1000, 0.001, 1000, True)],
+)  # fmt: skip
+def test_chance_is_told_from_little_skill(classes, mean, images, warned):
+    said: list[str] = []
+    _warn_of_chance(recorded(wilson(mean, images)), SimpleNamespace(num_classes=classes, class_names=()), said.append)
+    assert bool(said) is warned
 
 
 def test_the_first_images_are_of_every_class():

@@ -17,13 +17,15 @@ from idc.attacks.target import Target
 from idc.attacks.threat import Threat
 from idc.commands.compare import compare, read_comparison
 from idc.commands.evaluate import build, evaluate
-from idc.commands.plugins import is_plugin, plugin
+from idc.commands.opening import open_model
+from idc.commands.plugins import is_plugin, plugin, respelled
 from idc.commands.rejudge import rejudge
 from idc.commands.request import Request
 from idc.errors import IDCError
 from idc.evaluation.protocol import build_protocol
 from idc.method.labels import orthogonal_labels
 from idc.noise import Streams
+from idc.report.results_page import write_report
 from idc.storage import records
 from idc.training.bridge_objective import BridgeObjective
 from idc.training.objective import TrainingObjective
@@ -52,6 +54,24 @@ def test_what_names_an_object_of_a_module(text, named):
     assert is_plugin(text) is named
 
 
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [("mine", "mine:model"), ("mine.py", "mine:model"), ("mine.py:f", "mine:f"), ("./mine:f", "mine:f"),
+     ("./a/b.py:f", "a.b:f"), ("mine:f", None), ("other", None), ("runs/m", None), ("a:b:c", None)],
+)  # fmt: skip
+def test_what_was_meant_as_an_object_of_a_module(text, meant, tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text("")
+    monkeypatch.chdir(tmp_path)
+    assert respelled(text, "model") == meant
+    if meant:
+        with pytest.raises(IDCError, match=f"write {meant}"):
+            open_model(text)
+    if meant and ":" in text:
+        for asked in ({"protocol": text}, {"attacks": (text,)}):
+            with pytest.raises(IDCError, match=f"write {meant}"):
+                build(Request(**DIGITS, **asked), data.load("digits", split="test", limit=10))
+
+
 def test_modules_of_the_working_folder_are_found_and_the_path_is_left_as_it_was(tmp_path, monkeypatch):
     (tmp_path / "only_here.py").write_text("def five():\n    return 5\n")
     monkeypatch.chdir(tmp_path)
@@ -66,7 +86,7 @@ def test_modules_of_the_working_folder_are_found_and_the_path_is_left_as_it_was(
         ("no_such_module:f", "can be imported .*no_such_module.*; correct the name"),
         ("plugin_examples:nothing", "can be imported .*nothing"),
         ("broken_module:f", "a number that works .RuntimeError: not today"),
-        ("plugin_examples:model", "a number .this gives Sequential.; fix it"),
+        ("plugin_examples:model", "a number .this gives Sequential.; name one"),
         ("plugin_examples:stripes", "a number that works .TypeError: .*missing 3"),
     ],
 )
@@ -170,6 +190,27 @@ def test_an_attack_that_leaves_its_ball_is_told_so(tmp_path):
         evaluate(request, tmp_path, say=quiet)
 
 
+def test_an_attack_whose_points_are_not_finite_makes_the_result_unreliable(tmp_path, idc):
+    flags = ("plugin_examples:digits", "--data", "digits", "--limit", 4, "--out", tmp_path)
+    code, text, said = idc("evaluate", *flags, "--attack", "plugin_examples:Gaps")
+    assert (code, "UNRELIABLE: adversarial examples finite" in text) == (0, True), said
+    told = "attack plugin_examples:Gaps returned NaN or infinity for 1 of 4 images"
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert (summary["reliable"], [f["figure"] for f in summary["sanity"]]) == (False, [told])
+    write_report([tmp_path], tmp_path / "report.html")
+    assert told in (tmp_path / "report.html").read_text()
+
+
+def test_an_attack_that_raises_is_one_line_and_its_traceback_on_request(tmp_path, idc, monkeypatch):
+    flags = ("plugin_examples:digits", "--data", "digits", "--limit", 4, "--out", tmp_path)
+    code, _, said = idc("evaluate", *flags, "--attack", "plugin_examples:Raises")
+    assert (code, len(said.strip().splitlines()[1:])) == (2, 1), said
+    assert "attack plugin_examples:Raises: expected an attack that works (ZeroDivisionError" in said
+    monkeypatch.setenv("IDC_TRACEBACK", "1")
+    code, _, said = idc("evaluate", *flags, "--attack", "plugin_examples:Raises")
+    assert (code, "Traceback" in said, "return images / (1 // 0)" in said) == (2, True, True), said
+
+
 def test_a_comparison_takes_both(tmp_path):
     file = tmp_path / "c.yaml"
     values = {"data": "digits", "limit": 10, "eps": 0.1, "protocols": ["plugin_examples:protocol"],
@@ -237,3 +278,9 @@ def test_labels_and_objectives_that_are_none_leave_no_folder(flags, words, tmp_p
     code, _, said = train(*flags, "--out", tmp_path / "run")
     assert (code, words in said, len(said.splitlines())) == (2, True, 1), said
     assert not (tmp_path / "run").exists()
+
+
+def test_an_objective_that_raises_is_one_line(tmp_path, train):
+    code, _, said = train("--objective", "plugin_examples:NoLoss", "--out", tmp_path / "run")
+    assert (code, "plugin_examples:NoLoss: expected a loss that works (KeyError: 'inner')" in said) == (2, True), said
+    assert "Traceback" not in said

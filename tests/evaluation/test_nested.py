@@ -12,7 +12,7 @@ from idc.attacks.objective import Margin
 from idc.attacks.threat import Threat
 from idc.commands.compare import compare, read_comparison
 from idc.errors import IDCError
-from idc.evaluation.nested import CHECKED, held_in, note, read_larger, same_but_radius
+from idc.evaluation.nested import CHECKED, Larger, held_in, note, read_larger, same_but_radius
 from idc.evaluation.protocol import Protocol, build_protocol
 from idc.evaluation.runner import Problem, Runner
 from idc.evaluation.sanity.recorded import nested_check
@@ -223,3 +223,9 @@ def test_a_nested_comparison(tmp_path):
     assert done.items() <= {p: p.stat().st_mtime_ns for p in (tmp_path / "nested").glob("*/*/summary.json")}.items()
     with pytest.raises(IDCError, match="attacks on every image"):
         run("nested", nested="false")
+
+
+def test_what_is_reused_keeps_that_an_attack_gave_no_point(tmp_path):
+    known = Larger(0.1, same={"cw": {1: (3, 1, False), 2: (0, 2)}})
+    note(tmp_path, known)
+    assert held_in(tmp_path) == known

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from idc.attacks.objective import Margin, Objective
-from idc.errors import IDCError
+from idc.errors import IDCError, foreign
 from idc.noise import Streams
 from idc.types import Classifier, Logits, answered
 
@@ -55,6 +55,7 @@ class Target:
         stochastic: whether two calls of ``answer`` may differ.
         chunk: images times draws in one call at most.
         shares_draws: whether the functions take ``draws``, see ``Classifier``.
+        name: of the model, for errors.
     """
 
     answer: Logits
@@ -63,13 +64,14 @@ class Target:
     chunk: int = 512
     tally: Tally = field(default_factory=Tally)
     shares_draws: bool = False
+    name: str = "the model"
     _noisy: dict[str, bool] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, classifier: Classifier, *, chunk: int = 512) -> "Target":
+    def of(cls, classifier: Classifier, *, chunk: int = 512, name: str = "") -> "Target":
         """All that ``classifier`` offers."""
         surrogates, shares = classifier.surrogates(), classifier.shares_draws
-        return cls(classifier, surrogates, classifier.stochastic, chunk, shares_draws=shares)
+        return cls(classifier, surrogates, classifier.stochastic, chunk, shares_draws=shares, name=name or "the model")
 
     def function(self, name: str) -> Logits:
         """The function of that name.
@@ -122,9 +124,10 @@ class Target:
         of ``x``, into which it may write: a module that normalises its input in place harms no image."""
         self.count(name, len(x), draws)
         function = self.function(name)
-        if self.shares_draws and draws > 1:
-            return function(x.clone(), draws=draws)  # type: ignore[call-arg]  # the model says that it takes them
-        return function(x.repeat(draws, *[1] * (x.ndim - 1)))
+        with foreign(self.name, "a model that works"):
+            if self.shares_draws and draws > 1:
+                return function(x.clone(), draws=draws)  # type: ignore[call-arg]  # the model says that it takes them
+            return function(x.repeat(draws, *[1] * (x.ndim - 1)))
 
     def count(self, name: str, images: int, draws: int, *, backward: bool = False) -> None:
         """Count a pass of so many images, each for so many draws."""
@@ -173,7 +176,7 @@ class Target:
                     n = len(many)
                     each = objective(logits, classes[part].repeat(n), None if wanted is None else wanted.repeat(n))
                 self.count(name, len(part), n, backward=True)
-                gradient = gradient + _input_gradient(each.sum(), piece)
+                gradient = gradient + self._input_gradient(each.sum(), piece)
                 loss = loss + each.detach().view(n, len(part)).sum(0)
                 mean = mean + logits.detach().unflatten(0, (n, len(part))).sum(0)
             losses.append(loss / draws)
@@ -194,7 +197,7 @@ class Target:
                 mean = each.mean(0)
                 loss = objective(mean, classes[part], None if targets is None else targets[part])
             self.count(name, len(part), draws, backward=True)
-            parts.append((loss.detach(), _input_gradient(loss.sum(), piece), mean.detach()))
+            parts.append((loss.detach(), self._input_gradient(loss.sum(), piece), mean.detach()))
         losses, gradients, means = zip(*parts, strict=True)
         return torch.cat(losses), torch.cat(gradients), torch.cat(means)
 
@@ -209,9 +212,9 @@ class Target:
         right = answered(logits) == classes
         return right, torch.nan_to_num(margin, nan=0.0).mean(0)
 
-
-def _input_gradient(value: Tensor, x: Tensor) -> Tensor:
-    if not value.requires_grad:
-        return torch.zeros_like(x)
-    (found,) = torch.autograd.grad(value, x, allow_unused=True)
-    return torch.zeros_like(x) if found is None else found
+    def _input_gradient(self, value: Tensor, x: Tensor) -> Tensor:
+        if not value.requires_grad:
+            return torch.zeros_like(x)
+        with foreign(self.name, "a model with a gradient that works"):
+            (found,) = torch.autograd.grad(value, x, allow_unused=True)
+        return torch.zeros_like(x) if found is None else found

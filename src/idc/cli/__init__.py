@@ -3,6 +3,7 @@
 import io
 import os
 import sys
+import traceback
 from contextlib import suppress
 from typing import Annotated, Any
 
@@ -12,7 +13,7 @@ from idc import __version__
 from idc.cli import certify, evaluate, train, use
 from idc.cli.common import err, out
 from idc.compute.memory import keep_freed_memory
-from idc.errors import IDCError, cut
+from idc.errors import TRACEBACK, IDCError, cut
 
 _USAGE: Any = typer.BadParameter.__base__  # of whichever click typer brings
 app = typer.Typer(
@@ -52,6 +53,8 @@ def main() -> None:
         sys.stdout.flush()
         sys.exit(code)
     except IDCError as error:
+        if os.environ.get(TRACEBACK):
+            traceback.print_exception(error)
         err.print(f"idc: {error}")
         sys.exit(2)
     except _USAGE as error:  # a flag that there is not, say

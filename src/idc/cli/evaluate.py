@@ -46,13 +46,18 @@ def _row(name: str, verdict: dict[str, Any]) -> dict[str, str]:
     return row
 
 
+def _attacked(name: str, own: dict[str, Any], images: int) -> str:
+    """An attack, and how many images it was run on if not on all, as under a gate."""
+    return f"attack: {name}" + (f" (on {own['attacked']} of {images})" if own["attacked"] < images else "")
+
+
 def _print_summary(summary: dict[str, Any]) -> None:
     settings, threat = summary["settings"], summary["settings"]["protocol"]["threat"]
     attacked = bool(summary["attacks"])
     rows = [_row("clean", summary["clean"])]
     if attacked:
         rows += [_row("random noise", summary["noise"])]
-        rows += [_row(f"attack: {name}", verdict) for name, verdict in summary["attacks"].items()]
+        rows += [_row(_attacked(name, own, summary["images"]), own) for name, own in summary["attacks"].items()]
         rows += [_row("robust: the worst of each", summary["robust"])]
     where = f"{settings['data']['source']} {settings['data']['split']}, n = {summary['images']}"
     ball = f", {threat['norm']} eps {eps_text(threat['eps'])}" if attacked else ""

@@ -38,7 +38,7 @@ def certify(
     state, device = processes()
     classifier, images = open_both(request, device)
     certifier = Certifier(
-        Smoothed(classifier, smoothing, request.chunk), problem_of(request, images), out, request.model,
+        Smoothed(classifier, smoothing, request.batch_size), problem_of(request, images), out, request.model,
         seed=request.seed, rank=state.process_index, world=state.num_processes, device=device,
     )  # fmt: skip
     with at_work(out, state):

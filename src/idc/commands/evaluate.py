@@ -29,7 +29,7 @@ from idc.evaluation.protocol import PROTOCOLS, Protocol, build_protocol
 from idc.evaluation.runner import KEPT, Problem, Runner
 from idc.evaluation.sanity.bench import Bench, Finding, run_checks
 from idc.evaluation.sanity.checks import CHECKS, gradients_useful
-from idc.evaluation.sanity.recorded import finite_check, flags_check, nested_check, square_check
+from idc.evaluation.sanity.recorded import finite_check, flags_check, nested_check, points_check, square_check
 from idc.evaluation.summary import LINES, read_costs, read_lines, summarise_lines
 from idc.evaluation.verdict import wilson
 from idc.method.classifier import IDC
@@ -39,7 +39,7 @@ from idc.progress import Bar
 from idc.storage import records
 from idc.storage.fields import recorded
 from idc.storage.files import alone_in, write_json
-from idc.text import default_eps, eps_text
+from idc.text import default_eps, eps_text, percent, share
 from idc.types import Classifier
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def build(request: Request, images: datasets.ImageSet, protocol: Protocol | None
     eps = default_eps(request.norm, size, channels) if request.eps is None else request.eps
     threat = Threat(request.norm, eps)
     found: str | Protocol = protocol or request.protocol
-    if isinstance(found, str) and is_plugin(found):
+    if isinstance(found, str) and ":" in found:
         expected = "a Protocol, or a function from a Threat to one"
         found = plugin(found, Protocol, lambda own: own if isinstance(own, Protocol) else own(threat), expected)
         if found.name in PROTOCOLS:
@@ -76,7 +76,7 @@ def _own_attack(name: str, threat: Threat) -> Attack:
     found: Any = plugin(name, object, lambda own: own(threat=threat), expected)
     if not callable(found) or getattr(found, "threat", ...) not in (None, threat):
         which = "callable, whose .threat is that of the protocol, or None if it keeps to no ball"
-        raise IDCError(name, f"{expected}: {which}", "fix it")
+        raise IDCError(name, f"{expected}: {which}", "let it take threat, keep it as .threat and have __call__")
     own: Attack = found
     return own
 
@@ -111,8 +111,9 @@ def evaluate(
     if protocol.name == "paper" and not classifier.stochastic:
         say("note: the paper's protocol is made for IDC's stochastic answer; here it is basic attacks on probabilities")
     runner = Runner(
-        classifier, problem_of(request, images), protocol, out, request.model, seed=request.seed, chunk=request.chunk,
-        block=request.block, keep=request.keep, rank=state.process_index, world=state.num_processes, device=device,
+        classifier, problem_of(request, images), protocol, out, request.model, seed=request.seed,
+        chunk=request.batch_size, block=request.block, keep=request.keep, rank=state.process_index,
+        world=state.num_processes, device=device,
     )  # fmt: skip
     with at_work(out, state, KEPT):
         if state.is_main_process:
@@ -208,9 +209,20 @@ def _summarise(request: Request, runner: Runner, images: datasets.ImageSet, say:
         summary["accuracy"] = _both_answers(runner.classifier, images, runner.protocol.draws, request.seed)
     if isinstance(runner.classifier, IDC):
         summary["labels"] = recorded(gram_report(runner.classifier.labels[:LABELS]))  # of those that a report shows
+    if is_plugin(request.model):
+        _warn_of_chance(summary["clean"]["mean"], runner.classifier, say)
     write_panel(runner, runner.out)
     (runner.out / CHECKED).unlink(missing_ok=True)
     return records.write(runner.out / "summary.json", summary)
+
+
+def _warn_of_chance(clean: dict[str, float], model: Classifier, say: Say) -> None:
+    """Of a user's module: an interval that reaches down to chance and not far above it."""
+    chance = 1 / model.num_classes
+    if clean["low"] <= chance and clean["high"] < chance + 0.15:
+        order = "" if model.class_names else "its classes may be in another order (set class_names on the module), or "
+        say(f"warning: clean accuracy {share(clean)} is no better than chance ({percent(chance)}): {order}"
+            "it may not expect images in [0, 1] (normalise inside the module)")  # fmt: skip
 
 
 def _both_answers(model: IDC, images: datasets.ImageSet, draws: int, seed: int) -> dict[str, Any]:
@@ -241,7 +253,7 @@ def circumstances(
 
 def _sanity(runner: Runner, lines: Sequence[dict[str, Any]], costs: dict[str, Any], say: Say) -> list[Finding]:
     protocol, followed = runner.protocol, [*costs["backward"]]
-    recorded_checks = [*finite_check(lines), *nested_check(lines)]
+    recorded_checks = [*finite_check(lines), *points_check(lines), *nested_check(lines)]
     # A short attack has no room for all checks, but one that found no gradient to follow has attacked nothing.
     count = min(protocol.sanity or (16 if followed or protocol.adaptive else 0), len(runner.problem))
     if not count:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from idc import data as datasets
-from idc.commands.plugins import is_plugin, plugin
+from idc.commands.plugins import is_plugin, plugin, respelled
 from idc.commands.request import Request
 from idc.compute.compiled import compile_networks
 from idc.compute.hardware import uses_bf16
@@ -42,6 +42,8 @@ def open_model(name: str) -> nn.Module:
         return plugin(name, nn.Module, lambda factory: factory(), "a function that returns an nn.Module").eval()
     if re.fullmatch(r"\w+:\w+=.*", name):
         raise IDCError(name, "a peer: diffpure:..., zdc:... or rdc:...", "correct its name")
+    if not Path(name).is_dir() and (meant := respelled(name, "model")):
+        raise IDCError(name, "package.module:factory for a module of your own", f"write {meant}")
     return open_saved(name, IDC, CNN)
 
 

@@ -59,7 +59,7 @@ def rejudge(folder: Path, *, draws: int = 100, seed: int = 1, model: str | None 
     n = draws if classifier.stochastic else 1
     for x, ids in _kept(folder):
         streams = Streams(ids.to(device), derive_seed(seed, "rejudge"))
-        target = Target.of(classifier, chunk=request.chunk)
+        target = Target.of(classifier, chunk=request.batch_size, name=model or request.model)
         answers = answered(target.logits(ANSWER, x.to(device), streams, draws=n)).cpu()
         own = torch.tensor([true[i] for i in ids.tolist()])
         judged += judge(answers, own, classifier.num_classes)

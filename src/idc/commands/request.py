@@ -70,9 +70,7 @@ class Request:
     )
     precision: Literal["fp32", "bf16", "auto"] = setting("fp32", "of the network; auto: what pays", panel=RUN)
     compile: bool = setting(False, "compile the network: a minute or more, then less time", panel=RUN, decides=False)
-    chunk: int = setting(
-        512, "images times draws at once: memory, not results", panel=RUN, least=1, flag="--batch-size", decides=False
-    )
+    batch_size: int = setting(512, "images times draws at once: memory, not results", panel=RUN, least=1, decides=False)
     seed: int = setting(0, "of all random numbers", panel=RUN, least=0, shared=True)
 
     def __post_init__(self) -> None:

@@ -11,7 +11,7 @@ from typing import Any, TypedDict, Unpack
 import torch
 
 from idc import data as datasets
-from idc.commands.plugins import is_plugin, plugin
+from idc.commands.plugins import guarded, is_plugin, plugin
 from idc.compute.hardware import accelerator
 from idc.errors import IDCError
 from idc.method.bridge import BridgeSpec
@@ -217,7 +217,7 @@ def start_training(
         begin_with(model.unet, begun.unet, name=str(start))
     expected = "a class or function of (model, recipe) that gives what idc.training.objective.TrainingObjective lists"
     made: TrainingObjective = (
-        plugin(own, TrainingObjective, lambda make: make(model, chosen), expected)
+        guarded(plugin(own, TrainingObjective, lambda make: make(model, chosen), expected), own)
         if own
         else BridgeObjective(model, chosen)
     )

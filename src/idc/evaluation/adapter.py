@@ -90,12 +90,16 @@ class Wrapped(nn.Module):
             raise IDCError(
                 name,
                 f"a module that takes images (B, {shape}) in [0, 1] ({error})",
-                "check its input, or use other data",
+                "set input_shape = (C, H, W) on it, to which images are scaled, or use other data",
             ) from error
         if not isinstance(found[0], Tensor) or found[0].ndim != 2 or len(found[0]) != 2:
             raise IDCError(name, "a module that returns logits (B, K)", "return one row of logits an image")
         if not torch.isfinite(found[0]).all():
-            raise IDCError(name, "a module that returns finite logits", "fix it: they are NaN or infinite")
+            raise IDCError(
+                name,
+                "a module that returns finite logits for noise in [0, 1]",
+                "correct the module or its weights",
+            )
         declared = getattr(self.module, "num_classes", None)
         if declared is not None and declared != found[0].shape[1]:
             raise IDCError(name, f"{declared} logits, as its num_classes says (not {found[0].shape[1]})", "correct it")
@@ -132,7 +136,9 @@ def declared_shape(module: nn.Module, name: str) -> tuple[int, int, int] | None:
     """
     rule = Rule(tuple[int, int, int] | None, least=1, expected="three whole numbers (C, H, W), H = W")
     given = getattr(module, "input_shape", None)
-    shape: tuple[int, int, int] | None = rule.value("input_shape", given, where=f" of {name}")
+    shape: tuple[int, int, int] | None = rule.value(
+        "input_shape", given, where=f" of {name}", remedy="set input_shape = (C, H, W)"
+    )
     if shape and shape[1] != shape[2]:
         raise IDCError(f"input_shape = {shape} of {name}", rule.words, "scale squares inside the module")
     return shape

@@ -1,6 +1,7 @@
 """A block of images on its way through a protocol: judged clean, under noise and after every attack."""
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from idc.attacks.gradient import Attack
 from idc.attacks.target import ANSWER, Target
-from idc.errors import IDCError
+from idc.errors import IDCError, foreign
 from idc.evaluation.nested import Larger
 from idc.evaluation.protocol import Protocol
 from idc.evaluation.verdict import Judged, judge
@@ -70,11 +71,13 @@ class Block:
         self.judged[name] = [None] * len(self.images)
         if len(rows):
             images, classes = self.images[rows], self.classes[rows]
-            found = attack(self.target, images, classes, self.streams.of("attack", name).take(rows))
-            found = torch.where(torch.isfinite(found).flatten(1).all(1).view(-1, 1, 1, 1), found, images)
+            with foreign(f"attack {name}", "an attack that works"):
+                found = attack(self.target, images.clone(), classes.clone(), self.streams.of("attack", name).take(rows))
+            found, finite = _points(name, found, images)
             judged = self._judge(found, self.streams.of("judge", name).take(rows))
-            for row, one in zip(rows.tolist(), judge(judged, classes, self.num_classes), strict=True):
-                self.judged[name][row] = one
+            each = judge(judged, classes, self.num_classes)
+            for row, one, own in zip(rows.tolist(), each, finite.tolist(), strict=True):
+                self.judged[name][row] = replace(one, finite=own)
             if getattr(attack, "threat", None) is not None:
                 self._inside(name, found, images)
                 self._keep(name, rows, found, self._right(judged, classes))
@@ -112,7 +115,7 @@ class Block:
         size = threat.size(found, images).max().item()
         if not size <= threat.eps * (1 + 1e-5) + 1e-6 or found.min() < 0 or found.max() > 1:
             expected = f"points in [0, 1], not further than {threat.eps:g} from their images (one is {size:g} away)"
-            raise IDCError(f"attack {name}", expected, "fix it: Threat.project gives such points")
+            raise IDCError(f"attack {name}", expected, "let it end with Threat.project, which gives such points")
 
     def lines(self) -> list[dict[str, Any]]:
         """One JSON-ready record an image: right draws and majority vote, clean, under noise, after each attack and on
@@ -153,5 +156,27 @@ class Block:
         return (judged == classes).sum(0)
 
 
+def _points(name: str, found: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
+    """What the attack ``name`` returned, as points like ``images`` (B, C, H, W), and whether each is finite (B,); in
+    place of one that is not stands its image.
+
+    Raises:
+        IDCError: if it is no such tensor, or none of it is finite.
+    """
+    if not isinstance(found, Tensor) or found.shape != images.shape or not found.is_floating_point():
+        tensor = isinstance(found, Tensor)
+        given = f"{found.dtype} of shape {tuple(found.shape)}" if tensor else f"a {type(found).__name__}"
+        expected = f"floating-point images of shape {tuple(images.shape)} (it returned {given})"
+        raise IDCError(f"attack {name}", expected, "return one adversarial image for each image given")
+    found = found.detach().to(images)
+    finite = torch.isfinite(found).flatten(1).all(1)
+    if not finite.any():
+        expected = f"finite images (it returned NaN or infinity for all {len(images)})"
+        raise IDCError(f"attack {name}", expected, "correct the attack, or the model if its gradients are NaN")
+    return torch.where(finite.view(-1, 1, 1, 1), found, images), finite
+
+
 def _pair(judged: Judged | None) -> list[int] | None:
-    return None if judged is None else [judged.right, judged.vote]
+    if judged is None:
+        return None
+    return [judged.right, judged.vote] if judged.finite else [judged.right, judged.vote, False]

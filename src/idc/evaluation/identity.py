@@ -45,7 +45,7 @@ def describe_model(classifier: Classifier, name: str) -> dict[str, Any]:
     }
 
 
-def probe(classifier: Classifier, images: Tensor, ids: Tensor) -> list[list[float | None]] | None:
+def probe(classifier: Classifier, images: Tensor, ids: Tensor, *, name: str = "") -> list[list[float | None]] | None:
     """The answers to a few images, as a record of how a model behaves: code may change where no weight does.
 
     Of the logits (K) of an image, 8 inner products with fixed Gaussian vectors are kept: they differ if any logit does,
@@ -53,6 +53,7 @@ def probe(classifier: Classifier, images: Tensor, ids: Tensor) -> list[list[floa
 
     Args:
         images: (B, C, H, W) in [0, 1], few; ids: (B,), their identities.
+        name: of the model, for errors.
 
     Returns:
         B rows of numbers, None in place of what is not finite; None of a model whose noise cannot be repeated.
@@ -63,7 +64,7 @@ def probe(classifier: Classifier, images: Tensor, ids: Tensor) -> list[list[floa
         devices = [images.device] if images.is_cuda else []
         with torch.random.fork_rng(devices=devices), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             torch.manual_seed(0)
-            return Target.of(classifier).logits(ANSWER, images, streams)[0].double().cpu()
+            return Target.of(classifier, name=name).logits(ANSWER, images, streams)[0].double().cpu()
 
     logits = ask()
     if classifier.stochastic and not torch.allclose(logits, ask(), rtol=_NEAR["fp32"], equal_nan=True):

@@ -32,13 +32,13 @@ class Larger:
         eps: its radius.
         spared: ids of the images that are not to be attacked.
         checked: ids of those that survived it too and are attacked nonetheless.
-        same: by an attack without a radius, what it came to for each image: right draws and majority vote.
+        same: by an attack without a radius, what it came to for each image, as its line has it.
     """
 
     eps: float
     spared: frozenset[int] = frozenset()
     checked: frozenset[int] = frozenset()
-    same: Mapping[str, Mapping[int, tuple[int, int]]] = field(default_factory=dict)
+    same: Mapping[str, Mapping[int, tuple[Any, ...]]] = field(default_factory=dict)
 
     def remark(self, image: int) -> dict[str, Any]:
         """What the line of an image, by its id, says of this."""
@@ -118,7 +118,5 @@ def held_in(out: Path) -> Larger | None:
         return None
     keys = ("eps", "spared", "checked")
     held = records.read_json(out / _FILE, "remove the folder and evaluate again", keys=keys)
-    same = {
-        name: {image: (right, vote) for image, right, vote in found} for name, found in held.get("same", {}).items()
-    }
+    same = {name: {image: tuple(pair) for image, *pair in found} for name, found in held.get("same", {}).items()}
     return Larger(held["eps"], frozenset(held["spared"]), frozenset(held["checked"]), same)

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from idc.attacks.target import ANSWER, Target
+from idc.attacks.target import ANSWER
 from idc.evaluation.runner import Runner
 from idc.noise import Streams, derive_seed
 from idc.storage.files import write_json
@@ -31,7 +31,7 @@ def write_panel(runner: Runner, out: Path) -> None:
         return
     images, worst, ids = (held[k].to(runner.device) for k in ("images", "worst", "ids"))
     streams = Streams(ids, derive_seed(runner.seed, "panel"))
-    target = Target.of(runner.classifier, chunk=runner.chunk)
+    target = runner.target()
     pictures: dict[str, Tensor] = {"clean": images, "adversarial": worst}
     model: Any = runner.classifier
     pictures |= {"labels": model.labels[:LABELS]} if _translates(model) else {}

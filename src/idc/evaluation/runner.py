@@ -26,6 +26,7 @@ from idc.noise import Streams, derive_seed
 from idc.storage import records
 from idc.storage.files import make_folder, write_json
 from idc.storage.tensor_file import load_tensors, save_tensors
+from idc.text import eps_text
 from idc.types import Classifier
 
 PICTURES = 8  # images of the first block that are kept for the report
@@ -70,7 +71,9 @@ _NAMES = {"classifier.fingerprint": "model", "classifier.name": "model", "data.f
 def _told(name: str, held: Any, own: Any) -> str:
     """A setting by its name for users, or the last part of its dotted one, with both values if they are short."""
     short = all(isinstance(v, bool | int | float | str | list) and len(str(v)) <= 24 for v in (held, own))
-    return _NAMES.get(name, name.rpartition(".")[2]) + (f" ({held} there, {own} here)" if short else "")
+    last = name.rpartition(".")[2]
+    held, own = (eps_text(v) if last == "eps" and isinstance(v, float) else v for v in (held, own))
+    return _NAMES.get(name, last) + (f" ({held} there, {own} here)" if short else "")
 
 
 def _differing(held: Any, own: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
@@ -149,7 +152,7 @@ class Runner:
 
     def answers(self) -> dict[str, Any]:
         """The model's answers to the first images, see ``probe``: what of it the settings do not show."""
-        return {"answers": probe(self.classifier, *self.problem.first(PROBED, self.device))}
+        return {"answers": probe(self.classifier, *self.problem.first(PROBED, self.device), name=self.name)}
 
     def prepare(self) -> None:
         """Create the folder and note the settings, or check them against those of the run that it holds.
@@ -161,7 +164,7 @@ class Runner:
 
     def target(self) -> Target:
         """The classifier as the protocol's attacks see it."""
-        target = Target.of(self.classifier, chunk=self.chunk)
+        target = Target.of(self.classifier, chunk=self.chunk, name=self.name)
         return published(target) if self.protocol.needs_published else target
 
     @property

@@ -24,7 +24,7 @@ import torch
 from scipy.stats import beta, binomtest, norm
 from torch import Tensor
 
-from idc.errors import IDCError
+from idc.errors import IDCError, foreign
 from idc.noise import Streams
 from idc.storage.fields import check, setting
 from idc.types import Classifier, answered
@@ -140,13 +140,14 @@ class Smoothed:
                 with streams.feeding(draws):
                     found = answered(self._ask(images.repeat(len(draws), 1, 1, 1)))
                 if (found < 0).any():
-                    raise IDCError("a model with NaN or infinite logits", "finite ones: others are no answer", "fix it")
+                    raise IDCError("a model with NaN or infinite logits", "finite logits", "correct the model")
                 each = found.view(len(draws), len(images)).T
                 counts.scatter_add_(1, each, torch.ones_like(each))
         return counts
 
     def _ask(self, rows: Tensor) -> Tensor:
-        return self.base((rows + self.smoothing.sigma * torch.randn_like(rows)).clamp(0, 1))
+        with foreign("the model", "a model that works"):
+            return self.base((rows + self.smoothing.sigma * torch.randn_like(rows)).clamp(0, 1))
 
     def certify(self, image: Tensor, streams: Streams) -> Certificate:
         """CERTIFY and PREDICT on the same n samples of ``image`` (1, C, H, W): each is wrong with probability alpha at

@@ -33,7 +33,7 @@ def summarise_lines(lines: Sequence[Line], class_names: Sequence[str]) -> dict[s
     """
     classes, draws = [line["class"] for line in lines], lines[0]["draws"]
 
-    def of(pairs: Sequence[Sequence[int] | None]) -> dict[str, Any]:
+    def of(pairs: Sequence[Sequence[Any] | None]) -> dict[str, Any]:
         judged = [Judged(0, -1) if pair is None else Judged(*pair) for pair in pairs]
         return verdict(judged, classes, draws).to_dict()
 

@@ -52,10 +52,12 @@ def plurality(answers: Tensor, num_classes: int) -> Tensor:
 @dataclass(frozen=True, slots=True)
 class Judged:
     """One image's draws: how many of ``n`` were right, and the class that most of them answered (-1: a tie;
-    ``NOT_FINITE``: a draw has NaN or infinite logits)."""
+    ``NOT_FINITE``: a draw has NaN or infinite logits). Not ``finite``: the attack returned NaN or infinity, and the
+    image itself was judged."""
 
     right: int
     vote: int
+    finite: bool = True
 
 
 def judge(answers: Tensor, classes: Tensor, num_classes: int) -> list[Judged]:

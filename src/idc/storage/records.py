@@ -18,7 +18,7 @@ Row = dict[str, Any]
 
 # The keys of an evaluation's summary.
 SUMMARY = ("clean", "noise", "robust", "attacks", "sanity", "cost", "answer", "settings", "protocol")
-_NOW = {"evaluations": "network_evaluations"}  # keys of older records, by their names now
+_NOW = {"evaluations": "network_evaluations", "chunk": "batch_size"}  # keys of older records, by their names now
 _LINE_SUM, _SUM = "crc32", "record_sha256"  # the last key of a line, and of a record
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from idc.evaluation.sanity.bench import Finding
+from idc.evaluation.verdict import Judged
 from idc.text import percent
 from idc.types import NOT_FINITE
 
@@ -38,6 +39,18 @@ def finite_check(lines: Lines) -> Iterator[Finding]:
     if broken:
         text = f"NaN or infinite for {broken} of {len(lines)} images, clean, under noise or attacked"
         yield Finding("logits finite", False, text, "fix the model: such answers are counted as wrong")
+
+
+def points_check(lines: Lines) -> Iterator[Finding]:
+    """NaN or infinity is no adversarial example: the image itself is judged in its place, as if it had survived."""
+    said = []
+    for name in lines[0]["attacks"] if lines else ():
+        judged = [Judged(*pair) for line in lines if (pair := line["attacks"][name]) is not None]
+        if broken := sum(not one.finite for one in judged):
+            said.append(f"attack {name} returned NaN or infinity for {broken} of {len(judged)} images")
+    if said:
+        remedy = "correct the attack, or the model if its gradients are NaN: these images count as not attacked"
+        yield Finding("adversarial examples finite", False, "; ".join(said), remedy)
 
 
 def nested_check(lines: Lines) -> Iterator[Finding]:

@@ -141,10 +141,12 @@ def import_reference(
 ) -> None:
     """Turn a checkpoint of the paper's authors into a model folder."""
     from idc.method.reference import import_reference as convert
-    from idc.storage.files import make_folder
+    from idc.storage.files import alone_in
+    from idc.storage.kinds import MODEL
 
     model = convert(checkpoint, preset=preset, raw=raw)
-    model.save_pretrained(make_folder(out_folder))
+    with alone_in(out_folder, kind=MODEL):
+        model.save_pretrained(out_folder)
     out.print(f"model: {out_folder}")
 
 

@@ -24,6 +24,7 @@ from idc.method.unet import UNetSpec, init_normal_
 from idc.noise import derive_seed
 from idc.storage.fields import recorded, take
 from idc.storage.files import alone_in
+from idc.storage.kinds import TRAINING
 from idc.storage.saved import open_saved
 from idc.training.bridge_objective import BridgeObjective
 from idc.training.objective import TrainingObjective
@@ -113,7 +114,7 @@ def run_training(
 ) -> TrainResult:
     """Say what the data hold, and if the run is too short to be of use, and train."""
     about = about | {"image_size": train.shape[1], "channels": train.shape[0]}
-    with alone_in(out, *FOLDERS) if accelerator().is_main_process else nullcontext():
+    with alone_in(out, *FOLDERS, kind=TRAINING) if accelerator().is_main_process else nullcontext():
         trainer = Trainer(objective, recipe, train, validation, out, resume=resume, about=about)
         say(train.summary)
         updates = math.ceil(trainer.steps / recipe.accumulation)

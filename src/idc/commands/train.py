@@ -28,7 +28,7 @@ from idc.storage.kinds import TRAINING
 from idc.storage.saved import open_saved
 from idc.training.bridge_objective import BridgeObjective
 from idc.training.objective import TrainingObjective
-from idc.training.recipe import OF_THE_ATTACK, RECIPES, Recipe, load_recipe, without_eps
+from idc.training.recipe import OF_THE_ATTACK, RECIPES, Recipe, load_recipe, usual, without_eps
 from idc.training.run_folder import FOLDERS
 from idc.training.settings import Settings, override
 from idc.training.trainer import Trainer, TrainResult
@@ -188,8 +188,8 @@ def start_training(
         IDCError: for any input that cannot be used.
     """
     if recipe == "auto":
-        recipe = "digits" if data in (None, "digits") else "fast"
-    chosen, extra = load_recipe(recipe)
+        recipe = usual(data or "digits")
+    chosen, extra = load_recipe(recipe, data)
     changes = changes or {}
     chosen = override(chosen, changes)
     idle = [name for name in OF_THE_ATTACK if name in changes]

@@ -11,7 +11,7 @@ from idc.peers.diffusion import Diffusion, DiffusionConfig
 from idc.text import eps_text
 from idc.training.cnn_objective import CNNObjective
 from idc.training.noise_objective import NoiseObjective
-from idc.training.recipe import CNN_RECIPES, NOISE_RECIPES
+from idc.training.recipe import CNN_RECIPES, NOISE_RECIPES, usual
 from idc.training.settings import S, override
 from idc.training.trainer import TrainResult
 
@@ -22,7 +22,7 @@ def choose(recipes: dict[str, S], name: str, data: str, changes: dict[str, Any] 
     Raises:
         IDCError: for another name, or changes that do not fit.
     """
-    name = ("digits" if data == "digits" else "fast") if name == "auto" else name
+    name = usual(data) if name == "auto" else name
     if name not in recipes:
         raise IDCError(f"recipe {name!r}", f"one of {', '.join(recipes)}", "correct its name")
     return override(recipes[name], changes or {})

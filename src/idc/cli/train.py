@@ -41,14 +41,22 @@ OWN_CODE = " | package.module:object (see docs/plugins.md)"
 
 def _training(kind: type[Settings], recipes: str, *own: Any, data: str | None = "digits") -> Callable[..., Any]:
     """The flags of a training: those of every one, ``own`` ones, and one for each field of its recipe."""
-    size = "the data's own"
+    unless = "" if data else "the recipe's, else "
+    size = f"{unless}the images' own if all are squares of one size, else 32"
     return with_flags(
         option("data", str, data, DATA_HELP, unset="" if data else "the recipe's, else digits"),
         *own,
         option("recipe", str, "auto", f"{recipes}; auto: digits for digits, else fast"),
         option("resume", bool, False, "go on from the newest checkpoint in --out"),
-        option("image_size", int, None, "resize to this", least=1, unset=size),
-        option("channels", int, None, "1, 3 or 4", unset=size),
+        option(
+            "image_size",
+            int,
+            None,
+            "pixels a side: each image is cut to its central square and scaled",
+            least=1,
+            unset=size,
+        ),
+        option("channels", int, None, "1 (grey), 3 (colour) or 4", unset=f"{unless}1 if all images are grey, else 3"),
         option("skip_bad", bool, False, "leave unreadable files out instead of stopping"),
         option("limit", int, None, "train on this many images only", least=1, unset="all"),
         *of_fields(kind, recipe="--recipe"),

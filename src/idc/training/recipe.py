@@ -116,7 +116,7 @@ _BESIDE = {
 }  # fmt: skip
 
 
-def usual(data: str) -> str:
+def usual_recipe(data: str) -> str:
     """The name of the recipe that "auto" stands for: only digits must not be mirrored."""
     return "digits" if data == "digits" else "fast"
 
@@ -124,7 +124,7 @@ def usual(data: str) -> str:
 def load_recipe(name: str, data: str | None = None) -> tuple[Recipe, dict[str, Any]]:
     """A recipe by name, or from a YAML file; the second value holds the file's other keys (data, preset, ...).
 
-    A YAML file may name a ``recipe`` to start from, by default the ``usual`` one of ``data``, or of the data that it
+    A YAML file may name a ``recipe`` to start from, by default the ``usual_recipe`` of ``data``, or of the data that it
     names. Raises IDCError for anything that is not such a file.
     """
     if name in RECIPES:
@@ -133,7 +133,7 @@ def load_recipe(name: str, data: str | None = None) -> tuple[Recipe, dict[str, A
     if path.suffix not in YAML_SUFFIXES:
         raise IDCError(f"recipe {name!r}", f"one of {', '.join(RECIPES)}, or a .yaml file", "correct its name")
     values = read_yaml(path, remedy="compare with the recipe.yaml of a run")
-    base = values.pop("recipe", usual(data or values.get("data", "digits")))
+    base = values.pop("recipe", usual_recipe(data or values.get("data", "digits")))
     if not isinstance(base, str) or base not in RECIPES:
         raise IDCError(f"recipe {short(base)} in {name}", f"one of {', '.join(RECIPES)}", "correct its name")
     own = rules(Recipe)

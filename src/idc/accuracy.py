@@ -47,8 +47,9 @@ class BridgeAccuracy:
 
     def to_dict(self) -> dict[str, float]:
         """The fields, JSON-ready; with 0 draws without those that repeat others, without eps those of no attack."""
-        out = () if self.draws else ("multi_step", "single_draw", "draws", "attacked_multi_step")
-        out += () if self.eps else ("attacked_one_step", "attacked_multi_step", "eps")
+        repeated = () if self.draws else ("multi_step", "single_draw", "draws", "attacked_multi_step")
+        unmade = () if self.eps else ("attacked_one_step", "attacked_multi_step", "eps")
+        out = (*repeated, *unmade)
         return {name: value for name, value in asdict(self).items() if name not in out}
 
     @classmethod

@@ -46,7 +46,7 @@ def _training(kind: type[Settings], recipes: str, *own: Any, data: str | None = 
     return with_flags(
         option("data", str, data, DATA_HELP, unset="" if data else "the recipe's, else digits"),
         *own,
-        option("recipe", str, "auto", f"{recipes}; auto: digits for digits, else fast"),
+        option("recipe", str, "auto", f"settings to start from: {recipes}; auto: digits for digits, else fast"),
         option("resume", bool, False, "go on from the newest checkpoint in --out"),
         option(
             "image_size",
@@ -88,14 +88,17 @@ def register(app: typer.Typer) -> None:
         "labels", str, None, f"image labels: qr | hadamard | low-frequency | blocks{OWN_CODE}",
         unset="the recipe's, else qr",
     ),
-    option("objective", str, None, f"what is trained towards{OWN_CODE}", unset="the bridge's losses"),
     option(
-        "label_cell", int, None, "resolution of the labels: squares of so many pixels", least=1,
+        "objective", str, None, f"losses that the training minimises{OWN_CODE}", unset="those of the Brownian bridge",
+    ),
+    option(
+        "label_cell", int, None, "image labels are drawn in squares of so many pixels a side", least=1,
         unset="the recipe's, else 1",
     ),
     option(
         "visits", tuple[int, ...], None,
-        "timesteps of the model's answer, such as 3,0; 3: the one-step answer", unset="the recipe's, else by T",
+        "timesteps that the model's answer goes through, such as 3,0; 3 alone: an answer in one step",
+        unset="the recipe's, else by the number of timesteps",
     ),
     data=None,
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all: written under a temporary name beside the target, then renamed."""
+"""Files that appear whole or not at all: written under a temporary name, then renamed; the lock on a folder at work."""
 
 import contextlib
 import errno

@@ -43,7 +43,7 @@ class Recipe(Settings):
     )
     replays: int = setting(
         1, "with --eps: free adversarial training: so many steps in a row on the same batch, in each of which the "
-        "attack goes one step on (of --attack-step, else eps); an epoch has as many steps as ever, on fewer images", least=1
+        "attack goes one step on (of --attack-step, else eps); an epoch has as many steps, on fewer images", least=1
     )  # fmt: skip
     eps_warmup: float = setting(0.0, "with --eps: share of the run in which the radius rises from 0", least=0, below=1)
     consistency: float = setting(

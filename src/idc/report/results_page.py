@@ -150,9 +150,9 @@ def write_report(folders: Sequence[Path], page: Path) -> list[Path]:
     Raises:
         IDCError: if a result is missing or malformed, or the page is no .html or cannot be written.
     """
+    html, table, drawn = _page(folders)
     if page.suffix.lower() not in (".html", ".htm"):
         raise IDCError(page, "the name of a page, such as report.html", "give another --out")
-    html, table, drawn = _page(folders)
     make_folder(page.parent)
     written = [page, page.with_suffix(".csv")]
     write_text(page.with_suffix(".csv"), table)

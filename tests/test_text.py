@@ -8,6 +8,7 @@ from idc.text import (
     count_text,
     eps_name,
     eps_text,
+    flops_text,
     gflops_text,
     in_markdown,
     percent,
@@ -48,6 +49,8 @@ def test_a_share_has_its_interval():
         (count_text(1_234_567), "1.23 M"),
         (count_text(6_840_000_000), "6.84 G"),
         (gflops_text(93_400_000), "0.0934"),
+        (flops_text(4_060_000), "4.06 MFLOPs"),
+        (flops_text(6_843_000_000), "6.84 GFLOPs"),
     ],
 )
 def test_other_numbers(text, expected):

@@ -46,9 +46,11 @@ class BridgeAccuracy:
         return text if behind else ""
 
     def to_dict(self) -> dict[str, float]:
-        """The fields, JSON-ready; with 0 draws, without those that repeat others."""
+        """The fields, JSON-ready; with 0 draws without those that repeat others, without eps those of no attack."""
         repeated = () if self.draws else ("multi_step", "single_draw", "draws", "attacked_multi_step")
-        return {name: value for name, value in asdict(self).items() if name not in repeated}
+        unmade = () if self.eps else ("attacked_one_step", "attacked_multi_step", "eps")
+        out = (*repeated, *unmade)
+        return {name: value for name, value in asdict(self).items() if name not in out}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "BridgeAccuracy":

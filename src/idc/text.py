@@ -62,6 +62,11 @@ def count_text(count: int) -> str:
     return f"{count / 1e9:,.2f} G" if count >= 1e9 else f"{count / 1e6:,.2f} M"
 
 
+def flops_text(flops: float) -> str:
+    """1.23 GFLOPs, or 12.3 MFLOPs below a tenth of one."""
+    return f"{flops / 1e9:,.2f} GFLOPs" if flops >= 1e8 else f"{flops / 1e6:,.3g} MFLOPs"
+
+
 def gflops_text(flops: float) -> str:
     """FLOPs in units of 1e9, to three digits."""
     return f"{flops / 1e9:.3g}"

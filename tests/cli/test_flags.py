@@ -130,7 +130,7 @@ def test_flags_override_a_recipe(monkeypatch):
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        ("train --lr true", "--lr = 'true': expected a number above 0; correct --lr: peak learning rate"),
+        ("train --lr true", "--lr = 'true': expected a number above 0; correct --lr: learning rate at its highest"),
         ("train --epochs inf", "--epochs = 'inf': expected a number above 0; correct --epochs: "),
         ("train --optimizer lion", "--optimizer = 'lion': expected one of adam, adamw, sgd; correct --optimizer: "),
         ("train --label-cell 0", "--label-cell = '0': expected a whole number, at least 1; correct --label-cell: "),

@@ -38,6 +38,14 @@ def test_weights_and_answer_are_the_models_classes_the_datas(started):
     assert str(started / "four") in (started / "ten" / "last" / "README.md").read_text()
 
 
+def test_a_run_that_its_data_make_short_is_told_so(started, tmp_path):
+    said = []
+    (tmp_path / "r.yaml").write_text("\n".join(f"{name}: {value}" for name, value in STILL.items()))
+    begun = {"start": str(started / "four"), "limit": 32, "say": said.append}
+    start_training("digits", tmp_path / "run", recipe=str(tmp_path / "r.yaml"), **begun)
+    assert any(line == "32 images make only 1 updates in 1 epochs: raise --epochs" for line in said)
+
+
 def test_another_image_size(started, tmp_path):
     begin(started, tmp_path / "run", image_size=16)
     found = load_file(tmp_path / "run" / "last" / "model.safetensors")

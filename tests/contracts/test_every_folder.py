@@ -14,7 +14,19 @@ from idc.commands.sweep import run_sweep
 from idc.evaluation.smoothing import Smoothing
 from idc.report.results_page import write_report
 from idc.storage.files import alone_in
+from idc.storage.kinds import (
+    CERTIFICATION,
+    COMPARISON,
+    EVALUATION,
+    MODEL,
+    SWEEP,
+    TRAINING,
+    check_kind,
+    kind_of,
+)
 from idc.storage.records import finished
+from idc.training.recipe import Recipe
+from idc.training.run_folder import claim
 from tiny import save_digits_model
 from tiny_training import NETWORK, train
 
@@ -63,6 +75,43 @@ def filled(verbs, tmp_path_factory):
             (place / ".a.json-0123abcd.part").write_text("half")
         verbs[verb](out)
     return found
+
+
+@pytest.fixture(scope="module")
+def homes(filled, tmp_path_factory):
+    """A folder of each kind, by the verb that fills it."""
+    home = tmp_path_factory.mktemp("homes")
+    claim(home / "train", Recipe(), {}, resume=False)
+    return filled | {"train": home / "train", "import-reference": save_digits_model(home / "model")}
+
+
+def test_the_kind_of_a_folder_is_seen_by_what_its_verb_writes(homes, tmp_path):
+    kinds = {"train": TRAINING, "evaluate": EVALUATION, "certify": CERTIFICATION, "sweep": SWEEP,
+             "compare": COMPARISON, "import-reference": MODEL}  # fmt: skip
+    assert {verb: kind_of(home) for verb, home in homes.items()} == kinds
+    assert (kind_of(tmp_path), kind_of(tmp_path / "new")) == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("verb", "other"),
+    [("train", "evaluate"), ("resume", "import-reference"), ("evaluate", "train"), ("certify", "sweep"),
+     ("sweep", "compare"), ("compare", "certify")],
+)  # fmt: skip
+def test_the_folder_of_another_kind_is_refused_and_left_as_it_is(verbs, homes, verb, other):
+    """Neither a result nor a run nor a model is ever written over by another command."""
+    before = {file: file.read_bytes() for file in homes[other].rglob("*") if file.is_file()}
+    with pytest.raises(IDCError, match=r"the folder of an? .*: expected a new one, or that of an? .*another --out"):
+        verbs[verb](homes[other])
+    assert {file: file.read_bytes() for file in homes[other].rglob("*") if file.is_file()} == before
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "certify"])
+def test_a_result_whose_settings_alone_were_written_goes_on_and_is_no_run(verbs, filled, verb, tmp_path):
+    (tmp_path / "r").mkdir()
+    shutil.copy(filled[verb] / "settings.json", tmp_path / "r")
+    with pytest.raises(IDCError, match="the folder of an evaluation or a certification"):
+        check_kind(tmp_path / "r", TRAINING)
+    assert verbs[verb](tmp_path / "r")
 
 
 @pytest.mark.parametrize("verb", VERBS[2:])

@@ -175,7 +175,7 @@ def test_a_source_without_splits_is_taken_whole_and_the_summary_says_so(tmp_path
     assert sorted(values(whole)) == list(range(40))
     assert not whole.has_splits
     assert "2 classes (a, b)" in whole.summary
-    assert "all 40 at 1x4x4" in whole.summary
+    assert "no splits of its own: all 40; taken: all 40 at 1x4x4" in whole.summary  # and none is held out
     sets = {split: load(tmp_path, split=split) for split in SPLITS}
     for split, images in sets.items():
         assert f"{len(images)} of {split} at 1x4x4" in images.summary
@@ -185,6 +185,14 @@ def test_a_source_without_splits_is_taken_whole_and_the_summary_says_so(tmp_path
     write_classes(tmp_path / "of_its_own" / "train", ["a", "b"], 3)
     with pytest.raises(IDCError, match="no all split"):
         load(tmp_path / "of_its_own", split="all")
+
+
+def test_the_summary_says_to_which_size_images_of_many_are_scaled(tmp_path: Path) -> None:
+    """Unless somebody chose it."""
+    write_classes(tmp_path, ["a", "b"], 6)
+    plain(7, 90).save(tmp_path / "a" / "large.png")
+    assert "at 1x32x32, scaled from 4 to 90 pixels a side (--image-size" in load(tmp_path, split="train").summary
+    assert "scaled" not in load(tmp_path, split="train", image_size=8).summary
 
 
 def test_labels_follow_the_order_of_names_that_is_asked_for(tmp_path: Path) -> None:

@@ -171,6 +171,10 @@ def test_damaged_results_are_refused_and_nothing_is_written(write, tmp_path):
         (folder / "summary.json").write_text(content)
         with pytest.raises(IDCError):
             write_report([folder], tmp_path / "none" / "page.html")
+    with pytest.raises(IDCError, match=rf"^{re.escape(str(folder))}: expected a whole result \('low' is missing\)"):
+        write_report([write("whole"), folder], tmp_path / "none" / "page.html")
+    with pytest.raises(IDCError, match="the name of a page"):
+        write_report([write("other")], tmp_path / "none" / "summary.json")
     with pytest.raises(IDCError, match="nothing"):
         write_report([tmp_path / "nothing"], tmp_path / "none" / "page.html")
     assert not (tmp_path / "none").exists()

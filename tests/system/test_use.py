@@ -34,8 +34,9 @@ def test_predict_answers_for_the_files_that_it_can_read(model, picture, tmp_path
     (tmp_path / "text.png").write_text("no picture")
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "link.png").symlink_to(tmp_path / "nowhere")
-    bad = [tmp_path / "text.png", tmp_path / "none.png", tmp_path, tmp_path / "pipe.png", tmp_path / "link.png",
-           tmp_path / f"{'long' * 100}.png"]  # fmt: skip
+    (tmp_path / "empty").mkdir()
+    names = ("text.png", "none.png", "empty", "pipe.png", "link.png", f"{'long' * 100}.png")
+    bad = [tmp_path / name for name in names]
     result = idc("predict", model, bad[0], picture, *bad[1:], picture, "--json")
     assert result.returncode == 2
     assert [row["image"] for row in json.loads(result.stdout)] == [str(picture)] * 2
@@ -44,6 +45,27 @@ def test_predict_answers_for_the_files_that_it_can_read(model, picture, tmp_path
     assert max(map(len, lines)) < 500
     assert "a.png" in idc("predict", model, picture, bad[0]).stdout
     refused(idc("predict", model, bad[1]), "none.png")
+
+
+def test_predict_takes_folders_and_patterns(model, picture, tmp_path):
+    """In order, at any depth; what cannot be read there is a line as ever."""
+    for name in ("b.png", "a/z.png", "a/y.png", "a/[red].png", ".hidden.png", "notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(picture.read_bytes())
+    (tmp_path / "c.png").symlink_to(tmp_path / "nowhere")
+    told = idc("predict", model, tmp_path, tmp_path / "a" / "[yz].png", tmp_path / "a" / "[red].png", "--json")
+    assert (told.returncode, [line.count("c.png") for line in told.stderr.splitlines()]) == (2, [1])
+    asked = ["a/[red].png", "a/y.png", "a/z.png", "b.png", "a/y.png", "a/z.png", "a/[red].png"]
+    assert [row["image"] for row in json.loads(told.stdout)] == [str(tmp_path / name) for name in asked]
+    refused(idc("predict", model, tmp_path / "*.jpg"), "*.jpg", "a pattern that some match")
+
+
+def test_an_answer_without_noise_has_no_draws_to_agree(model, picture):
+    (row,) = json.loads(idc("predict", model, picture, "--one-step", "--json").stdout)
+    assert (row["draws"], "agreement" in row) == (1, False)
+    assert "agreement" not in idc("predict", model, picture, "--one-step").stdout
+    assert "agreement" in idc("predict", model, picture).stdout
+    refused(idc("predict", model, picture, "--one-step", "--draws", 5), "draws = 5", "leave --draws out")
 
 
 def test_profile_of_the_published_network(monkeypatch):

@@ -43,6 +43,17 @@ def test_yaml(tmp_path):
     assert extra == {"data": "digits", "preset": "nano"}
 
 
+@pytest.mark.parametrize(
+    ("text", "data", "base"),
+    [("epochs: 3", None, "digits"), ("epochs: 3", "photos", "fast"), ("data: photos\nepochs: 3", None, "fast"),
+     ("data: photos\nepochs: 3", "digits", "digits"), ("recipe: fast\nepochs: 3", "digits", "fast")],
+)  # fmt: skip
+def test_a_file_without_a_base_has_the_one_of_its_data(tmp_path, text, data, base):
+    """Digits are not mirrored."""
+    (tmp_path / "r.yaml").write_text(text)
+    assert load_recipe(str(tmp_path / "r.yaml"), data)[0] == override(RECIPES[base], {"epochs": 3})
+
+
 @pytest.mark.parametrize("text", ["[1]", "recipe: best", "epochz: 3", "a: [", "epochs: soon", "t_weights: [a, b]"])
 def test_bad_yaml(tmp_path, text):
     file = tmp_path / "r.yaml"

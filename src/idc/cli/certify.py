@@ -8,7 +8,7 @@ import typer
 from idc.cli.common import AsJson, Out, note, out, print_json, resumable, table
 from idc.cli.flags import REQUIRED, of_fields, option, with_flags
 from idc.commands.request import ATTACK, Request
-from idc.text import seconds_text, share
+from idc.text import flops_text, seconds_text, share
 
 
 def register(app: typer.Typer) -> None:
@@ -56,5 +56,5 @@ def _print_summary(summary: dict[str, Any]) -> None:
     out.print(f"mean radius: {summary['mean_radius']:.4g} (at most {summary['largest_radius']:.4g} can be proved)")
     out.print(
         f"per image: {cost['samples']:,} samples, {cost['network_evaluations']:,} network evaluations, "
-        f"{cost['flops'] / 1e9:,.2f} GFLOPs, {seconds_text(cost['seconds'])}"
+        f"{flops_text(cost['flops'])}, {seconds_text(cost['seconds'])}"
     )

@@ -56,14 +56,17 @@ def cell(value: Any) -> str:
 
 
 def table(title: str, rows: list[dict[str, Any]]) -> None:
+    """Print rows under the columns that any of them has, in the order in which they come; what a row lacks is empty."""
     from rich.table import Table
     from rich.text import Text
 
     found = Table(title=Text(visible(title)), title_justify="left")
-    for name in rows[0] if rows else ():
-        number = isinstance(rows[0][name], int | float)
+    first = {name: value for row in reversed(rows) for name, value in row.items()}  # of each column
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    for name in columns:
+        number = isinstance(first[name], int | float)
         whole = name == "preset"  # to be typed
         found.add_column(name.replace("_", " "), justify="right" if number else "left", no_wrap=whole, overflow="fold")
     for row in rows:
-        found.add_row(*(Text(cell(v)) for v in row.values()))
+        found.add_row(*(Text(cell(row[name])) if name in row else "" for name in columns))
     out.print(found)

@@ -8,7 +8,7 @@ import typer
 from idc.cli.common import AsJson, Out, note, out, print_json, resumable, table
 from idc.cli.flags import REQUIRED, of_fields, option, with_flags
 from idc.commands.request import Request
-from idc.text import eps_text, gflops_text, seconds_text, share
+from idc.text import eps_text, flops_text, gflops_text, seconds_text, share
 
 
 def register(app: typer.Typer) -> None:
@@ -82,7 +82,7 @@ def _print_summary(summary: dict[str, Any]) -> None:
     passes = sum(cost["forward"].values())
     out.print(
         f"per image: {passes:,.0f} forward and {sum(cost['backward'].values()):,.0f} backward, "
-        f"{cost['flops'] / 1e9:,.2f} GFLOPs, {seconds_text(cost['seconds'])}"
+        f"{flops_text(cost['flops'])}, {seconds_text(cost['seconds'])}"
     )
 
 
@@ -134,7 +134,7 @@ def sweep(over: str, out_folder: Out, as_json: AsJson = False, **asked: Any) -> 
         f"{found['protocol']} over {found['setting']}",
         [{found["setting"]: r["text"], "clean": f"{r['clean']['mean']['mean']:.1%}",
           **{k: v for k, v in _row("", r["robust"]).items() if k != "images"},
-          "GFLOPs an image": f"{r['cost']['flops'] / 1e9:,.2f}"} for r in found["rows"]],
+          "cost an image": flops_text(r["cost"]["flops"])} for r in found["rows"]],
     )  # fmt: skip
     out.print(f"written: {out_folder / 'sweep.json'}   (a page: idc report {out_folder} --out report.html)")
 

@@ -41,14 +41,22 @@ OWN_CODE = " | package.module:object (see docs/plugins.md)"
 
 def _training(kind: type[Settings], recipes: str, *own: Any, data: str | None = "digits") -> Callable[..., Any]:
     """The flags of a training: those of every one, ``own`` ones, and one for each field of its recipe."""
-    size = "the data's own"
+    unless = "" if data else "the recipe's, else "
+    size = f"{unless}the images' own if all are squares of one size, else 32"
     return with_flags(
         option("data", str, data, DATA_HELP, unset="" if data else "the recipe's, else digits"),
         *own,
-        option("recipe", str, "auto", f"{recipes}; auto: digits for digits, else fast"),
+        option("recipe", str, "auto", f"settings to start from: {recipes}; auto: digits for digits, else fast"),
         option("resume", bool, False, "go on from the newest checkpoint in --out"),
-        option("image_size", int, None, "resize to this", least=1, unset=size),
-        option("channels", int, None, "1, 3 or 4", unset=size),
+        option(
+            "image_size",
+            int,
+            None,
+            "pixels a side: each image is cut to its central square and scaled",
+            least=1,
+            unset=size,
+        ),
+        option("channels", int, None, "1 (grey), 3 (colour) or 4", unset=f"{unless}1 if all images are grey, else 3"),
         option("skip_bad", bool, False, "leave unreadable files out instead of stopping"),
         option("limit", int, None, "train on this many images only", least=1, unset="all"),
         *of_fields(kind, recipe="--recipe"),
@@ -80,14 +88,17 @@ def register(app: typer.Typer) -> None:
         "labels", str, None, f"image labels: qr | hadamard | low-frequency | blocks{OWN_CODE}",
         unset="the recipe's, else qr",
     ),
-    option("objective", str, None, f"what is trained towards{OWN_CODE}", unset="the bridge's losses"),
     option(
-        "label_cell", int, None, "resolution of the labels: squares of so many pixels", least=1,
+        "objective", str, None, f"losses that the training minimises{OWN_CODE}", unset="those of the Brownian bridge",
+    ),
+    option(
+        "label_cell", int, None, "image labels are drawn in squares of so many pixels a side", least=1,
         unset="the recipe's, else 1",
     ),
     option(
         "visits", tuple[int, ...], None,
-        "timesteps of the model's answer, such as 3,0; 3: the one-step answer", unset="the recipe's, else by T",
+        "timesteps that the model's answer goes through, such as 3,0; 3 alone: an answer in one step",
+        unset="the recipe's, else by the number of timesteps",
     ),
     data=None,
 )  # fmt: skip

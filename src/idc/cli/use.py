@@ -24,17 +24,30 @@ def register(app: typer.Typer) -> None:
 
 
 @with_flags(
-    option("draws", int, 10, "noise draws averaged in one answer", least=1),
+    option(
+        "draws",
+        int,
+        None,
+        "noise draws averaged in one answer",
+        least=1,
+        unset="10, or 1 for an answer without noise, as --one-step is",
+    ),
     option("top", int, 1, "classes to show for each image", least=1),
     *of_fields(Request, ("one_step", "precision", "seed")),
 )
 def predict(
     model: Annotated[str, typer.Argument(help=SAVED_HELP)],
-    images: Annotated[list[Path], typer.Argument(help="image files")],
+    images: Annotated[
+        list[Path], typer.Argument(help="image files, folders of them, or patterns such as 'photos/*.jpg'")
+    ],
     as_json: AsJson = False,
     **asked: Any,
 ) -> None:
-    """Classify image files. Those that cannot be read are named on stderr, a line each, and the exit code is then 2."""
+    """Classify image files. Those that cannot be read are named on stderr, a line each, and the exit code is then 2.
+
+    distance: mean difference between the translated image and the class's label, on [0, 1]; the nearest label is the
+    answer. agreement: share of the noise draws that give that answer by themselves.
+    """
     from idc.commands.predict import predict_files
 
     refused: list[IDCError] = []
@@ -51,8 +64,8 @@ def predict(
                     "image": r["image"],
                     "class": t["class"],
                     "distance": t["distance"],
-                    "agreement": f"{r['agreement']:.0%}" if not i else "",
                 }
+                | ({"agreement": f"{r['agreement']:.0%}" if not i else ""} if "agreement" in r else {})
                 for r in rows
                 for i, t in enumerate(r["top"])
             ],
@@ -141,10 +154,12 @@ def import_reference(
 ) -> None:
     """Turn a checkpoint of the paper's authors into a model folder."""
     from idc.method.reference import import_reference as convert
-    from idc.storage.files import make_folder
+    from idc.storage.files import alone_in
+    from idc.storage.kinds import MODEL
 
     model = convert(checkpoint, preset=preset, raw=raw)
-    model.save_pretrained(make_folder(out_folder))
+    with alone_in(out_folder, kind=MODEL):
+        model.save_pretrained(out_folder)
     out.print(f"model: {out_folder}")
 
 

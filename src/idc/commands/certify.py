@@ -13,6 +13,7 @@ from idc.evaluation.certificates import LINES, RESULT, Certifier, read_certified
 from idc.evaluation.smoothing import Smoothed, Smoothing
 from idc.progress import Bar
 from idc.storage import records
+from idc.storage.kinds import CERTIFICATION
 
 _LIBRARIES = ("torch", "scipy", "diffusers", "accelerate")
 
@@ -41,7 +42,7 @@ def certify(
         Smoothed(classifier, smoothing, request.batch_size), problem_of(request, images), out, request.model,
         seed=request.seed, rank=state.process_index, world=state.num_processes, device=device,
     )  # fmt: skip
-    with at_work(out, state):
+    with at_work(out, state, kind=CERTIFICATION):
         if state.is_main_process:
             certifier.prepare()
             say(images.summary)

@@ -19,6 +19,7 @@ from idc.evaluation.summary import read_lines
 from idc.report.comparison import write_tables
 from idc.storage import records
 from idc.storage.fields import check, recorded, setting, short, take
+from idc.storage.kinds import COMPARISON
 from idc.storage.yaml_file import read_yaml
 from idc.text import eps_name, eps_text
 
@@ -158,7 +159,7 @@ def compare(comparison: Comparison, out: Path, *, say: Callable[[str], object] =
     rows: list[dict[str, Any]] = []
     survivals: dict[str, dict[int, bool]] = {}
     # The largest radius comes first: a nested comparison builds on it.
-    with at_work(out, processes()[0]):
+    with at_work(out, processes()[0], kind=COMPARISON):
         for eps, entry in product(sorted(comparison.eps, reverse=True), comparison.entries):
             done = [evaluate_one(comparison, entry, p, eps, out, say=say) for p in comparison.protocols_of(entry)]
             if any(done):  # not in a process other than the first

@@ -11,6 +11,8 @@ from idc.commands.train import start_training
 from idc.errors import IDCError
 from idc.report.pictures import write_overview
 from idc.report.results_page import write_report
+from idc.storage.files import alone_in
+from idc.storage.kinds import DEMO
 from idc.text import percent, share
 
 EPS = (0.05, 0.1, 0.2, 0.3)
@@ -40,8 +42,14 @@ def run_demo(
         ``out/report.html``.
 
     Raises:
-        IDCError: if ``out`` cannot be written, or holds a demo of other settings or one whose training was interrupted.
+        IDCError: if ``out`` cannot be written, is at work, or holds anything else, a demo of other settings, or one
+            whose training was interrupted.
     """
+    with alone_in(out, kind=DEMO):
+        return _run(out, seed, epochs, limit, say)
+
+
+def _run(out: Path, seed: int, epochs: float | None, limit: int | None, say: Say) -> Path:
     run = out / "run"
     changes = {"seed": seed} | ({} if epochs is None else {"epochs": epochs})
     say(f"training on scikit-learn's digits (TensorBoard: {run / 'tensorboard'})")

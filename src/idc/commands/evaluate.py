@@ -39,6 +39,7 @@ from idc.progress import Bar
 from idc.storage import records
 from idc.storage.fields import recorded
 from idc.storage.files import alone_in, write_json
+from idc.storage.kinds import EVALUATION
 from idc.text import default_eps, eps_text, percent, share
 from idc.types import Classifier
 
@@ -100,7 +101,7 @@ def evaluate(
         The summary, as in ``out/summary.json``; that of a finished run as it is.
 
     Raises:
-        IDCError: if model, data and settings do not fit, or ``out`` cannot be written, holds another result or is at
+        IDCError: if model, data and settings do not fit, or ``out`` cannot be written, holds anything else or is at
             work.
     """
     state, device = processes()
@@ -115,7 +116,7 @@ def evaluate(
         chunk=request.batch_size, block=request.block, keep=request.keep, rank=state.process_index,
         world=state.num_processes, device=device,
     )  # fmt: skip
-    with at_work(out, state, KEPT):
+    with at_work(out, state, KEPT, kind=EVALUATION):
         if state.is_main_process:
             _prepare(runner, larger if protocol.nests and not request.keep else None)
             say(images.summary)
@@ -154,14 +155,14 @@ def processes() -> tuple["PartialState", torch.device]:
 
 
 @contextmanager
-def at_work(out: Path, state: "PartialState", *inside: str) -> Iterator[None]:
-    """These processes alone in the folder ``out``, computing in full float32: TF32 would move points that lie at a
-    decision's edge from one batch to another.
+def at_work(out: Path, state: "PartialState", *inside: str, kind: str) -> Iterator[None]:
+    """These processes alone in the folder ``out`` of this kind, computing in full float32: TF32 would move points that
+    lie at a decision's edge from one batch to another.
 
     Raises:
-        IDCError: if others are in it; see ``alone_in``.
+        IDCError: if others are in it, or it is of another kind; see ``alone_in``.
     """
-    alone = alone_in(out, *inside) if state.is_main_process else nullcontext()
+    alone = alone_in(out, *inside, kind=kind) if state.is_main_process else nullcontext()
     with alone, torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         yield
 

@@ -10,6 +10,7 @@ from idc.commands.request import Request
 from idc.errors import IDCError
 from idc.storage import records
 from idc.storage.fields import rules, short
+from idc.storage.kinds import SWEEP
 
 SWEEPS = ("eps", "steps", "eot", "restarts", "draws", "visits", "eta")
 
@@ -39,7 +40,7 @@ def run_sweep(request: Request, over: str, out: Path, *, say: Say = print) -> di
         IDCError: see ``parse_sweep`` and ``evaluate``.
     """
     name, values = parse_sweep(over)
-    with at_work(out, processes()[0]):
+    with at_work(out, processes()[0], kind=SWEEP):
         rows = list(_rows(request, name, values, out, say))
         found = {"setting": name, "protocol": request.protocol, "model": request.model, "rows": rows}
         if rows:

@@ -24,10 +24,11 @@ from idc.method.unet import UNetSpec, init_normal_
 from idc.noise import derive_seed
 from idc.storage.fields import recorded, take
 from idc.storage.files import alone_in
+from idc.storage.kinds import TRAINING
 from idc.storage.saved import open_saved
 from idc.training.bridge_objective import BridgeObjective
 from idc.training.objective import TrainingObjective
-from idc.training.recipe import OF_THE_ATTACK, RECIPES, Recipe, load_recipe, without_eps
+from idc.training.recipe import OF_THE_ATTACK, RECIPES, Recipe, load_recipe, usual_recipe, without_eps
 from idc.training.run_folder import FOLDERS
 from idc.training.settings import Settings, override
 from idc.training.trainer import Trainer, TrainResult
@@ -109,15 +110,17 @@ def run_training(
     *,
     resume: bool,
     about: dict[str, Any],
+    changes: dict[str, Any] | None,
     say: Callable[[str], object],
 ) -> TrainResult:
-    """Say what the data hold, and if the run is too short to be of use, and train."""
+    """Say what the data hold, and if they make a run too short to be of use unless ``changes`` to its recipe set its
+    length, and train."""
     about = about | {"image_size": train.shape[1], "channels": train.shape[0]}
-    with alone_in(out, *FOLDERS) if accelerator().is_main_process else nullcontext():
+    with alone_in(out, *FOLDERS, kind=TRAINING) if accelerator().is_main_process else nullcontext():
         trainer = Trainer(objective, recipe, train, validation, out, resume=resume, about=about)
         say(train.summary)
         updates = math.ceil(trainer.steps / recipe.accumulation)
-        if updates < 300:
+        if updates < 300 and "epochs" not in (changes or {}):
             say(f"{len(train)} images make only {updates} updates in {recipe.epochs:g} epochs: raise --epochs")
         return trainer.run()
 
@@ -187,8 +190,8 @@ def start_training(
         IDCError: for any input that cannot be used.
     """
     if recipe == "auto":
-        recipe = "digits" if data in (None, "digits") else "fast"
-    chosen, extra = load_recipe(recipe)
+        recipe = usual_recipe(data or "digits")
+    chosen, extra = load_recipe(recipe, data)
     changes = changes or {}
     chosen = override(chosen, changes)
     idle = [name for name in OF_THE_ATTACK if name in changes]
@@ -238,4 +241,4 @@ def start_training(
     about |= ({"labels": kind} if kind != "qr" else {}) | ({"label_cell": cell} if cell != 1 else {})
     about |= {"labels_sha256": model.labels_sha256} if is_plugin(kind) else {}
     about |= ({"objective": own} if own else {}) | ({"from": start} if start else {})
-    return run_training(made, chosen, train, validation, out, resume=resume, about=about, say=say)
+    return run_training(made, chosen, train, validation, out, resume=resume, about=about, changes=changes, say=say)

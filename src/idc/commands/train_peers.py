@@ -11,7 +11,7 @@ from idc.peers.diffusion import Diffusion, DiffusionConfig
 from idc.text import eps_text
 from idc.training.cnn_objective import CNNObjective
 from idc.training.noise_objective import NoiseObjective
-from idc.training.recipe import CNN_RECIPES, NOISE_RECIPES
+from idc.training.recipe import CNN_RECIPES, NOISE_RECIPES, usual_recipe
 from idc.training.settings import S, override
 from idc.training.trainer import TrainResult
 
@@ -22,7 +22,7 @@ def choose(recipes: dict[str, S], name: str, data: str, changes: dict[str, Any] 
     Raises:
         IDCError: for another name, or changes that do not fit.
     """
-    name = ("digits" if data == "digits" else "fast") if name == "auto" else name
+    name = usual_recipe(data) if name == "auto" else name
     if name not in recipes:
         raise IDCError(f"recipe {name!r}", f"one of {', '.join(recipes)}", "correct its name")
     return override(recipes[name], changes or {})
@@ -61,7 +61,7 @@ def start_cnn(
     say(f"{arch}, method {chosen.method}{attacked}: {len(train)} images")
     about = {"data": data, "arch": arch, "width": config.width}
     objective = CNNObjective(model, chosen)
-    return run_training(objective, chosen, train, validation, out, resume=resume, about=about, say=say)
+    return run_training(objective, chosen, train, validation, out, resume=resume, about=about, changes=changes, say=say)
 
 
 NETWORKS: dict[str, dict[str, Any]] = {
@@ -104,4 +104,4 @@ def start_ddpm(
         model = Diffusion(config)
     objective = NoiseObjective(model, chosen)
     about = {"data": data, "network": network}
-    return run_training(objective, chosen, train, validation, out, resume=resume, about=about, say=say)
+    return run_training(objective, chosen, train, validation, out, resume=resume, about=about, changes=changes, say=say)

@@ -8,8 +8,19 @@ from ``decoding``, and ``loading`` ties these together; ``augmentation`` is for 
 
 from idc.data.augmentation import Augmentation, augment
 from idc.data.decoding import decode_image, read_images
+from idc.data.folders import images_at
 from idc.data.image_set import ImageSet
 from idc.data.loading import has_splits, load
 from idc.data.pools import Split
 
-__all__ = ["Augmentation", "ImageSet", "Split", "augment", "decode_image", "has_splits", "load", "read_images"]
+__all__ = [
+    "Augmentation",
+    "ImageSet",
+    "Split",
+    "augment",
+    "decode_image",
+    "has_splits",
+    "images_at",
+    "load",
+    "read_images",
+]

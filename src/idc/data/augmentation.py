@@ -1,4 +1,6 @@
-"""Random flips, shifted crops and rotations of a whole batch at once, on the device where the batch lies.
+"""Augmentation: random flips, shifted crops and rotations of a whole batch at once, on the device where it lies.
+
+The default augmentation of a training is that of its recipe, in ``idc.training.recipe``.
 
 Images come in as uint8 (B, C, H, W) and leave as float32 (B, C, H, W) in [0, 1]. Flip and crop only move pixels
 (one gather, no interpolation); only a rotation interpolates.

@@ -1,5 +1,6 @@
-"""Image files sorted into one folder per class."""
+"""Image files: sorted into one folder per class, or those that a path stands for."""
 
+import glob
 import hashlib
 import json
 import os
@@ -69,6 +70,28 @@ def _split_folders(top: Path, siblings: dict[str, Path], left_out: _LeftOut) -> 
         else:
             left_out.kinds[f"folder {names[0]} without class folders"] += 1
     return found
+
+
+def images_at(path: Path) -> list[Path]:
+    """The image files that a path stands for: all in a folder and in its subfolders, or what matches a pattern (``*``,
+    ``**``, ``?``, ``[...]``), as a shell has it, sorted; any other path is itself, whatever it is.
+
+    Raises:
+        IDCError: there are none, or a folder cannot be read.
+    """
+    if not (glob.has_magic(str(path)) or os.path.isdir(path)) or os.path.isfile(path):
+        return [path]
+    found: set[Path] = set()
+    for match in [path] if os.path.isdir(path) else map(Path, glob.glob(str(path), recursive=True)):
+        left_out = _LeftOut()
+        try:
+            found |= {*_image_files(match, match, left_out)} if match.is_dir() else {match}
+        except OSError as error:
+            raise IDCError(f"{path} ({error.strerror})", "a readable folder", "check its permissions") from error
+        found |= {match / name for name in left_out.broken}
+    if not found:
+        raise IDCError(path, "images in the folder, or a pattern that some match", "check the path")
+    return sorted(found)
 
 
 def has_class_folders(root: Path) -> bool:

@@ -29,15 +29,18 @@ class _Decoded:
     problems: dict[int, str]  # by position, why an image could not be read
 
 
-def default_shape(source: Source, image_size: int | None, channels: int | None, mixed_sizes: bool = True) -> Shape:
-    """(C, H, W) of every image, with the defaults that `load` documents.
+def default_shape(
+    source: Source, image_size: int | None, channels: int | None, mixed_sizes: bool = True
+) -> tuple[Shape, str]:
+    """(C, H, W) of every image, with the defaults that `load` documents; and where nothing but such a default says how
+    large the images become, their own sizes in words.
 
     Raises:
         IDCError: without `mixed_sizes`, for images of which no size follows.
     """
     image_size = image_size or source.default_size
     if image_size and channels:
-        return channels, image_size, image_size
+        return (channels, image_size, image_size), ""
     pool = source.pools.get("train") or next(iter(source.pools.values()))
     sides: set[int] = set()
     grey = True
@@ -49,12 +52,13 @@ def default_shape(source: Source, image_size: int | None, channels: int | None, 
                     grey = grey and is_grey(image)
             except IDCError:
                 continue  # decoding reports it, if its split is asked for
-    if len(sides) > 1 and not (image_size or mixed_sizes):
-        value = f"images of {source.name} of {min(sides)} to {max(sides)} pixels a side"
+    mixed = f"{min(sides)} to {max(sides)} pixels a side" if len(sides) > 1 and not image_size else ""
+    if mixed and not mixed_sizes:
+        value = f"images of {source.name} of {mixed}"
         remedy = "set input_shape = (C, H, W) on the model: they are then scaled to it"
         raise IDCError(value, "squares of one size for a model that does not say which it takes", remedy)
     side = image_size or (sides.pop() if len(sides) == 1 else _MIXED_SIZE)
-    return channels or (1 if grey else 3), side, side
+    return (channels or (1 if grey else 3), side, side), mixed
 
 
 def read_pixels(

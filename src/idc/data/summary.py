@@ -9,23 +9,36 @@ _SHOWN = 5  # classes and kinds that are named
 
 
 def summarise(
-    source: Source, split: Split, images: int, shape: Shape, validation_fraction: float = 0.1, seed: int = 0
+    source: Source,
+    split: Split,
+    images: int,
+    shape: Shape,
+    validation_fraction: float = 0.1,
+    seed: int = 0,
+    *,
+    mixed: str = "",
 ) -> str:
-    """For example: "photos: 8 classes (broom, desk, ...), 3,200 images without splits: train 2,304, validation 256,
-    test 640, held out by us; taken: 640 of test at 3x32x32; left out: 12 .heic files".
+    """For example: "photos: 8 classes (broom, desk, ...); no splits of its own: train 2,304, validation 256 (held out
+    by us), test 640 (held out by us); taken: 640 of test at 3x32x32, scaled from 300 to 4000 pixels a side
+    (--image-size sets another size); left out: 12 .heic files".
 
     Args:
         source: what was opened.
         split, images, shape: what was taken of it.
         validation_fraction, seed: of ``load``.
+        mixed: the images' own sizes, if nobody chose that of ``shape``.
     """
     names = ", ".join(source.class_names[:_SHOWN]) + (", ..." if len(source.class_names) > _SHOWN else "")
     counts = _counts(source, split, validation_fraction, seed)
-    told = ", ".join(f"{name} {count:,}" + ("" if name in source.pools and source.has_splits else " (held out by us)"
-                     if name != "train" else "") for name, count in counts.items())  # fmt: skip
+    kept = source.pools if source.has_splits else ("train", "all")  # the others are cut out of train
+    told = ", ".join(
+        f"{name} {count:,}" + ("" if name in kept else " (held out by us)") for name, count in counts.items()
+    )
     own = told if source.has_splits else f"no splits of its own: {told}"
     taken = f"{images:,} of {split}" if split != "all" else f"all {images:,}"
     text = f"{source.name}: {len(source.class_names)} classes ({names}); {own}; taken: {taken} at {_size(shape)}"
+    if mixed:
+        text += f", scaled from {mixed} (--image-size sets another size)"
     kinds = source.left_out.most_common()
     if kinds:
         shown = ", ".join(f"{count:,} {kind}" for kind, count in kinds[:_SHOWN]) + (", ..." if kinds[_SHOWN:] else "")

@@ -1,4 +1,4 @@
-"""From draws of a stochastic answer to what may be said: mean, majority vote, worst of n, each with its interval."""
+"""Accuracy from draws of an answer: mean, majority vote, worst of n, each with its 95% Wilson interval."""
 
 import math
 from collections.abc import Sequence

@@ -9,13 +9,13 @@ from PIL import Image
 
 from idc.report import figures
 from idc.report.figures import Array
-from idc.text import gflops_text, percent, seconds_text, share
+from idc.text import flops_text, gflops_text, percent, seconds_text, share
 
 
 def environment() -> Environment:
     """Templates of this package; everything is escaped, an unknown name is an error."""
     found = Environment(loader=PackageLoader("idc.report"), autoescape=True, undefined=StrictUndefined)
-    found.filters.update(percent=percent, share=share, seconds=seconds_text, gflops=gflops_text)
+    found.filters.update(percent=percent, share=share, seconds=seconds_text, flops=flops_text, gflops=gflops_text)
     return found
 
 

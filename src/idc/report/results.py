@@ -12,6 +12,7 @@ from idc.errors import IDCError
 from idc.report.figures import Array
 from idc.storage import records
 from idc.storage.files import parse_json
+from idc.storage.kinds import CERTIFICATION, COMPARISON, SWEEP, TRAINING, kind_of
 
 _NEEDED = (*records.SUMMARY, "confusion")
 
@@ -101,7 +102,7 @@ def read_certificates(folders: Sequence[Path]) -> list[dict[str, Any]]:
     """
     found = []
     for folder in folders:
-        if (folder / "certify.json").exists():
+        if kind_of(folder) == CERTIFICATION:
             held = records.read_json(folder / "certify.json", "run idc certify again")
             if not isinstance(held, dict) or held.get("kind") != "certify":
                 raise IDCError(folder / "certify.json", "a summary of idc certify", "run idc certify again")
@@ -126,16 +127,11 @@ def read_trainings(folders: Sequence[Path]) -> list[dict[str, Any]]:
         IDCError: if one is damaged or has not finished.
     """
     found = []
-    for folder in filter(is_training, folders):
+    for folder in (f for f in folders if kind_of(f) == TRAINING):
         history = [m for m in records.read(folder / "metrics.jsonl") if any(k.startswith("validation/") for k in m)]
         summary = records.read_json(folder / "summary.json", "finish the training, with --resume")
         found.append(summary | {"folder": str(folder), "history": history})
     return found
-
-
-def is_training(folder: Path) -> bool:
-    """Whether it is the folder of a training run."""
-    return (folder / "metrics.jsonl").exists()
 
 
 def read_rows(folder: Path) -> list[dict[str, Any]]:
@@ -149,11 +145,6 @@ def read_rows(folder: Path) -> list[dict[str, Any]]:
     if not rows:
         raise IDCError(folder, "a comparison with results", "run idc compare")
     return rows
-
-
-def is_comparison(folder: Path) -> bool:
-    """Whether it is a folder of ``idc compare``."""
-    return (folder / "compare.json").exists()
 
 
 def read_pairs(folder: Path) -> list[dict[str, Any]]:
@@ -171,14 +162,15 @@ def read_results(folders: Sequence[Path]) -> tuple[list[Result], list[dict[str, 
     for folder in folders:
         if not folder.is_dir():
             raise IDCError(folder, "a folder of a result", "check the path")
-        if is_comparison(folder):
+        kind = kind_of(folder)
+        if kind == COMPARISON:
             held = [(own["folder"], row["name"]) for row in read_rows(folder) for own in row["protocols"].values()]
             results += [read_result(_below(folder, place), given=name) for place, name in held]
-        elif (folder / "sweep.json").exists():
+        elif kind == SWEEP:
             sweep = records.read_json(folder / "sweep.json", "run idc sweep again")
             own = [read_result(_below(folder, f"{sweep['setting']}-{row['text']}")) for row in sweep["rows"]]
             sweeps.append(sweep | {"name": sweep["model"] if sweep["setting"] == "visits" else own[0].name})
             results += own
-        elif not ((folder / "certify.json").exists() or is_training(folder)):
+        elif kind not in (CERTIFICATION, TRAINING):
             results.append(read_result(folder))
     return results, sweeps

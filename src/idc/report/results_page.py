@@ -13,8 +13,9 @@ from idc.report import curves, figures
 from idc.report.comparison import paired_texts
 from idc.report.html import environment
 from idc.report.pictures import of_the_method, panel
-from idc.report.results import Result, is_comparison, read_certificates, read_results, read_trainings
+from idc.report.results import Result, read_certificates, read_results, read_trainings
 from idc.storage.files import make_folder, whole_file, write_text
+from idc.storage.kinds import COMPARISON, kind_of
 from idc.text import csv_text, eps_text, percent, share
 
 
@@ -102,6 +103,39 @@ def _figures(
     return found
 
 
+def _made(folders: Sequence[Path]) -> tuple[str, str, dict[str, tuple[str, Figure]]]:
+    results, sweeps = read_results(folders)
+    certificates, trainings = read_certificates(folders), read_trainings(folders)
+    pairs = [text for folder in folders if kind_of(folder) == COMPARISON for text in paired_texts(folder)]
+    drawn = _figures(results, sweeps, certificates, trainings)
+    confusions = [curves.confusion(r) if r.summary["attacks"] else None for r in results]
+    html = environment().get_template("results.html").render(
+        readings=[*readings(results), *survival(sweeps), *pairs],
+        method=of_the_method(results),
+        certificates=certificates,
+        figures=[(title, Markup(figures.svg(figure))) for title, figure in drawn.values()],
+        results=[
+            {"r": r, "s": r.summary, "eps": eps_text(r.eps), "panel": panel(r) if r.panel else None,
+             "confusion": None if c is None else Markup(figures.svg(c))}
+            for r, c in zip(results, confusions, strict=True)
+        ],
+    )  # fmt: skip
+    return html, _csv(results, certificates), drawn
+
+
+def _page(folders: Sequence[Path]) -> tuple[str, str, dict[str, tuple[str, Figure]]]:
+    """The page, its CSV and its figures. A folder whose records lack something is named, and what they lack."""
+    try:
+        return _made(folders)
+    except (KeyError, TypeError, ValueError, IndexError, UndefinedError) as error:
+        for folder in folders if len(folders) > 1 else ():
+            _page([folder])  # raises for the one that is to blame
+        told = f"{error} is missing" if isinstance(error, KeyError) else error
+        raise IDCError(
+            ", ".join(map(str, folders)), f"a whole result ({told})", "make it again with this version of idc"
+        ) from error
+
+
 @figures.as_written()
 def write_report(folders: Sequence[Path], page: Path) -> list[Path]:
     """Write ``page``, and beside it ``NAME.csv`` and each figure as ``NAME-figure.png`` and ``.svg``.
@@ -114,28 +148,11 @@ def write_report(folders: Sequence[Path], page: Path) -> list[Path]:
         The files written.
 
     Raises:
-        IDCError: if a result is missing or malformed, or the page cannot be written.
+        IDCError: if a result is missing or malformed, or the page is no .html or cannot be written.
     """
-    try:
-        results, sweeps = read_results(folders)
-        certificates, trainings = read_certificates(folders), read_trainings(folders)
-        pairs = [text for folder in folders if is_comparison(folder) for text in paired_texts(folder)]
-        drawn = _figures(results, sweeps, certificates, trainings)
-        confusions = [curves.confusion(r) if r.summary["attacks"] else None for r in results]
-        html = environment().get_template("results.html").render(
-            readings=[*readings(results), *survival(sweeps), *pairs],
-            method=of_the_method(results),
-            certificates=certificates,
-            figures=[(title, Markup(figures.svg(figure))) for title, figure in drawn.values()],
-            results=[
-                {"r": r, "s": r.summary, "eps": eps_text(r.eps), "panel": panel(r) if r.panel else None,
-                 "confusion": None if c is None else Markup(figures.svg(c))}
-                for r, c in zip(results, confusions, strict=True)
-            ],
-        )  # fmt: skip
-        table = _csv(results, certificates)
-    except (KeyError, TypeError, ValueError, IndexError, UndefinedError) as error:
-        raise IDCError(page, f"whole results (at {error!r})", "evaluate again with this version of idc") from error
+    html, table, drawn = _page(folders)
+    if page.suffix.lower() not in (".html", ".htm"):
+        raise IDCError(page, "the name of a page, such as report.html", "give another --out")
     make_folder(page.parent)
     written = [page, page.with_suffix(".csv")]
     write_text(page.with_suffix(".csv"), table)

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all: written under a temporary name beside the target, then renamed."""
+"""Files that appear whole or not at all: written under a temporary name, then renamed; the lock on a folder at work."""
 
 import contextlib
 import errno
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from idc.errors import IDCError
+from idc.storage.kinds import check_kind
 
 _LEFT = re.compile(r"\.(.+)-[0-9a-f]{8}\.(part|old)")  # what ``_beside`` names
 
@@ -72,17 +73,22 @@ def make_folder(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def alone_in(folder: Path, *inside: str) -> Iterator[None]:
+def alone_in(folder: Path, *inside: str, kind: str = "") -> Iterator[None]:
     """Make ``folder``, and keep other processes that ask for the same out of it until the body ends or dies.
 
     What a killed process has left half-written in it, and in its folders ``inside``, is removed first. A new folder in
     which nothing is written goes again.
 
+    Args:
+        kind: of the folder, see ``idc.storage.kinds``; "" for any.
+
     Raises:
-        IDCError: if one is in it, or it cannot be written to.
+        IDCError: if one is in it, it is of another kind, or it cannot be written to.
     """
     from filelock import FileLock, Timeout
 
+    if kind:
+        check_kind(folder, kind)
     new = not folder.exists()
     make_folder(folder)
     lock = FileLock(folder / ".lock")

@@ -1,4 +1,4 @@
-"""One frozen dataclass = one experiment. Recipes become the command line's flags from their fields."""
+"""The recipes by name (paper, fast, digits): all defaults of a training, augmentation included, as flags and YAML."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,41 +14,62 @@ from idc.training.settings import REMEDY, Settings, override
 class Recipe(Settings):
     """All settings of a training run of IDC but its data and its network."""
 
-    inter_weight: float = setting(0.2, "weight of the inter-class loss", least=0)
-    ce_weight: float = setting(0.0, "weight of a cross-entropy of the label distances (not in the paper)", least=0)
-    ce_temperature: float = setting(0.02, "temperature of that cross-entropy", above=0)
-    t_weights: tuple[float, ...] = setting((), "how often each timestep 0..T-1 is trained on; none: uniformly", least=0)
-    norm: Literal["linf", "l2"] = setting("linf", "norm of the perturbation that training holds out against")
-    eps: float = setting(0.0, "its radius on [0, 1], such as 8/255; 0: images as they are", least=0)
-    attack_steps: int = setting(
-        3, "with eps: steps of the attack on each batch; 1: a single one from a random start", least=1
+    inter_weight: float = setting(0.2, "weight of the inter-class loss, which drives the classes apart", least=0)
+    ce_weight: float = setting(
+        0.0, "weight of a cross-entropy over the distances to the labels (not in the paper)", least=0
     )
-    attack_step: float = setting(0.0, "length of such a step; 0: 2.5 eps over the steps, at most 1.25 eps", least=0)
+    ce_temperature: float = setting(0.02, "temperature of the softmax in that cross-entropy", above=0)
+    t_weights: tuple[float, ...] = setting(
+        (), "how often each timestep 0 to T-1 is trained, as T numbers; none: all alike", least=0
+    )
+    norm: Literal["linf", "l2"] = setting(
+        "linf", "with --eps: norm in which the attack on the training images is bounded"
+    )
+    eps: float = setting(
+        0.0,
+        "adversarial training: radius of the attack on the training images, on [0, 1], such as 8/255; 0: no attack",
+        least=0,
+    )
+    attack_steps: int = setting(
+        3, "with --eps: steps of the attack on each batch; 1: a single one from a random start", least=1
+    )
+    attack_step: float = setting(
+        0.0, "with --eps: length of a step of the attack; 0: 2.5 eps divided by the steps, at most 1.25 eps", least=0
+    )
     attack_temperature: float = setting(
         0.005,
-        "of the softmax over inner products (of one scale) that the attack climbs; a flat one can mislead",
+        "with --eps: temperature of the softmax whose loss the attack raises; a high one can mislead it",
         above=0,
     )
     replays: int = setting(
-        1, "with eps: free adversarial training, so many steps in a row on a batch, each taking its attack one step on "
-        "(of attack_step, else eps); an epoch is as many steps as ever, and sees so many times fewer images", least=1
+        1, "with --eps: free adversarial training: so many steps in a row on the same batch, in each of which the "
+        "attack goes one step on (of --attack-step, else eps); an epoch has as many steps, on fewer images", least=1
     )  # fmt: skip
-    eps_warmup: float = setting(0.0, "share of the run in which eps rises from 0", least=0, below=1)
+    eps_warmup: float = setting(0.0, "with --eps: share of the run in which the radius rises from 0", least=0, below=1)
     consistency: float = setting(
-        0.0, "with eps: the loss of clean images, and so often the distance to the x0 of attacked ones", least=0
+        0.0,
+        "with --eps: train on clean images, and add so many times the distance of their x0 to that of attacked ones",
+        least=0,
     )
     weight_perturbation: float = setting(
-        0.0, "with eps: adversarial shift of the weights in each step, as a share of their norm (AWP)", least=0, below=1
+        0.0,
+        "with --eps: adversarial weight perturbation (AWP) in each step, as a share of the weights' norm",
+        least=0,
+        below=1,
     )
     rollout: float = setting(
         0.0,
-        "share of images whose x_t is made of the network's own x0, as an answer's is, not of the label",
+        "share of images whose x_t is made of the network's own x0, as when it answers, in place of the true label",
         least=0,
         most=1,
     )
-    sigma: float = setting(0.0, "standard deviation of Gaussian noise on the images, on [0, 1]", least=0)
-    init: Literal["default", "normal"] = setting("default", "normal: all weights N(0, 0.02), as the authors start")
-    dropout: float | None = setting(None, "dropout of the network; none: as in its preset", least=0, below=1)
+    sigma: float = setting(0.0, "standard deviation of Gaussian noise added to the training images, on [0, 1]", least=0)
+    init: Literal["default", "normal"] = setting(
+        "default", "first weights; normal: with a standard deviation of 0.02, as the authors start"
+    )
+    dropout: float | None = setting(
+        None, "share of the network's units that each step drops; none: as in its preset", least=0, below=1
+    )
 
     def __post_init__(self) -> None:
         Settings.__post_init__(self)
@@ -116,10 +137,16 @@ _BESIDE = {
 }  # fmt: skip
 
 
-def load_recipe(name: str) -> tuple[Recipe, dict[str, Any]]:
+def usual_recipe(data: str) -> str:
+    """The name of the recipe that "auto" stands for: only digits must not be mirrored."""
+    return "digits" if data == "digits" else "fast"
+
+
+def load_recipe(name: str, data: str | None = None) -> tuple[Recipe, dict[str, Any]]:
     """A recipe by name, or from a YAML file; the second value holds the file's other keys (data, preset, ...).
 
-    A YAML file may name a ``recipe`` to start from. Raises IDCError for anything that is not such a file.
+    A YAML file may name a ``recipe`` to start from, by default the ``usual_recipe`` of ``data``, or of the data that it
+    names. Raises IDCError for anything that is not such a file.
     """
     if name in RECIPES:
         return RECIPES[name], {}
@@ -127,7 +154,7 @@ def load_recipe(name: str) -> tuple[Recipe, dict[str, Any]]:
     if path.suffix not in YAML_SUFFIXES:
         raise IDCError(f"recipe {name!r}", f"one of {', '.join(RECIPES)}, or a .yaml file", "correct its name")
     values = read_yaml(path, remedy="compare with the recipe.yaml of a run")
-    base = values.pop("recipe", "fast")
+    base = values.pop("recipe", usual_recipe(data or values.get("data", "digits")))
     if not isinstance(base, str) or base not in RECIPES:
         raise IDCError(f"recipe {short(base)} in {name}", f"one of {', '.join(RECIPES)}", "correct its name")
     own = rules(Recipe)
@@ -148,7 +175,7 @@ class CNNRecipe(Settings):
     norm: Literal["linf", "l2"] = setting("linf", "pgd-at, trades: norm of the perturbation")
     eps: float = setting(8 / 255, "pgd-at, trades: its radius, on [0, 1]; also of the validation's attack", least=0)
     attack_steps: int = setting(10, "pgd-at, trades: steps of the attack on each batch", least=1)
-    attack_step: float = setting(0.0, "length of such a step; 0: a quarter of eps", least=0)
+    attack_step: float = setting(0.0, "pgd-at, trades: length of a step of the attack; 0: a quarter of eps", least=0)
     beta: float = setting(6.0, "trades: weight of the divergence", least=0)
     sigma: float = setting(0.25, "noise: its standard deviation, on [0, 1]", least=0)
     label_smoothing: float = setting(0.0, "share of the label that goes to all classes alike", least=0, below=1)

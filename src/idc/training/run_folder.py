@@ -1,4 +1,4 @@
-"""The folder of a training run: whose it is."""
+"""The folder of a training run: its recipe.yaml, by which a resumed run is told from another, and its summary.json."""
 
 from pathlib import Path
 from typing import Any

@@ -1,0 +1,13 @@
+"""What the commands print."""
+
+from idc.cli.common import table
+
+
+def test_each_cell_of_a_table_stands_under_its_own_heading(capsys):
+    """A sweep over visits: its first answer draws no noise, and has no majority."""
+    rows = [{"visits": "3", "accuracy": "11%"}, {"visits": "3-0", "mean of draws": "22%", "majority": "33%"}]
+    table("t", rows)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "visits" in line or "%" in line]
+    head, *body = [[part.strip() for part in line.replace("┃", "│").split("│")[1:-1]] for line in lines]
+    assert head == ["visits", "accuracy", "mean of draws", "majority"]
+    assert body == [["3", "11%", "", ""], ["3-0", "", "22%", "33%"]]

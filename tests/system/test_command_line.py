@@ -1,7 +1,6 @@
 """The program as a user runs it: what it prints, and one clear line with exit code 2 for every mistake."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -31,12 +30,12 @@ def folder(tmp_path):
 
 
 def test_help_imports_nothing_heavy():
+    """``python -m idc.cli`` is asked, as launchers start it."""
     code = """if True:
-        import sys
-        from idc import cli
+        import runpy, sys
         sys.argv[1:] = ["--help"]
         try:
-            cli.main()
+            runpy.run_module("idc.cli", run_name="__main__")
         finally:
             print(sorted({name.partition(".")[0] for name in sys.modules} & set(HEAVY)), file=sys.stderr)
     """.replace("HEAVY", repr(["torch", "numpy", "scipy", "sklearn", "pyarrow", "datasets", "diffusers", "accelerate",
@@ -219,11 +218,8 @@ def test_what_looks_like_a_path_never_asks_the_network(source, connections, tmp_
 def test_two_processes_train_one_model_and_one_speaks(tmp_path):
     network = tmp_path / "network.yaml"
     network.write_text(NETWORK)
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    own = ["--data", "digits", "--limit", "128", "--epochs", "1", "--preset", network, "--final-limit", "20"]
-    own += ["--out", tmp_path / "run"]
-    env = os.environ | {"OMP_NUM_THREADS": "1"}
-    result = subprocess.run([*torchrun, "-m", "idc.cli", "train", *own], capture_output=True, text=True, env=env)
+    own = ["--data", "digits", "--limit", 128, "--epochs", 1, "--preset", network, "--final-limit", 20]
+    result = run("train", *own, "--out", tmp_path / "run", processes=2)
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("validation accuracy") == 1
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())

@@ -33,6 +33,7 @@ def demo(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("idc.commands.demo.EPS", EPS)
         patch.setattr("idc.commands.demo.DRAWS", DRAWS)
+        patch.setattr("idc.commands.demo.QUICK_IMAGES", 4)
         patch.setattr("idc.commands.demo.start_training", partial(start_training, preset=str(network)))
         with pytest.raises(KeyboardInterrupt):
             run_demo(out, epochs=6, limit=TESTED, say=interrupt)

@@ -2,6 +2,7 @@
 
 import pickle
 import sys
+from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 
@@ -46,8 +47,8 @@ def gradient(model, images):
 
 def test_compiled_networks_answer_the_same(request_of, monkeypatch):
     """Logits and gradients in batches of any size, and the counted cost, are those of the model as it is."""
-    if request_of.one_step:  # a U-Net's machine code takes a minute: only its tracing is looked at
-        monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    # Machine code of a whole network takes a minute: its tracing is looked at here, machine code right below.
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
     plain, data = open_both(request_of, CPU)
     fast, _ = open_both(replace(request_of, compile=True), CPU)
     images = data.images.float().div(255)
@@ -56,6 +57,31 @@ def test_compiled_networks_answer_the_same(request_of, monkeypatch):
             torch.testing.assert_close(fast(part), plain(part), rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(gradient(fast, part), gradient(plain, part), rtol=1e-3, atol=1e-4)
     assert answer_cost(fast, CPU) == answer_cost(plain, CPU)
+
+
+class Wide(nn.Module):
+    """The layers of a CNN, once each."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.conv, self.norm, self.linear = nn.Conv2d(1, width, 3), nn.BatchNorm2d(width), nn.Linear(width, 4)
+
+    def forward(self, images):
+        return self.linear(nn.functional.relu(self.norm(self.conv(images))).mean((2, 3)))
+
+
+def test_machine_code_answers_the_same():
+    """In batches of two sizes: the second takes what was made for the first."""
+    torch.manual_seed(0)
+    plain = as_classifier(Wide(3), input_shape=(1, 8, 8))
+    fast = as_classifier(deepcopy(plain.module), input_shape=(1, 8, 8))
+    compile_networks(fast, CPU)
+    images = torch.rand(12, 1, 8, 8)
+    for part in (images[:5], images):
+        with torch.no_grad():
+            torch.testing.assert_close(fast(part), plain(part), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(gradient(fast, part), gradient(plain, part), rtol=1e-3, atol=1e-4)
+    assert fast.compiled
 
 
 def test_without_a_compiler_it_is_refused(monkeypatch):
@@ -250,7 +276,7 @@ def test_many_models_in_a_process(monkeypatch):
     for width in range(2, 12):
         counts = []
         for _ in range(2):
-            model = CNN(CNNConfig("wrn-10-1", 4, (1, 8, 8), width=width)).eval()
+            model = as_classifier(Wide(width), input_shape=(1, 8, 8))
             compile_networks(model, CPU)
             with torch.no_grad():
                 model(images)

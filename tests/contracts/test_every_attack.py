@@ -15,7 +15,7 @@ from idc.noise import Streams
 from noise_models import Linear, Noisy
 from tiny import tiny_model
 
-MODELS = {"linear": Linear(shape=(1, 8, 8)), "noisy": Noisy(shape=(1, 8, 8)), "idc": tiny_model()}
+MODELS = {"linear": Linear(shape=(1, 8, 8)), "noisy": Noisy(shape=(1, 8, 8)), "idc": tiny_model(visits=(3, 0))}
 ATTACKS = {
     "fgsm": fgsm,
     "mi-fgsm": mi_fgsm,

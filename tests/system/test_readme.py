@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from sklearn.datasets import load_digits
+from sklearn.utils import Bunch
 
 from idc.commands.profile import profile
 from idc.method.presets import PRESETS
@@ -27,10 +29,12 @@ def block(kind: str) -> str:
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory):
-    """A folder after the README's shell commands, where the network of the digits is a smaller one."""
-    folder = tmp_path_factory.mktemp("readme")
+    """A folder after the README's shell commands, where the digits and their network are fewer and smaller."""
+    folder, digits = tmp_path_factory.mktemp("readme"), load_digits()
+    fewer = Bunch(images=digits.images[:500], target=digits.target[:500])
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(PRESETS, "digits", SMALL_DIGITS)
+        patch.setattr("sklearn.datasets.load_digits", lambda: fewer)
         patch.setitem(profile.__kwdefaults__, "repeats", 1)
         for line in block("shell").splitlines():
             program, *args = shlex.split(line, comments=True)

@@ -42,7 +42,7 @@ def test_divergence_against_torch_distributions():
     torch.testing.assert_close(divergence(moved, clean), expected, rtol=1e-4, atol=1e-5)
 
 
-FAST = {"epochs": 4, "validate_every": 4, "checkpoint_every": 4, "precision": "fp32", "eps": 0.15, "attack_steps": 3,
+FAST = {"epochs": 3, "validate_every": 3, "checkpoint_every": 3, "precision": "fp32", "eps": 0.15, "attack_steps": 3,
         "crop": 0}  # fmt: skip
 
 

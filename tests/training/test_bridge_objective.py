@@ -225,7 +225,7 @@ def test_an_idc_trained_under_attack_holds_where_another_falls(tmp_path):
     x, classes = images.images.float().div(255), images.labels
     standing, noted = {}, {}
     for eps in (0.0, 0.1):
-        changes = {"epochs": 6, "validate_every": 6, "checkpoint_every": 6, "precision": "fp32", "eps": eps,
+        changes = {"epochs": 4, "validate_every": 4, "checkpoint_every": 4, "precision": "fp32", "eps": eps,
                    "ce_weight": 1.0, "attack_steps": 2, "lr": 6e-3}  # fmt: skip
         out = tmp_path / str(eps)
         start_training("digits", out, preset=str(file), visits=(3,), changes=changes, say=lambda text: None)

@@ -32,7 +32,7 @@ def test_the_loss_is_the_squared_error_of_the_noise():
 def test_it_learns(tmp_path, conditional):
     changes = {"epochs": 5, "batch_size": 16, "validate_every": 5, "checkpoint_every": 5, "precision": "fp32",
                "lr": 0.012, "ema_decay": 0.9, "conditional": conditional}  # fmt: skip
-    result = start_ddpm("digits", tmp_path, limit=300, image_size=16, changes=changes, say=lambda text: None)
+    result = start_ddpm("digits", tmp_path, limit=300, image_size=8, changes=changes, say=lambda text: None)
     assert result.accuracy is not None
     assert result.accuracy.to_dict()["mse"] < 0.5  # 1 is a network that has learnt nothing
     model = Diffusion.from_pretrained(tmp_path / "best")
@@ -40,4 +40,4 @@ def test_it_learns(tmp_path, conditional):
     if conditional:
         classifier = open_model(f"zdc:ddpm={tmp_path / 'best'},timesteps=4")
         with torch.no_grad():
-            assert torch.isfinite(classifier(torch.rand(2, 1, 16, 16))).all()
+            assert torch.isfinite(classifier(torch.rand(2, 1, 8, 8))).all()

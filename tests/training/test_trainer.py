@@ -91,7 +91,7 @@ def test_training_leaves_the_global_generator_as_found(network, tmp_path):
 
 def test_it_learns(network, tmp_path):
     """A few seconds on digits must beat chance (10%) by far."""
-    changes = {"epochs": 6, "batch_size": 32, "validate_every": 6, "checkpoint_every": 6, "ema_decay": 0.9, "lr": 6e-3}
+    changes = {"epochs": 4, "batch_size": 32, "validate_every": 4, "checkpoint_every": 4, "ema_decay": 0.9, "lr": 6e-3}
     result = start_training("digits", tmp_path / "run", preset=network, recipe="digits", changes=changes)
     assert result.accuracy is not None
     assert result.accuracy.one_step > 0.6

@@ -17,6 +17,7 @@ from idc.types import ClassifierDefaults
 from noise_models import Linear, Noisy, easy_images
 
 EPS = 0.06
+COUNT = 24  # images
 
 
 class Trained(nn.Module, ClassifierDefaults):
@@ -154,15 +155,15 @@ class Exploding(Trained):
 
 
 def findings(model, only=None) -> dict[str, bool]:
-    images, classes = corners(64)
-    bench = Bench(model, images, classes, Streams(torch.arange(64), 0), Threat("linf", EPS))
+    images, classes = corners(COUNT)
+    bench = Bench(model, images, classes, Streams(torch.arange(COUNT), 0), Threat("linf", EPS))
     return {f.name: f.passed for f in run_checks(bench, only or checks.CHECKS)}
 
 
 def test_checks_that_were_interrupted_go_on(tmp_path):
     """Those that are done are read; the others are made."""
-    images, classes = corners(64)
-    bench = Bench(Trained(), images, classes, Streams(torch.arange(64), 0), Threat("linf", EPS))
+    images, classes = corners(COUNT)
+    bench = Bench(Trained(), images, classes, Streams(torch.arange(COUNT), 0), Threat("linf", EPS))
     some, done = checks.CHECKS[:3], []
 
     def killed(bench):
@@ -184,12 +185,16 @@ def test_honest_models_pass_every_check(model):
 
 def test_an_honest_linear_model_passes():
     model = Linear(shape=(1, 8, 8))
-    images, classes = easy_images(model, 64)
-    found = run_checks(Bench(model, images, classes, Streams(torch.arange(64), 0), Threat("linf", 0.01)), checks.CHECKS)
+    images, classes = easy_images(model, COUNT)
+    found = run_checks(
+        Bench(model, images, classes, Streams(torch.arange(COUNT), 0), Threat("linf", 0.01)), checks.CHECKS
+    )
     assert [f for f in found if not f.passed] == []
     assert len({f.name for f in found}) == len(found) == len(checks.CHECKS)
     noisy = Noisy(sigma=0.01, shape=(1, 8, 8))
-    found = run_checks(Bench(noisy, images, classes, Streams(torch.arange(64), 0), Threat("linf", 0.01)), checks.CHECKS)
+    found = run_checks(
+        Bench(noisy, images, classes, Streams(torch.arange(COUNT), 0), Threat("linf", 0.01)), checks.CHECKS
+    )
     assert [f for f in found if not f.passed] == []
 
 

@@ -37,10 +37,10 @@ class Bar:
         """What is being done now."""
         self.progress.update(self.task, description=text)
 
-    def advance(self, count: int) -> None:
-        """``count`` more are done."""
+    def advance(self, count: int, *, total: int | None = None) -> None:
+        """``count`` more are done, and the whole is now ``total`` if that is given."""
         if self.progress.disable:
             return
         speed = self.progress.tasks[0].speed
         rate = "" if not speed else f"{speed:.0f}/s" if speed >= 10 else f"{speed:.2g}/s"
-        self.progress.update(self.task, advance=count, rate=rate)
+        self.progress.update(self.task, advance=count, rate=rate, total=total)

@@ -1,5 +1,6 @@
 """``idc train`` and ``idc train-peer``: a flag for every field of a recipe."""
 
+import time
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -104,6 +105,7 @@ def register(app: typer.Typer) -> None:
 )  # fmt: skip
 def train(out_folder: _OUT, **asked: Any) -> None:
     """Train a classifier; the run's folder holds best/, last/, recipe.yaml, metrics.jsonl, tensorboard/."""
+    asked["began"] = time.monotonic()
     from idc.commands.train import start_training
 
     _run(start_training, Recipe, out_folder, asked, "idc predict {model} IMAGE...")
@@ -117,6 +119,7 @@ def train(out_folder: _OUT, **asked: Any) -> None:
 )
 def cnn(out_folder: _OUT, **asked: Any) -> None:
     """A convolutional network: standard, adversarially trained (PGD-AT, TRADES), or on Gaussian noise."""
+    asked["began"] = time.monotonic()
     from idc.commands.train_peers import start_cnn
 
     _run(start_cnn, CNNRecipe, out_folder, asked, "idc evaluate {model} --data ... --protocol adaptive")
@@ -129,6 +132,7 @@ def cnn(out_folder: _OUT, **asked: Any) -> None:
 )
 def ddpm(out_folder: _OUT, **asked: Any) -> None:
     """A diffusion model (noise prediction): for diffpure, or with --conditional for zdc and rdc."""
+    asked["began"] = time.monotonic()
     from idc.commands.train_peers import start_ddpm
 
     _run(start_ddpm, NoiseRecipe, out_folder, asked, "idc evaluate diffpure:ddpm={model},classifier=CNN --data ...")

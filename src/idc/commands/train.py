@@ -1,6 +1,7 @@
 """What ``idc train`` does: data, network and recipe, each by its name, put together to a run."""
 
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -111,16 +112,17 @@ def run_training(
     resume: bool,
     about: dict[str, Any],
     changes: dict[str, Any] | None,
+    began: float | None,
     say: Callable[[str], object],
 ) -> TrainResult:
     """Say what the data hold, and if they make a run too short to be of use unless ``changes`` to its recipe set its
     length, and train."""
     about = about | {"image_size": train.shape[1], "channels": train.shape[0]}
     with alone_in(out, *FOLDERS, kind=TRAINING) if accelerator().is_main_process else nullcontext():
-        trainer = Trainer(objective, recipe, train, validation, out, resume=resume, about=about)
+        trainer = Trainer(objective, recipe, train, validation, out, resume=resume, about=about, began=began)
         say(train.summary)
         updates = math.ceil(trainer.steps / recipe.accumulation)
-        if updates < 300 and "epochs" not in (changes or {}):
+        if updates < 300 and "epochs" not in (changes or {}) and not recipe.minutes:
             say(f"{len(train)} images make only {updates} updates in {recipe.epochs:g} epochs: raise --epochs")
         return trainer.run()
 
@@ -164,6 +166,7 @@ def start_training(
     skip_bad: bool = False,
     limit: int | None = None,
     changes: dict[str, Any] | None = None,
+    began: float | None = None,
     say: Callable[[str], object] = print,
 ) -> TrainResult:
     """Train a classifier: what ``idc train`` does.
@@ -184,11 +187,13 @@ def start_training(
             (model, recipe); by default ``BridgeObjective``.
         resume: go on from the newest checkpoint.
         limit: train on so many images only.
+        began: ``time.monotonic`` from which a recipe's ``minutes`` count; by default this call's.
         say: takes a line for the user.
 
     Raises:
         IDCError: for any input that cannot be used.
     """
+    began = time.monotonic() if began is None else began
     if recipe == "auto":
         recipe = usual_recipe(data or "digits")
     chosen, extra = load_recipe(recipe, data)
@@ -241,4 +246,6 @@ def start_training(
     about |= ({"labels": kind} if kind != "qr" else {}) | ({"label_cell": cell} if cell != 1 else {})
     about |= {"labels_sha256": model.labels_sha256} if is_plugin(kind) else {}
     about |= ({"objective": own} if own else {}) | ({"from": start} if start else {})
-    return run_training(made, chosen, train, validation, out, resume=resume, about=about, changes=changes, say=say)
+    return run_training(
+        made, chosen, train, validation, out, resume=resume, about=about, changes=changes, began=began, say=say
+    )

@@ -1,5 +1,6 @@
 """What ``idc train-peer`` does: a peer's data, network and recipe, each by its name, put together to a run."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Unpack
@@ -37,6 +38,7 @@ def start_cnn(
     recipe: str = "auto",
     resume: bool = False,
     changes: dict[str, Any] | None = None,
+    began: float | None = None,
     say: Callable[[str], object] = print,
     **loading: Unpack[Loading],
 ) -> TrainResult:
@@ -47,11 +49,12 @@ def start_cnn(
         out: the run's folder.
         arch, width: see ``CNNConfig``.
         recipe: a name in ``CNN_RECIPES``, or "auto"; ``changes`` override its fields.
-        resume, say, loading: as for ``start_training``.
+        resume, began, say, loading: as for ``start_training``.
 
     Raises:
         IDCError: for any input that cannot be used.
     """
+    began = time.monotonic() if began is None else began
     chosen = choose(CNN_RECIPES, recipe, data, changes)
     train, validation = load_splits(data, say=say, **loading)
     config = CNNConfig(arch, train.num_classes, train.shape, width, train.class_names)
@@ -61,7 +64,9 @@ def start_cnn(
     say(f"{arch}, method {chosen.method}{attacked}: {len(train)} images")
     about = {"data": data, "arch": arch, "width": config.width}
     objective = CNNObjective(model, chosen)
-    return run_training(objective, chosen, train, validation, out, resume=resume, about=about, changes=changes, say=say)
+    return run_training(
+        objective, chosen, train, validation, out, resume=resume, about=about, changes=changes, began=began, say=say
+    )
 
 
 NETWORKS: dict[str, dict[str, Any]] = {
@@ -80,6 +85,7 @@ def start_ddpm(
     recipe: str = "auto",
     resume: bool = False,
     changes: dict[str, Any] | None = None,
+    began: float | None = None,
     say: Callable[[str], object] = print,
     **loading: Unpack[Loading],
 ) -> TrainResult:
@@ -88,11 +94,12 @@ def start_ddpm(
     Args:
         network: a name in ``NETWORKS``, or "auto": "digits" for digits, else "small".
         recipe: a name in ``NOISE_RECIPES``, or "auto"; ``changes`` override its fields.
-        data, out, resume, say, loading: as for ``start_cnn``.
+        data, out, resume, began, say, loading: as for ``start_cnn``.
 
     Raises:
         IDCError: for any input that cannot be used.
     """
+    began = time.monotonic() if began is None else began
     chosen = choose(NOISE_RECIPES, recipe, data, changes)
     network = ("digits" if data == "digits" else "small") if network == "auto" else network
     if network not in NETWORKS:
@@ -104,4 +111,6 @@ def start_ddpm(
         model = Diffusion(config)
     objective = NoiseObjective(model, chosen)
     about = {"data": data, "network": network}
-    return run_training(objective, chosen, train, validation, out, resume=resume, about=about, changes=changes, say=say)
+    return run_training(
+        objective, chosen, train, validation, out, resume=resume, about=about, changes=changes, began=began, say=say
+    )

@@ -1,6 +1,7 @@
 """Optimiser, learning-rate schedule, averaged weights, precision and compilation of a recipe."""
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from idc.compute.hardware import can_compile, uses_bf16
 from idc.errors import IDCError
-from idc.training.settings import LONG, Settings
+from idc.training.settings import LONG, WORTH_COMPILING, Settings
 
 
 def build_optimizer(model: nn.Module, recipe: Settings, device: torch.device) -> torch.optim.Optimizer:
@@ -29,9 +30,20 @@ def build_optimizer(model: nn.Module, recipe: Settings, device: torch.device) ->
 
 
 class LearningRate:
-    """The learning rate after each update, by share of all updates or, for "plateau", by the loss."""
+    """The learning rate after each update, by share of all updates or, for "plateau", by the loss.
 
-    def __init__(self, optimizer: torch.optim.Optimizer, recipe: Settings, updates: int) -> None:
+    Args:
+        share: of the run that lies behind, where updates do not say it.
+    """
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        recipe: Settings,
+        updates: int,
+        *,
+        share: Callable[[], float] | None = None,
+    ) -> None:
         self.plateau = recipe.schedule == "plateau"
         self.inner: LambdaLR | ReduceLROnPlateau
         if self.plateau:
@@ -44,7 +56,7 @@ class LearningRate:
                 min_lr=recipe.plateau_floor,
             )
         else:
-            self.inner = LambdaLR(optimizer, lambda update: rate(recipe, update / max(1, updates)))
+            self.inner = LambdaLR(optimizer, lambda n: rate(recipe, share() if share else n / max(1, updates)))
 
     def step(self, loss: float) -> None:
         if isinstance(self.inner, ReduceLROnPlateau):
@@ -124,6 +136,8 @@ def compiles(recipe: Settings, device: torch.device, steps: int) -> bool:
     """Whether a run of so many steps compiles its network: as the recipe says, else where it pays and can be done."""
     if recipe.compile is not None:
         return recipe.compile
+    if recipe.minutes:
+        steps = LONG if recipe.minutes >= WORTH_COMPILING else 0
     return device.type == "cuda" and steps >= LONG and can_compile(device)
 
 

@@ -1,5 +1,6 @@
 """Model selection: which weights of a run are the best on its validation images, and what they are worth there."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from idc.errors import IDCError
 from idc.training.checkpoint import RunState
 from idc.training.monitor import Monitor
 from idc.training.objective import TrainingObjective, Validation
+
+_TIMED = 64  # images
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,6 +57,17 @@ class Selection:
             self.state.best, self.state.best_step = found.score, step
             if self.accelerator.is_main_process:
                 self.keep(step)
+
+    def seconds_an_image(self, network: nn.Module) -> float:
+        """What an image of the last validation takes, measured on a few; the slowest process's."""
+        few = self.few.take(min(_TIMED, len(self.few)))
+        seconds = 0.0
+        for _ in range(2):  # the first call may compile
+            began = time.monotonic()
+            self._measured(network, few, final=True)
+            seconds = time.monotonic() - began
+        found = torch.tensor(seconds / len(few), device=self.accelerator.device)
+        return float(self.accelerator.gather(found).max())
 
     def judge_best(self, network: nn.Module, monitor: Monitor, step: int) -> Validation:
         """Measure the weights that are kept as the best, which need not be the last, on all images or a part.

@@ -9,6 +9,7 @@ if TYPE_CHECKING:  # the command line reads the fields of a recipe before anythi
     from idc.data import Augmentation
 
 LONG = 2_000  # steps that pay for compiling the network
+WORTH_COMPILING = 2.0  # minutes that do
 REMEDY = "correct the recipe"
 
 
@@ -17,6 +18,10 @@ class Settings:
     """How a network is optimised, whatever its objective. Each field's metadata is its help text."""
 
     epochs: float = setting(20.0, "how often the training goes through all training images", above=0)
+    minutes: float = setting(
+        0.0, "train for so long instead, loading, validation and files included: the schedule of the epochs is "
+        "stretched, or shortened, to fit; 0: as many epochs as --epochs says", least=0,
+    )  # fmt: skip
     batch_size: int = setting(128, "images in one step of the training, all processes together", least=1)
     accumulation: int = setting(1, "steps whose gradients are averaged into one update of the weights", least=1)
     optimizer: Literal["adam", "adamw", "sgd"] = setting(

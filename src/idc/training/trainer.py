@@ -7,7 +7,7 @@ CPU, with bitwise the weights of one that was not. The data set lies on the devi
 import math
 import time
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,15 +18,16 @@ from torch import Tensor, nn
 from idc.compute.hardware import accelerator
 from idc.data import ImageSet
 from idc.errors import IDCError
-from idc.noise import derive_seed
 from idc.storage.fields import recorded
 from idc.storage.files import whole_folder
 from idc.storage.model_folder import SAMPLE, change_card
 from idc.training import checkpoint as checkpoints
 from idc.training import optim
+from idc.training.batches import Batches
 from idc.training.checkpoint import RunState
 from idc.training.monitor import Monitor
 from idc.training.objective import TrainingObjective, Validation
+from idc.training.pace import build_pace
 from idc.training.run_folder import claim, write_summary
 from idc.training.selection import Selection
 from idc.training.settings import Settings
@@ -57,6 +58,7 @@ class Trainer:
         out: the run's folder: recipe.yaml, metrics.jsonl, tensorboard/, checkpoints/, best/, last/, summary.json.
         resume: go on from the newest checkpoint in ``out``; without one, start.
         about: what the model card and recipe.yaml say of the data and network.
+        began: ``time.monotonic`` from which the recipe's ``minutes`` count; by default now.
 
     Raises:
         IDCError: if ``out`` holds another run, cannot be written, or data and model do not fit.
@@ -72,6 +74,7 @@ class Trainer:
         *,
         resume: bool = False,
         about: dict[str, Any] | None = None,
+        began: float | None = None,
     ) -> None:
         self.accelerator = accelerator()
         self.recipe, self.out, self.about = recipe, out, about or {}
@@ -82,27 +85,27 @@ class Trainer:
             claim(out, recipe, self.about, resume=resume)
         self.accelerator.wait_for_everyone()
         self.train, self.validation = train.to(self.device), validation.to(self.device)
-        world = self.accelerator.num_processes
-        self.local_batch = max(1, min(recipe.batch_size, len(train)) // world)
-        self.batch = self.local_batch * world  # images of a step, of all processes
-        self.steps_per_epoch = len(train) // self.batch
-        self.steps = max(1, round(recipe.epochs * self.steps_per_epoch))
+        world, rank = self.accelerator.num_processes, self.accelerator.process_index
+        self.batches = Batches(self.train, recipe, replays=objective.replays, rank=rank, world=world)
+        self.batch = self.batches.size * world  # images of a step, of all processes
+        self.steps = max(1, round(recipe.epochs * self.batches.per_epoch))  # of the schedule
         objective.to(self.device, bf16=self.bf16)
         self.objective, self.raw = objective, objective.network
         self.average = optim.build_average(self.raw, recipe)
+        self.pace = build_pace(recipe, self.steps, self.accelerator, began=began)
         if optim.compiles(recipe, self.device, self.steps):
             # In place: an objective that attacks calls it beside the distributed wrapper.
             optim.compile_in_place(self.raw, replayed=world == 1 and recipe.accumulation == objective.replays == 1)
         optimizer = optim.build_optimizer(self.raw, recipe, self.device)
-        self.schedule = optim.LearningRate(optimizer, recipe, math.ceil(self.steps / recipe.accumulation))
+        updates = math.ceil(self.steps / recipe.accumulation)
+        share = (lambda: self.pace.share) if recipe.minutes else None
+        self.schedule = optim.LearningRate(optimizer, recipe, updates, share=share)
         self.network, self.optimizer = self.accelerator.prepare(self.raw, optimizer)
-        self.random = torch.Generator(self.device)
         self.state = RunState({images.split: [len(images), images.fingerprint] for images in (train, validation)})
         final = self.validation.take(recipe.final_limit) if recipe.final_limit else self.validation
         few, keep = self.validation.take(recipe.validation_limit), partial(self._save_model, "best")
         self.selection = Selection(self.accelerator, objective, few, final, self.bf16, self.state, out / "best", keep)
         self.sample = train.sample()
-        self.order: tuple[int, Tensor] = (-1, torch.empty(0))
         self.resumes, self.start = resume, self._restore() if resume else 0
 
     # -- checkpoints ---------------------------------------------------------------------------------------------------
@@ -116,6 +119,7 @@ class Trainer:
         if not self.accelerator.is_main_process:
             return
         tensors = {name: part.state_dict() for name, part in self._parts().items()}
+        self.state.spent = self.pace.spent
         checkpoints.save(self.out / "checkpoints", checkpoints.Checkpoint(step, tensors, self.state.to_dict()))
         self._save_model("last", step)
 
@@ -123,7 +127,8 @@ class Trainer:
         card = {"Data": self.about.get("data", "?"), "recipe": recorded(self.recipe)}
         card |= {"Begun with": self.about["from"]} if "from" in self.about else {}
         card |= self.state.card(self.state.accuracy)
-        card |= {SAMPLE: self.sample, "Weights": f"of epoch {self._epoch(step)} of {self._epoch(self.steps)}"}
+        whole = self._epoch(self.pace.expected(step))
+        card |= {SAMPLE: self.sample, "Weights": f"of epoch {self._epoch(step)} of {whole}"}
         with whole_folder(self.out / name) as part:
             self.objective.save(self.averaged(), part, card)
 
@@ -138,7 +143,8 @@ class Trainer:
         for name, part in self._parts().items():
             part.load_state_dict(found.tensors[name])
         self.state.take_over(found.progress, self.out, self._machine())
-        if found.step < self.steps:  # ended once, among other processes, whose batches make an epoch of fewer steps
+        self.pace.go_on(found.step, self.state.spent, finished=self.state.whole is not None)
+        if not self.pace.ended:  # ended once, among other processes, whose batches make an epoch of fewer steps
             self.state.whole = None
         return found.step
 
@@ -160,38 +166,44 @@ class Trainer:
             self._monitor() as monitor,
         ):
             if self.resumes:
-                monitor.say(
-                    f"going on from step {self.start} of {self.steps}"
-                    if self.start
-                    else f"{self.out} holds no checkpoint: the training begins"
-                )
+                going_on = f"going on from step {self.start} of {self.pace.expected(self.start)}"
+                monitor.say(going_on if self.start else f"{self.out} holds no checkpoint: the training begins")
             step, owed = self.start, False
-            while step < self.steps and not (self._whole(step) and self._stopped(signals, step)):
+            while not (self._ended(step) or (self._whole(step) and self._stopped(signals, step))):
                 loss = self.step(step)
                 step += 1
-                validate = self._due(step, self.recipe.validate_every) or step == self.steps
-                owed = owed or self._due(step, self.recipe.checkpoint_every)
-                checkpoint = owed and self._whole(step) and step < self.steps
+                self.pace.reach(step)
+                ended = self._ended(step)
+                plan = self.pace.wants_figures and self._whole(step)
+                validate = self._due(self.recipe.validate_every) or ended or plan
+                owed = owed or self._due(self.recipe.checkpoint_every) or plan
+                checkpoint = owed and self._whole(step) and not ended
                 if step % _LOG_EVERY == 0 or validate or checkpoint:
                     self._log(monitor, step, loss)  # stops a run that diverged before it is kept
-                monitor.advance(self.batch)
+                monitor.advance(self.batch, total=self.pace.expected(step) * self.batch)
                 self.state.seconds_on[machine] = before + time.monotonic() - began
                 if validate:
                     self._align()
-                    self.selection.validate(self.averaged(), monitor, step, epoch=step / self.steps_per_epoch)
+                    with self.pace.pause("validation"):
+                        self.selection.validate(self.averaged(), monitor, step, epoch=step / self.batches.per_epoch)
                 if checkpoint:
-                    self._save(step)
+                    with self.pace.pause("files"):
+                        self._save(step)
                     owed = False
+                if plan:
+                    self._plan_end()
             if step > self.start:
                 self._save(step)
-            if step == self.steps and not self.state.whole:
+            ended = self._ended(step)
+            if ended and not self.state.whole:
                 best = self.selection.judge_best(self.averaged(), monitor, step)
                 monitor.best(step, best, epoch=self._epoch(self.state.best_step) if self.state.best_step else "?")
                 self._save(step)
         found = self.state.whole or self.state.accuracy
         accuracy = self.objective.restored(found) if found else None
-        result = TrainResult(step, self.steps, self.state.seconds, accuracy, self.out / "best", signals.received)
-        if step == self.steps and self.accelerator.is_main_process:
+        steps = step if ended else self.pace.expected(step)
+        result = TrainResult(step, steps, self.state.seconds, accuracy, self.out / "best", signals.received)
+        if ended and self.accelerator.is_main_process:
             write_summary(
                 self.out, self.state, self.recipe, self.about, steps=step, images=step * self.batch, bf16=self.bf16,
                 processes=self.accelerator.num_processes, device=str(self.device),
@@ -206,9 +218,17 @@ class Trainer:
         """Whether no gradient waits for others to be summed with, and no batch for its replays: a save says all."""
         return step % math.lcm(self.recipe.accumulation, self.objective.replays) == 0
 
-    def _due(self, step: int, epochs: float) -> bool:
-        every = max(1, round(epochs * self.steps_per_epoch))
-        return step % every == 0
+    def _ended(self, step: int) -> bool:
+        return self.pace.ended and (step == self.pace.last or self._whole(step))
+
+    def _due(self, epochs: float) -> bool:
+        return self.pace.due(max(1, round(epochs * self.batches.per_epoch)))
+
+    def _plan_end(self) -> None:
+        """By the clock: the best weights are judged on no more images than a twentieth of the time lets them."""
+        one = self.selection.seconds_an_image(self.averaged())
+        many = self.pace.plan_end(one, len(self.selection.final))
+        self.selection = replace(self.selection, final=self.selection.final.take(many))
 
     def _stopped(self, signals: Signals, step: int) -> bool:
         if self.accelerator.num_processes == 1:
@@ -218,40 +238,20 @@ class Trainer:
         flag = torch.tensor(signals.received, device=self.device)
         return bool(self.accelerator.reduce(flag, reduction="sum").item())
 
-    def _batch(self, step: int) -> Tensor:
-        epoch, index = divmod(step // self.objective.replays, self.steps_per_epoch)
-        if self.order[0] != epoch:
-            random = torch.Generator().manual_seed(derive_seed(self.recipe.seed, "order", epoch))
-            self.order = epoch, torch.randperm(len(self.train), generator=random).to(self.device)
-        rank, world = self.accelerator.process_index, self.accelerator.num_processes
-        first = (index * world + rank) * self.local_batch
-        return self.order[1][first : first + self.local_batch]
-
     def step(self, step: int) -> dict[str, Tensor]:
         """One batch, forward and backward, and an update when enough are summed. Returns the loss and its parts."""
-        replay = step % self.objective.replays
-        chosen = self._batch(step)
-        classes = self.train.labels[chosen]
-        images = self.recipe.augmentation(self.train.images[chosen], self._seeded(step - replay))
-        if replay:
-            self._seeded(step)  # the same images, but noise of its own for each time
-        last = (step + 1) % self.recipe.accumulation == 0 or step + 1 == self.steps
+        images, classes = self.batches.take(step)
+        last = (step + 1) % self.recipe.accumulation == 0 or step + 1 == self.pace.last
         self.network.train()
         self._align()
         with nullcontext() if last else self.accelerator.no_sync(self.network):
-            self.objective.begin(step / self.steps, replay=replay)
-            terms = self.objective.loss(self._call, images, classes, self.random)
+            self.objective.begin(self.pace.share, replay=step % self.objective.replays)
+            terms = self.objective.loss(self._call, images, classes, self.batches.random)
             self.accelerator.backward(terms["total"] / self.recipe.accumulation)
             self.objective.end()
         if last:
             self._update(terms["total"], step)
         return {name: value.detach() for name, value in terms.items()}
-
-    def _seeded(self, step: int) -> torch.Generator:
-        """The generator of a step, at its beginning; dropout draws from the global one, which run() forked."""
-        seed = derive_seed(self.recipe.seed, "step", step, self.accelerator.process_index)
-        torch.manual_seed(seed + 1)
-        return self.random.manual_seed(seed)
 
     def _align(self) -> None:
         """Give every process the first one's running statistics, of which each has its own after a step: what a step
@@ -272,9 +272,9 @@ class Trainer:
         # Only "plateau" looks at the loss, averaged over processes so that all take the same decision.
         plateau = self.schedule.plateau
         self.schedule.step(float(self.accelerator.reduce(loss.detach(), reduction="mean")) if plateau else 0.0)
-        update = (step + 1) // self.recipe.accumulation
-        past = update - self.recipe.ema_start
-        if self.average is not None and past >= 0 and past % self.recipe.ema_every == 0:
+        update, start = (step + 1) // self.recipe.accumulation, self.recipe.ema_start
+        begun = self.pace.updates(update, self.recipe.accumulation) >= start
+        if self.average is not None and begun and (update - start) % self.recipe.ema_every == 0:
             self._align()
             self.average.update_parameters(self.raw)
 
@@ -282,8 +282,8 @@ class Trainer:
 
     def _monitor(self) -> Monitor:
         out = self.out if self.accelerator.is_main_process else None
-        done, judged = self.start * self.batch, self.state.whole is not None
-        return Monitor(out, total=self.steps * self.batch, done=done, step=self.start, judged=judged)
+        total, done = (self.batch * steps for steps in (self.pace.expected(self.start), self.start))
+        return Monitor(out, total=total, done=done, step=self.start, judged=self.state.whole is not None)
 
     def _log(self, monitor: Monitor, step: int, loss: dict[str, Tensor]) -> None:
         means = self.accelerator.reduce(torch.stack(list(loss.values())), reduction="mean")
@@ -295,4 +295,4 @@ class Trainer:
         monitor.scalars(step, {f"loss/{k}": v for k, v in values.items()} | {"lr": lr})
 
     def _epoch(self, step: int) -> str:
-        return f"{step / self.steps_per_epoch:.4g}"
+        return f"{step / self.batches.per_epoch:.4g}"

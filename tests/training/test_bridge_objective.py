@@ -237,5 +237,5 @@ def test_an_idc_trained_under_attack_holds_where_another_falls(tmp_path):
         noted[eps] = json.loads((out / "summary.json").read_text())["validation"]
     assert standing[0.0] < 0.35
     assert standing[0.1] > standing[0.0] + 0.3
-    assert noted[0.0]["eps"] == 0
+    assert not {"eps", "attacked_one_step"} & set(noted[0.0])
     assert abs(noted[0.1]["attacked_one_step"] - standing[0.1]) < 0.15

@@ -81,7 +81,7 @@ def test_damaged_pictures_are_refused_and_leave_no_page(tmp_path, damage):
         save_file({k: v for k, v in load_file(file).items() if k != "clean_nearest"}, file)
     for make in (lambda: write_report([folder], tmp_path / "page.html"),
                  lambda: write_overview([folder], tmp_path / "overview.png")):  # fmt: skip
-        with pytest.raises(IDCError, match="evaluate again|make it again"):
+        with pytest.raises(IDCError, match=r"evaluate again|make it again"):
             make()
     assert {p.name for p in tmp_path.iterdir()} == {"a"}
 

@@ -3,8 +3,8 @@
     python benchmarks/full_size.py idc-base-cifar10-robust --seconds 220 [--data D] [--out runs/full-size]
 
 The seconds are those of the whole training, compiling and choosing the weights included, so that models are compared at
-equal cost: after a few steps, which are thrown away, the number of epochs is set that fits into what is left. OUT/NAME
-is then an ordinary run of that many epochs, and OUT/NAME/model what is evaluated:
+equal cost: the recipe's schedule follows the clock (`idc train --minutes`). OUT/NAME is an ordinary run, and
+OUT/NAME/model what is evaluated:
 
     idc evaluate OUT/NAME/model --data D --protocol adaptive --eps 8/255 --limit 1000 --precision bf16 --block 1024
 
@@ -17,9 +17,7 @@ writes what the trainings in OUT cost, and their validations, to benchmarks/resu
 """
 
 import argparse
-import copy
 import json
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -54,10 +52,8 @@ CNN_CHANGES: dict[str, Any] = {
     "method": "pgd-at", "lr": 0.1, "attack_steps": 2, "attack_step": 5 / 255, "batch_size": 256, "clip_norm": 5.0,
     "ema_decay": 0.998,
 }  # fmt: skip
-COMPILING, MEASURED = 6, 30  # steps
 VALIDATIONS = 8
 SHARD = 15_000_000  # bytes of a file
-RESERVE = 0.08  # share of the seconds for validations and files
 
 
 def prepare(
@@ -91,24 +87,6 @@ def prepare(
     about["splits"] = train, validation
     about |= {key: extra[key] for key in ("labels", "label_cell", "visits") if key in extra}
     return recipe, bridge, about
-
-
-def seconds_a_step(trainer: Trainer) -> float:
-    """Seconds of a step in the middle of a training, once compiled."""
-    first = trainer.steps // 2
-    with torch.random.fork_rng():
-        for index in range(COMPILING + MEASURED):
-            if index == COMPILING:
-                _wait()
-                began = time.monotonic()
-            trainer.step(first + index)
-        _wait()
-    return (time.monotonic() - began) / MEASURED
-
-
-def _wait() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
 
 
 def collect(out: Path) -> None:
@@ -146,34 +124,21 @@ def main() -> None:
     torch.backends.cudnn.benchmark = True
     torch.backends.cuda.matmul.allow_tf32 = True
     train, validation = about.pop("splits")
-    out, trial = given.out / given.name, given.out / f"{given.name}-trial"
+    out = given.out / given.name
     about |= {"image_size": train.shape[1], "channels": train.shape[0]}
-    shutil.rmtree(trial, ignore_errors=True)
-    # One network for both, so that what is compiled and recorded for the trial serves the training.
-    trained = objective(recipe)
-    first = copy.deepcopy(trained.network.state_dict())
-    step = seconds_a_step(Trainer(trained, recipe, train, validation, trial, about=about))
-    trained.network.load_state_dict(first)
-    shutil.rmtree(trial)
-    per_epoch = step * (len(train) // recipe.batch_size)
-    spent = time.monotonic() - began
-    epochs = round((given.seconds * (1 - RESERVE) - spent) / per_epoch, 1)
-    if epochs <= 0:
-        raise SystemExit(f"{spent:.0f} s went by before the training: give more --seconds")
-    print(f"{given.name}: {step * 1e3:.1f} ms a step, {spent:.0f} s until now: {epochs} epochs", flush=True)
-    every = max(epochs / VALIDATIONS, 0.5)
-    recipe = replace(recipe, epochs=epochs, validate_every=every, checkpoint_every=10 * epochs)
-    trainer = Trainer(trained, recipe, train, validation, out, about=about)
+    recipe = replace(recipe, minutes=given.seconds / 60, validate_every=recipe.epochs / VALIDATIONS)
+    trainer = Trainer(objective(recipe), recipe, train, validation, out, about=about, began=began)
     result = trainer.run()
-    whole = time.monotonic() - began
+    whole, trained = time.monotonic() - began, trainer.state.seconds
     model: Any = open_model(str(out))
     model.save_pretrained(out / "model", dtype="bf16")
     if start is not None:
         change_card(out / "model", {"Begun": f"with weights {start.card['Weights']}, {start.card['Training']}"})
     split(out / "model", SHARD)
     write_json(out / "cost.json", {
-        "seconds": whole, "seconds_asked": given.seconds, "ms_a_step": step * 1e3, "before": spent, "epochs": epochs,
-        "from": given.start, "batch_size": recipe.batch_size, "images_per_second": recipe.batch_size / step,
+        "seconds": whole, "seconds_asked": given.seconds, "ms_a_step": 1e3 * trained / result.step,
+        "before": whole - trained, "epochs": result.step * trainer.batch / len(train), "from": given.start,
+        "batch_size": recipe.batch_size, "images_per_second": result.step * trainer.batch / trained,
         "device": trainer._machine(), "torch": torch.__version__,
     })  # fmt: skip
     print(f"{given.name}: {whole:.0f} s in all; {result.accuracy.text() if result.accuracy else ''}", flush=True)

@@ -104,7 +104,7 @@ def test_a_run_that_goes_on_has_the_time_that_is_left():
     assert over.ended
 
 
-def test_a_training_by_the_clock_ends_with_it_and_its_rate_is_then_0(tmp_path, monkeypatch):
+def test_a_training_by_the_clock_ends_with_it_and_its_rate_falls_to_nothing(tmp_path, monkeypatch):
     """Every look at the clock takes half a second of two minutes: about as many steps as fit."""
     watch = Watch(0.5)
     began = watch.seconds
@@ -129,8 +129,7 @@ def test_a_training_by_the_clock_ends_with_it_and_its_rate_is_then_0(tmp_path, m
     assert 0.9 * 120 <= watch.seconds - began <= 1.02 * 120
     lines = [json.loads(line) for line in (tmp_path / "r" / "metrics.jsonl").read_text().splitlines()]
     rates = [line["lr"] for line in lines if "lr" in line]
-    assert rates[-1] == 0
-    assert max(rates) > 0
+    assert rates[-1] < 0.01 * max(rates)
     summary = json.loads((tmp_path / "r" / "summary.json").read_text())
     assert summary["recipe"]["minutes"] == 2
     assert summary["steps"] == result.step

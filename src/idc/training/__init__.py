@@ -1,1 +1,1 @@
-"""Training: a recipe says what, an objective (``bridging`` is IDC's) has the loss, the trainer is the loop."""
+"""Training: a recipe says what, an objective (``bridge_objective`` is IDC's) has the loss, the trainer is the loop."""

@@ -42,12 +42,12 @@ OWN_CODE = " | package.module:object (see docs/plugins.md)"
 
 def _training(kind: type[Settings], recipes: str, *own: Any, data: str | None = "digits") -> Callable[..., Any]:
     """The flags of a training: those of every one, ``own`` ones, and one for each field of its recipe."""
-    unless = "" if data else "the recipe's, else "
-    size = f"{unless}the images' own if all are squares of one size, else 32"
+    unless, smaller = ("", "") if data else ("the recipe's, else ", " (of 32 at most, if nothing else is asked for)")
+    size = f"{unless}the images' own if all are squares of one size{smaller}, else 32"
     return with_flags(
         option("data", str, data, DATA_HELP, unset="" if data else "the recipe's, else digits"),
         *own,
-        option("recipe", str, "auto", f"settings to start from: {recipes}; auto: digits for digits, else fast"),
+        option("recipe", str, "auto", f"settings to start from: {recipes}"),
         option("resume", bool, False, "go on from the newest checkpoint in --out"),
         option(
             "image_size",
@@ -75,7 +75,8 @@ def register(app: typer.Typer) -> None:
 
 @_training(
     Recipe,
-    "fast | paper | digits | a YAML file (such as a run's recipe.yaml)",
+    "fast | paper | digits | a YAML file (such as a run's recipe.yaml); auto: digits for digits; fast with another "
+    "network, labels or visits; else an answer in one step, with epochs and batches for so many images",
     option(
         "start", str, None,
         "begin with the weights of a saved IDC (fine-tuning): a folder, a run, a name of idc models or a hub id; "
@@ -83,7 +84,8 @@ def register(app: typer.Typer) -> None:
     ),
     option(
         "preset", str, "auto",
-        "network: a preset's name (see idc profile) or a YAML file of its fields; auto: digits for digits, else nano",
+        "network: a preset's name (see idc profile) or a YAML file of its fields; auto: digits for digits; nano with "
+        "another recipe, labels or visits; else nano-encoder-bn",
     ),
     option(
         "labels", str, None, f"image labels: qr | hadamard | low-frequency | blocks{OWN_CODE}",
@@ -113,7 +115,7 @@ def train(out_folder: _OUT, **asked: Any) -> None:
 
 @_training(
     CNNRecipe,
-    "published | fast | digits",
+    "published | fast | digits; auto: digits for digits, else fast",
     option("arch", str, "preact-resnet18", "preact-resnet18 | wrn-28-10 (any wrn-DEPTH-WIDEN)"),
     option("width", int, 0, "channels of the first stage; 0: as published (64, or 16 for a wrn)", least=0),
 )
@@ -127,7 +129,7 @@ def cnn(out_folder: _OUT, **asked: Any) -> None:
 
 @_training(
     NoiseRecipe,
-    "published | fast | digits",
+    "published | fast | digits; auto: digits for digits, else fast",
     option("network", str, "auto", "small | ddpm (the published one) | digits; auto: digits for digits, else small"),
 )
 def ddpm(out_folder: _OUT, **asked: Any) -> None:

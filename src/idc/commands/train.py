@@ -12,6 +12,7 @@ from typing import Any, TypedDict, Unpack
 import torch
 
 from idc import data as datasets
+from idc.commands import defaults
 from idc.commands.plugins import guarded, is_plugin, plugin
 from idc.compute.hardware import accelerator
 from idc.errors import IDCError
@@ -181,8 +182,9 @@ def start_training(
         labels, label_cell: kind and cell of the image labels, see ``orthogonal_labels``; by default "qr" and 1. Or
             ``package.module:function``, which makes labels of one's own.
         visits: timesteps of the model's answer, by default ``default_visits(T)``; (T-1,) is the one-step answer.
-        recipe: a recipe's name or YAML file, or "auto": "digits" for digits, else "fast"; ``changes``
-            override its fields.
+        recipe: a recipe's name or YAML file, or "auto": "digits" for digits; "fast" where another network, other
+            labels, timesteps or losses are asked for; else network, labels and schedule of ``idc.commands.defaults``.
+            ``changes`` override its fields.
         objective: ``package.module:object`` that gives an ``idc.training.objective.TrainingObjective`` for
             (model, recipe); by default ``BridgeObjective``.
         resume: go on from the newest checkpoint.
@@ -194,10 +196,12 @@ def start_training(
         IDCError: for any input that cannot be used.
     """
     began = time.monotonic() if began is None else began
+    changes = changes or {}
+    asked = (labels, label_cell, visits, objective, start, changes.get("t_weights"))
+    free = recipe == preset == "auto" and all(value is None for value in asked)
     if recipe == "auto":
         recipe = usual_recipe(data or "digits")
     chosen, extra = load_recipe(recipe, data)
-    changes = changes or {}
     chosen = override(chosen, changes)
     idle = [name for name in OF_THE_ATTACK if name in changes]
     if idle and not chosen.eps and "eps" not in changes and not resume:
@@ -210,10 +214,19 @@ def start_training(
     usual = "custom" if "network" in extra else "digits" if source == "digits" else "nano"
     name = preset if preset != "auto" else str(extra.get("preset", usual))
     spec = resolve_spec(extra["network"]) if preset == "auto" and "network" in extra else load_network(name)
+    free = free and source != "digits"
+    size = image_size or extra.get("image_size") or (defaults.usual_size(source, skip_bad=skip_bad) if free else None)
     train, validation = load_splits(
-        source, limit=limit, say=say, image_size=image_size or extra.get("image_size"),
-        channels=channels or extra.get("channels"), skip_bad=skip_bad,
-    )  # fmt: skip
+        source, limit=limit, say=say, image_size=size, channels=channels or extra.get("channels"), skip_bad=skip_bad
+    )
+    if free:
+        extra, name = defaults.usual_labels(train), defaults.PRESET
+        spec, chosen = load_network(name), override(defaults.usual_schedule(len(train)), changes)
+        say(
+            f"chosen: images of {train.shape[1]} pixels a side (--image-size), network {name} (--preset), an answer in "
+            f"one step (--visits), labels {extra['labels']} in squares of {extra['label_cell']} (--labels, --label-cell), "
+            f"{chosen.epochs:g} epochs (--epochs, --minutes) of batches of {chosen.batch_size} (--batch-size)"
+        )
     kind, own = _chosen("labels", labels, extra) or "qr", _chosen("objective", objective, extra)
     cell: Any = extra.get("label_cell", 1) if label_cell is None else label_cell
     bridge = BridgeSpec(**take(BridgeSpec, extra.get("bridge", {}), what="bridge field"))

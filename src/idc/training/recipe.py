@@ -126,6 +126,10 @@ RECIPES: dict[str, Recipe] = {
     ),
 }
 
+# What "auto" is for images of one's own: an answer in one step by a network without a decoder, which learns from few
+# images what the chain does not; batch size and epochs follow from their number.
+ONE_STEP = Recipe(flip=True, crop=4, t_weights=(0.0, 0.0, 0.0, 1.0), ce_weight=3.0, lr=3e-3)
+
 
 # What a recipe's file may say besides: of the data, the network and the answer, and of how benchmarks/reproduce.py
 # evaluates what it gives.
@@ -197,7 +201,7 @@ CNN_RECIPES: dict[str, CNNRecipe] = {
     "published": CNNRecipe(**_PUBLISHED),
     # Cyclic, for short runs: the rate rises for 40% of them and falls to 0 (Wong, Rice and Kolter, ICLR 2020).
     "fast": CNNRecipe(**_PUBLISHED | {"epochs": 15, "schedule": "linear", "warmup": 0.4, "lr": 0.2,
-                                      "validate_every": 1.0}),
+                                      "validate_every": 1.0, "clip_norm": 5.0}),
     "digits": CNNRecipe(**_PUBLISHED | {"epochs": 20, "batch_size": 64, "schedule": "linear", "warmup": 0.4,
                                         "flip": False, "crop": 2, "eps": 0.1, "ema_decay": 0.98,
                                         "validate_every": 5.0, "checkpoint_every": 5.0}),

@@ -1,0 +1,39 @@
+"""What ``idc train`` takes for images of one's own where nothing else is asked for: network, labels and schedule."""
+
+import math
+from dataclasses import replace
+from typing import Any
+
+from idc.data import ImageSet, load
+from idc.method.label_kinds import hadamard_factors
+from idc.training.recipe import ONE_STEP, Recipe
+
+PRESET = "nano-encoder-bn"
+SIDE = 32  # four times the pixels take four times as long
+_UPDATES = 1_000  # that a training makes, if it does not go through the images more or less often than this:
+_FEWEST, _MOST = 20, 150  # epochs
+
+
+def usual_size(source: str, *, skip_bad: bool = False) -> int | None:
+    """Pixels a side to which images are scaled: ``SIDE`` if they are larger; None leaves them as they are."""
+    own = load(source, split="train", limit=1, skip_bad=skip_bad).shape
+    return SIDE if own[1] > SIDE else None
+
+
+def usual_labels(data: ImageSet) -> dict[str, Any]:
+    """Kind and cell of the labels, and the timesteps of the answer: squares of 8 pixels, or as small ones as it takes
+    for twice as many values as classes; their exact arithmetic is that of Hadamard matrices, where there is one."""
+    channels, height, width = data.shape
+    values = {cell: channels * (height // cell) * (width // cell) for cell in (8, 4, 2, 1)}
+    cell = next((cell for cell, count in values.items() if count >= 2 * data.num_classes), 1)
+    kind = "hadamard" if hadamard_factors(values[cell]) else "low-frequency"
+    return {"labels": kind, "label_cell": cell, "visits": (len(ONE_STEP.t_weights) - 1,)}
+
+
+def usual_schedule(images: int) -> Recipe:
+    """The recipe with a batch size and a number of epochs for so many training images."""
+    batch = 128 if images >= 1_500 else 64 if images >= 400 else 32
+    an_epoch = max(1, images // batch)
+    epochs = min(_MOST, max(_FEWEST, math.ceil(_UPDATES / an_epoch)))
+    every = float(max(1, epochs // 20))
+    return replace(ONE_STEP, batch_size=batch, epochs=float(epochs), validate_every=every, checkpoint_every=every)

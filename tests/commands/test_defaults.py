@@ -1,0 +1,94 @@
+"""What a training takes for images of one's own where nothing else is asked for."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from PIL import Image
+
+from idc.commands import defaults
+from idc.commands.train import start_training
+from idc.data import load
+from idc.method.classifier import IDC
+from idc.method.labels import orthogonal_labels
+from idc.method.presets import PRESETS
+from pictures import write_classes
+
+
+def data(shape, num_classes):
+    """Nothing but a shape and a number of classes."""
+    some = load("digits", split="test", limit=10)
+    names = tuple(map(str, range(num_classes)))
+    return replace(some, images=torch.zeros(10, *shape, dtype=torch.uint8), class_names=names)
+
+
+@pytest.mark.parametrize(
+    ("shape", "num_classes", "cell"),
+    [((3, 32, 32), 2, 8), ((3, 32, 32), 24, 8), ((3, 32, 32), 25, 4), ((3, 32, 32), 100, 2), ((1, 32, 32), 10, 4),
+     ((3, 64, 64), 10, 8), ((3, 96, 96), 10, 8), ((3, 40, 40), 10, 8)],
+)  # fmt: skip
+def test_labels_have_room_for_twice_as_many_classes_and_can_be_made(shape, num_classes, cell):
+    found = defaults.usual_labels(data(shape, num_classes))
+    values = shape[0] * (shape[1] // cell) * (shape[2] // cell)
+    assert found["label_cell"] == cell
+    assert values >= 2 * num_classes
+    labels = orthogonal_labels(num_classes, shape, kind=found["labels"], cell=cell)
+    assert labels.shape == (num_classes, *shape)
+
+
+def test_every_number_of_images_makes_enough_updates():
+    """Between 600 and a few thousand from a hundred images on, and more only where 20 epochs are more."""
+    before = 0
+    for images in (100, 399, 400, 1_499, 1_728, 10_000, 45_000):
+        recipe = defaults.usual_schedule(images)
+        updates = recipe.epochs * (images // recipe.batch_size)
+        assert updates >= 450
+        assert updates <= 2_000 or recipe.epochs == 20
+        assert recipe.batch_size >= before
+        before = recipe.batch_size
+        assert recipe.epochs / recipe.validate_every <= 40
+    assert defaults.usual_schedule(3).epochs == 150
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photos")
+    write_classes(folder, ("cat", "dog"), 20)
+    return folder
+
+
+def trained(photos, out, size, **more):
+    """The classifier that a short training gives, and the lines that it says."""
+    said = []
+    changes = {"epochs": 1.0, "ema_decay": 0.0} | more.pop("changes", {})
+    start_training(str(photos), out, image_size=size, changes=changes, say=said.append, **more)
+    return IDC.from_pretrained(out / "last").config, " ".join(said)
+
+
+def test_images_of_ones_own_get_an_answer_in_one_step_and_are_told_so(photos, tmp_path):
+    config, said = trained(photos, tmp_path / "r", 16)
+    assert config.unet == PRESETS["nano-encoder-bn"]
+    assert (config.label_kind, config.visits) == ("hadamard", (3,))
+    assert "nano-encoder-bn (--preset)" in said
+    assert "1 epochs (--epochs, --minutes) of batches of 32 (--batch-size)" in said
+    trained(photos, tmp_path / "r", 16, resume=True)
+
+
+CHAINS = {"visits": (3, 1, 0)}, {"labels": "qr"}, {"recipe": "fast"}, {"changes": {"t_weights": (0.0, 0.5, 0.0, 0.5)}}
+
+
+@pytest.mark.parametrize("more", CHAINS, ids=lambda more: next(iter(more)))
+def test_a_chain_that_is_asked_for_is_trained(photos, tmp_path, more, monkeypatch):
+    small = replace(PRESETS["nano"], base_channels=8, head_channels=8, groups=4, position_channels=0)
+    monkeypatch.setitem(PRESETS, "nano", small)
+    config, said = trained(photos, tmp_path / "r", 8, **more)
+    assert (config.unet, config.visits) == (small, (3, 1, 0))
+    assert "chosen" not in said
+
+
+def test_images_are_scaled_to_32_pixels_a_side_and_not_up(photos, tmp_path):
+    assert defaults.usual_size(str(photos)) is None
+    write_classes(tmp_path / "large", ("a", "b"), 3)
+    for file in (tmp_path / "large").rglob("*.png"):
+        Image.new("RGB", (40, 40)).save(file)
+    assert defaults.usual_size(str(tmp_path / "large")) == 32

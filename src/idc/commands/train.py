@@ -223,8 +223,9 @@ def start_training(
         extra, name = defaults.usual_labels(train), defaults.PRESET
         spec, chosen = load_network(name), override(defaults.usual_schedule(len(train)), changes)
         say(
-            f"chosen: images of {train.shape[1]} pixels a side (--image-size), network {name} (--preset), an answer in "
-            f"one step (--visits), labels {extra['labels']} in squares of {extra['label_cell']} (--labels, --label-cell), "
+            f"chosen: images of {train.shape[1]} pixels a side (--image-size), network {name} (--preset), "
+            f"an answer in one step (--visits), labels {extra['labels']} in squares of {extra['label_cell']} "
+            f"(--labels, --label-cell), "
             f"{chosen.epochs:g} epochs (--epochs, --minutes) of batches of {chosen.batch_size} (--batch-size)"
         )
     kind, own = _chosen("labels", labels, extra) or "qr", _chosen("objective", objective, extra)

@@ -136,6 +136,7 @@ def main() -> None:
         change_card(out / "model", {"Begun": f"with weights {start.card['Weights']}, {start.card['Training']}"})
     split(out / "model", SHARD)
     write_json(out / "cost.json", {
+        "timed": "all steps, compiling and validations among them",
         "seconds": whole, "seconds_asked": given.seconds, "ms_a_step": 1e3 * trained / result.step,
         "before": whole - trained, "epochs": result.step * trainer.batch / len(train), "from": given.start,
         "batch_size": recipe.batch_size, "images_per_second": result.step * trainer.batch / trained,

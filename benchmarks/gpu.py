@@ -21,13 +21,16 @@ import tarfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 
 from common import CIFAR, RESULTS, outside, read
 
+from idc.evaluation.summary import LINES
 from idc.evaluation.verdict import wilson
+from idc.storage import records
 from idc.storage.fields import recorded
 from idc.storage.files import write_json
 from idc.storage.tensor_file import load_tensors
@@ -123,6 +126,7 @@ def run(
             one(job)
     with ThreadPoolExecutor(together) as pool:
         list(pool.map(one, (job for job in wanted if job.name != FIRST)))
+    pack(out)
     return rows
 
 
@@ -131,17 +135,24 @@ def collect(out: Path) -> None:
     file = RESULTS / "gpu.json"
     rows = {row["job"]: row for row in read(file)["rows"]} if file.exists() else {}
     for job in JOBS:
-        partial = out / job.name / "partial-000000.safetensors"
+        partial = next(iter(sorted((out / job.name).glob("partial-*.safetensors"))), out)
         asked = {"job": job.name, "model": job.model, "protocol": job.protocol, "eps": job.eps, "images": job.limit}
         if is_done(job, out):
             held = read(out / job.name / "summary.json")
             keys = ("clean", "robust", "reliable", "cost")
             rows[job.name] = asked | {"state": "done"} | {key: held[key] for key in keys if key in held}
-        elif partial.exists():
+        elif partial != out:
             tensors, about = load_tensors(partial)
             values = json.loads(about["values"])
             right = wilson((tensors["right"] > 0).double().mean().item(), len(tensors["right"]))
-            done = {"attacks": list(values["judged"]), "seconds": values["seconds"], "some_draw_right": recorded(right)}
+            finished = len(records.finished(out / job.name, LINES))
+            done = {
+                "finished": finished,
+                "block": int(partial.stem[-6:]),
+                "attacks": list(values["judged"]),
+                "seconds": values["seconds"],
+                "some_draw_right": recorded(right),
+            }
             rows[job.name] = asked | {"state": "not finished"} | done
     write_json(file, {"command": "python benchmarks/gpu.py collect", "data": CIFAR, "rows": list(rows.values())})
 
@@ -169,8 +180,9 @@ def pack(out: Path) -> None:
     part = out.with_suffix(".part")
     with tarfile.open(part, "w:gz") as archive:
         for file in sorted(out.rglob("*")):
-            if file.is_file() and file.stat().st_size <= LARGEST:
-                archive.add(file, file.relative_to(out.parent))
+            with suppress(OSError):  # of a job that goes on meanwhile
+                if file.is_file() and file.name[0] != "." and file.stat().st_size <= LARGEST:
+                    archive.add(file, file.relative_to(out.parent))
     part.replace(out.with_suffix(".tgz"))
 
 

@@ -44,11 +44,18 @@ def foreign(name: str, expected: str) -> Iterator[None]:
     except (IDCError, MemoryError):
         raise
     except Exception as error:
-        # Known by name and text, so that nothing here imports torch: a GPU's, and a CPU's.
-        if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
+        if lacks_memory(error):
             raise
         told = f"{expected} ({type(error).__name__}: {cut(str(error), 120)})"
         raise IDCError(name, told, f"correct it; {TRACEBACK}=1 shows where") from error
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether a GPU, or the machine, had too little memory: known by name and text, as nothing here imports torch."""
+    text = str(error)
+    return type(error).__name__ == "OutOfMemoryError" or any(
+        own in text for own in ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    )
 
 
 def cut(text: str, most: int) -> str:

@@ -86,9 +86,14 @@ def test_a_chain_that_is_asked_for_is_trained(photos, tmp_path, more, monkeypatc
     assert "chosen" not in said
 
 
-def test_images_are_scaled_to_32_pixels_a_side_and_not_up(photos, tmp_path):
-    assert defaults.usual_size(str(photos)) is None
-    write_classes(tmp_path / "large", ("a", "b"), 3)
-    for file in (tmp_path / "large").rglob("*.png"):
-        Image.new("RGB", (40, 40)).save(file)
-    assert defaults.usual_size(str(tmp_path / "large")) == 32
+@pytest.mark.parametrize(("side", "size"), [(16, None), (32, None), (28, 32), (40, 32)])
+def test_images_are_scaled_if_they_are_large_or_of_a_size_that_the_network_does_not_take(tmp_path, side, size):
+    for index, name in enumerate(("a", "b") * 4):
+        (tmp_path / name).mkdir(exist_ok=True)
+        Image.new("RGB", (side, side)).save(tmp_path / name / f"{index}.png")
+    assert defaults.usual_size(str(tmp_path)) == size
+
+
+def test_a_short_training_is_validated_as_often_as_a_long_one():
+    assert defaults.usual_schedule(300, 5.0).checkpoint_every == 1
+    assert defaults.usual_schedule(300, 5.0).epochs == 5

@@ -311,7 +311,6 @@ def test_points_that_are_not_finite_are_counted_also_by_a_run_that_was_cut(tmp_p
 @pytest.mark.parametrize(
     ("make", "told"),
     [
-        (lambda x: x * float("nan"), "attack own: expected finite images (it returned NaN or infinity for all 5)"),
         (lambda x: x[:1], "shape (5, 1, 4, 4) (it returned torch.float32 of shape (1, 1, 4, 4))"),
         (lambda x: x.round().long(), "(it returned torch.int64 of shape"),
         (lambda x: None, "(it returned a NoneType); return one adversarial image for each"),

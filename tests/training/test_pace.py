@@ -30,10 +30,25 @@ def test_a_schedule_of_steps_is_counted():
     pace, due = Pace(10), []
     for step in range(1, 11):
         pace.reach(step)
-        due += [step] if pace.due(4) else []
+        due += [step] if pace.due("files", 4) else []
         assert pace.share == step / 10
         assert pace.ended == (step == 10)
     assert due == [4, 8]
+
+
+def test_what_goes_by_before_the_first_step_ends_is_no_part_of_the_schedule():
+    """Loading and compiling would else take the warm-up."""
+    watch, pace = clock()
+    watch.seconds += 40
+    pace.reach(1)
+    assert pace.share == 0
+    watch.seconds += 27
+    pace.reach(2)
+    assert pace.share == pytest.approx(0.5)
+    watch.seconds += 27
+    pace.reach(3)
+    assert pace.ended
+    assert pace.clock == {"spent": 94, "lost": 40}
 
 
 @pytest.mark.parametrize("steps", [10, 1000])
@@ -44,15 +59,16 @@ def test_a_schedule_by_the_clock_takes_its_time_however_long_it_is(steps):
     for step in range(1, 48):
         watch.seconds += 2
         pace.reach(step)
-        assert pace.share == pytest.approx(min(1, 2 * step / 94))
+        assert pace.share == pytest.approx(2 * (step - 1) / 92)
         assert pace.ended == (step == 47)
-        due += [step] if pace.due(steps // 2) else []
+        due += [step] if pace.due("files", steps // 2) else []
     assert due == [24, 47]
     assert pace.expected(47) == 47
 
 
 def test_what_the_end_takes_is_left_for_it():
     watch, pace = clock()
+    pace.reach(1)
     watch.seconds += 20
     pace.reach(1)
     assert pace.wants_figures
@@ -76,7 +92,7 @@ def test_pauses_take_a_tenth_of_the_time_at_most():
     for step in range(1, 1000):
         watch.seconds += 0.1
         pace.reach(step)
-        if pace.due(1):
+        if pace.due("validation", 1):
             with pace.pause("validation"):
                 watch.seconds += 1
             paused += 1
@@ -87,20 +103,21 @@ def test_pauses_take_a_tenth_of_the_time_at_most():
 
 def test_processes_follow_the_first_ones_clock():
     told = []
-    watch, pace = clock(agreed=lambda share: told.append(share) or 0.25)
+    watch, pace = clock(agreed=lambda values: told.append(values) or [0.25, 0.0])
     for step in range(1, 21):
         watch.seconds += 1
         pace.reach(step)
     assert len(told) == 2
     assert pace.share == 0.25
+    assert not pace.due("files", 1)  # the first process is not ready
 
 
 def test_a_run_that_goes_on_has_the_time_that_is_left():
     _, pace = clock()
-    pace.go_on(7, 47.0, finished=False)
-    assert pace.share == pytest.approx(0.5)
+    pace.go_on(7, {"spent": 57.0, "lost": 10.0}, finished=False)
+    assert pace.share == pytest.approx(47 / 84)
     _, over = clock()
-    over.go_on(7, 90.0, finished=True)
+    over.go_on(7, {"spent": 90.0}, finished=True)
     assert over.ended
 
 

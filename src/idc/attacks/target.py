@@ -1,6 +1,7 @@
 """The model under attack, as an attack sees it: functions images in [0, 1] -> logits, every call of them counted."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -55,7 +56,7 @@ class Target:
         stochastic: whether two calls of ``answer`` may differ.
         chunk: images times draws in one call at most.
         shares_draws: whether the functions take ``draws``, see ``Classifier``.
-        name: of the model, for errors.
+        name: of a model whose code is not ours, for its errors; "" for one of ours.
     """
 
     answer: Logits
@@ -64,14 +65,16 @@ class Target:
     chunk: int = 512
     tally: Tally = field(default_factory=Tally)
     shares_draws: bool = False
-    name: str = "the model"
+    name: str = ""
     _noisy: dict[str, bool] = field(default_factory=dict)
 
     @classmethod
     def of(cls, classifier: Classifier, *, chunk: int = 512, name: str = "") -> "Target":
         """All that ``classifier`` offers."""
         surrogates, shares = classifier.surrogates(), classifier.shares_draws
-        return cls(classifier, surrogates, classifier.stochastic, chunk, shares_draws=shares, name=name or "the model")
+        kind = type(getattr(classifier, "module", classifier))
+        name = "" if kind.__module__.partition(".")[0] == "idc" else name or "the model"
+        return cls(classifier, surrogates, classifier.stochastic, chunk, shares_draws=shares, name=name)
 
     def function(self, name: str) -> Logits:
         """The function of that name.
@@ -124,7 +127,7 @@ class Target:
         of ``x``, into which it may write: a module that normalises its input in place harms no image."""
         self.count(name, len(x), draws)
         function = self.function(name)
-        with foreign(self.name, "a model that works"):
+        with foreign(self.name, "a model that works") if self.name else nullcontext():
             if self.shares_draws and draws > 1:
                 return function(x.clone(), draws=draws)  # type: ignore[call-arg]  # the model says that it takes them
             return function(x.repeat(draws, *[1] * (x.ndim - 1)))
@@ -215,6 +218,6 @@ class Target:
     def _input_gradient(self, value: Tensor, x: Tensor) -> Tensor:
         if not value.requires_grad:
             return torch.zeros_like(x)
-        with foreign(self.name, "a model with a gradient that works"):
+        with foreign(self.name, "a model with a gradient that works") if self.name else nullcontext():
             (found,) = torch.autograd.grad(value, x, allow_unused=True)
         return torch.zeros_like(x) if found is None else found

@@ -6,6 +6,7 @@ from typing import Any
 
 from idc.data import ImageSet, load
 from idc.method.label_kinds import hadamard_factors
+from idc.method.presets import PRESETS
 from idc.training.recipe import ONE_STEP, Recipe
 
 PRESET = "nano-encoder-bn"
@@ -15,9 +16,10 @@ _FEWEST, _MOST = 20, 150  # epochs
 
 
 def usual_size(source: str, *, skip_bad: bool = False) -> int | None:
-    """Pixels a side to which images are scaled: ``SIDE`` if they are larger; None leaves them as they are."""
+    """Pixels a side to which images are scaled: ``SIDE`` if they are larger, or of a size that the network does not
+    take; None leaves them as they are."""
     own = load(source, split="train", limit=1, skip_bad=skip_bad).shape
-    return SIDE if own[1] > SIDE else None
+    return SIDE if own[1] > SIDE or own[1] % PRESETS[PRESET].stride else None
 
 
 def usual_labels(data: ImageSet) -> dict[str, Any]:
@@ -30,10 +32,10 @@ def usual_labels(data: ImageSet) -> dict[str, Any]:
     return {"labels": kind, "label_cell": cell, "visits": (len(ONE_STEP.t_weights) - 1,)}
 
 
-def usual_schedule(images: int) -> Recipe:
-    """The recipe with a batch size and a number of epochs for so many training images."""
+def usual_schedule(images: int, asked: float | None = None) -> Recipe:
+    """The recipe with a batch size and a number of epochs for so many training images, or those that are asked for."""
     batch = 128 if images >= 1_500 else 64 if images >= 400 else 32
     an_epoch = max(1, images // batch)
-    epochs = min(_MOST, max(_FEWEST, math.ceil(_UPDATES / an_epoch)))
-    every = float(max(1, epochs // 20))
-    return replace(ONE_STEP, batch_size=batch, epochs=float(epochs), validate_every=every, checkpoint_every=every)
+    epochs = asked or float(min(_MOST, max(_FEWEST, math.ceil(_UPDATES / an_epoch))))
+    every = max(1.0, epochs // 20)
+    return replace(ONE_STEP, batch_size=batch, epochs=epochs, validate_every=every, checkpoint_every=every)

@@ -35,6 +35,8 @@ from idc.training.run_folder import FOLDERS
 from idc.training.settings import Settings, override
 from idc.training.trainer import Trainer, TrainResult
 
+FEW = 300  # updates, which hardly train a network
+
 
 @contextmanager
 def fresh_weights(recipe: Settings) -> Iterator[None]:
@@ -115,17 +117,22 @@ def run_training(
     changes: dict[str, Any] | None,
     began: float | None,
     say: Callable[[str], object],
+    chosen: str = "",
 ) -> TrainResult:
-    """Say what the data hold, and if they make a run too short to be of use unless ``changes`` to its recipe set its
+    """Say what the data hold, and what was ``chosen`` for them, and if they make a run too short to be of use unless ``changes`` to its recipe set its
     length, and train."""
     about = about | {"image_size": train.shape[1], "channels": train.shape[0]}
     with alone_in(out, *FOLDERS, kind=TRAINING) if accelerator().is_main_process else nullcontext():
         trainer = Trainer(objective, recipe, train, validation, out, resume=resume, about=about, began=began)
-        say(train.summary)
+        for line in filter(None, (train.summary, chosen)):
+            say(line)
         updates = math.ceil(trainer.steps / recipe.accumulation)
-        if updates < 300 and "epochs" not in (changes or {}) and not recipe.minutes:
+        if updates < FEW and "epochs" not in (changes or {}) and not recipe.minutes:
             say(f"{len(train)} images make only {updates} updates in {recipe.epochs:g} epochs: raise --epochs")
-        return trainer.run()
+        result = trainer.run()
+        if recipe.minutes and not result.stopped and (made := result.step // recipe.accumulation) < FEW:
+            say(f"{recipe.minutes:g} minutes made only {made} updates: give more --minutes, or a smaller --image-size")
+        return result
 
 
 def _chosen(name: str, given: str | None, extra: dict[str, Any]) -> str | None:
@@ -182,8 +189,8 @@ def start_training(
         labels, label_cell: kind and cell of the image labels, see ``orthogonal_labels``; by default "qr" and 1. Or
             ``package.module:function``, which makes labels of one's own.
         visits: timesteps of the model's answer, by default ``default_visits(T)``; (T-1,) is the one-step answer.
-        recipe: a recipe's name or YAML file, or "auto": "digits" for digits; "fast" where another network, other
-            labels, timesteps or losses are asked for; else network, labels and schedule of ``idc.commands.defaults``.
+        recipe: a recipe's name or YAML file, or "auto": "digits" for digits; "fast" where a network, labels,
+            timesteps or an objective are asked for; else network, labels and schedule of ``idc.commands.defaults``.
             ``changes`` override its fields.
         objective: ``package.module:object`` that gives an ``idc.training.objective.TrainingObjective`` for
             (model, recipe); by default ``BridgeObjective``.
@@ -197,7 +204,7 @@ def start_training(
     """
     began = time.monotonic() if began is None else began
     changes = changes or {}
-    asked = (labels, label_cell, visits, objective, start, changes.get("t_weights"))
+    asked = (labels, label_cell, visits, objective, start, changes.get("t_weights"), changes.get("rollout"))
     free = recipe == preset == "auto" and all(value is None for value in asked)
     if recipe == "auto":
         recipe = usual_recipe(data or "digits")
@@ -214,19 +221,20 @@ def start_training(
     usual = "custom" if "network" in extra else "digits" if source == "digits" else "nano"
     name = preset if preset != "auto" else str(extra.get("preset", usual))
     spec = resolve_spec(extra["network"]) if preset == "auto" and "network" in extra else load_network(name)
-    free = free and source != "digits"
+    free, told = free and source != "digits", ""
     size = image_size or extra.get("image_size") or (defaults.usual_size(source, skip_bad=skip_bad) if free else None)
     train, validation = load_splits(
         source, limit=limit, say=say, image_size=size, channels=channels or extra.get("channels"), skip_bad=skip_bad
     )
     if free:
         extra, name = defaults.usual_labels(train), defaults.PRESET
-        spec, chosen = load_network(name), override(defaults.usual_schedule(len(train)), changes)
-        say(
+        spec, chosen = load_network(name), override(defaults.usual_schedule(len(train), changes.get("epochs")), changes)
+        length = f"{chosen.minutes:g} minutes" if chosen.minutes else f"{chosen.epochs:g} epochs (--epochs, --minutes)"
+        told = (
             f"chosen: images of {train.shape[1]} pixels a side (--image-size), network {name} (--preset), "
             f"an answer in one step (--visits), labels {extra['labels']} in squares of {extra['label_cell']} "
             f"(--labels, --label-cell), "
-            f"{chosen.epochs:g} epochs (--epochs, --minutes) of batches of {chosen.batch_size} (--batch-size)"
+            f"{length} of batches of {chosen.batch_size} (--batch-size)"
         )
     kind, own = _chosen("labels", labels, extra) or "qr", _chosen("objective", objective, extra)
     cell: Any = extra.get("label_cell", 1) if label_cell is None else label_cell
@@ -261,5 +269,15 @@ def start_training(
     about |= {"labels_sha256": model.labels_sha256} if is_plugin(kind) else {}
     about |= ({"objective": own} if own else {}) | ({"from": start} if start else {})
     return run_training(
-        made, chosen, train, validation, out, resume=resume, about=about, changes=changes, began=began, say=say
+        made,
+        chosen,
+        train,
+        validation,
+        out,
+        resume=resume,
+        about=about,
+        changes=changes,
+        began=began,
+        say=say,
+        chosen=told,
     )

@@ -35,7 +35,7 @@ class RunState:
     Args:
         images: number and fingerprint of the images of each split.
         seconds_on: by machine: a run may go on with more processes, or elsewhere.
-        spent: seconds of the ``minutes`` of a run by the clock.
+        clock: how much of its ``minutes`` a run by the clock has spent, see ``Pace``.
         best, best_step: the best score of a validation so far, and its step.
         accuracy: the newest validation, as its ``to_dict``.
         whole: that of the best weights at the end.
@@ -43,7 +43,7 @@ class RunState:
 
     images: dict[str, list[Any]]
     seconds_on: dict[str, float] = field(default_factory=dict)
-    spent: float = 0.0
+    clock: dict[str, float] = field(default_factory=dict)
     best: float | None = None
     best_step: int | None = None
     accuracy: dict[str, float] | None = None

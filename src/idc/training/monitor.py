@@ -60,8 +60,8 @@ class Monitor:
         kept = [row for row in rows if self.judged or not any(name.startswith("best/") for name in row)]
         write_text(file, "".join(f"{json.dumps(row)}\n" for row in kept))
 
-    def advance(self, images: int, *, total: int) -> None:
-        """``images`` more are done, of ``total`` as far as is known."""
+    def advance(self, images: int, *, total: int | None = None) -> None:
+        """``images`` more are done, of ``total`` if that is now known better."""
         self.bar.advance(images, total=total)
 
     def scalars(self, step: int, values: dict[str, float]) -> None:

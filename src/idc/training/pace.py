@@ -24,7 +24,6 @@ class Pace:
     """
 
     wants_figures = False  # of what the end of the run will take
-    spent = 0.0  # seconds
 
     def __init__(self, steps: int) -> None:
         self.steps = steps
@@ -45,16 +44,25 @@ class Pace:
         """Whether the whole schedule lies behind."""
         return self.done >= self.steps
 
-    def go_on(self, step: int, spent: float, *, finished: bool) -> None:
-        """Begin at a checkpoint of ``step``, for which ``spent`` seconds were taken, maybe of a run that has ended."""
+    @property
+    def clock(self) -> dict[str, float]:
+        """What a checkpoint keeps of it: nothing of a run by steps."""
+        return {}
+
+    def go_on(self, step: int, clock: dict[str, float], *, finished: bool) -> None:
+        """Begin at a checkpoint of ``step`` with what it kept, maybe of a run that has ended."""
         self.reach(step)
 
     def reach(self, step: int) -> None:
         """So many steps are done."""
         self.before, self.done = self.done, float(step)
 
-    def due(self, every: int) -> bool:
-        """Whether a multiple of ``every`` steps of the schedule has just been reached."""
+    def share_at(self, step: int) -> float:
+        """Of the schedule that lies behind before ``step`` is made."""
+        return step / self.steps
+
+    def due(self, kind: str, every: int) -> bool:
+        """Whether a multiple of ``every`` steps of the schedule has been reached, and with it the next ``kind``."""
         return self.done // every > self.before // every
 
     def updates(self, made: int, accumulation: int) -> int:
@@ -83,7 +91,7 @@ class Clock(Pace):
     Args:
         seconds: of the run.
         began: ``time.monotonic`` of its beginning.
-        agreed: gives all processes the first one's number; None if there is one process.
+        agreed: gives all processes the first one's numbers; None if there is one process.
         now: the clock.
     """
 
@@ -93,43 +101,65 @@ class Clock(Pace):
         seconds: float,
         *,
         began: float,
-        agreed: Callable[[float], float] | None = None,
+        agreed: Callable[[list[float]], list[float]] | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(steps)
         self.seconds, self.began, self.agreed, self.now = seconds, began, agreed, now
         self.earlier, self.reserve = 0.0, _RESERVE * seconds
-        self.planned = False
+        self.lost, self.started = 0.0, False  # before first steps: loading, compiling
+        self.planned, self.ready = False, True
         self.cost: dict[str, float] = {}
-        self.ready = 0.0  # when the next pause may be
+        self.next = 0.0  # when the next pause may be
+        self.owed: set[str] = set()
 
     @property
     def last(self) -> None:
         return None
 
     @property
-    def spent(self) -> float:  # type: ignore[override]
+    def spent(self) -> float:
+        """Seconds so far, those of earlier starts included."""
         return self.earlier + self.now() - self.began
 
     @property
     def wants_figures(self) -> bool:  # type: ignore[override]
         return not self.planned and self.share >= _PLANNED
 
-    def go_on(self, step: int, spent: float, *, finished: bool) -> None:
-        self.earlier = spent
-        self.reach(0)
+    @property
+    def clock(self) -> dict[str, float]:
+        return {"spent": self.spent, "lost": self.lost}
+
+    def go_on(self, step: int, clock: dict[str, float], *, finished: bool) -> None:
+        self.earlier, self.lost = clock.get("spent", 0.0), clock.get("lost", 0.0)
         if finished:
             self.planned, self.done = True, float(self.steps)
+        else:
+            self._look()
+
+    def share_at(self, step: int) -> float:
+        return self.share
 
     def reach(self, step: int) -> None:
-        if self.agreed and step % _TOGETHER:
-            self.before = self.done
-            return
-        share = min(1.0, self.spent / (self.seconds - self.reserve))
-        self.before, self.done = self.done, self.steps * (self.agreed(share) if self.agreed else share)
+        if not self.started:  # the first step compiles
+            self.started, self.lost = True, self.lost + self.spent - self.earlier
+        self.before = self.done
+        if self.agreed is None or step % _TOGETHER == 0:
+            self._look()
 
-    def due(self, every: int) -> bool:
-        return super().due(every) and (self.agreed is not None or self.spent >= self.ready)
+    def _look(self) -> None:
+        whole = max(1e-9, self.seconds - self.reserve - self.lost)
+        found = [min(1.0, max(0.0, self.spent - self.lost) / whole), float(self.spent >= self.next)]
+        share, ready = self.agreed(found) if self.agreed else found
+        self.done, self.ready = self.steps * share, bool(ready)
+
+    def due(self, kind: str, every: int) -> bool:
+        if super().due(kind, every):
+            self.owed.add(kind)
+        if kind not in self.owed or not self.ready:
+            return False
+        self.owed.discard(kind)
+        return True
 
     def updates(self, made: int, accumulation: int) -> int:
         return int(self.done // accumulation)
@@ -142,7 +172,7 @@ class Clock(Pace):
         began = self.now()
         yield
         self.cost[kind] = self.now() - began
-        self.ready = self.spent + _PAUSES * sum(self.cost.values())
+        self.next = self.spent + _PAUSES * sum(self.cost.values())
 
     def plan_end(self, seconds: float, images: int) -> int:
         many = max(1, min(images, int(_JUDGED * self.seconds / max(seconds, 1e-9))))
@@ -156,10 +186,11 @@ def build_pace(recipe: Settings, steps: int, accelerator: Accelerator, *, began:
     if not recipe.minutes:
         return Pace(steps)
 
-    def agreed(value: float) -> float:
-        given = torch.tensor(value, device=accelerator.device)
+    def agreed(values: list[float]) -> list[float]:
+        given = torch.tensor(values, device=accelerator.device)
         torch.distributed.broadcast(given, 0)
-        return given.item()
+        found: list[float] = given.tolist()
+        return found
 
     return Clock(
         steps,

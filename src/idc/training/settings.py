@@ -62,7 +62,8 @@ class Settings:
         "auto", "numbers that the network computes in; auto: bf16 where the hardware multiplies it, else fp32"
     )
     compile: bool | None = setting(
-        None, f"compile the network (torch.compile); none: on a GPU only, and from {LONG:,} steps on, which pay for it"
+        None,
+        f"compile the network (torch.compile); none: on a GPU only, and from {LONG:,} steps or {WORTH_COMPILING:g} minutes on",
     )
     seed: int = setting(0, "seed of all random numbers: weights, order, augmentation, noise")
     validate_every: float = setting(1.0, "epochs between two validations", above=0)

@@ -119,7 +119,7 @@ class Trainer:
         if not self.accelerator.is_main_process:
             return
         tensors = {name: part.state_dict() for name, part in self._parts().items()}
-        self.state.spent = self.pace.spent
+        self.state.clock = self.pace.clock
         checkpoints.save(self.out / "checkpoints", checkpoints.Checkpoint(step, tensors, self.state.to_dict()))
         self._save_model("last", step)
 
@@ -143,7 +143,7 @@ class Trainer:
         for name, part in self._parts().items():
             part.load_state_dict(found.tensors[name])
         self.state.take_over(found.progress, self.out, self._machine())
-        self.pace.go_on(found.step, self.state.spent, finished=self.state.whole is not None)
+        self.pace.go_on(found.step, self.state.clock, finished=self.state.whole is not None)
         if not self.pace.ended:  # ended once, among other processes, whose batches make an epoch of fewer steps
             self.state.whole = None
         return found.step
@@ -175,8 +175,8 @@ class Trainer:
                 self.pace.reach(step)
                 ended = self._ended(step)
                 plan = self.pace.wants_figures and self._whole(step)
-                validate = self._due(self.recipe.validate_every) or ended or plan
-                owed = owed or self._due(self.recipe.checkpoint_every) or plan
+                validate = self._due("validation", self.recipe.validate_every) or ended or plan
+                owed = owed or self._due("files", self.recipe.checkpoint_every) or plan
                 checkpoint = owed and self._whole(step) and not ended
                 if step % _LOG_EVERY == 0 or validate or checkpoint:
                     self._log(monitor, step, loss)  # stops a run that diverged before it is kept
@@ -194,7 +194,7 @@ class Trainer:
                     self._plan_end()
             if step > self.start:
                 self._save(step)
-            ended = self._ended(step)
+            ended = self._ended(step) and self.pace.last in (None, step)
             if ended and not self.state.whole:
                 best = self.selection.judge_best(self.averaged(), monitor, step)
                 monitor.best(step, best, epoch=self._epoch(self.state.best_step) if self.state.best_step else "?")
@@ -219,10 +219,10 @@ class Trainer:
         return step % math.lcm(self.recipe.accumulation, self.objective.replays) == 0
 
     def _ended(self, step: int) -> bool:
-        return self.pace.ended and (step == self.pace.last or self._whole(step))
+        return self.pace.ended and (self.pace.last is not None or self._whole(step))
 
-    def _due(self, epochs: float) -> bool:
-        return self.pace.due(max(1, round(epochs * self.batches.per_epoch)))
+    def _due(self, kind: str, epochs: float) -> bool:
+        return self.pace.due(kind, max(1, round(epochs * self.batches.per_epoch)))
 
     def _plan_end(self) -> None:
         """By the clock: the best weights are judged on no more images than a twentieth of the time lets them."""
@@ -245,7 +245,7 @@ class Trainer:
         self.network.train()
         self._align()
         with nullcontext() if last else self.accelerator.no_sync(self.network):
-            self.objective.begin(self.pace.share, replay=step % self.objective.replays)
+            self.objective.begin(self.pace.share_at(step), replay=step % self.objective.replays)
             terms = self.objective.loss(self._call, images, classes, self.batches.random)
             self.accelerator.backward(terms["total"] / self.recipe.accumulation)
             self.objective.end()

@@ -13,7 +13,7 @@ from idc.attacks.gradient import GradientAttack, pgd
 from idc.attacks.objective import Margin
 from idc.attacks.target import ANSWER, Target
 from idc.attacks.threat import Threat
-from idc.errors import IDCError
+from idc.errors import IDCError, lacks_memory
 from idc.evaluation.verdict import wilson
 from idc.noise import Streams
 from idc.storage import records
@@ -169,5 +169,7 @@ def _safely(check: Check, bench: Bench) -> Finding:
     try:
         return check(bench)
     except (RuntimeError, ValueError, IDCError) as error:
+        if lacks_memory(error):
+            raise
         name = check.__name__.replace("_", " ")
         return Finding(name, False, f"stopped: {error}", "fix the model so that it takes and returns what it promises")

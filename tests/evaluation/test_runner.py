@@ -6,38 +6,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from idc.attacks.gradient import pgd
 from idc.attacks.minimum_norm import CarliniWagner
-from idc.attacks.objective import Margin
 from idc.attacks.threat import Threat
 from idc.errors import IDCError
 from idc.evaluation.protocol import Protocol, build_protocol
 from idc.evaluation.runner import Problem, Runner
-from idc.evaluation.sanity.recorded import finite_check, points_check
+from idc.evaluation.sanity.recorded import finite_check
 from idc.evaluation.summary import read_costs, read_lines, summarise_lines
 from idc.storage.tensor_file import save_tensors
 from idc.types import NOT_FINITE
 from noise_models import Linear, Noisy, easy_images
-
-
-def problem(model: Linear, count: int = 24) -> Problem:
-    images, classes = easy_images(model, count, spread=0.4)
-    return Problem(images, classes, torch.arange(count) * 3 + 1)
-
-
-def protocol(eps: float = 0.05, **settings) -> Protocol:
-    threat = Threat("linf", eps)
-    attacks = (("fgsm", pgd(threat, steps=1, random_start=False, objective=Margin())),
-               ("pgd", pgd(threat, steps=4, eot=2, objective=Margin())))  # fmt: skip
-    return Protocol("toy", threat, attacks, **{"draws": 6} | settings)
-
-
-def run(out, model=None, which=None, **settings):
-    model = model or Noisy()
-    own = Runner(model, which or problem(model), settings.pop("protocol", protocol()), out, **{"block": 5} | settings)
-    own.prepare()
-    own.run()
-    return own
+from toy_evaluation import problem, protocol, run
 
 
 def test_what_an_attack_found_is_kept_no_longer_than_its_lines_need(tmp_path):
@@ -254,96 +233,6 @@ def test_a_gate_spares_fallen_images_and_keeps_them_fallen(tmp_path):
     summary = summarise_lines(lines, ("a", "b"))
     assert summary["attacks"]["pgd"]["attacked"] == 24 - len(spared)
     assert summary["attacks"]["pgd"]["mean"]["mean"] <= summary["attacks"]["fgsm"]["mean"]["mean"]
-
-
-def test_an_attack_that_cheats_is_found_out(tmp_path):
-    class Cheat:
-        threat = Threat("linf", 0.05)
-
-        def __call__(self, target, images, classes, streams):
-            return images + 0.06
-
-    with pytest.raises(IDCError, match="not further than"):
-        run(tmp_path, protocol=Protocol("cheat", Threat("linf", 0.05), (("cheat", Cheat()),)))
-
-
-class Returns:
-    """An attack that returns what a function makes of the images."""
-
-    threat = Threat("linf", 0.05)
-
-    def __init__(self, make):
-        self.make = make
-
-    def __call__(self, target, images, classes, streams):
-        return self.make(images)
-
-
-def returning(make) -> Protocol:
-    pgd_too = ("pgd", pgd(Returns.threat, steps=2, objective=Margin()))
-    return Protocol("own", Returns.threat, (("own", Returns(make)), pgd_too), draws=2)
-
-
-def test_points_that_are_not_finite_are_counted_also_by_a_run_that_was_cut(tmp_path, monkeypatch):
-    """The second image of each of five blocks gets no point; cut in the second attack of the third block."""
-    from idc.evaluation.block import Block
-
-    gaps, plain, calls = returning(lambda x: x.index_fill(0, torch.tensor(1), float("inf"))), Block.attack, []
-
-    def attack(self, name, which):
-        calls.append(name)
-        if len(calls) == 6:
-            raise KeyboardInterrupt
-        plain(self, name, which)
-
-    monkeypatch.setattr(Block, "attack", attack)
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path, protocol=gaps)
-    run(tmp_path, protocol=gaps)
-    assert calls.count("own") == 5
-    (finding,) = points_check(read_lines(tmp_path))
-    assert finding.figure == "attack own returned NaN or infinity for 5 of 24 images"
-    assert not finding.passed
-    run(tmp_path / "fine", protocol=returning(lambda x: x.double()))
-    assert not list(points_check(read_lines(tmp_path / "fine")))
-
-
-@pytest.mark.parametrize(
-    ("make", "told"),
-    [
-        (lambda x: x[:1], "shape (5, 1, 4, 4) (it returned torch.float32 of shape (1, 1, 4, 4))"),
-        (lambda x: x.round().long(), "(it returned torch.int64 of shape"),
-        (lambda x: None, "(it returned a NoneType); return one adversarial image for each"),
-        (lambda x: x.add_(0.2), "not further than 0.05"),  # also in place
-        (lambda x: {}["boom"], "attack own: expected an attack that works (KeyError: 'boom')"),
-    ],
-)
-def test_what_an_attack_may_not_return_is_told_in_one_line(tmp_path, make, told):
-    with pytest.raises(IDCError, match=re.escape(told)):
-        run(tmp_path, protocol=returning(make))
-    assert not list(tmp_path.glob("images-*"))
-
-
-@pytest.mark.parametrize("way", ["forward", "backward"])
-def test_a_model_that_raises_in_the_middle_is_named(tmp_path, way):
-    class Fails(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx, x):
-            return x.clone()
-
-        @staticmethod
-        def backward(ctx, gradient):
-            raise ValueError("no way back")
-
-    class Breaks(Noisy):
-        def forward(self, images):
-            if way == "forward" and images.requires_grad:
-                raise ValueError("no way on")
-            return super().forward(Fails.apply(images))
-
-    with pytest.raises(IDCError, match=r"mine:model: expected a model .*ValueError: no way") as caught:
-        run(tmp_path, Breaks(), name="mine:model")
-    assert isinstance(caught.value.__cause__, ValueError)
 
 
 def test_an_attack_without_a_radius_is_judged_but_not_part_of_the_worst(tmp_path):

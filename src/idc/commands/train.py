@@ -119,8 +119,8 @@ def run_training(
     say: Callable[[str], object],
     chosen: str = "",
 ) -> TrainResult:
-    """Say what the data hold, and what was ``chosen`` for them, and if they make a run too short to be of use unless ``changes`` to its recipe set its
-    length, and train."""
+    """Say what the data hold, what was ``chosen`` for them, and if they make a run too short to be of use unless
+    ``changes`` to its recipe set its length, and train."""
     about = about | {"image_size": train.shape[1], "channels": train.shape[0]}
     with alone_in(out, *FOLDERS, kind=TRAINING) if accelerator().is_main_process else nullcontext():
         trainer = Trainer(objective, recipe, train, validation, out, resume=resume, about=about, began=began)

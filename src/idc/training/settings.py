@@ -63,7 +63,7 @@ class Settings:
     )
     compile: bool | None = setting(
         None,
-        f"compile the network (torch.compile); none: on a GPU only, and from {LONG:,} steps or {WORTH_COMPILING:g} minutes on",
+        f"compile the network (torch.compile); none: on a GPU, from {LONG:,} steps or {WORTH_COMPILING:g} minutes on",
     )
     seed: int = setting(0, "seed of all random numbers: weights, order, augmentation, noise")
     validate_every: float = setting(1.0, "epochs between two validations", above=0)

@@ -75,12 +75,19 @@ def truncated_parquet(root: Path) -> None:
     (root / "train.parquet").write_bytes(b"\0" * 400 + whole[400:])
 
 
+def parquet_of_a_name_that_is_no_text(root: Path) -> None:
+    write_numbered_parquet(root / "train.parquet", 6)
+    whole = (root / "train.parquet").read_bytes()
+    (root / "train.parquet").write_bytes(whole.replace(b"label", b"lab\xe5l"))
+
+
 @pytest.mark.parametrize(
     ("spoiled", "message"),
     [
         (corrupt_parquet, r"train.parquet \(.*\): expected readable parquet files"),
         (empty_parquet, "has no images"),
         (truncated_parquet, "expected "),
+        (parquet_of_a_name_that_is_no_text, r"train.parquet \(.*\): expected readable parquet files"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )

@@ -16,6 +16,7 @@ from idc.data.splits import before_split, split_of
 from idc.data.tables import Table, image_column, table_source
 from idc.errors import IDCError
 
+_UNREADABLE = (pa.ArrowException, OSError, UnicodeDecodeError)  # the last for a column whose name is damaged
 _HASHED_BYTES = 512 * 2**20  # files up to this size together are keyed by content, larger ones by name, size and time
 
 
@@ -54,7 +55,7 @@ def holds_images(files: Sequence[Path]) -> bool:
     """Whether a parquet file can be a data set of images, by the columns of the first; a damaged one can."""
     try:
         return image_column(pq.read_schema(files[0])) is not None
-    except (pa.ArrowException, OSError):
+    except _UNREADABLE:
         return True
 
 
@@ -130,7 +131,7 @@ def _key(files: Sequence[Path]) -> str:
 def _readable(files: Sequence[Path]) -> Iterator[None]:
     try:
         yield
-    except (pa.ArrowException, OSError) as error:
+    except _UNREADABLE as error:
         value = f"{', '.join(file.name for file in files[:5])} ({str(error).splitlines()[0]})"
         raise IDCError(value, "readable parquet files with equal columns", "download the data again") from error
 

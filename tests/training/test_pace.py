@@ -86,6 +86,20 @@ def test_what_the_end_takes_is_left_for_it():
     assert pace.ended
 
 
+def test_a_slow_machine_trains_half_of_what_time_is_left_and_judges_on_a_hundred_images():
+    """Loading took 60 of 100 s, a validation would take 50."""
+    watch, pace = clock()
+    watch.seconds += 60
+    pace.reach(1)
+    watch.seconds += 5
+    pace.reach(2)
+    assert pace.plan_end(0.5, 5000) == 100
+    assert not pace.ended
+    watch.seconds += 16
+    pace.reach(3)
+    assert pace.ended
+
+
 def test_pauses_take_a_tenth_of_the_time_at_most():
     watch, pace = clock()
     paused = 0.0

@@ -130,8 +130,9 @@ def run_training(
         if updates < FEW and "epochs" not in (changes or {}) and not recipe.minutes:
             say(f"{len(train)} images make only {updates} updates in {recipe.epochs:g} epochs: raise --epochs")
         result = trainer.run()
-        if recipe.minutes and not result.stopped and (made := result.step // recipe.accumulation) < FEW:
-            say(f"{recipe.minutes:g} minutes made only {made} updates: give more --minutes, or a smaller --image-size")
+        made = result.step // recipe.accumulation
+        if recipe.minutes and trainer.start < result.step == result.steps and made < FEW:
+            say(f"only {made} updates fitted into the time: the model may be far from trained (--minutes)")
         return result
 
 

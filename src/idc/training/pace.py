@@ -11,7 +11,8 @@ from idc.training.settings import Settings
 
 _RESERVE = 0.06  # share of the time that is kept for the end of a run, before it is known what that takes
 _PLANNED = 0.1  # share after which it has to be known
-_JUDGED = 0.05  # share in which the best weights are judged, at most
+_JUDGED = 0.05  # share in which the best weights are judged, at most, but for
+_LEAST = 100  # images, fewer than which say nothing: a run of a minute may last longer for it
 _PAUSES = 10  # the next validation, or checkpoint, comes when so many times the last one's cost has gone by
 _TOGETHER = 10  # steps between two looks of several processes at the first one's clock: each is a synchronisation
 
@@ -175,9 +176,9 @@ class Clock(Pace):
         self.next = self.spent + _PAUSES * sum(self.cost.values())
 
     def plan_end(self, seconds: float, images: int) -> int:
-        many = max(1, min(images, int(_JUDGED * self.seconds / max(seconds, 1e-9))))
+        many = min(images, max(_LEAST, int(_JUDGED * self.seconds / max(seconds, 1e-9))))
         end = self.cost.get("validation", 0.0) + 2 * self.cost.get("files", 0.0) + many * seconds
-        self.planned, self.reserve = True, min(end, self.seconds / 2)
+        self.planned, self.reserve = True, min(end, max(0.0, self.seconds - self.lost) / 2)
         return many
 
 

@@ -5,6 +5,7 @@ import torch
 from idc.attacks.gradient import pgd
 from idc.attacks.objective import Margin
 from idc.attacks.threat import Threat
+from idc.evaluation.block import Block
 from idc.evaluation.protocol import Protocol
 from idc.evaluation.runner import Problem, Runner
 from noise_models import Linear, Noisy, easy_images
@@ -28,3 +29,17 @@ def run(out, model=None, which=None, **settings):
     own.prepare()
     own.run()
     return own
+
+
+def cut_in_attack(monkeypatch, number):
+    """Let the ``number``-th attack that is begun be interrupted; returns the names of all that are begun, a list."""
+    plain, calls = Block.attack, []
+
+    def attack(self, name, which):
+        calls.append(name)
+        if len(calls) == number:
+            raise KeyboardInterrupt
+        plain(self, name, which)
+
+    monkeypatch.setattr(Block, "attack", attack)
+    return calls

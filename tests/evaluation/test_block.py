@@ -13,7 +13,7 @@ from idc.evaluation.protocol import Protocol
 from idc.evaluation.sanity.recorded import points_check
 from idc.evaluation.summary import read_lines
 from noise_models import Noisy
-from toy_evaluation import run
+from toy_evaluation import cut_in_attack, run
 
 
 def test_an_attack_that_cheats_is_found_out(tmp_path):
@@ -46,17 +46,8 @@ def returning(make) -> Protocol:
 
 def test_points_that_are_not_finite_are_counted_also_by_a_run_that_was_cut(tmp_path, monkeypatch):
     """The second image of each of five blocks gets no point; cut in the second attack of the third block."""
-    from idc.evaluation.block import Block
-
-    gaps, plain, calls = returning(lambda x: x.index_fill(0, torch.tensor(1), float("inf"))), Block.attack, []
-
-    def attack(self, name, which):
-        calls.append(name)
-        if len(calls) == 6:
-            raise KeyboardInterrupt
-        plain(self, name, which)
-
-    monkeypatch.setattr(Block, "attack", attack)
+    gaps = returning(lambda x: x.index_fill(0, torch.tensor(1), float("inf")))
+    calls = cut_in_attack(monkeypatch, 6)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, protocol=gaps)
     run(tmp_path, protocol=gaps)

@@ -16,7 +16,7 @@ from idc.evaluation.summary import read_costs, read_lines, summarise_lines
 from idc.storage.tensor_file import save_tensors
 from idc.types import NOT_FINITE
 from noise_models import Linear, Noisy, easy_images
-from toy_evaluation import problem, protocol, run
+from toy_evaluation import cut_in_attack, problem, protocol, run
 
 
 def test_what_an_attack_found_is_kept_no_longer_than_its_lines_need(tmp_path):
@@ -93,18 +93,8 @@ def test_result_does_not_depend_on_chunk_or_processes(tmp_path):
 def test_a_block_goes_on_with_the_attack_that_was_cut(tmp_path, monkeypatch, damage):
     """Interrupted in the second attack of the third block: what is done again is that attack, or, where the file of
     what was done is damaged, the block; the result and its counted cost are those of a run that was not."""
-    from idc.evaluation.block import Block
-
     run(tmp_path / "whole")
-    plain, calls = Block.attack, []
-
-    def attack(self, name, which):
-        calls.append(name)
-        if len(calls) == 6:
-            raise KeyboardInterrupt
-        plain(self, name, which)
-
-    monkeypatch.setattr(Block, "attack", attack)
+    calls = cut_in_attack(monkeypatch, 6)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "cut")
     (partial,) = (tmp_path / "cut").glob("partial-*")

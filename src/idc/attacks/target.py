@@ -1,7 +1,7 @@
 """The model under attack, as an attack sees it: functions images in [0, 1] -> logits, every call of them counted."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -127,7 +127,7 @@ class Target:
         of ``x``, into which it may write: a module that normalises its input in place harms no image."""
         self.count(name, len(x), draws)
         function = self.function(name)
-        with foreign(self.name, "a model that works") if self.name else nullcontext():
+        with self._guarded("a model that works"):
             if self.shares_draws and draws > 1:
                 return function(x.clone(), draws=draws)  # type: ignore[call-arg]  # the model says that it takes them
             return function(x.repeat(draws, *[1] * (x.ndim - 1)))
@@ -215,9 +215,12 @@ class Target:
         right = answered(logits) == classes
         return right, torch.nan_to_num(margin, nan=0.0).mean(0)
 
+    def _guarded(self, expected: str) -> AbstractContextManager[None]:
+        return foreign(self.name, expected) if self.name else nullcontext()
+
     def _input_gradient(self, value: Tensor, x: Tensor) -> Tensor:
         if not value.requires_grad:
             return torch.zeros_like(x)
-        with foreign(self.name, "a model with a gradient that works") if self.name else nullcontext():
+        with self._guarded("a model with a gradient that works"):
             (found,) = torch.autograd.grad(value, x, allow_unused=True)
         return torch.zeros_like(x) if found is None else found

@@ -6,9 +6,8 @@ import pytest
 import torch
 
 from idc.attacks.target import Target
-from idc.attacks.third_party import AutoAttack, Square
+from idc.attacks.third_party import AutoAttack
 from idc.attacks.threat import Threat
-from idc.errors import IDCError
 from idc.noise import Streams
 from noise_models import Linear, Noisy, easy_images
 
@@ -35,34 +34,9 @@ def test_autoattack_reaches_the_closed_form(binary, norm, eps):
     assert (fell != (margin < gain)).sum() <= 1
 
 
-@pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_square_lowers_accuracy_from_answers_alone(binary, norm):
-    model, images, classes, _ = binary
-
-    def no_gradient(x):
-        assert not x.requires_grad
-        return model(x)
-
-    eps = {"linf": 0.1, "l2": 0.5}[norm]
-    found = Square(threat=Threat(norm, eps), queries=150)(Target(no_gradient), images, classes, streams(32))
-    assert (model(found).argmax(1) == classes).float().mean() < 0.5
-    assert Threat(norm, eps).size(found, images).max() <= eps * (1 + 1e-5)
-
-
-def test_square_averages_the_draws_of_a_stochastic_model():
-    model = Noisy(shape=(1, 6, 6))
-    images, classes = easy_images(model, 4)
-    target = Target.of(model)
-    Square(threat=Threat("linf", 0.01), queries=3, draws=5)(target, images, classes, streams(4))
-    assert target.tally.forward["answer"] % 5 == 0
-    assert not target.tally.backward
-
-
-def test_square_in_l2_refuses_images_that_it_cannot_handle():
+def test_square_is_left_out_where_its_l2_form_cannot_be():
     model = Linear(shape=(1, 4, 4))
     images, classes = easy_images(model, 2)
-    with pytest.raises(IDCError, match="5 pixels"):
-        Square(threat=Threat("l2", 0.1))(Target.of(model), images, classes, streams(2))
     target = Target.of(model)
     AutoAttack(threat=Threat("l2", 0.1), steps=2)(target, images, classes, streams(2))
     assert any("Square left out" in flag for flag in target.tally.flags)
@@ -92,11 +66,10 @@ def test_global_state_is_left_as_found(binary):
     model, images, classes, _ = binary
     state, trace = torch.get_rng_state(), sys.gettrace()
     threat = Threat("linf", 0.02)
-    attacks = (AutoAttack(threat=threat, steps=2, queries=2), Square(threat=threat, queries=2))
-    for attack in attacks:
-        first = attack(Target.of(model), images, classes, streams(32))
-        assert torch.equal(attack(Target.of(model), images, classes, streams(32)), first)
-        assert torch.equal(torch.get_rng_state(), state)
+    attack = AutoAttack(threat=threat, steps=2, queries=2)
+    first = attack(Target.of(model), images, classes, streams(32))
+    assert torch.equal(attack(Target.of(model), images, classes, streams(32)), first)
+    assert torch.equal(torch.get_rng_state(), state)
     assert sys.gettrace() is trace
     assert all(p.grad is None for p in model.parameters())
 

@@ -4,11 +4,13 @@ import pytest
 import torch
 
 from idc.attacks.adaptive import AdaptiveAttack
+from idc.attacks.boundary import FAB
 from idc.attacks.gradient import apgd, fgsm, mi_fgsm, pgd
 from idc.attacks.minimum_norm import CarliniWagner
 from idc.attacks.objective import DLR, Margin
+from idc.attacks.square import Square
 from idc.attacks.target import Target
-from idc.attacks.third_party import AutoAttack, Square
+from idc.attacks.third_party import AutoAttack
 from idc.attacks.threat import Threat
 from idc.commands.plugins import plugin
 from idc.noise import Streams
@@ -24,8 +26,11 @@ ATTACKS = {
     "apgd-targeted": lambda t: apgd(t, steps=2, objective=DLR(), targets=2),
     "low-frequency": lambda t: pgd(t, steps=2, low_frequency=0.5),
     "adaptive": lambda t: AdaptiveAttack(threat=t, trial_steps=1, steps=2, targets=1, noisy_targets=1, judge_draws=2),
+    "apgd-finalists": lambda t: apgd(t, steps=5, objective=DLR(), targets=3, finalists=1),
+    "fab": lambda t: FAB(threat=t, steps=4, targets=2),
     "autoattack": lambda t: AutoAttack(threat=t, steps=2, queries=3),
     "square": lambda t: Square(threat=t, queries=3, draws=2),
+    "square-halved": lambda t: Square(threat=t, queries=12, draws=2, progress=0.5),
     "cw": lambda t: CarliniWagner(threat=t, steps=2, searches=1),
     "plug-in": lambda t: plugin("plugin_examples:OneStep", object, lambda own: own(threat=t), "an attack"),
 }

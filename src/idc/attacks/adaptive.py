@@ -1,7 +1,6 @@
 """The attack that looks for a model's weak spot first: short trials of everything, then the best of them at length."""
 
 from dataclasses import dataclass, replace
-from itertools import product
 
 import torch
 from torch import Tensor
@@ -13,24 +12,28 @@ from idc.attacks.target import ANSWER, Target
 from idc.attacks.threat import Threat
 from idc.noise import Streams
 
-_OBJECTIVES: tuple[Objective, ...] = (CrossEntropy(), Margin(), DLR())
+_OBJECTIVES: tuple[Objective, ...] = (Margin(), CrossEntropy(), DLR())
+_FUNCTIONS = 2  # of an image that are tried with every objective
+_FINALISTS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdaptiveAttack:
     """A budgeted search over surrogates, objectives and bases, then long runs of what won, image by image.
 
-    Every function the model names as easier to differentiate (and its answer) is tried with every objective, and with
-    low-frequency perturbations, for a few steps; the real model judges each trial with fresh noise. Each image is then
-    attacked at length along its own best trial, untargeted with restarts and towards its likeliest wrong classes.
+    Every function the model names as easier to differentiate (and its answer) is tried for a few steps with the first
+    objective; the two that do an image most harm also with the others, and with low-frequency perturbations. The real
+    model judges each trial with fresh noise. Each image is then attacked at length along its own best trial, untargeted
+    with restarts and towards its likeliest wrong classes, and towards these along the answer itself.
 
     Args:
         threat: norm, radius, bounds.
-        objectives: tried with every function.
+        objectives: of the trials; the first is tried with every function.
         trial_steps: of each trial.
         steps: of the long runs.
         restarts: long untargeted runs for each image.
-        targets: long targeted runs for each image, along a function without noise.
+        targets: long targeted runs for each image, along a function without noise; three of them go on after the first
+            checkpoint.
         noisy_targets: the same, along a function with noise, whose every evaluation costs more.
         eot: draws of the noise in each gradient of the long untargeted runs along a function with noise; the targeted
             ones take half as many, trials one, fresh in every step.
@@ -50,16 +53,18 @@ class AdaptiveAttack:
     judge_draws: int = 8
 
     def trials(self, target: Target) -> list[GradientAttack]:
-        """The short runs, one for each combination."""
+        """The short runs, function by function: first those of each with the first objective."""
         functions = [*target.surrogates, ANSWER]
-        both = [(f, o, None) for f, o in product(functions, self.objectives)]
-        low = [(f, self.objectives[0], self.low_frequency) for f in functions if self.low_frequency is not None]
+        kinds: list[tuple[Objective, float | None]] = [(o, None) for o in self.objectives]
+        if self.low_frequency is not None:
+            kinds.append((self.objectives[0], self.low_frequency))
         return [
             GradientAttack(
                 threat=self.threat, objective=o, surrogate=f, steps=self.trial_steps, control="auto",
                 low_frequency=share, judge_draws=self.judge_draws,
             )
-            for f, o, share in [*both, *low]
+            for o, share in kinds
+            for f in functions
         ]  # fmt: skip
 
     def __call__(self, target: Target, images: Tensor, classes: Tensor, streams: Streams) -> Tensor:
@@ -67,26 +72,50 @@ class AdaptiveAttack:
             return images.clone()
         best = Best(target, images, classes, streams, self.judge_draws)
         trials = self.trials(target)
+        functions = 1 + len(target.surrogates)
         scores = torch.full((len(trials), len(images)), float("inf"), device=images.device, dtype=torch.float64)
+        chosen = torch.ones(functions, len(images), dtype=torch.bool, device=images.device)
         for index, trial in enumerate(trials):
+            if index == functions:
+                chosen = scores[:functions].argsort(dim=0, stable=True).argsort(0) < _FUNCTIONS
             rows = best.remaining()
             if not len(rows):
                 return best.x
-            found = trial(target, images[rows], classes[rows], streams.of("trial", index).take(rows))
-            scores[index, rows] = best.offer(found, rows, "trial", index)
-        chosen = scores.argmin(0)
+            rows = rows[chosen[index % functions, rows]]
+            if len(rows):
+                found = trial(target, images[rows], classes[rows], streams.of("trial", index).take(rows))
+                scores[index, rows] = best.offer(found, rows, "trial", index)
+        self._at_length(target, images, classes, streams, best, trials, scores.argmin(0))
+        return best.x
+
+    def _at_length(
+        self,
+        target: Target,
+        images: Tensor,
+        classes: Tensor,
+        streams: Streams,
+        best: Best,
+        trials: list[GradientAttack],
+        chosen: Tensor,
+    ) -> None:
+        """The long runs of each image, along the trial that is chosen for it."""
         for index, trial in enumerate(trials):
-            for long in self._long(trial, target.noisy(trial.surrogate, images)):
+            for number, long in enumerate(self._long(target, trial, images)):
                 rows = best.remaining()
                 rows = rows[chosen[rows] == index]
                 if len(rows):
-                    own = streams.of("long", index, long.targets).take(rows)
-                    best.offer(long(target, images[rows], classes[rows], own), rows, "long", index, long.targets)
-        return best.x
+                    found = long(target, images[rows], classes[rows], streams.of("long", index, number).take(rows))
+                    best.offer(found, rows, "long", index, number)
 
-    def _long(self, trial: GradientAttack, noisy: bool) -> list[GradientAttack]:
+    def _long(self, target: Target, trial: GradientAttack, images: Tensor) -> list[GradientAttack]:
+        """Untargeted along the trial; targeted along its function and along the answer."""
         long = [replace(trial, steps=self.steps, restarts=self.restarts, eot=self.eot)]
-        if targets := self.noisy_targets if noisy else self.targets:
-            eot = max(1, self.eot // 2)
-            long.append(replace(trial, steps=self.steps, objective=DLR(), targets=targets, eot=eot))
+        for function in dict.fromkeys((trial.surrogate, ANSWER)):
+            if targets := self.noisy_targets if target.noisy(function, images) else self.targets:
+                long.append(
+                    replace(
+                        trial, steps=self.steps, surrogate=function, objective=DLR(), targets=targets,
+                        finalists=_FINALISTS, eot=max(1, self.eot // 2), low_frequency=None,
+                    )
+                )  # fmt: skip
         return long

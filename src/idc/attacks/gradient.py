@@ -2,7 +2,6 @@
 
 import typing
 from collections.abc import Sequence
-from copy import copy
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from idc.attacks.best import Best
+from idc.attacks.climb import Climb
 from idc.attacks.frequency import low_pass
 from idc.attacks.objective import CrossEntropy, Objective, likely_targets
 from idc.attacks.target import ANSWER, Target
@@ -48,6 +48,9 @@ class GradientAttack:
         random_start: start from a random point of the ball.
         restarts: independent starts.
         targets: 0 for untargeted; else runs towards each of so many likeliest wrong classes.
+        finalists: with ``control="auto"``, an image's runs that go on after the first checkpoint, those with the
+            highest objective (successive halving; Jamieson and Talwalkar, AISTATS 2016); None for all. Its runs end
+            together where one of them makes a deterministic answer wrong.
         eot: draws of the noise averaged in each gradient.
         fixed_noise: the same draws in every step, instead of fresh ones (a flaw, kept for comparison).
         low_frequency: share of the frequencies of each side that the gradient keeps; None keeps all (pixels).
@@ -65,6 +68,7 @@ class GradientAttack:
     random_start: bool = True
     restarts: int = 1
     targets: int = 0
+    finalists: int | None = None
     eot: int = 1
     fixed_noise: bool = False
     low_frequency: float | None = None
@@ -90,11 +94,11 @@ class GradientAttack:
             wanted = list(likely_targets(logits, classes, self.targets))
         runs = [(restart, index, goal) for restart in range(self.restarts) for index, goal in enumerate(wanted)]
         if len(runs) == 1:
-            return self._run(target, images, classes, wanted[0], streams.of(0, 0))
+            return self._run(target, images, classes, wanted[0], streams.of(0, 0), 1)
         best = Best(target, images, classes, streams, self.judge_draws)
-        # As many runs at once as fill a call; between such groups, misclassified images leave.
+        # As many runs at once as fill a call, or all that compete; between such groups, misclassified images leave.
         while runs and len(rows := best.remaining()):
-            many = max(1, target.chunk // (4 * self.eot * len(rows)))
+            many = len(runs) if self.finalists else max(1, target.chunk // (4 * self.eot * len(rows)))
             now, runs = runs[:many], runs[many:]
             found = self._together(target, images, classes, now, rows, streams)
             for (restart, index, _), x in zip(now, found, strict=True):
@@ -117,13 +121,15 @@ class GradientAttack:
         ids = torch.cat([streams.of(restart, index).take(rows).salted() for restart, index, _ in runs])
         goals = [goal[rows] for _, _, goal in runs if goal is not None]
         x, true = images[rows].repeat(many, 1, 1, 1), classes[rows].repeat(many)
-        found = self._run(target, x, true, torch.cat(goals) if goals else None, Streams(ids, 0))
+        found = self._run(target, x, true, torch.cat(goals) if goals else None, Streams(ids, 0), many)
         return list(found.chunk(many))
 
-    def _run(self, target: Target, images: Tensor, classes: Tensor, goals: Tensor | None, streams: Streams) -> Tensor:
+    def _run(
+        self, target: Target, images: Tensor, classes: Tensor, goals: Tensor | None, streams: Streams, many: int
+    ) -> Tensor:
         start = self.threat.random(images, streams.of("start")) if self.random_start else images.clone()
         state = _State(images, classes, goals, streams, start)
-        return self._fixed(target, state) if self.control == "fixed" else self._auto(target, state)
+        return self._fixed(target, state) if self.control == "fixed" else self._auto(target, state, many)
 
     def _ascend(self, target: Target, state: "_State", x: Tensor, at: int) -> tuple[Tensor, Tensor, Tensor]:
         """Objective, direction and mean logits at ``x``."""
@@ -144,18 +150,27 @@ class GradientAttack:
             x = self.threat.project(x + self.step_size * self.threat.steepest(gradient), state.images)
         return x
 
-    def _auto(self, target: Target, state: "_State") -> Tensor:
-        result = state.start.clone()
+    def _auto(self, target: Target, state: "_State", many: int) -> Tensor:
+        """``many`` runs of each image, one after the other in the batch."""
+        climb, result = Climb(self.threat, state.start, self.steps), state.start.clone()
         rows = torch.arange(len(result), device=result.device)
-        climb = _Climb(self.threat, state.start, self.steps)
+        image = rows % (len(result) // many)
         may_leave = self.surrogate == ANSWER and not target.stochastic
         for at in range(self.steps + 1):
             loss, gradient, logits = self._ascend(target, state, climb.x, at)
             climb.arrive(loss, gradient)
+            keep = torch.ones_like(rows, dtype=torch.bool)
             if may_leave and (wrong := answered(logits) != state.classes).any():
-                result[rows[wrong]] = climb.x[wrong]
-                keep = (~wrong).nonzero()[:, 0]
-                rows, state, climb = rows[keep], state.take(keep), climb.take(keep)
+                climb.best_x = torch.where(wrong.view(-1, 1, 1, 1), climb.x, climb.best_x)
+                keep = ~torch.isin(image, image[wrong]) if self.finalists else ~wrong
+            if self.finalists and at == climb.first:
+                # No run of an image has left without its others: they still lie one after the other.
+                ranks = climb.best.view(many, -1).argsort(dim=0, descending=True, stable=True).argsort(0)
+                keep &= (ranks < self.finalists).flatten()
+            if not keep.all():
+                result[rows] = climb.best_x
+                kept = keep.nonzero()[:, 0]
+                rows, image, state, climb = rows[kept], image[kept], state.take(kept), climb.take(kept)
                 if not len(rows):
                     return result
             if at < self.steps:
@@ -177,70 +192,6 @@ class _State:
     def take(self, rows: Tensor) -> "_State":
         goals = None if self.goals is None else self.goals[rows]
         return _State(self.images[rows], self.classes[rows], goals, self.streams.take(rows), self.start[rows])
-
-
-class _Climb:
-    """The moving part of APGD: per-image steps, halved at checkpoints where the objective stalls."""
-
-    _TENSORS = ("x", "before", "gradient", "best_x", "best_gradient", "best", "last", "step", "rises", "halved",
-                "best_then")  # fmt: skip
-
-    def __init__(self, threat: Threat, start: Tensor, steps: int) -> None:
-        n, device = len(start), start.device
-        self.threat, self.steps = threat, steps
-        self.x = self.before = self.best_x = start
-        self.gradient = self.best_gradient = torch.zeros_like(start)
-        self.best = self.last = self.best_then = torch.full((n,), float("-inf"), device=device)
-        self.step = torch.full((n,), 2 * threat.eps, device=device)
-        self.rises = torch.zeros(n, device=device)
-        self.halved = torch.zeros(n, dtype=torch.bool, device=device)
-        self.checkpoints = _checkpoints(steps)
-        self.since = 0
-
-    def take(self, rows: Tensor) -> "_Climb":
-        """The same climb of some of the images."""
-        other = copy(self)
-        for name in self._TENSORS:
-            setattr(other, name, getattr(self, name)[rows])
-        return other
-
-    def arrive(self, loss: Tensor, gradient: Tensor) -> None:
-        """Note the objective and gradient at ``x``."""
-        better = loss > self.best
-        wide = better.view(-1, 1, 1, 1)
-        self.rises = self.rises + ((loss > self.last) & torch.isfinite(self.last))
-        self.gradient, self.last = gradient, loss
-        self.best_x = torch.where(wide, self.x, self.best_x)
-        self.best_gradient = torch.where(wide, gradient, self.best_gradient)
-        self.best = torch.where(better, loss, self.best)
-
-    def move(self, images: Tensor, at: int) -> None:
-        """Step ``at`` from ``x``: a step of the present size, with momentum from the second on."""
-        if at in self.checkpoints:
-            self._adapt(at)
-        full = self.threat.project(self.x + self.step.view(-1, 1, 1, 1) * self.threat.steepest(self.gradient), images)
-        share = 0.75 if at else 1.0
-        moved = self.threat.project(self.x + share * (full - self.x) + (1 - share) * (self.x - self.before), images)
-        self.before, self.x = self.x, moved
-
-    def _adapt(self, at: int) -> None:
-        interval = at - self.since
-        stalled = (self.rises <= 0.75 * interval) | (~self.halved & (self.best <= self.best_then))
-        self.since, self.best_then = at, self.best
-        self.halved, self.rises = stalled, torch.zeros_like(self.rises)
-        self.step = torch.where(stalled, self.step / 2, self.step)
-        wide = stalled.view(-1, 1, 1, 1)
-        self.x = torch.where(wide, self.best_x, self.x)
-        self.gradient = torch.where(wide, self.best_gradient, self.gradient)
-
-
-def _checkpoints(steps: int) -> frozenset[int]:
-    """The steps at which APGD looks back: after 22%, then at intervals that shrink by 3% of the steps to 6%."""
-    first, before, found = 0.22, 0.0, []
-    while first < 1:
-        found.append(round(first * steps))
-        first, before = first + max(first - before - 0.03, 0.06), first
-    return frozenset(found) - {0}
 
 
 # -- names the field uses ----------------------------------------------------------------------------------------------

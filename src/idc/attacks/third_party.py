@@ -1,4 +1,4 @@
-"""Attacks of a maintained library behind our interface: AutoAttack and Square, of pyautoattack.
+"""Attacks of a maintained library behind our interface: AutoAttack, and Square in L2, of pyautoattack.
 
 They draw from the global generator and seed it; all of that stays inside a fork of it, seeded from the batch's streams.
 Their own random numbers belong to a place in the batch, not to an image.
@@ -185,38 +185,24 @@ class AutoAttack:
         return found
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Square:
-    """The score-based black-box attack (Andriushchenko et al., ECCV 2020) of pyautoattack, on the mean of draws.
+def square_l2(
+    threat: Threat, queries: int, draws: int, target: Target, images: Tensor, classes: Tensor, streams: Streams
+) -> Tensor:
+    """The L2 form of Square on the mean of ``draws``, see ``idc.attacks.square``.
 
-    Args:
-        threat: norm and radius.
-        queries: for each image.
-        draws: of the noise averaged in each query of a stochastic model.
+    Raises:
+        IDCError: for images of less than five pixels a side, which it cannot handle.
     """
+    from pyautoattack.square import SquareAttack
 
-    threat: Threat
-    queries: int = 5000
-    draws: int = 8
-
-    def __call__(self, target: Target, images: Tensor, classes: Tensor, streams: Streams) -> Tensor:
-        from pyautoattack.square import SquareAttack
-
-        if not len(images) or self.threat.eps == 0:
-            return images.clone()
-        if self.threat.norm == "l2" and min(images.shape[-2:]) < 5:
-            raise IDCError(
-                f"images of {images.shape[-2]}x{images.shape[-1]}",
-                "5 pixels a side or more for Square in L2",
-                "use linf",
-            )
-        model = _Module(target, ANSWER, draws=self.draws if target.stochastic else 1)
-        seed = _seed(streams)
-        with _contained(images, seed):
-            norm = {"linf": "Linf", "l2": "L2"}[self.threat.norm]
-            attack = SquareAttack(
-                model, norm=norm, n_queries=self.queries, eps=self.threat.eps, seed=seed, device=images.device,
-                resc_schedule=False,
-            )  # fmt: skip
-            found = attack.perturb(images, classes)
-        return self.threat.project(found.detach(), images)
+    if min(images.shape[-2:]) < 5:
+        raise IDCError(
+            f"images of {images.shape[-2]}x{images.shape[-1]}", "5 pixels a side or more for Square in L2", "use linf"
+        )
+    model, seed = _Module(target, ANSWER, draws=draws), _seed(streams)
+    with _contained(images, seed):
+        attack = SquareAttack(
+            model, norm="L2", n_queries=queries, eps=threat.eps, seed=seed, device=images.device, resc_schedule=False
+        )
+        found = attack.perturb(images, classes)
+    return threat.project(found.detach(), images)

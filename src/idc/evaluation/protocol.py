@@ -8,11 +8,13 @@ import torch
 from torch import Tensor
 
 from idc.attacks.adaptive import AdaptiveAttack
+from idc.attacks.boundary import FAB
 from idc.attacks.gradient import Attack, GradientAttack, apgd, fgsm, mi_fgsm, pgd
 from idc.attacks.minimum_norm import CarliniWagner
 from idc.attacks.objective import DLR, CrossEntropy, Margin, Objective
+from idc.attacks.square import Square
 from idc.attacks.target import Target
-from idc.attacks.third_party import AutoAttack, Square
+from idc.attacks.third_party import AutoAttack
 from idc.attacks.threat import Threat
 from idc.errors import IDCError
 from idc.storage.fields import recorded
@@ -100,13 +102,18 @@ def _adaptive(threat: Threat) -> Protocol:
         threat,
         (
             ("adaptive", AdaptiveAttack(threat=threat)),
-            ("autoattack", AutoAttack(threat=threat)),
-            ("square", Square(threat=threat, queries=1000, draws=4)),
+            ("fab", FAB(threat=threat, targets=3)),
+            ("square", Square(threat=threat, draws=4, progress=0.5)),
         ),
         adaptive=True,
         gate=True,
         sanity=64,
     )
+
+
+def _autoattack(threat: Threat) -> Protocol:
+    """What RobustBench reports for a deterministic model; the rand version for a stochastic one."""
+    return Protocol("autoattack", threat, (("autoattack", AutoAttack(threat=threat)),))
 
 
 def _quick(threat: Threat) -> Protocol:
@@ -124,7 +131,8 @@ def _apgd(threat: Threat) -> Protocol:
 
 
 PROTOCOLS: dict[str, Callable[[Threat], Protocol]] = {
-    "clean": _clean, "paper": _paper, "adaptive": _adaptive, "quick": _quick, "pgd": _pgd, "apgd": _apgd,
+    "clean": _clean, "paper": _paper, "adaptive": _adaptive, "autoattack": _autoattack, "quick": _quick, "pgd": _pgd,
+    "apgd": _apgd,
 }  # fmt: skip
 
 

@@ -29,7 +29,7 @@ from idc.evaluation.protocol import PROTOCOLS, Protocol, build_protocol
 from idc.evaluation.runner import KEPT, Problem, Runner
 from idc.evaluation.sanity.bench import Bench, Finding, run_checks
 from idc.evaluation.sanity.checks import CHECKS, gradients_useful
-from idc.evaluation.sanity.recorded import finite_check, flags_check, nested_check, points_check, square_check
+from idc.evaluation.sanity.recorded import finite_check, nested_check, points_check, square_check
 from idc.evaluation.summary import LINES, read_costs, read_lines, summarise_lines
 from idc.evaluation.verdict import wilson
 from idc.method.classifier import IDC
@@ -270,4 +270,4 @@ def _sanity(runner: Runner, lines: Sequence[dict[str, Any]], costs: dict[str, An
         return [gradients_useful(bench, list(product(followed, protocol.objectives))), *recorded_checks]
     with Bar("sanity checks", total=len(CHECKS)) as bar:
         checks = run_checks(bench, CHECKS, file=runner.out / CHECKED, advance=bar.advance)
-    return [*checks, *square_check(lines), *recorded_checks, flags_check(costs["flags"])]
+    return [*checks, *square_check(lines), *recorded_checks]

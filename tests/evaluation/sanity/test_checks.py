@@ -225,12 +225,16 @@ def test_masked_gradients_fail_several_checks(model):
 
 
 def test_square_that_beats_the_white_box_is_an_alarm():
-    def line(square: list[int], worst: str) -> dict:
-        return {"class": 1, "clean": [4, 1], "attacks": {"adaptive": [4, 1], "square": square}, "worst": worst}
+    def line(square: list[int], worst: str, draws: int = 1) -> dict:
+        attacks = {"adaptive": [1, 1], "square": square}
+        return {"class": 1, "draws": draws, "clean": [1, 1], "attacks": attacks, "worst": worst}
 
-    quiet = [line([4, 1], "")] * 999 + [line([0, 2], "square")]
+    quiet = [line([1, 1], "")] * 999 + [line([0, 2], "square")]
     (finding,) = square_check(quiet)
     assert finding.passed
     (finding,) = square_check(quiet[:-1][:300] + [line([0, 2], "square")] * 2)
     assert not finding.passed
+    for broken, passed in ((3, True), (4, False)):  # 100 votes that change by themselves: 0 of 100 is at most 3.7%
+        (finding,) = square_check([line([1, 1], "", 20)] * (100 - broken) + [line([0, 2], "square", 20)] * broken)
+        assert finding.passed is passed
     assert list(square_check([{"class": 1, "attacks": {}}])) == []

@@ -69,10 +69,15 @@ class Bench:
         streams = self.streams.of("judge", *key) if streams is None else streams
         return self.target.judge(x, self.classes, streams, draws=self.draws)[0].float().mean().item()
 
+    def right_after(self, attack: GradientAttack, *key: object) -> Tensor:
+        """(B,) share of right draws under ``attack``, judged with fresh noise."""
+        found = attack(self.target, self.images, self.classes, self.streams.of("attack", *key))
+        judged, _ = self.target.judge(found, self.classes, self.streams.of("judge", *key), draws=self.draws)
+        return judged.float().mean(0)
+
     def after(self, attack: GradientAttack, *key: object) -> float:
         """Accuracy under ``attack``, judged with fresh noise."""
-        found = attack(self.target, self.images, self.classes, self.streams.of("attack", *key))
-        return self.accuracy(found, *key)
+        return self.right_after(attack, *key).mean().item()
 
     @property
     def margin(self) -> float:
@@ -98,6 +103,11 @@ class Bench:
     def plain(self) -> float:
         """Accuracy under PGD-20 at the weak spot."""
         return self.after(self.pgd(surrogate=self.weak_spot), "pgd-20")
+
+    @cached_property
+    def long(self) -> float:
+        """The same with twice the steps."""
+        return self.after(self.pgd(surrogate=self.weak_spot, steps=40), "40")
 
     @cached_property
     def white(self) -> float:

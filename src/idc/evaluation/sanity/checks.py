@@ -17,6 +17,7 @@ from idc.attacks.objective import Margin, Objective
 from idc.attacks.target import ANSWER, Target
 from idc.errors import IDCError
 from idc.evaluation.sanity.bench import Bench, Check, Finding, train_substitute
+from idc.evaluation.sanity.library import autoattack_finds_no_more
 from idc.evaluation.verdict import plurality
 from idc.text import percent
 from idc.types import answered
@@ -196,7 +197,7 @@ def more_never_helps_the_defender(bench: Bench) -> Finding:
     weak = {"objective": Margin(), "eot": bench.eot, "surrogate": bench.weak_spot}
     by_eps = [bench.after(pgd(half, **weak), "half"), bench.plain, bench.after(pgd(twice, **weak), "twice")]
     by_steps = [bench.after(bench.pgd(surrogate=bench.weak_spot, steps=5), "5"), bench.plain,
-                bench.after(bench.pgd(surrogate=bench.weak_spot, steps=40), "40")]  # fmt: skip
+                bench.long]  # fmt: skip
     passed = all(b <= a + bench.margin / 2 for row in (by_eps, by_steps) for a, b in pairwise(row))
     text = f"eps x 1/2, 1, 2: {', '.join(map(percent, by_eps))}; steps 5, 20, 40: {', '.join(map(percent, by_steps))}"
     return Finding("larger eps and more steps never help", passed, text, "the attack is lost in masked gradients")
@@ -204,9 +205,10 @@ def more_never_helps_the_defender(bench: Bench) -> Finding:
 
 def converged(bench: Bench) -> Finding:
     """Doubling the steps, and going from 10 to 20 restarts, moves the accuracy by less than chance may."""
-    steps = [bench.plain, bench.after(bench.pgd(surrogate=bench.weak_spot, steps=40), "40")]
-    short = bench.pgd(surrogate=bench.weak_spot, steps=10, judge_draws=bench.eot)
-    restarts = [bench.after(replace(short, restarts=r), "restarts", r) for r in (10, 20)]
+    steps = [bench.plain, bench.long]
+    short = bench.pgd(surrogate=bench.weak_spot, steps=10, restarts=10, judge_draws=bench.eot)
+    ten, more = (bench.right_after(short, "restarts", part) for part in (1, 2))
+    restarts = [ten.mean().item(), torch.minimum(ten, more).mean().item()]
     moved = [steps[0] - steps[1], restarts[0] - restarts[1]]
     text = f"steps 20 to 40: {percent(steps[0])} to {percent(steps[1])}; restarts 10 to 20: {percent(restarts[0])} to "
     text += percent(restarts[1])
@@ -275,5 +277,5 @@ CHECKS: tuple[Check, ...] = (
     images_used_as_given, logits_not_probabilities, evaluation_mode, global_generator_left_alone, noise_as_declared,
     stable_predictions, gradients_useful, answer_follows_gradient, zero_radius_changes_nothing,
     unbounded_attack_succeeds, more_never_helps_the_defender, converged, iterating_beats_one_step,
-    random_noise_is_weak, fixed_noise_then_free, plain_pgd_of_equal_cost, transfer_is_weaker,
+    random_noise_is_weak, fixed_noise_then_free, plain_pgd_of_equal_cost, transfer_is_weaker, autoattack_finds_no_more,
 )  # fmt: skip

@@ -1,10 +1,10 @@
-"""Checks of what an evaluation has recorded: its lines, an image each, and the flags that AutoAttack raised."""
+"""Checks of what an evaluation has recorded: its lines, an image each."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from idc.evaluation.sanity.bench import Finding
-from idc.evaluation.verdict import Judged
+from idc.evaluation.verdict import Judged, wilson
 from idc.text import percent
 from idc.types import NOT_FINITE
 
@@ -12,14 +12,16 @@ Lines = Sequence[Mapping[str, Any]]
 
 
 def square_check(lines: Lines) -> Iterator[Finding]:
-    """Square must not fool more than 0.2 points of what the white-box attacks left."""
+    """Square must not fool more than 0.2 points of what the white-box attacks left; of a stochastic model, whose votes
+    change by themselves, not more than its interval allows where there is nothing."""
     if not lines or "square" not in lines[0]["attacks"]:
         return
     lines = [line for line in lines if line.get("larger") != "spared"]  # Square was not asked of these
     broken = sum(line["worst"] == "square" and _square_alone(line) for line in lines)
-    figure = broken / max(1, len(lines))
+    n = max(1, len(lines))
+    figure, draws = broken / n, max((line["draws"] for line in lines), default=1)
     yield Finding(
-        "black-box no stronger than white-box", figure <= max(0.002, 1 / max(1, len(lines))),
+        "black-box no stronger than white-box", figure <= (max(0.002, 1 / n) if draws == 1 else wilson(0.0, n).high),
         f"Square broke {percent(figure)} more of {len(lines)} images",
         "the white-box attacks are lost in masked gradients: give a surrogate",
     )  # fmt: skip
@@ -65,14 +67,3 @@ def nested_check(lines: Lines) -> Iterator[Finding]:
         f"{lost} of {len(checked)} images that survived a larger radius did not; {spared} more were not attacked",
         "attack at each radius anew (nested: false): larger steps miss what smaller ones find",
     )  # fmt: skip
-
-
-_ALARMS = ("zero gradient", "Square Attack has decreased", "randomized defense", "dynamic defense", "probability")
-
-
-def flags_check(flags: Sequence[str]) -> Finding:
-    """What AutoAttack itself says of the model."""
-    raised = [flag for flag in flags if any(word in flag for word in _ALARMS)]
-    text = "; ".join(flag.split(".")[0] for flag in raised) or "no flag"
-    remedy = "see what it says: gradients that vanish or mislead need a surrogate"
-    return Finding("AutoAttack raises no flag", not raised, text, remedy)

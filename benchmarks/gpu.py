@@ -38,6 +38,7 @@ from idc.storage.tensor_file import load_tensors
 LARGEST = 12_000_000  # bytes of a file that is packed
 GRACE = 15  # seconds in which a job that was asked to stop puts away what it has
 THIN = "models/cifar10-thin-pgd-at"
+SLIM = "models/cifar10-slim-pgd-at"
 PAPER = "models/idc-base-cifar10"
 SMALL = "idc-nano-cifar10"
 FIRST = "smoke"
@@ -49,7 +50,7 @@ class Job:
 
     Args:
         seconds: that it may take.
-        model, protocol, eps, limit, block, batch, compile: as of ``idc evaluate``.
+        model, protocol, eps, limit, block, batch, data: as of ``idc evaluate``; by default the data of all jobs.
     """
 
     name: str
@@ -60,38 +61,47 @@ class Job:
     limit: int
     block: int
     batch: int
-    compile: bool = False
+    data: str = ""
 
     def command(self, data: str, out: Path, *, rehearsal: bool = False) -> list[str]:
         """Its command line; in a rehearsal that of a small model, on two images."""
-        model, limit = (SMALL, 2) if rehearsal else (self.model, self.limit)
+        model, limit = (SMALL if not self.data else self.model, 2) if rehearsal else (self.model, self.limit)
         given = ["--protocol", self.protocol, "--eps", self.eps, "--limit", limit, "--block", min(limit, self.block)]
         device = [] if rehearsal else ["--precision", "bf16", "--batch-size", self.batch]
-        compiled = ["--compile"] if self.compile and not rehearsal else []
-        started = [sys.executable, "-m", "idc.cli", "evaluate", model, "--data", data, "--data-name", CIFAR]
-        return [str(part) for part in (*started, *given, *device, *compiled, "--out", out / self.name)]
+        images = [self.data] if self.data else [data, "--data-name", CIFAR]
+        started = [sys.executable, "-m", "idc.cli", "evaluate", model, "--data", *images]
+        return [str(part) for part in (*started, *given, *device, "--out", out / self.name)]
 
 
-def paper(name: str, seconds: int, protocol: str, eps: str, *, compile: bool = False) -> Job:
+def paper(name: str, seconds: int, protocol: str, eps: str, block: int = 512) -> Job:
     """An evaluation of the paper's network, whose gradient takes 512 images of an H100's memory at once."""
-    return Job(name, seconds, PAPER, protocol, eps, 512, 512, 512, compile)
+    return Job(name, seconds, PAPER, protocol, eps, 512, block, 512)
 
 
 def whole(name: str, model: str) -> Job:
     """All test images, of a network so small that only thousands of images fill a GPU."""
-    return Job(name, 180, model, "adaptive", "8/255", 10_000, 5_000, 5_000)
+    return Job(name, 400, model, "adaptive", "8/255", 10_000, 5_000, 5_000)
+
+
+def beside(name: str, model: str, eps: str, data: str = "") -> list[Job]:
+    """The same images under our protocol and under AutoAttack's library: see ``benchmarks/parity.py``."""
+    return [Job(f"{name}-{own}", 300, model, own, eps, 512, 512, 512, data) for own in ("adaptive", "autoattack")]
 
 
 JOBS = (
     Job(FIRST, 90, PAPER, "pgd", "8/255", 32, 32, 512),
-    paper("base-adaptive-8", 200, "adaptive", "8/255"),
+    paper("base-adaptive-8", 400, "adaptive", "8/255"),
     whole("nano-robust-adaptive-8", "idc-nano-cifar10-robust"),
     whole("thin-adaptive-8", THIN),
     whole("nano-adaptive-8", SMALL),
-    paper("base-adaptive-4", 150, "adaptive", "4/255"),
-    paper("base-adaptive-2", 150, "adaptive", "2/255"),
-    # Fifty steps of fifteen draws, and a thousand of Carlini and Wagner's: enough to pay for compiling.
-    paper("base-paper-8", 400, "paper", "8/255", compile=True),
+    # Fifty steps of fifteen draws, and a thousand of Carlini and Wagner's: in blocks, so that some are whole.
+    paper("base-paper-8", 600, "paper", "8/255", 128),
+    *beside("parity-digits-robust", "idc-digits-robust", "0.1", "digits"),
+    *beside("parity-nano-robust", "idc-nano-cifar10-robust", "8/255"),
+    *beside("parity-slim", SLIM, "8/255"),
+    *beside("parity-thin", THIN, "8/255"),
+    paper("base-adaptive-4", 300, "adaptive", "4/255"),
+    paper("base-adaptive-2", 300, "adaptive", "2/255"),
 )
 
 

@@ -30,7 +30,7 @@ ATTACKS = {
     "fab": lambda t: FAB(threat=t, steps=4, targets=2),
     "autoattack": lambda t: AutoAttack(threat=t, steps=2, queries=3),
     "square": lambda t: Square(threat=t, queries=3, draws=2),
-    "square-halved": lambda t: Square(threat=t, queries=12, draws=2, progress=0.5),
+    "square-halved": lambda t: Square(threat=t, queries=40, draws=2, progress=0.5),
     "cw": lambda t: CarliniWagner(threat=t, steps=2, searches=1),
     "plug-in": lambda t: plugin("plugin_examples:OneStep", object, lambda own: own(threat=t), "an attack"),
 }

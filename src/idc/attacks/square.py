@@ -23,12 +23,12 @@ class Square:
     """The score-based black-box attack (Andriushchenko et al., ECCV 2020), on the mean logits of several draws.
 
     It starts from vertical stripes at the ends of the ball, and sets a square of pixels of each image to an end of it,
-    one query after the other; what raises the margin stays. After a fifth of the queries only those images go on whose
+    one query after the other; what raises the margin stays. After a tenth of the queries only those images go on whose
     margin has come closer to 0 by ``progress`` of what it was. In L2 it is that of pyautoattack, with all queries.
 
     Args:
         threat: norm and radius.
-        queries: for each image.
+        queries: for each image; of a stochastic model a query counts once for each draw.
         draws: of the noise averaged in each query of a stochastic model.
         progress: see above; 0 lets all go on.
     """
@@ -43,10 +43,11 @@ class Square:
             return images.clone()
         draws = self.draws if target.stochastic else 1
         if self.threat.norm == "l2":
-            return square_l2(self.threat, self.queries, draws, target, images, classes, streams)
+            return square_l2(self.threat, self.queries // draws, draws, target, images, classes, streams)
         return self._linf(target, images, classes, streams, draws)
 
     def _linf(self, target: Target, images: Tensor, classes: Tensor, streams: Streams, draws: int) -> Tensor:
+        queries = self.queries // draws
         result, rows = images.clone(), torch.arange(len(images), device=images.device)
         channels, height, width = images.shape[1:]
         clean, _ = self._ask(target, images, classes, streams.of("clean"), draws)
@@ -54,11 +55,11 @@ class Square:
         x = self.threat.project(images + self.threat.eps * stripes, images)
         held, wrong = self._ask(target, x, classes, streams.of("query"), draws)
         numbers = torch.empty(0)
-        for at in range(self.queries):
+        for at in range(queries):
             if at % _LOOK == 0:
                 result[rows] = x
                 keep = ~wrong
-                if at == self.queries // 5 // _LOOK * _LOOK and self.progress:
+                if at == queries // 10 // _LOOK * _LOOK and self.progress:
                     keep &= held >= (1 - self.progress) * clean
                 rows, x, held, wrong, clean = (v[keep] for v in (rows, x, held, wrong, clean))
                 if not len(rows):

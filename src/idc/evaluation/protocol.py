@@ -102,7 +102,7 @@ def _adaptive(threat: Threat) -> Protocol:
         threat,
         (
             ("adaptive", AdaptiveAttack(threat=threat)),
-            ("fab", FAB(threat=threat, targets=3)),
+            ("fab", FAB(threat=threat, steps=50, targets=3)),
             ("square", Square(threat=threat, draws=4, progress=0.5)),
         ),
         adaptive=True,

@@ -91,11 +91,11 @@ def beside(name: str, model: str, eps: str, data: str = "") -> list[Job]:
 JOBS = (
     Job(FIRST, 90, PAPER, "pgd", "8/255", 32, 32, 512),
     paper("base-adaptive-8", 400, "adaptive", "8/255"),
+    # Fifty steps of fifteen draws, and a thousand of Carlini and Wagner's: in blocks, so that some are whole.
+    paper("base-paper-8", 600, "paper", "8/255", 128),
     whole("nano-robust-adaptive-8", "idc-nano-cifar10-robust"),
     whole("thin-adaptive-8", THIN),
     whole("nano-adaptive-8", SMALL),
-    # Fifty steps of fifteen draws, and a thousand of Carlini and Wagner's: in blocks, so that some are whole.
-    paper("base-paper-8", 600, "paper", "8/255", 128),
     *beside("parity-digits-robust", "idc-digits-robust", "0.1", "digits"),
     *beside("parity-nano-robust", "idc-nano-cifar10-robust", "8/255"),
     *beside("parity-slim", SLIM, "8/255"),

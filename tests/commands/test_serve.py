@@ -1,8 +1,5 @@
 """Starting the page, short of a browser: what it refuses, and the examples."""
 
-import ast
-from pathlib import Path
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -13,22 +10,10 @@ from pictures import write_classes
 from program import idc, refused
 from tiny import save_digits_model, tiny_model
 
-SOURCE = Path(__file__).parents[2] / "src" / "idc"
-
 
 def test_without_gradio_it_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     refused(idc("serve", tmp_path), "serve without gradio", "pip install 'idc[serve]'")
-
-
-def test_gradio_is_imported_where_the_page_is_opened_alone():
-    """So neither ``import idc`` nor ``idc --help`` waits for it."""
-    own = {file.relative_to(SOURCE).as_posix(): ast.parse(file.read_text()).body for file in SOURCE.rglob("*.py")}
-    first = {
-        name: {ast.unparse(n) for n in body if isinstance(n, ast.Import | ast.ImportFrom)} for name, body in own.items()
-    }
-    assert [name for name, lines in first.items() if any("gradio" in line for line in lines)] == ["serving/page.py"]
-    assert not [name for name, lines in first.items() if any("serving.page" in line for line in lines)]
 
 
 def test_bad_requests_are_a_line(monkeypatch, tmp_path):

@@ -1,7 +1,6 @@
 """What the page shows, held to ``IDC.predict``, the definition of the translation, and the ball of the attack."""
 
 import io
-import struct
 import zlib
 
 import pytest
@@ -82,9 +81,10 @@ def test_an_upload_is_read_as_a_file_is(model, tmp_path):
 
 
 def huge() -> bytes:
-    """A PNG that says in its header that it has 60,000 x 60,000 pixels, and holds none."""
-    header = b"IHDR" + struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+    """A PNG that says in its header that it has 30,000 x 30,000 pixels, and holds one."""
+    png = encoded(Image.new("RGB", (1, 1)))
+    header = png[12:16] + (30_000).to_bytes(4, "big") * 2 + png[24:29]
+    return png[:12] + header + zlib.crc32(header).to_bytes(4, "big") + png[33:]
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def huge() -> bytes:
 def test_what_cannot_be_read_is_one_sentence_that_names_no_path(model, raw, word):
     with pytest.raises(IDCError, match=word) as caught:
         read_upload(raw, model)
-    assert "/" not in str(caught.value).replace("60000/", "")
+    assert "/" not in str(caught.value)
 
 
 def test_several_formats(model):

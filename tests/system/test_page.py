@@ -20,6 +20,7 @@ pytestmark = pytest.mark.skipif(chromium() is None, reason="there is no Chromium
 
 MODEL = Path(__file__).parents[2] / "models" / "digits"
 LIMIT = 2**20
+FILE = {"name": "image.png", "mimeType": "image/png"}
 
 
 @pytest.fixture(scope="module")
@@ -104,8 +105,26 @@ def test_a_file_over_the_limit_is_not_taken(page):
     drop(page, bytes(LIMIT + 1), "large.png")
     page.get_by_text("exceed the maximum allowed size").first.wait_for()
     address = "{0.scheme}://{0.netloc}/gradio_api/upload".format(urlsplit(page.url))
-    whole = {"name": "large.png", "mimeType": "image/png", "buffer": bytes(LIMIT + 1)}
+    whole = FILE | {"buffer": bytes(LIMIT + 1)}
     assert page.request.post(address, multipart={"files": whole}).status == 413
+
+
+@pytest.mark.parametrize("asked", ["on_image", "on_painting"])
+def test_no_file_of_this_machine_is_read_but_one_that_was_sent(page, digits, tmp_path, asked):
+    (tmp_path / "own.png").write_bytes(png(digits[0]))
+    host = "{0.scheme}://{0.netloc}/gradio_api".format(urlsplit(page.url))
+    events = page.request.get(page.url + "config").json()["dependencies"]
+    (event,) = (event["id"] for event in events if event["api_name"] == asked)
+    sent = page.request.post(f"{host}/upload", multipart={"files": FILE | {"buffer": png(digits[0])}}).json()[0]
+    told = []
+    for number, path in enumerate((tmp_path / "own.png", sent)):
+        file = {"path": str(path), "meta": {"_type": "gradio.FileData"}}
+        value = {"background": None, "layers": [], "composite": file, "id": None} if asked == "on_painting" else file
+        session = f"{asked}-{number}"
+        page.request.post(f"{host}/queue/join", data={"data": [value], "fn_index": event, "session_hash": session})
+        told.append(page.request.get(f"{host}/queue/data?session_hash={session}").text())
+    assert ["label of 0" in text for text in told] == [False, True]
+    assert page.request.get(f"{host}/file={tmp_path}/own.png").status == 403
 
 
 def test_an_example_and_a_painting_are_answered(page, model):

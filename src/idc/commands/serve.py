@@ -1,6 +1,7 @@
 """What ``idc serve`` does: a page on this machine that answers for the images dropped into it."""
 
 import importlib.util
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from idc.serving.answering import draws_of
 from idc.text import default_eps
 
 HOST, PORT = "127.0.0.1", 7860
+UPLOADS = "GRADIO_TEMP_DIR"
 MAX_FILE = 20 * 2**20  # bytes of an upload
 EXAMPLES = 12
 _DARK = 0.25  # median of the examples below which one paints white on black
@@ -55,6 +57,7 @@ def serving(
     draws = draws_of(own, draws)
     channels, side, _ = own.input_shape
     with TemporaryDirectory() as folder:
+        os.environ[UPLOADS] = str(Path(folder, "uploads"))  # what is sent is gone when the page is
         files, dark = write_examples(examples, own, Path(folder)) if examples else ([], False)
         from idc.serving.page import CSS, THEME, build
 

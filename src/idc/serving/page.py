@@ -120,7 +120,9 @@ def _painting(dark: bool) -> Any:
 
 def _bytes(sent: Any) -> bytes | None:
     """Of a file that gradio has taken into its own folder (and holds to be there), or of a painted picture."""
-    return sent if sent is None or isinstance(sent, bytes) else Path(sent["path"]).read_bytes()
+    if sent is None or isinstance(sent, bytes):
+        return sent
+    return Path(sent["path"]).read_bytes() if sent["path"] else None
 
 
 def _heading(model: IDC, name: str, draws: int) -> str:

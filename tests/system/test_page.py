@@ -2,21 +2,25 @@
 
 import base64
 import io
+import os
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
 import torch
+from browser import attack, chromium, drop, free_port, opened
 from PIL import Image
 
-from browser import attack, chromium, drop, free_port, opened
 from idc import IDC, data
 from pictures import encoded
 
 pytest.importorskip("gradio", reason="there is no gradio (pip install 'idc[serve]')")
 pytest.importorskip("playwright", reason="there is no playwright (pip install 'idc[dev]')")
-pytestmark = pytest.mark.skipif(chromium() is None, reason="there is no Chromium (apt-get install chromium)")
+pytestmark = [
+    pytest.mark.skipif(chromium() is None, reason="there is no Chromium (apt-get install chromium)"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:gradio"),
+]
 
 MODEL = Path(__file__).parents[2] / "models" / "digits"
 LIMIT = 2**20
@@ -36,6 +40,9 @@ def page():
         patch.setattr("idc.commands.serve.MAX_FILE", LIMIT)
         with serving(str(MODEL), examples="digits", port=free_port()) as address, opened(address) as page:
             yield page
+            sent = Path(os.environ["GRADIO_TEMP_DIR"])
+            assert any(sent.rglob("image.png"))
+        assert not sent.exists()
 
 
 @pytest.fixture(scope="module")

@@ -61,7 +61,7 @@ def serving(
         files, dark = write_examples(examples, own, Path(folder)) if examples else ([], False)
         from idc.serving.page import CSS, THEME, build
 
-        eps, name = round(255 * default_eps("linf", side, channels)), Path(model).name
+        eps, name = round(255 * default_eps("linf", side, channels)), Path(model).name or model
         page = build(own, name=name, draws=draws, eps=eps, examples=files, dark=dark)
         try:
             page.queue(max_size=32).launch(

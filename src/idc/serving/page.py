@@ -83,7 +83,7 @@ def build(model: IDC, *, name: str, draws: int, eps: int, examples: Sequence[Pat
                         label="Drop an image", sources=["upload", "clipboard"], height=280, buttons=[], elem_id="image"
                     )
                 with gr.Tab("Paint"):
-                    paint = _painting(dark)
+                    paint = _painting(dark, colour=model.input_shape[0] > 1)
                 if examples:
                     gr.Examples([[str(file)] for file in examples], [upload], label="Examples", examples_per_page=12)
             with gr.Column(min_width=300, scale=2):
@@ -109,9 +109,10 @@ def _outputs(label: str, key: str) -> tuple[Any, Any]:
     return bars, gr.HTML(elem_id=f"{key}-said")
 
 
-def _painting(dark: bool) -> Any:
+def _painting(dark: bool, *, colour: bool) -> Any:
     paper = Image.new("RGB", (_PAPER, _PAPER), "black" if dark else "white")
-    brush = gr.Brush(default_size=20, colors=["#ffffff" if dark else "#000000"], color_mode="fixed")
+    inks = ["#ffffff" if dark else "#000000", *(("#d62728", "#2ca02c", "#1f77b4", "#ffbf00") if colour else ())]
+    brush = gr.Brush(default_size=20, colors=inks, color_mode="fixed")
     return gr.ImageEditor(
         {"background": paper, "layers": [], "composite": None}, label="Paint", sources=(), transforms=(), layers=False,
         brush=brush, canvas_size=(_PAPER, _PAPER), fixed_canvas=True, format="png", elem_id="paint", buttons=[],
@@ -128,9 +129,9 @@ def _bytes(sent: Any) -> bytes | None:
 def _heading(model: IDC, name: str, draws: int) -> str:
     channels, side, _ = model.input_shape
     noise = f"mean of {draws} draws of the noise" if model.stochastic else "no noise"
-    kind = {1: "grey ", 3: "", 4: "transparent "}.get(channels, "")
+    kind = {1: "a grey image", 3: "an image", 4: "an image with transparency"}.get(channels, "an image")
     return (
-        f"<h2>{escape(name)}</h2><p>Translates a {kind}image of {side}x{side} pixels into one of "
+        f"<h2>{escape(name)}</h2><p>Translates {kind} of {side}x{side} pixels into one of "
         f"{model.num_classes} image labels, and answers with the nearest: in {len(model.config.visits)} "
         f"step{'s' * (len(model.config.visits) > 1)}, {noise}. Any {', '.join(FORMATS[:5])} or other bitmap will do: "
         "its central square is scaled. The bars are its confidence, which is not calibrated.</p>"

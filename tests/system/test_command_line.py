@@ -40,7 +40,8 @@ def test_help_imports_nothing_heavy():
         finally:
             print(sorted({name.partition(".")[0] for name in sys.modules} & set(HEAVY)), file=sys.stderr)
     """.replace("HEAVY", repr(["torch", "numpy", "scipy", "sklearn", "pyarrow", "datasets", "diffusers", "accelerate",
-                               "huggingface_hub", "safetensors", "matplotlib", "PIL", "jinja2", "yaml"]))  # fmt: skip
+                               "huggingface_hub", "safetensors", "matplotlib", "PIL", "jinja2", "yaml",
+                               "gradio"]))  # fmt: skip
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (result.returncode, result.stderr.strip()) == (0, "[]")
     assert "import-reference" in result.stdout

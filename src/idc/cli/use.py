@@ -1,5 +1,6 @@
-"""``idc predict``, ``models``, ``profile``, ``export``, ``import-reference`` and ``demo``."""
+"""``idc predict``, ``models``, ``profile``, ``serve``, ``export``, ``import-reference`` and ``demo``."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,6 +19,7 @@ def register(app: typer.Typer) -> None:
     app.command()(predict)
     app.command()(models)
     app.command()(profile)
+    app.command()(serve)
     app.command()(export)
     app.command("import-reference")(import_reference)
     app.command()(demo)
@@ -117,6 +119,26 @@ def profile(
         print_json(found)
         return
     table(model, [{"figure": k.replace("_", " "), "value": cell(v)} for k, v in found.items()])
+
+
+@with_flags(
+    option("examples", str, None, "images to try: digits, or a folder or pattern of image files", unset="none"),
+    option("host", str, "127.0.0.1", "address to bind to; 0.0.0.0: whoever reaches this machine may use the page"),
+    option("port", int, 7860, "of the page", least=1),
+    option(
+        "draws", int, None, "noise draws averaged in one answer", least=1, unset="10, or 1 of an answer without noise"
+    ),
+    *of_fields(Request, ("one_step",)),
+)
+def serve(model: Annotated[str, typer.Argument(help=SAVED_HELP)], **asked: Any) -> None:
+    """A page on this machine to drop images into, and to attack them (pip install 'idc\\[serve]')."""
+    from threading import Event
+
+    from idc.commands.serve import serving
+
+    with suppress(KeyboardInterrupt), serving(model, **asked) as address:
+        out.print(f"open {address}; Ctrl-C stops it")
+        Event().wait()
 
 
 @with_flags(

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from idc.cli.common import AsJson, Out, note, out, print_json, resumable, table
+from idc.cli.common import AsJson, Out, check_paths, note, out, print_json, resumable, table
 from idc.cli.flags import REQUIRED, of_fields, option, with_flags
 from idc.commands.request import Request
 from idc.text import eps_text, flops_text, gflops_text, seconds_text, share
@@ -25,6 +25,7 @@ def evaluate(out_folder: Out, as_json: AsJson = False, **asked: Any) -> None:
     model's weak spots, AutoAttack, Square, sanity checks. paper: the published evaluation with its flaws, for
     comparison. pgd, apgd: one attack, for sweeps.
     """
+    check_paths(asked["model"], asked["data"])
     from idc.commands.evaluate import evaluate as run
 
     request = Request(**asked)
@@ -120,6 +121,7 @@ def rejudge(
 )  # fmt: skip
 def sweep(over: str, out_folder: Out, as_json: AsJson = False, **asked: Any) -> None:
     """Evaluate once for each value of one setting; a folder each, resumable, and one table and figure of all."""
+    check_paths(asked["model"], asked["data"])
     from idc.commands.sweep import run_sweep
 
     request = Request(**asked)

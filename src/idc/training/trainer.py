@@ -210,7 +210,7 @@ class Trainer:
             )  # fmt: skip
             checkpoints.prune(self.out / "checkpoints")
             # Its weights may be older than the end of the training that found them.
-            change_card(result.best, self.state.card(found))
+            change_card(result.best, self.state.card(found) | self.state.facts)
         self.accelerator.wait_for_everyone()
         return result
 

@@ -52,10 +52,19 @@ def _attacked(name: str, own: dict[str, Any], images: int) -> str:
     return f"attack: {name}" + (f" (on {own['attacked']} of {images})" if own["attacked"] < images else "")
 
 
+def _clean_rows(summary: dict[str, Any]) -> list[dict[str, str]]:
+    """The model's own answer, then what else may be called accuracy."""
+    from idc.report.results import other_shares
+
+    own = summary["own"]
+    shares = {f"the model's own answer ({own['answer']})": own["accuracy"]} | other_shares(summary)
+    return [{"answer": name, "accuracy": share(value)} for name, value in shares.items()]
+
+
 def _print_summary(summary: dict[str, Any]) -> None:
     settings, threat = summary["settings"], summary["settings"]["protocol"]["threat"]
     attacked = bool(summary["attacks"])
-    rows = [_row("clean", summary["clean"])]
+    rows = _clean_rows(summary) if "own" in summary else [_row("clean", summary["clean"])]
     if attacked:
         rows += [_row("random noise", summary["noise"])]
         rows += [_row(_attacked(name, own, summary["images"]), own) for name, own in summary["attacks"].items()]
@@ -63,7 +72,7 @@ def _print_summary(summary: dict[str, Any]) -> None:
     where = f"{settings['data']['source']} {settings['data']['split']}, n = {summary['images']}"
     ball = f", {threat['norm']} eps {eps_text(threat['eps'])}" if attacked else ""
     table(f"{summary['protocol']}: {where}{ball}; 95% intervals", rows)
-    for name, own in summary.get("accuracy", {}).items():
+    for name, own in summary.get("accuracy", {}).items() if "own" not in summary else ():
         out.print(f"{name}: {share(own, digits=2)}")
     if summary["sanity"]:
         table("sanity checks", [{"check": f["name"], "": "ok" if f["passed"] else "FAILED", "figure": f["figure"]}

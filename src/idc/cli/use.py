@@ -46,7 +46,10 @@ def predict(
         list[Path], typer.Argument(help="image files, folders of them, or patterns such as 'photos/*.jpg'")
     ],
     as_json: AsJson = False,
-    csv: Annotated[Path | None, typer.Option("--csv", help="write a CSV file, a line an image, and no table")] = None,
+    csv: Annotated[
+        Path | None,
+        typer.Option("--csv", help="write a CSV file, a line an image, in place of the table", show_default="none"),
+    ] = None,
     **asked: Any,
 ) -> None:
     """Classify image files. Those that cannot be read are named on stderr, a line each, and the exit code is then 2.

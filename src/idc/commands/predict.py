@@ -10,7 +10,7 @@ import torch
 from idc import data as datasets
 from idc.errors import IDCError
 from idc.method.classifier import IDC
-from idc.method.prediction import Prediction
+from idc.method.prediction import DRAWS, Prediction
 from idc.storage.files import write_text
 from idc.text import csv_text
 
@@ -61,7 +61,7 @@ def predict_files(
     answering = classifier.one_step if one_step else classifier
     if not answering.stochastic and (draws or 1) > 1:
         raise IDCError(f"draws = {draws} of an answer without noise", "1: all would be the same", "leave --draws out")
-    draws = draws or (10 if answering.stochastic else 1)
+    draws = draws or (DRAWS if answering.stochastic else 1)
     if top > classifier.num_classes:
         say(f"the model has {classifier.num_classes} classes, all of which are shown (--top {top})")
     nothing = torch.empty(0, *classifier.input_shape)

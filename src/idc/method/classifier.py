@@ -17,7 +17,7 @@ from idc.method.bridge import Bridge
 from idc.method.calibration import Calibration, of_card
 from idc.method.config import IDCConfig, card_head, config_from_dict
 from idc.method.labels import distances_to_labels, fingerprint, inner_products, orthogonal_labels, to_unit
-from idc.method.prediction import Prediction, decide, identities
+from idc.method.prediction import DRAWS, Prediction, decide, identities
 from idc.method.reverse import Noise, Reverse, Step, image_end, noise_of_images, noise_source, of_each
 from idc.method.surrogates import surrogates
 from idc.method.unet import BridgeUNet
@@ -201,7 +201,7 @@ class IDC(SavedClassifier):
         self,
         images: Tensor | Held | Sequence[Held],
         *,
-        draws: int = 10,
+        draws: int = DRAWS,
         generator: torch.Generator | None = None,
         ids: Tensor | Sequence[int] | None = None,
         seed: int = 0,

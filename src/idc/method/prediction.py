@@ -10,6 +10,8 @@ from idc.errors import IDCError
 from idc.method.calibration import Calibration
 from idc.storage.fields import short
 
+DRAWS = 10  # of the noise, whose mean distance an answer is by default
+
 
 @dataclass(frozen=True, slots=True)
 class Prediction:

@@ -36,7 +36,8 @@ def doubt() -> list[str]:
         *mixed,
         "",
         f"{count} images each of {CIFAR} test, uniform noise, digits and photos of eight other kinds (one of them, "
-        f"sports cars, is near a class); {few} attacked, L-inf {settings['eps_text']}, {settings['steps']} steps. One model each, one seed, {article(hardware['cpu'])}. The "
-        f"threshold refuses {percent(settings['share'], 0)} of the rightly answered validation images. AUROC: 0.5 is "
-        "chance, 1 tells all apart, below 0.5 the strange image is the less doubted one.",
+        f"sports cars, is near a class); {few} attacked, L-inf {settings['eps_text']}, {settings['steps']} steps. One "
+        f"model each, one seed, {article(hardware['cpu'])}. The threshold refuses {percent(settings['share'], 0)} of "
+        "the rightly answered validation images. AUROC: 0.5 is chance, 1 tells all apart, below 0.5 the strange image "
+        "is the less doubted one.",
     ]

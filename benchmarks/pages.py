@@ -26,6 +26,7 @@ The records come from
     python benchmarks/ablations.py digits
     python benchmarks/ablations.py nano --data CIFAR
     python benchmarks/export.py --cifar CIFAR
+    python benchmarks/doubt.py --data CIFAR --photos FOLDER
     idc train --data CIFAR --preset nano --epochs 4 --compile [see SHORT] --out runs/short-NAME
 
 with CIFAR the CIFAR-10 (JPEG-75) parquet folder. What was written while the weights of nano still lay in the
@@ -40,6 +41,7 @@ from pathlib import Path
 from ablation_pages import ablation
 from answer_pages import SHORT, answers, learning, short, timesteps
 from common import CIFAR, MODELS, RESULTS, ROUNDED, article, read, write
+from doubt_pages import doubt
 from peer_pages import compared, field, full_size, peers, published_table
 from robust_pages import SHIPPED, costs, parity, pitfalls, robust, robustness
 from speed_pages import bf16, loss_memory, plan, precision, profiled, scaling, speed
@@ -134,7 +136,8 @@ def _other_training(validation: dict) -> str:
 def measured() -> list[str]:
     """README: what is measured so far."""
     demo, train, test = (read(RESULTS / f"{name}.json") for name in ("demo", "nano-train", "nano-test"))
-    one, many = test["accuracy"].values()
+    one = test["accuracy"]["one-step"]
+    many = next(own for name, own in test["accuracy"].items() if name != "one-step")
     validation, summary, hardware = train["summary"]["validation"], train["summary"], demo["hardware"]
     return [
         *table_head("what", "data", "one-step", f"multi-step, mean of {demo['draws']} draws", "n"),
@@ -229,7 +232,7 @@ def serving() -> list[str]:
 BLOCKS: dict[str, Callable[[], list[str]]] = {
     f.__name__: f for f in (measured, answers, timesteps, learning, short, serving, robust, robustness, pitfalls,
                             parity, costs, compared, full_size, peers, published_table, field, robust_learning,
-                            overfitting, speed, bf16, precision, profiled, scaling, plan, ablation)
+                            overfitting, speed, bf16, precision, profiled, scaling, plan, ablation, doubt)
 }  # fmt: skip
 PLACE = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- /results -->)", re.DOTALL)
 

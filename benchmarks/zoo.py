@@ -1,12 +1,14 @@
 """Put a trained model into the package or another folder, with a card filled from files.
 
     python benchmarks/zoo.py add RUN NAME [--figures FILE ...] [--data-name TEXT] [--visits 3] [--into src/idc/zoo]
+    python benchmarks/zoo.py calibrate FOLDER --data D [--limit N]
 
 RUN is the folder of a finished training (best/, summary.json, recipe.yaml). Figures are benchmarks/results/*.json of
 benchmarks/robustness.py or summary.json files of `idc evaluate`; those under RUN/evaluation, which `make reproduce`
 writes, are taken by themselves. A figure is refused unless it was measured with the run's weights, as they are or as
 they are rounded here. The folder is written anew each time, so give all figures each time. Weights are of
-3 MB at most, but for a model that is to lie elsewhere, --into models --shard 15000000.
+3 MB at most, but for a model that is to lie elsewhere, --into models --shard 15000000. `calibrate` gives a model that
+was trained before there was one its calibration, on the validation images of its data.
 """
 
 import argparse
@@ -16,18 +18,21 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from idc import IDC
+from idc import IDC, data
 from idc.commands.request import Request
 from idc.errors import IDCError
 from idc.evaluation.identity import model_fingerprint
+from idc.method.calibration import FACT
 from idc.report.comparison import NORMS
-from idc.storage.fields import rules
+from idc.storage.fields import recorded, rules
 from idc.storage.files import whole_folder, write_text
 from idc.storage.locate import HOME
-from idc.storage.model_folder import CARD, WEIGHTS, split
+from idc.storage.model_folder import CARD, WEIGHTS, change_card, split
 from idc.storage.records import read_json
 from idc.storage.yaml_file import read_yaml
 from idc.text import eps_text, share
+from idc.training.bridge_objective import BridgeObjective
+from idc.training.recipe import Recipe
 
 LARGEST = 3_000_000  # bytes of weights
 ELSEWHERE = ("data", "network", "image_size", "channels")  # of recipe.yaml: what the config or another line says
@@ -218,6 +223,7 @@ def add(
         "Data": data,
         "Training": training(summary, model.card),
         **({"Weights": model.card["Weights"]} if "Weights" in model.card else {}),
+        **({FACT: recorded(model.calibration)} if model.calibration else {}),
         "recipe": {k: v for k, v in recipe.items() if k not in ELSEWHERE},
         "figures": figures(model),
         "measured": table,
@@ -234,6 +240,17 @@ def add(
     return into / name
 
 
+def calibrate(folder: Path, source: str, *, limit: int | None = None) -> None:
+    """Give a saved model's card the calibration of its answer on validation images that it was not trained on."""
+    model = IDC.from_pretrained(folder)
+    channels, size, _ = model.input_shape
+    images = data.load(source, split="validation", image_size=size, channels=channels, limit=limit)
+    objective = BridgeObjective(model, Recipe())
+    shown = images.in_order(model.class_names)
+    objective.validate(model.unet, shown, final=True, bf16=False, shard=(0, 1))
+    change_card(folder, objective.facts())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
@@ -245,8 +262,16 @@ def main() -> None:
     adding.add_argument("--visits", help="timesteps of its default answer, such as 3; default: as the run")
     adding.add_argument("--into", type=Path, default=HOME)
     adding.add_argument("--shard", type=int, default=0, metavar="BYTES", help="of a file of weights, at most")
+    calibrating = commands.add_parser("calibrate", help="measure a saved model's calibration")
+    calibrating.add_argument("folder", type=Path)
+    calibrating.add_argument("--data", required=True)
+    calibrating.add_argument("--limit", type=int)
     given = parser.parse_args()
     try:
+        if "folder" in given:
+            calibrate(given.folder, given.data, limit=given.limit)
+            print(f"calibrated: {given.folder}")
+            return
         visits = rules(Request)["visits"].read("--visits", given.visits) if given.visits else None
         folder = add(given.run, given.name, given.figures, data_name=given.data_name, visits=visits, into=given.into,
                      shard=given.shard)  # fmt: skip

@@ -41,6 +41,18 @@ def summary(protocol: str = "adaptive", eps: float = 8 / 255, robust: float = 0.
     return found | more
 
 
+def own_answers() -> dict:
+    """What a clean evaluation says beside ``summary``: 40 and 45 of 50 right, and one answer that is none."""
+    bins = [{"low": 0.5, "n": 30, "confidence": 0.55, "accuracy": 0.5}, {"low": 0.9, "n": 70, "confidence": 0.95,
+            "accuracy": 1.0}]  # fmt: skip
+    mistakes = [{"id": 3, "class": 0, "answer": 1, "confidence": 0.987}, {"id": 1, "class": 1, "answer": 0,
+                "confidence": 0.6}]  # fmt: skip
+    own = {"answer": "mean distance over 10 draws", "accuracy": share(0.8512), "confusion": [[40, 9, 1], [5, 45, 0]],
+           "calibration": {"calibrated": False, "ece": 0.0512, "bins": bins}, "mistakes": mistakes}  # fmt: skip
+    accuracy = {"own answer, mean distance over 10 draws": share(0.8512), "one-step": share(0.7777)}
+    return {"own": own, "accuracy": accuracy, "protocol": "clean"}
+
+
 def write_result(folder: Path, *, panel: int = 0, **settings) -> Path:
     """A finished evaluation in ``folder``, with pictures of ``panel`` images; see ``summary``."""
     folder.mkdir(parents=True)

@@ -10,9 +10,8 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "idc"
 # From the ground up: a room may import what stands before it, itself, and nothing else.
 FLOORS = (
-    "errors", "text", "types", "noise", "progress", "storage", "zoo", "compute", "method", "data", "attacks",
-    "accuracy", "peers", "training", "cost", "evaluation", "exporting", "report", "serving", "commands",
-    "cli",
+    "errors", "text", "types", "noise", "progress", "storage", "zoo", "compute", "data", "method", "attacks",
+    "accuracy", "peers", "training", "cost", "evaluation", "exporting", "report", "serving", "commands", "cli",
 )  # fmt: skip
 GROUND = {"errors", "text", "types", "noise", "progress", "storage", "compute"}
 NARROW = {  # rooms that may know less than all below them

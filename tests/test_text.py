@@ -6,6 +6,7 @@ from idc.evaluation.verdict import wilson
 from idc.storage.fields import recorded
 from idc.text import (
     count_text,
+    epoch_text,
     eps_name,
     eps_text,
     flops_text,
@@ -42,6 +43,11 @@ def test_a_share_has_its_interval():
     [
         (percent(0.9876), "98.8%"),
         (percent(1, 0), "100%"),
+        (epoch_text(1 / 9), "0.11"),
+        (epoch_text(3.0), "3"),
+        (epoch_text(100.0), "100"),
+        (epoch_text(0.0042), "0.004"),
+        (epoch_text(0), "0"),
         (seconds_text(1.5), "1.50 s"),
         (seconds_text(0.01234), "12.3 ms"),
         (size_text(3 * 2**19), "1.5 MiB"),

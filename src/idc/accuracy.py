@@ -9,6 +9,7 @@ from torch import Tensor
 
 from idc.data import ImageSet
 from idc.method.classifier import IDC
+from idc.method.prediction import Prediction
 from idc.text import eps_text
 
 Move = Callable[[Tensor, Tensor, Tensor], Tensor]  # images, classes, ids -> images
@@ -84,6 +85,7 @@ def accuracy(
     batch_size: int = 500,
     shard: tuple[int, int] = (0, 1),
     move: Move | None = None,
+    seen: Callable[[Prediction, Tensor], object] | None = None,
 ) -> tuple[BridgeAccuracy, torch.Tensor]:
     """Measure the accuracy of ``model`` on ``data``.
 
@@ -93,6 +95,7 @@ def accuracy(
         bf16: run the network in bf16 (distances stay float32).
         shard: (rank, world): every world-th image from rank on.
         move: what is done to images (B, C, H, W) first, given their classes and ids.
+        seen: is told what the model itself answers, and the true classes, batch by batch.
 
     Returns:
         The accuracy of this shard, and its counts (4,) float64: right one-step, right multi-step, mean right single
@@ -108,6 +111,8 @@ def accuracy(
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             one = model.one_step.predict(images, draws=1)
             many = model.predict(images, draws=draws, ids=ids, seed=seed) if draws else one
+        if seen:
+            seen(many, classes)
         counts += torch.stack([
             (one.classes == classes).sum(), (many.classes == classes).sum(),
             many.votes.gather(1, classes[:, None]).sum(dtype=torch.float64), classes.new_tensor(len(chosen)),

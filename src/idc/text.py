@@ -45,6 +45,11 @@ def share(value: Mapping[str, float], digits: int = 1) -> str:
     return f"{mean} [{low}, {high}]"
 
 
+def epoch_text(epochs: float) -> str:
+    """3, 0.11, or 0.004 below a hundredth."""
+    return f"{epochs:.2f}".rstrip("0").rstrip(".") if epochs >= 0.01 or not epochs else f"{epochs:.1g}"
+
+
 def seconds_text(seconds: float) -> str:
     """1.50 s, or 12.3 ms."""
     return f"{seconds:.2f} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"

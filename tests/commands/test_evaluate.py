@@ -8,8 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from idc import data
+from idc import IDC, data
 from idc.commands.evaluate import _warn_of_chance, evaluate, interleaved
 from idc.commands.opening import open_both
 from idc.commands.request import Request
@@ -139,8 +140,30 @@ def test_one_step_is_deterministic_and_cheaper(saved, tmp_path):
     assert (many["draws"], one["draws"]) == (3, 1)
     assert many["answer"]["flops"] == pytest.approx(3 * one["answer"]["flops"], rel=0.01)
     assert one["settings"]["visits"] == [3]
-    first = next(iter(many["accuracy"].values()))
-    assert one["clean"]["mean"]["mean"] == pytest.approx(first["mean"])
+    assert one["clean"]["mean"]["mean"] == pytest.approx(many["accuracy"]["one-step"]["mean"])
+
+
+@pytest.mark.parametrize("one_step", [False, True])
+def test_clean_accuracy_is_that_of_what_predict_answers(saved, tmp_path, one_step):
+    summary = evaluate(Request(model=saved, data="digits", limit=30, one_step=one_step), tmp_path / "r")
+    model, images = IDC.from_pretrained(saved), data.load("digits", split="test", limit=30, image_size=8)
+    told = (model.one_step if one_step else model).predict(images.images.float() / 255, ids=images.ids)
+    own = summary["own"]
+    assert own["answer"] == ("one step" if one_step else "mean distance over 10 draws")
+    assert own["accuracy"]["mean"] == pytest.approx((told.classes == images.labels).float().mean().item())
+    assert next(iter(summary["accuracy"].values())) == own["accuracy"]
+    for k, row in enumerate(own["confusion"]):
+        assert row[:10] == told.classes[images.labels == k].bincount(minlength=10).tolist()
+    assert len(load_file(tmp_path / "r" / "mistakes.safetensors")["images"]) == len(own["mistakes"])
+
+
+def test_a_users_module_has_its_own_answer_too(factory, tmp_path):
+    own = evaluate(Request(model=factory, data="digits", limit=20), tmp_path / "r")["own"]
+    assert (own["answer"], own["calibration"]["calibrated"], sum(map(sum, own["confusion"]))) == (
+        "largest logit",
+        False,
+        20,
+    )
 
 
 def test_a_folder_is_never_continued_for_another_answer(saved, tmp_path):

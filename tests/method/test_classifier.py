@@ -118,7 +118,7 @@ def test_bad_settings(model, images):
         with pytest.raises(IDCError):
             model.with_answer(**wrong)
     with pytest.raises(IDCError, match=r"images of type ndarray: expected a torch\.Tensor"):
-        model.predict(torch.rand(2, 1, 8, 8).numpy())
+        model.distances(torch.rand(2, 1, 8, 8).numpy())
     with pytest.raises(IDCError, match="draws"):
         model.predict(images, draws=0)
     with pytest.raises(IDCError, match="multiple of 2"):

@@ -21,7 +21,8 @@ def network(spec=SPEC, shape=(1, 8, 8), seed=0):
 
 def test_the_weights_are_the_others():
     mine, other = network(), network(seed=1)
-    begin_with(mine, other, name="m")
+    told = begin_with(mine, other, name="m")
+    assert told == f"all {len(mine.state_dict())} tensors"
     assert all(map(torch.equal, mine.state_dict().values(), other.state_dict().values()))
 
 
@@ -30,7 +31,8 @@ def test_position_maps_of_another_size_are_interpolated():
     mine, other = network(shape=(1, 16, 16)), network(seed=1)
     ramp = torch.arange(4.0).expand(1, 2, 4, 4)
     other.position.data = ramp.clone()
-    begin_with(mine, other, name="m")
+    told = begin_with(mine, other, name="m")
+    assert told.endswith("tensors, position maps interpolated from 4x4 to 8x8")
     centres = ((torch.arange(8) + 0.5) / 2 - 0.5).clamp(0, 3)
     torch.testing.assert_close(mine.position.data, centres.expand(1, 2, 8, 8))
     for key, value in other.state_dict().items():

@@ -5,13 +5,15 @@ import csv
 import json
 import re
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from idc.errors import IDCError
 from idc.report import curves
 from idc.report.results import read_results, read_trainings
 from idc.report.results_page import readings, survival, write_report
-from summaries import share, summary, write_result, write_sweep
+from summaries import own_answers, share, summary, write_result, write_sweep
 
 
 @pytest.fixture
@@ -33,6 +35,25 @@ def test_page_holds_the_figures_and_nothing_from_elsewhere(write, tmp_path):
     assert 'name="viewport"' in text
     assert {p.name for p in written} == {p.name for p in (tmp_path / "out").iterdir()} == {
         "page.html", "page.csv", "page-eps.png", "page-eps.svg", "page-flops.png", "page-flops.svg"}  # fmt: skip
+
+
+def test_a_clean_page_has_the_own_answer_and_nothing_of_attacks(write, tmp_path):
+    folder = write("a", panel=2, **own_answers())
+    save_file({"images": np.zeros((2, 1, 8, 8), np.float32)}, folder / "mistakes.safetensors")
+    write_report([folder], tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text()
+    for words in ("<h1>Evaluation</h1>", "85.1% [80.1%, 90.1%]", "77.8%", "a single draw, on average over 10",
+                  "majority vote of 10 draws", "5.1%", "no probability", "98.7%", "&lt;script&gt;"):  # fmt: skip
+        assert words in text
+    assert "<script>" not in text
+    table = re.findall(r"<tr><td>cat</td>(.*?)</tr>", text)
+    assert [re.sub("<.*?>", " ", row).split()[:3] for row in table] == [["80.0%", "40", "50"]]
+    assert not re.search(r"adversarial|robust|under attack|random noise|worst of", text, re.IGNORECASE)
+    rows = list(csv.DictReader((tmp_path / "page.csv").open()))
+    assert [(r["points"], r["verdict"]) for r in rows][-1] == ("clean", "own answer")
+    assert {r["points"] for r in rows} == {"clean"}
+    write_report([folder, write("b")], tmp_path / "both.html")
+    assert "Robustness evaluation" in (tmp_path / "both.html").read_text()
 
 
 def test_csv_holds_every_verdict(write, tmp_path):

@@ -9,6 +9,7 @@ import pytest
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
+from idc.errors import IDCError
 from idc.storage import hub
 
 IDS = ["uoft-cs/cifar10", "cifar10", "a/b", "A", "_x/y_", "somebody/pictures-v1.5", "n" * 96, f"{'n' * 96}/{'m' * 96}"]
@@ -117,6 +118,18 @@ def test_being_offline_by_choice_asks_nobody(variable: str, monkeypatch: pytest.
     monkeypatch.setenv(variable, "1")
     assert not hub.reachable()
     assert not asked
+
+
+def test_a_path_that_is_not_there_is_told_from_a_hub_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos" / "dogs").mkdir(parents=True)
+    for there in ("photos", "photos/dogs", str(tmp_path), "owner/name", "digits", "package.module:make", "photoz"):
+        hub.check_path(there)
+    for wrong in ("./photoz", "photos/dog", "phots/dogs", "/no/such", "photos.zip", "~/no/such", "a/b/c"):
+        with pytest.raises(IDCError, match="no such file or folder"):
+            hub.check_path(wrong)
+    with pytest.raises(IDCError, match=r"there is photos/dogs"):
+        hub.check_path("phots/dogs")
 
 
 def test_the_error_without_a_network_says_what_to_do() -> None:

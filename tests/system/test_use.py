@@ -1,7 +1,9 @@
 """``idc predict``, ``profile`` and ``import-reference`` as a user runs them."""
 
+import csv
 import json
 import os
+import sys
 
 import pytest
 import torch
@@ -22,6 +24,87 @@ def test_predict_json_agrees_with_python(model, picture):
     assert [t["class"] for t in row["top"]] == [("cat", "dog", "[red]eel")[k] for k in order]
     assert [t["distance"] for t in row["top"]] == pytest.approx(found.distances[0, order].tolist(), abs=1e-6)
     assert row["agreement"] == pytest.approx(found.agreement.item())
+
+
+@pytest.fixture(scope="module")
+def calibrated(tmp_path_factory, model):
+    """The same model, whose own answer was calibrated."""
+    folder, own = tmp_path_factory.mktemp("calibrated") / "m", IDC.from_pretrained(model)
+    doubt = [0.1, 0.2, 0.3, 0.4, 0.9, 1.0]  # the model's distances lie in between
+    own.card = {"calibration": {"temperature": 0.02, "doubt": doubt, "images": 100, "draws": 10, "visits": [3, 1, 0],
+                                "eta": 1.0}}  # fmt: skip
+    own.save_pretrained(folder)
+    return folder
+
+
+def test_predict_writes_a_line_an_image_as_csv(calibrated, picture, tmp_path):
+    file = tmp_path / "answers, all.csv"
+    twice = (picture, picture)
+    result = idc("predict", calibrated, *twice, "--csv", file, "--json", "--top", 2, "--reject", 0.5)
+    assert f"written: {file} (2 images)" in result.stderr
+    told = json.loads(result.stdout)
+    with file.open(newline="") as opened:
+        rows = list(csv.DictReader(opened))
+    for row, own in zip(rows, told, strict=True):
+        first, second = own["top"]
+        assert (row["image"], row["class"], row["nearest"]) == (str(picture), "none of these", first["class"])
+        assert float(row["confidence"]) == first["confidence"]
+        assert (row["class_2"], float(row["distance_2"])) == (second["class"], second["distance"])
+    assert idc("predict", calibrated, picture, "--csv", file).stdout == ""
+    assert file.read_text().splitlines()[0] == "image,class,confidence,distance,agreement,draws"
+    refused(idc("predict", calibrated, picture, "--csv", tmp_path / "no" / "a.csv"), "a.csv", "a folder that is there")
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_confidence_is_shown_where_it_is_calibrated(model, calibrated, picture):
+    (row,) = json.loads(idc("predict", calibrated, picture, "--json", "--top", 3).stdout)
+    assert sum(near["confidence"] for near in row["top"]) == pytest.approx(1)
+    assert f"{row['top'][0]['confidence']:.1%}" in idc("predict", calibrated, picture, COLUMNS="200").stdout
+    for command in (("predict", model, picture), ("predict", calibrated, picture, "--one-step")):
+        assert "confidence" not in idc(*command).stdout + idc(*command, "--json").stdout
+
+
+def test_predict_answers_none_of_these_if_asked(model, calibrated, picture):
+    near, far = (
+        json.loads(idc("predict", calibrated, picture, "--json", "--reject", s).stdout)[0] for s in (0.01, 0.5)
+    )
+    assert (near["rejected"], near["class"]) == (False, near["top"][0]["class"])
+    assert (far["rejected"], far["class"]) == (True, "none of these")
+    assert far["top"] == near["top"]
+    assert "none of these" in idc("predict", calibrated, picture, "--reject", 0.5).stdout
+    refused(idc("predict", calibrated, picture, "--reject", 0.9), "reject = 0.9", "0.05")
+    refused(idc("predict", model, picture, "--reject", 0.05), "not calibrated")
+
+
+def test_a_path_stands_once_and_whole(model, picture, tmp_path):
+    long = tmp_path / ("long" * 20) / f"{'name' * 20}.png"
+    long.parent.mkdir()
+    long.write_bytes(picture.read_bytes())
+    text = idc("predict", model, long, "--top", 3, COLUMNS="80").stdout
+    assert text.count(str(long)) == 1
+    assert [text.count(f" {name} ") for name in ("cat", "dog", "[red]eel")] == [1, 1, 1]
+
+
+def test_more_classes_than_there_are_is_said(model, picture):
+    result = idc("predict", model, picture, "--top", 4, "--json")
+    assert len(json.loads(result.stdout)[0]["top"]) == 3
+    assert result.stderr.splitlines() == ["the model has 3 classes, all of which are shown (--top 4)"]
+
+
+@pytest.mark.parametrize(
+    ("args", "module"),
+    [
+        (("predict", "./modle", "a.png"), "predict"),
+        (("predict", "modle/best", "a.png"), "predict"),
+        (("train", "--data", "./photoz", "--out", "o"), "train"),
+        (("train", "--data", "digits", "--from", "/no/such", "--out", "o"), "train"),
+        (("evaluate", "model", "--data", "photos.zip", "--out", "o"), "evaluate"),
+    ],
+)
+def test_a_mistyped_path_is_told_before_anything_is_imported(args, module, tmp_path, monkeypatch):
+    (tmp_path / "model" / "best").mkdir(parents=True)
+    monkeypatch.setitem(sys.modules, f"idc.commands.{module}", None)  # an import of it fails
+    refused(idc(*args, cwd=tmp_path), "no such file or folder")
 
 
 def test_predict_prints_class_names_as_they_are(model, picture):

@@ -38,6 +38,14 @@ def test_a_folder_in_use_is_refused_unless_the_run_goes_on(held):
     assert (held / "recipe.yaml").read_bytes() == before
 
 
+def test_a_folder_of_somebody_elses_files_is_refused(tmp_path):
+    """A run would put its own best/ in the place of theirs."""
+    (tmp_path / "best").mkdir()
+    with pytest.raises(IDCError, match="which holds best: expected a new or empty folder"):
+        claim(tmp_path, RECIPE, ABOUT, resume=False)
+    assert [p.name for p in tmp_path.iterdir()] == ["best"]
+
+
 @pytest.mark.parametrize(
     ("recipe", "about", "words"),
     [

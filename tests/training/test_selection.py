@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from idc import IDC, data
 from idc.accuracy import accuracy
 from idc.commands.train import start_training
+from idc.method.calibration import temperature
 from idc.storage import records
 from idc.training.trainer import Trainer
 from processes import run
@@ -57,6 +58,13 @@ def test_the_best_weights_can_be_judged_on_some_of_the_images(network, tmp_path)
     some, _ = accuracy(IDC.from_pretrained(out / "best"), data.load("digits", split="validation").take(30))
     assert json.loads((out / "summary.json").read_text())["validation"] == some.to_dict()
     assert some.images == 30
+    model = IDC.from_pretrained(out / "best")
+    asked = data.load("digits", split="validation").take(30)
+    found = model.predict(asked.images.float() / 255, ids=asked.ids)
+    right = found.doubt[found.classes == asked.labels]
+    assert model.calibration.images == 30
+    assert model.calibration.temperature == pytest.approx(temperature(found.distances, asked.labels), rel=1e-3)
+    assert model.calibration.doubt[0] == pytest.approx(right.median().item(), rel=1e-2)
 
 
 def test_a_finished_run_of_before_gets_the_figures_of_its_best_weights(whole, network, tmp_path):

@@ -117,7 +117,7 @@ def test_a_folder_in_use_is_refused(whole, network):
 
 def test_it_says_where_it_goes_on(whole, network, tmp_path, capsys):
     train(whole, network, resume=True)
-    assert "going on from step 16 of 16" in "".join(capsys.readouterr())
+    assert "nothing to train: the run was finished at step 16 of 16" in "".join(capsys.readouterr())
     start_training("digits", tmp_path / "new", preset=network, limit=128, changes=SMALL | {"epochs": 0.25}, resume=True)
     assert "holds no checkpoint: the training begins" in " ".join("".join(capsys.readouterr()).split())
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import typer
 
-from idc.cli.common import AsJson, Out, note, out, print_json, resumable, table
+from idc.cli.common import AsJson, Out, check_paths, note, out, print_json, resumable, table
 from idc.cli.flags import REQUIRED, of_fields, option, with_flags
 from idc.commands.request import ATTACK, Request
 from idc.text import flops_text, seconds_text, share
@@ -29,6 +29,7 @@ def certify(out_folder: Out, as_json: AsJson = False, **asked: Any) -> None:
     What is proved holds for the smoothed model, which answers by vote over noisy copies of an image, and for each image
     with probability 1 - alpha.
     """
+    check_paths(asked["model"], asked["data"])
     from idc.commands.certify import certify as run
     from idc.evaluation.smoothing import Smoothing
 

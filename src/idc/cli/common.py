@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from idc.storage.fields import recorded
+from idc.storage.hub import check_path
 from idc.text import count_text, visible
 
 
@@ -44,6 +45,12 @@ def resumable() -> Iterator[None]:
         raise typer.Exit(130) from None
 
 
+def check_paths(*sources: str | None) -> None:
+    """Refuse mistyped paths of models and data before what takes seconds to import, see ``hub.check_path``."""
+    for source in filter(None, sources):
+        check_path(source)
+
+
 def print_json(value: Any) -> None:
     unicode = (sys.stdout.encoding or "utf-8").lower().startswith("utf")
     sys.stdout.write(json.dumps(recorded(value), indent=2, ensure_ascii=not unicode) + "\n")
@@ -65,8 +72,10 @@ def table(title: str, rows: list[dict[str, Any]]) -> None:
     columns = list(dict.fromkeys(name for row in rows for name in row))
     for name in columns:
         number = isinstance(first[name], int | float)
-        whole = name == "preset"  # to be typed
+        whole = name in ("preset", "image")  # to be typed
         found.add_column(name.replace("_", " "), justify="right" if number else "left", no_wrap=whole, overflow="fold")
     for row in rows:
         found.add_row(*(Text(cell(row[name])) if name in row else "" for name in columns))
+    if "image" in columns:  # a path is not broken: wider than the terminal is better
+        found.width = out.measure(found, options=out.options.update(width=10_000)).maximum
     out.print(found)

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from idc.cli.common import AsJson, Out, note, out, print_json, resumable, table
+from idc.cli.common import AsJson, Out, check_paths, note, out, print_json, resumable, table
 from idc.cli.flags import REQUIRED, of_fields, option, with_flags
 from idc.commands.request import Request
 from idc.text import eps_text, flops_text, gflops_text, seconds_text, share
@@ -25,6 +25,7 @@ def evaluate(out_folder: Out, as_json: AsJson = False, **asked: Any) -> None:
     model's weak spots, AutoAttack, Square, sanity checks. paper: the published evaluation with its flaws, for
     comparison. pgd, apgd: one attack, for sweeps.
     """
+    check_paths(asked["model"], asked["data"])
     from idc.commands.evaluate import evaluate as run
 
     request = Request(**asked)
@@ -51,10 +52,19 @@ def _attacked(name: str, own: dict[str, Any], images: int) -> str:
     return f"attack: {name}" + (f" (on {own['attacked']} of {images})" if own["attacked"] < images else "")
 
 
+def _clean_rows(summary: dict[str, Any]) -> list[dict[str, str]]:
+    """The model's own answer, then what else may be called accuracy."""
+    from idc.report.results import other_shares
+
+    own = summary["own"]
+    shares = {f"the model's own answer ({own['answer']})": own["accuracy"]} | other_shares(summary)
+    return [{"answer": name, "accuracy": share(value)} for name, value in shares.items()]
+
+
 def _print_summary(summary: dict[str, Any]) -> None:
     settings, threat = summary["settings"], summary["settings"]["protocol"]["threat"]
     attacked = bool(summary["attacks"])
-    rows = [_row("clean", summary["clean"])]
+    rows = _clean_rows(summary) if "own" in summary else [_row("clean", summary["clean"])]
     if attacked:
         rows += [_row("random noise", summary["noise"])]
         rows += [_row(_attacked(name, own, summary["images"]), own) for name, own in summary["attacks"].items()]
@@ -62,7 +72,7 @@ def _print_summary(summary: dict[str, Any]) -> None:
     where = f"{settings['data']['source']} {settings['data']['split']}, n = {summary['images']}"
     ball = f", {threat['norm']} eps {eps_text(threat['eps'])}" if attacked else ""
     table(f"{summary['protocol']}: {where}{ball}; 95% intervals", rows)
-    for name, own in summary.get("accuracy", {}).items():
+    for name, own in summary.get("accuracy", {}).items() if "own" not in summary else ():
         out.print(f"{name}: {share(own, digits=2)}")
     if summary["sanity"]:
         table("sanity checks", [{"check": f["name"], "": "ok" if f["passed"] else "FAILED", "figure": f["figure"]}
@@ -120,6 +130,7 @@ def rejudge(
 )  # fmt: skip
 def sweep(over: str, out_folder: Out, as_json: AsJson = False, **asked: Any) -> None:
     """Evaluate once for each value of one setting; a folder each, resumable, and one table and figure of all."""
+    check_paths(asked["model"], asked["data"])
     from idc.commands.sweep import run_sweep
 
     request = Request(**asked)

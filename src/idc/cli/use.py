@@ -6,12 +6,12 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from idc.cli.common import AsJson, cell, err, out, print_json, resumable, table
+from idc.cli.common import AsJson, cell, check_paths, err, note, out, print_json, resumable, table
 from idc.cli.flags import of_fields, option, with_flags
 from idc.commands.request import SAVED_HELP, Request
 from idc.errors import IDCError
 from idc.storage.fields import recorded
-from idc.text import size_text
+from idc.text import percent, size_text
 
 
 def register(app: typer.Typer) -> None:
@@ -35,45 +35,64 @@ def register(app: typer.Typer) -> None:
         unset="10, or 1 for an answer without noise, as --one-step is",
     ),
     option("top", int, 1, "classes to show for each image", least=1),
+    option(
+        "reject", float, None,
+        "answer 'none of these' where the nearest label is too far away: so far that this share of the validation "
+        "images that are answered rightly would be refused too, such as 0.05", least=0, unset="never",
+    ),
     *of_fields(Request, ("one_step", "precision", "seed")),
-)
+)  # fmt: skip
 def predict(
     model: Annotated[str, typer.Argument(help=SAVED_HELP)],
     images: Annotated[
         list[Path], typer.Argument(help="image files, folders of them, or patterns such as 'photos/*.jpg'")
     ],
     as_json: AsJson = False,
+    csv: Annotated[
+        Path | None,
+        typer.Option("--csv", help="write a CSV file, a line an image, in place of the table", show_default="none"),
+    ] = None,
     **asked: Any,
 ) -> None:
     """Classify image files. Those that cannot be read are named on stderr, a line each, and the exit code is then 2.
 
-    distance: mean difference between the translated image and the class's label, on [0, 1]; the nearest label is the
-    answer. agreement: share of the noise draws that give that answer by themselves.
+    confidence: the probability of the class, calibrated on validation images when the model was trained (older models
+    have none). distance: mean difference between the translated image and the class's label, on [0, 1]; the nearest
+    label is the answer. agreement: share of the noise draws that give that answer by themselves.
     """
-    from idc.commands.predict import predict_files
+    check_paths(model)
+    if csv and (csv.is_dir() or not csv.parent.is_dir()):
+        raise IDCError(csv, "a file in a folder that is there", "make the folder, or give another --csv")
+    from idc.commands.predict import predict_files, write_csv
 
     refused: list[IDCError] = []
-    rows = predict_files(model, images, refuse=refused.append, **asked)
+    rows = predict_files(model, images, refuse=refused.append, say=note.print, **asked)
     for error in refused:
         err.print(f"idc: {error}")
+    if csv:
+        write_csv(rows, csv)
+        note.print(f"written: {csv} ({len(rows)} images)")
     if as_json:
         print_json(rows)
-    elif rows:
-        table(
-            "nearest labels",
-            [
-                {
-                    "image": r["image"],
-                    "class": t["class"],
-                    "distance": t["distance"],
-                }
-                | ({"agreement": f"{r['agreement']:.0%}" if not i else ""} if "agreement" in r else {})
-                for r in rows
-                for i, t in enumerate(r["top"])
-            ],
-        )
+    elif rows and not csv:
+        table("nearest labels", [line for row in rows for line in _lines(row)])
     if refused:
         raise typer.Exit(2)
+
+
+def _lines(row: dict[str, Any]) -> list[dict[str, Any]]:
+    """An image's lines in the table: what is said of the image in the first alone."""
+    refused = [{"class": row["class"]}] if row.get("rejected") else []
+    lines: list[dict[str, Any]] = refused + [
+        {"class": near["class"]}
+        | ({"confidence": percent(near["confidence"])} if "confidence" in near else {})
+        | {"distance": near["distance"]}
+        for near in row["top"]
+    ]
+    lines[0] = {"image": row["image"]} | lines[0]
+    if "agreement" in row:
+        lines[len(refused)]["agreement"] = percent(row["agreement"], 0)
+    return lines
 
 
 def models(as_json: AsJson = False) -> None:

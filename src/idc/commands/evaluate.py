@@ -15,9 +15,9 @@ from torch import Tensor
 
 from idc import __version__
 from idc import data as datasets
-from idc.accuracy import accuracy
 from idc.attacks.gradient import Attack
 from idc.attacks.threat import Threat
+from idc.commands.clean import own_answers
 from idc.commands.opening import open_both
 from idc.commands.plugins import is_plugin, plugin
 from idc.commands.request import Request
@@ -31,7 +31,6 @@ from idc.evaluation.sanity.bench import Bench, Finding, run_checks
 from idc.evaluation.sanity.checks import CHECKS, gradients_useful
 from idc.evaluation.sanity.recorded import finite_check, nested_check, points_check, square_check
 from idc.evaluation.summary import LINES, read_costs, read_lines, summarise_lines
-from idc.evaluation.verdict import wilson
 from idc.method.classifier import IDC
 from idc.method.labels import gram_report
 from idc.noise import Streams, derive_seed
@@ -206,8 +205,8 @@ def _summarise(request: Request, runner: Runner, images: datasets.ImageSet, say:
         "flags": costs["flags"],
         "settings": _settings(request, runner),
     }
-    if runner.protocol.name == "clean" and isinstance(runner.classifier, IDC):
-        summary["accuracy"] = _both_answers(runner.classifier, images, runner.protocol.draws, request.seed)
+    if not runner.protocol.attacks:
+        summary |= own_answers(request, runner, images)
     if isinstance(runner.classifier, IDC):
         summary["labels"] = recorded(gram_report(runner.classifier.labels[:LABELS]))  # of those that a report shows
     if is_plugin(request.model):
@@ -224,14 +223,6 @@ def _warn_of_chance(clean: dict[str, float], model: Classifier, say: Say) -> Non
         order = "" if model.class_names else "its classes may be in another order (set class_names on the module), or "
         say(f"warning: clean accuracy {share(clean)} is no better than chance ({percent(chance)}): {order}"
             "it may not expect images in [0, 1] (normalise inside the module)")  # fmt: skip
-
-
-def _both_answers(model: IDC, images: datasets.ImageSet, draws: int, seed: int) -> dict[str, Any]:
-    found, _ = accuracy(model, images, draws=draws, seed=seed)
-    values = {"one-step": found.one_step}
-    if not model.answers_in_one_step:
-        values[f"multi-step, mean of {draws} draws"] = found.multi_step
-    return {name: recorded(wilson(value, found.images)) for name, value in values.items()}
 
 
 def _settings(request: Request, runner: Runner) -> dict[str, Any]:

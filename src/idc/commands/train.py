@@ -28,6 +28,7 @@ from idc.storage.fields import recorded, take
 from idc.storage.files import alone_in
 from idc.storage.kinds import TRAINING
 from idc.storage.saved import open_saved
+from idc.text import epoch_text
 from idc.training.bridge_objective import BridgeObjective
 from idc.training.objective import TrainingObjective
 from idc.training.recipe import OF_THE_ATTACK, RECIPES, Recipe, load_recipe, usual_recipe, without_eps
@@ -128,7 +129,9 @@ def run_training(
             say(line)
         updates = math.ceil(trainer.steps / recipe.accumulation)
         if updates < FEW and "epochs" not in (changes or {}) and not recipe.minutes:
-            say(f"{len(train)} images make only {updates} updates in {recipe.epochs:g} epochs: raise --epochs")
+            say(
+                f"{len(train)} images make only {updates} updates in {epoch_text(recipe.epochs)} epochs: raise --epochs"
+            )
         result = trainer.run()
         made = result.step // recipe.accumulation
         if recipe.minutes and trainer.start < result.step == result.steps and made < FEW:
@@ -230,7 +233,11 @@ def start_training(
     if free:
         extra, name = defaults.usual_labels(train), defaults.PRESET
         spec, chosen = load_network(name), override(defaults.usual_schedule(len(train), changes.get("epochs")), changes)
-        length = f"{chosen.minutes:g} minutes" if chosen.minutes else f"{chosen.epochs:g} epochs (--epochs, --minutes)"
+        length = (
+            f"{chosen.minutes:g} minutes"
+            if chosen.minutes
+            else f"{epoch_text(chosen.epochs)} epochs (--epochs, --minutes)"
+        )
         told = (
             f"chosen: images of {train.shape[1]} pixels a side (--image-size), network {name} (--preset), "
             f"an answer in one step (--visits), labels {extra['labels']} in squares of {extra['label_cell']} "
@@ -245,7 +252,12 @@ def start_training(
         chosen = replace(chosen, t_weights=(0.0,) * (bridge.timesteps - 1) + (1.0,))  # there is no other choice
     model = build_model(spec, train, chosen, bridge, labels=kind, cell=cell, visits=visits)
     if begun:
-        begin_with(model.unet, begun.unet, name=str(start))
+        taken = begin_with(model.unet, begun.unet, name=str(start))
+        same = begun.labels.shape == model.labels.shape and torch.equal(begun.labels, model.labels)
+        told = "" if resume else (
+            f"begins with the weights of {start}: {taken}; image labels of the {train.num_classes} classes: "
+            f"{'the same as its own' if same else 'new'}"
+        )  # fmt: skip
     expected = "a class or function of (model, recipe) that gives what idc.training.objective.TrainingObjective lists"
     made: TrainingObjective = (
         guarded(plugin(own, TrainingObjective, lambda make: make(model, chosen), expected), own)

@@ -11,11 +11,13 @@ from torch import Tensor, nn
 
 from idc.compute.hardware import uses_bf16
 from idc.compute.modes import evaluation_mode
+from idc.data.held import Held, as_images
 from idc.errors import IDCError
 from idc.method.bridge import Bridge
+from idc.method.calibration import Calibration, of_card
 from idc.method.config import IDCConfig, card_head, config_from_dict
 from idc.method.labels import distances_to_labels, fingerprint, inner_products, orthogonal_labels, to_unit
-from idc.method.prediction import Prediction, decide
+from idc.method.prediction import DRAWS, Prediction, decide, identities
 from idc.method.reverse import Noise, Reverse, Step, image_end, noise_of_images, noise_source, of_each
 from idc.method.surrogates import surrogates
 from idc.method.unet import BridgeUNet
@@ -77,6 +79,11 @@ class IDC(SavedClassifier):
     def stochastic(self) -> bool:
         """Whether the answer draws noise."""
         return len(self.config.visits) > 1 and self.config.bridge.eta > 0
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """What validation images said of this answer, when it was trained; None if nothing is known of it."""
+        return of_card(self.card, visits=self.config.visits, eta=self.config.bridge.eta)
 
     shares_draws = True  # see Classifier: the first evaluation sees no noise
 
@@ -192,9 +199,9 @@ class IDC(SavedClassifier):
     @torch.no_grad()
     def predict(
         self,
-        images: Tensor,
+        images: Tensor | Held | Sequence[Held],
         *,
-        draws: int = 10,
+        draws: int = DRAWS,
         generator: torch.Generator | None = None,
         ids: Tensor | Sequence[int] | None = None,
         seed: int = 0,
@@ -207,7 +214,8 @@ class IDC(SavedClassifier):
         all is evaluated once.
 
         Args:
-            images: (B, C, H, W) in [0, 1], on any device.
+            images: (B, C, H, W) in [0, 1], on any device; or paths, PIL images or numpy arrays (H, W, C), one or
+                several, which are scaled to the model's size as files of a data set are (see ``as_images``).
             draws: of the noise, at least 1.
             generator: of the noise, instead of per-image noise.
             ids: (B,) identities of the images, whole numbers; 0..B-1 by default.
@@ -218,8 +226,9 @@ class IDC(SavedClassifier):
             IDCError: for images, draws or ids out of range.
         """
         n = self._differing(draws)
+        images = as_images(images, self.input_shape)
         check_images(images, self.input_shape)
-        own, chunk = _identities(ids, len(images)), max(1, batch_size // n)
+        own, chunk = identities(ids, len(images)), max(1, batch_size // n)
         parts = []
         with evaluation_mode(self):
             for part, part_ids in zip(images.split(chunk), own.split(chunk), strict=True) if len(images) else ():
@@ -228,8 +237,8 @@ class IDC(SavedClassifier):
                 *_, last = self._steps(part.to(device), source, n)
                 parts.append(self._read(last).view(n, len(part), -1))
         each = torch.cat(parts, dim=1) if parts else self.labels.new_zeros(n, 0, self.num_classes)
-        temperature = self.config.temperature
-        return decide(each, temperature=temperature, class_names=self.class_names, draws=draws)
+        return decide(each, temperature=self.config.temperature, class_names=self.class_names, draws=draws,
+                      calibration=self.calibration)  # fmt: skip
 
     # -- weak spots ----------------------------------------------------------------------------------------------------
 
@@ -280,14 +289,3 @@ class IDC(SavedClassifier):
                 "report this machine's LAPACK: the QR differs" if self.config.label_kind == "qr"
                 else "use the version of idc that saved it",
             )  # fmt: skip
-
-
-def _identities(ids: Tensor | Sequence[int] | None, count: int) -> Tensor:
-    """(count,) int64 of what ``IDC.predict`` is given."""
-    try:
-        found = torch.arange(count) if ids is None else torch.as_tensor(ids)
-        if found.shape == (count,) and not found.is_floating_point() and not found.is_complex():
-            return found.long()
-    except (TypeError, ValueError, RuntimeError, OverflowError):
-        pass
-    raise IDCError(f"ids = {short(ids)}", f"{count} whole numbers, one an image", "give images.ids of a data set, say")

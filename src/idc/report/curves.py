@@ -158,9 +158,11 @@ def over_epochs(history: Sequence[dict[str, Any]]) -> Figure:
 
 
 def confusion(result: Result) -> Figure:
-    """Majority votes on the adversarial examples: rows true classes, columns answers."""
-    names = result.summary["class_names"]
-    table = np.asarray(result.summary["confusion"]["robust"], dtype=float)[:, : len(names)]
+    """Rows true classes, columns answers: majority votes on the adversarial examples, or, of a clean evaluation, the
+    model's own answers."""
+    names, own = result.summary["class_names"], result.summary.get("own")
+    counts = own["confusion"] if own else result.summary["confusion"]["robust"]
+    table = np.asarray(counts, dtype=float)[:, : len(names)]
     shares = table / np.maximum(table.sum(1, keepdims=True), 1)
     side = min(7.0, 2.2 + 0.32 * len(names))
     figure, axes = _drawing(side, side)
@@ -173,5 +175,20 @@ def confusion(result: Result) -> Figure:
             if value:
                 axes.text(column, row, f"{100 * value:.0f}", ha="center", va="center", fontsize=7,
                           color="white" if value > 0.5 else "black")  # fmt: skip
-    axes.set(xlabel="answer under attack, % of the true class", ylabel="true class")
+    axes.set(xlabel=f"answer{'' if own else ' under attack'}, % of the true class", ylabel="true class")
+    return figure
+
+
+def reliability(result: Result) -> Figure:
+    """Accuracy over confidence, of the images in each tenth of it; on the diagonal is one that can be believed."""
+    figure, axes = _drawing(4.2, 3.8)
+    bins = result.summary["own"]["calibration"]["bins"]
+    most = max((one["n"] for one in bins), default=1)
+    axes.plot([0, 100], [0, 100], ":", color="#767676")
+    axes.bar([100 * one["low"] + 5 for one in bins], [100 * one["accuracy"] for one in bins], width=9,
+             color=[(0, 0.45, 0.7, 0.25 + 0.75 * one["n"] / most) for one in bins])  # fmt: skip
+    axes.plot([100 * one["confidence"] for one in bins], [100 * one["accuracy"] for one in bins], "o", color="#D55E00")
+    axes.set(
+        xlabel="confidence, % (dots: its mean; darker: more images)", ylabel="accuracy, %", xlim=(0, 100), ylim=(0, 102)
+    )
     return figure

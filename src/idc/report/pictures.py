@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
+from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from idc.errors import IDCError
 from idc.report import curves, figures
 from idc.report.html import data_uri, difference
-from idc.report.results import Result, read_results
+from idc.report.results import Result, other_shares, read_results
 from idc.storage.files import whole_file
 
 _ROWS = 4  # images in an overview
@@ -32,6 +33,31 @@ def panel(r: Result) -> dict[str, Any]:
 
 def _named(names: Sequence[str], answer: int) -> str:
     return names[answer] if answer >= 0 else "none: not finite"
+
+
+def own_answers(r: Result) -> dict[str, Any]:
+    """What the page of results shows of a clean evaluation: accuracies by name and by class, calibration, mistakes."""
+    own, names = r.summary["own"], r.summary["class_names"]
+    classes = [
+        {"name": name, "right": row[k], "n": sum(row), "as": _taken_for(names, row, k)}
+        for k, (name, row) in enumerate(zip(names, own["confusion"], strict=True))
+        if sum(row)
+    ]
+    pictures = [] if r.mistakes is None else [data_uri(image) for image in r.mistakes]
+    mistakes = [
+        {"image": image, "truth": names[one["class"]], "answer": names[one["answer"]], "confidence": one["confidence"]}
+        for image, one in zip(pictures, own["mistakes"], strict=False)
+    ]
+    return {
+        "others": other_shares(r.summary), "classes": sorted(classes, key=lambda c: c["right"] / c["n"]),
+        "mistakes": mistakes, "reliability": Markup(figures.svg(curves.reliability(r))),
+    }  # fmt: skip
+
+
+def _taken_for(names: Sequence[str], row: Sequence[int], own: int) -> str:
+    """The class that images of a class are most often taken for, and how often; empty if none is."""
+    count, other = max((n, -k) for k, n in enumerate(row[: len(names)]) if k != own) if len(names) > 1 else (0, 0)
+    return f"{names[-other]} ({count})" if count else ""
 
 
 def of_the_method(results: Sequence[Result]) -> dict[str, Any] | None:

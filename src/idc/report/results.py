@@ -26,6 +26,7 @@ class Result:
     pictures: dict[str, Array]
     panel: list[dict[str, Any]]
     given: str = ""
+    mistakes: Array | None = None  # pictures of the model's own wrong answers, of a clean evaluation
 
     @property
     def model(self) -> str:
@@ -74,6 +75,20 @@ def _named(settings: dict[str, Any]) -> str:
     return f"{settings['model']}, {'one step' if len(visits) == 1 else f'visits {_answer(settings)}'}"
 
 
+def other_shares(summary: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """Of a clean evaluation, what else may be called accuracy beside that of the model's own answer, by names that tell
+    them apart."""
+    own, clean, draws = summary["own"], summary["clean"], summary["draws"]
+    found = {name: value for name, value in summary.get("accuracy", {}).items() if own["answer"] not in name}
+    if draws == 1:
+        return {name: value for name, value in found.items() if len(summary["accuracy"]) > 1}
+    return found | {
+        f"a single draw, on average over {draws}": clean["mean"],
+        f"majority vote of {draws} draws": clean["majority"],
+        f"all of {draws} draws right": clean["worst_of_n"],
+    }
+
+
 def read_result(folder: Path, *, given: str = "") -> Result:
     """A finished evaluation, of a model that was ``given`` a name.
 
@@ -88,9 +103,11 @@ def read_result(folder: Path, *, given: str = "") -> Result:
     try:
         pictures = load_file(folder / "panel.safetensors") if (folder / "panel.safetensors").exists() else {}
         panel = parse_json((folder / "panel.json").read_text(encoding="utf-8")) if pictures else []
-    except (OSError, ValueError, SafetensorError) as error:
-        raise IDCError(folder, "whole pictures", "remove panel.safetensors, or evaluate again") from error
-    return Result(folder, summary, pictures, panel, given)
+        file = folder / "mistakes.safetensors"
+        mistakes = load_file(file)["images"] if "own" in summary and file.exists() else None
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise IDCError(folder, "whole pictures", "remove its .safetensors files, or evaluate again") from error
+    return Result(folder, summary, pictures, panel, given, mistakes)
 
 
 def read_certificates(folders: Sequence[Path]) -> list[dict[str, Any]]:

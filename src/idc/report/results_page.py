@@ -12,7 +12,7 @@ from idc.errors import IDCError
 from idc.report import curves, figures
 from idc.report.comparison import paired_texts
 from idc.report.html import environment
-from idc.report.pictures import of_the_method, panel
+from idc.report.pictures import of_the_method, own_answers, panel
 from idc.report.results import Result, read_certificates, read_results, read_trainings
 from idc.storage.files import make_folder, whole_file, write_text
 from idc.storage.kinds import COMPARISON, kind_of
@@ -67,13 +67,18 @@ def _csv(results: Sequence[Result], certificates: Sequence[dict[str, Any]]) -> s
                               "accuracy", "low", "high"]]  # fmt: skip
     for r in results:
         s = r.summary
-        points = {"clean": s["clean"], "noise": s["noise"], "robust": s["robust"]}
-        points |= {f"attack {name}": v for name, v in s["attacks"].items()}
+        points = {"clean": s["clean"]}
+        if s["attacks"]:
+            points |= {"noise": s["noise"], "robust": s["robust"]}
+            points |= {f"attack {name}": v for name, v in s["attacks"].items()}
         for name, verdict in points.items():
             for kind in ("mean", "majority", "worst_of_n"):
                 v = verdict[kind]
                 rows.append([r.folder, r.name, r.protocol, r.threat["norm"], r.eps, s["images"], s["draws"], name,
                              kind, v["mean"], v["low"], v["high"]])  # fmt: skip
+        if v := s.get("own", {}).get("accuracy"):
+            rows.append([r.folder, r.name, r.protocol, "", "", s["images"], "", "clean", "own answer", v["mean"],
+                         v["low"], v["high"]])  # fmt: skip
     for c in certificates:
         smoothing = c["settings"]["smoothing"]
         for v in c["curve"]:
@@ -108,15 +113,18 @@ def _made(folders: Sequence[Path]) -> tuple[str, str, dict[str, tuple[str, Figur
     certificates, trainings = read_certificates(folders), read_trainings(folders)
     pairs = [text for folder in folders if kind_of(folder) == COMPARISON for text in paired_texts(folder)]
     drawn = _figures(results, sweeps, certificates, trainings)
-    confusions = [curves.confusion(r) if r.summary["attacks"] else None for r in results]
+    confusions = [curves.confusion(r) if r.summary["attacks"] or "own" in r.summary else None for r in results]
     html = environment().get_template("results.html").render(
         readings=[*readings(results), *survival(sweeps), *pairs],
         method=of_the_method(results),
         certificates=certificates,
         figures=[(title, Markup(figures.svg(figure))) for title, figure in drawn.values()],
         results=[
-            {"r": r, "s": r.summary, "eps": eps_text(r.eps), "panel": panel(r) if r.panel else None,
-             "confusion": None if c is None else Markup(figures.svg(c))}
+            {
+                "r": r, "s": r.summary, "eps": eps_text(r.eps), "own": own_answers(r) if "own" in r.summary else None,
+                "panel": panel(r) if r.panel and r.summary["attacks"] else None,
+                "confusion": None if c is None else Markup(figures.svg(c)),
+            }
             for r, c in zip(results, confusions, strict=True)
         ],
     )  # fmt: skip

@@ -6,6 +6,8 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
+from contextlib import suppress
+from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from types import NoneType
@@ -51,6 +53,36 @@ def looks_like_path(source: str) -> bool:
     return os.path.lexists(source.split("/")[0]) or suffix in _FILE_SUFFIXES or suffix in image_suffixes()
 
 
+def check_path(source: str) -> None:
+    """Refuse a mistyped path at once, before anything that takes long is imported.
+
+    Args:
+        source: what a user named, a model or data; what has a colon is a name of another kind.
+
+    Raises:
+        IDCError: if nothing is there, and it looks like a path, or like a path that is there (``phots/dogs``).
+    """
+    there = os.path.lexists(os.path.expanduser(source))
+    if not there and ":" not in source and (looks_like_path(source) or ("/" in source and _meant(source))):
+        raise IDCError(f"no such file or folder: {source!r}", "a path of what is there", _remedy(source, "check it"))
+
+
+def _meant(source: str) -> Path | None:
+    """The file or folder that is there, and whose path differs from ``source`` in one part, by little."""
+    path = Path(os.path.expanduser(source))
+    with suppress(OSError, ValueError):
+        wrong = next((p for p in (*reversed(path.parents), path) if not p.exists()), path)
+        for name in get_close_matches(wrong.name, os.listdir(wrong.parent), n=1):
+            found = wrong.parent / name / path.relative_to(wrong)
+            return found if found.exists() else None
+    return None
+
+
+def _remedy(source: str, remedy: str) -> str:
+    found = _meant(source)
+    return f"{remedy} (there is {found})" if found else remedy
+
+
 def check_options(options: Mapping[str, Any]) -> None:
     """Refuse keywords that are none of ``OPTIONS``, or a value that is none of theirs.
 
@@ -82,7 +114,8 @@ def unreachable(source: str, what: str) -> IDCError:
     """The error for a hub id that is not in the local cache when there is no network; ``what`` is it: a "model"."""
     value = f"hub {what} {source!r} (the hub cannot be reached, and it is not in the local cache)"
     known = ", or a name of idc models" if what == "model" and "/" not in source else ""
-    return IDCError(value, "a network, or a local path", f"connect, or give a folder such as ./{source}{known}")
+    remedy = _remedy(source, f"connect, or give a folder such as ./{source}{known}")
+    return IDCError(value, "a network, or a local path", remedy)
 
 
 def _answers() -> bool:

@@ -15,9 +15,12 @@ from idc.compute.modes import evaluation_mode, frozen
 from idc.data import ImageSet
 from idc.errors import IDCError
 from idc.method.bridge import BridgeSample
+from idc.method.calibration import FACT as CALIBRATION
+from idc.method.calibration import calibrate
 from idc.method.classifier import IDC
 from idc.method.loss import bridge_loss, label_cross_entropy
 from idc.noise import Streams, derive_seed
+from idc.storage.fields import recorded
 from idc.training.adversarial import WeightShift, ascend, random_start
 from idc.training.objective import Call, ModelObjective, check_fits
 from idc.training.recipe import Recipe
@@ -42,6 +45,7 @@ class BridgeObjective(ModelObjective):
         self.model, self.recipe = model, recipe
         Threat(recipe.norm, recipe.eps)  # refuses an impossible eps before anything is written
         self.eps, self.replays = recipe.eps, recipe.replays
+        self.answers: list[tuple[Tensor, Tensor]] = []  # of the last final validation: distances, true classes
 
     def check(self, train: ImageSet) -> None:
         check_fits(train, self.model.input_shape, self.model.num_classes)
@@ -176,7 +180,9 @@ class BridgeObjective(ModelObjective):
         """Counts (4,), with ``recipe.eps`` (8,): of images as they are, and under PGD-10 with a start of their own."""
         model = self.model.with_network(network)
         measure = partial(accuracy, model, data, draws=self._draws(final), bf16=bf16, shard=shard)
-        found = measure()[1]
+        self.answers = []
+        keep = (lambda found, classes: self.answers.append((found.distances, classes))) if final else None
+        found = measure(seen=keep)[1]
         if not self.recipe.eps:
             return found
         threat = Threat(self.recipe.norm, self.recipe.eps)  # the whole of it, also while it still rises
@@ -189,6 +195,17 @@ class BridgeObjective(ModelObjective):
 
     def judged(self, counts: Tensor, *, final: bool) -> BridgeAccuracy:
         return from_counts(counts, self._draws(final), eps=self.recipe.eps)
+
+    def facts(self) -> dict[str, Any]:
+        """The calibration of the model's answer, see ``idc.method.calibration``."""
+        if not self.answers:
+            return {}
+        distances, classes = (torch.cat(each) for each in zip(*self.answers, strict=True))
+        config = self.model.config
+        found = calibrate(
+            distances, classes, draws=self._draws(True) or 1, visits=config.visits, eta=config.bridge.eta
+        )  # fmt: skip
+        return {CALIBRATION: recorded(found)} if found else {}
 
     def restored(self, values: dict[str, Any]) -> BridgeAccuracy:
         return BridgeAccuracy.from_dict(values)

@@ -39,6 +39,7 @@ class RunState:
         best, best_step: the best score of a validation so far, and its step.
         accuracy: the newest validation, as its ``to_dict``.
         whole: that of the best weights at the end.
+        facts: what else it found, see ``TrainingObjective.facts``.
     """
 
     images: dict[str, list[Any]]
@@ -48,6 +49,7 @@ class RunState:
     best_step: int | None = None
     accuracy: dict[str, float] | None = None
     whole: dict[str, float] | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
 
     @property
     def seconds(self) -> float:

@@ -11,7 +11,7 @@ from torch import Tensor
 from idc.progress import Bar
 from idc.storage import records
 from idc.storage.files import explained, write_text
-from idc.text import visible
+from idc.text import epoch_text, visible
 from idc.training.objective import Validation
 
 
@@ -78,7 +78,7 @@ class Monitor:
         """A validation: recorded, and said above the progress bar."""
         values = {f"validation/{k}": v for k, v in found.to_dict().items()}
         self.scalars(step, values | {"epoch": epoch, "seconds": seconds})
-        self.say(f"epoch {epoch:g}: validation {found.text()}, {seconds:.0f} s")
+        self.say(f"epoch {epoch_text(epoch)}: validation {found.text()}, {seconds:.0f} s")
 
     def best(self, step: int, found: Validation, *, epoch: str) -> None:
         """The validation of the best weights, those of ``epoch``, at the end."""

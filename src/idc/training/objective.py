@@ -77,6 +77,10 @@ class TrainingObjective(typing.Protocol):
     def judged(self, counts: Tensor, *, final: bool) -> Validation:
         """What the summed counts say."""
 
+    def facts(self) -> dict[str, Any]:
+        """For the model's card: what else the last final ``validate`` of this process found. By default nothing."""
+        return {}
+
     def restored(self, values: dict[str, Any]) -> Validation:
         """A validation from its ``to_dict``."""
 

@@ -25,6 +25,9 @@ def claim(out: Path, recipe: Settings, about: dict[str, Any], *, resume: bool) -
         IDCError: if it cannot be written, or holds a run that is not to be resumed or has other settings.
     """
     make_folder(out)
+    if not (out / "recipe.yaml").exists() and (held := sorted(p.name for p in out.iterdir() if p.name[0] != ".")):
+        remedy = "choose another --out: a run writes over folders such as best"
+        raise IDCError(f"{out}, which holds {held[0]}", "a new or empty folder", remedy)
     file, text = out / "recipe.yaml", _yaml(about | recorded(recipe))
     if file.exists() and not resume:
         raise IDCError(out, "a new or empty folder", "it holds a run: give --resume to go on, or another --out")

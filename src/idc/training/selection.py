@@ -92,7 +92,7 @@ class Selection:
                 tensor.copy_(plain)
         found = self._measured(network, self.final, final=True)
         network.load_state_dict(own)
-        self.state.whole = found.to_dict()
+        self.state.whole, self.state.facts = found.to_dict(), self.objective.facts()
         return found
 
     def _measured(self, network: nn.Module, data: ImageSet, *, final: bool) -> Validation:

@@ -21,6 +21,7 @@ from idc.errors import IDCError
 from idc.storage.fields import recorded
 from idc.storage.files import whole_folder
 from idc.storage.model_folder import SAMPLE, change_card
+from idc.text import epoch_text
 from idc.training import checkpoint as checkpoints
 from idc.training import optim
 from idc.training.batches import Batches
@@ -166,8 +167,9 @@ class Trainer:
             self._monitor() as monitor,
         ):
             if self.resumes:
-                going_on = f"going on from step {self.start} of {self.pace.expected(self.start)}"
-                monitor.say(going_on if self.start else f"{self.out} holds no checkpoint: the training begins")
+                told = "nothing to train: the run was finished at" if self.state.whole else "going on from"
+                told = f"{told} step {self.start} of {self.pace.expected(self.start)}"
+                monitor.say(told if self.start else f"{self.out} holds no checkpoint: the training begins")
             step, owed = self.start, False
             while not (self._ended(step) or (self._whole(step) and self._stopped(signals, step))):
                 loss = self.step(step)
@@ -210,7 +212,7 @@ class Trainer:
             )  # fmt: skip
             checkpoints.prune(self.out / "checkpoints")
             # Its weights may be older than the end of the training that found them.
-            change_card(result.best, self.state.card(found))
+            change_card(result.best, self.state.card(found) | self.state.facts)
         self.accelerator.wait_for_everyone()
         return result
 
@@ -295,4 +297,4 @@ class Trainer:
         monitor.scalars(step, {f"loss/{k}": v for k, v in values.items()} | {"lr": lr})
 
     def _epoch(self, step: int) -> str:
-        return f"{step / self.batches.per_epoch:.4g}"
+        return epoch_text(step / self.batches.per_epoch)

@@ -19,12 +19,13 @@ import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 from common import CIFAR, RESULTS, outside, read
 
@@ -149,22 +150,37 @@ def collect(out: Path) -> None:
         asked = {"job": job.name, "model": job.model, "protocol": job.protocol, "eps": job.eps, "images": job.limit}
         if is_done(job, out):
             held = read(out / job.name / "summary.json")
-            keys = ("clean", "robust", "reliable", "cost")
+            keys = ("clean", "robust", "attacks", "reliable", "cost")
+            failed = [f"{c['name']}: {c['figure']}" for c in held.get("sanity", []) if not c["passed"]]
             rows[job.name] = asked | {"state": "done"} | {key: held[key] for key in keys if key in held}
+            rows[job.name]["failed"] = failed
+        elif lines := list(records.finished(out / job.name, LINES).values()):
+            rows[job.name] = asked | {"state": "not finished", "finished": len(lines)} | _figures(lines)
+            rows[job.name]["checks"] = len(records.read(out / job.name / "sanity.jsonl"))
         elif partial != out:
             tensors, about = load_tensors(partial)
             values = json.loads(about["values"])
             right = wilson((tensors["right"] > 0).double().mean().item(), len(tensors["right"]))
-            finished = len(records.finished(out / job.name, LINES))
             done = {
-                "finished": finished,
+                "finished": 0,
                 "block": int(partial.stem[-6:]),
-                "attacks": list(values["judged"]),
+                "attacks_done": list(values["judged"]),
                 "seconds": values["seconds"],
                 "some_draw_right": recorded(right),
             }
             rows[job.name] = asked | {"state": "not finished"} | done
     write_json(file, {"command": "python benchmarks/gpu.py collect", "data": CIFAR, "rows": list(rows.values())})
+
+
+def _figures(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Mean share of right draws of images that are done: clean, after each attack, on the worst example."""
+
+    def mean(pairs: Sequence[Sequence[int] | None]) -> dict[str, Any]:
+        shares = [pair[0] / line["draws"] if pair else 0.0 for pair, line in zip(pairs, lines, strict=True)]
+        return {"mean": recorded(wilson(sum(shares) / len(lines), len(lines)))}
+
+    attacks = {name: mean([line["attacks"][name] for line in lines]) for name in lines[0]["attacks"]}
+    return {kind: mean([line[kind] for line in lines]) for kind in ("clean", "robust")} | {"attacks": attacks}
 
 
 def attend(command: list[str], seconds: float, log: Path) -> tuple[str, str]:

@@ -12,7 +12,7 @@ The records come from
     python benchmarks/robustness.py models/digits --name digits --data digits --eps 0.1 0.2
     python benchmarks/robustness.py idc-nano-cifar10 --name nano --data CIFAR --eps 8/255 2/255
     python benchmarks/pitfalls.py models/digits --name digits --data digits --eps 0.1
-    python benchmarks/parity.py digits_cnn --data digits --eps 0.05 0.1 0.15
+    python benchmarks/parity.py idc-digits-robust --data digits --eps 0.15 --limit 64
     make peers
     idc train --recipe recipes/idc-nano-cifar10-robust.yaml --data CIFAR --out runs/idc-nano-cifar10-robust
     python benchmarks/peers.py robust --stage train (makes models/cifar10-thin-pgd-at, where that is not)

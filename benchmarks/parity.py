@@ -1,53 +1,75 @@
-"""Our adaptive ensemble beside AutoAttack standard on a deterministic model: the same images, one run.
+"""The adaptive protocol beside AutoAttack's library on a deterministic model: the same images, verdict by verdict.
 
-    python benchmarks/parity.py digits_cnn --data digits --eps 0.05 0.1 0.15
-    python benchmarks/parity.py resnet18 --data CIFAR --data-name "CIFAR-10 (JPEG-75)" --eps 1/255 0.5/255 --limit 200
+    python benchmarks/parity.py idc-digits-robust --data digits --eps 0.1 --limit 128
+    python benchmarks/parity.py models/cifar10-thin-pgd-at --data CIFAR --data-name "CIFAR-10 (JPEG-75)" --eps 8/255
 
-Resumable; figures go to benchmarks/results/parity-MODEL.json.
+Both are timed as a whole, sanity checks included, one after the other on the same machine. Resumable; a time is kept only
+of an evaluation that ran in one go. Rows go to benchmarks/results/parity.json.
 """
 
 import argparse
+import time
 from pathlib import Path
+from typing import Any
 
-from common import write
+from common import RESULTS, cpu_name, read
 
-from idc.attacks.adaptive import AdaptiveAttack
-from idc.attacks.third_party import AutoAttack
-from idc.attacks.threat import Threat
 from idc.commands.evaluate import evaluate
 from idc.commands.request import Request
 from idc.compute.memory import keep_freed_memory
-from idc.evaluation.protocol import Protocol
+from idc.evaluation.summary import LINES
+from idc.storage import records
+from idc.storage.files import write_json
 from idc.text import eps_name, fraction
 
-MODELS = {"digits_cnn": "benchmarks.models:digits_cnn", "resnet18": "pyautoattack-resnet18"}
+BOTH = ("adaptive", "autoattack")
+
+
+def judged(request: Request, out: Path) -> dict[str, Any]:
+    """An evaluation: the images that survive it, its passes of the model an image, and its seconds."""
+    fresh, began = not out.exists(), time.perf_counter()
+    found = evaluate(request, out)
+    file = out / "wall.json"
+    if fresh:
+        write_json(file, {"seconds": time.perf_counter() - began})
+    lines = records.finished(out, LINES)
+    cost = found["cost"]
+    return {
+        "survive": sorted(image for image, line in lines.items() if line["robust"][1] == line["class"]),
+        "clean": found["clean"]["mean"], "images": len(lines), "reliable": found["reliable"],
+        "forward": sum(cost["forward"].values()), "backward": sum(cost["backward"].values()),
+        "attack_seconds": sum(cost["seconds_by_attack"].values()) * len(lines),
+        "seconds": read(file)["seconds"] if file.exists() else None,
+    }  # fmt: skip
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", choices=list(MODELS))
+    parser.add_argument("model")
     parser.add_argument("--data", required=True)
     parser.add_argument("--data-name")
-    parser.add_argument("--eps", nargs="+", required=True)
+    parser.add_argument("--eps", required=True)
     parser.add_argument("--limit", type=int, default=512)
+    parser.add_argument("--out", type=Path, default=Path("runs/parity"))
     given = parser.parse_args()
-    rows = []
-    for eps in given.eps:
-        threat = Threat("linf", fraction(eps))
-        attacks = (("ours", AdaptiveAttack(threat=threat)), ("autoattack", AutoAttack(threat=threat)))
-        request = Request(model=MODELS[given.model], data=given.data, data_name=given.data_name, limit=given.limit)
-        out = Path("runs/parity") / f"{given.model}-{eps_name(threat.eps)}"
-        found = evaluate(request, out, protocol=Protocol("parity", threat, attacks))
-        if not found:  # a process other than the first
-            continue
-        n = found["images"]
-        standing = {k: round(found["attacks"][k]["mean"]["mean"] * n) for k in ("ours", "autoattack")}
-        seconds = {k: found["cost"]["seconds_by_attack"][k] * n for k in standing}
-        rows.append({"eps": eps, "images": n, "clean": found["clean"]["mean"], "standing": standing, "seconds": seconds}
-                    | {k: found[k] for k in ("attacks", "flags", "settings")})  # fmt: skip
-        print(eps, standing, {k: f"{v:.0f} s" for k, v in seconds.items()}, flush=True)
-        command = f"python benchmarks/parity.py {given.model} --data {given.data_name or given.data}"
-        write(f"parity-{given.model}", f"{command} --limit {given.limit} --eps {' '.join(given.eps)}", {"rows": rows})
+    name = Path(given.model).name
+    found = {}
+    for protocol in BOTH:
+        request = Request(
+            model=given.model, data=given.data, data_name=given.data_name, limit=given.limit, eps=fraction(given.eps),
+            protocol=protocol,
+        )  # fmt: skip
+        found[protocol] = judged(request, given.out / f"{name}-{eps_name(fraction(given.eps))}" / protocol)
+    ours, library = (set(found[protocol].pop("survive")) for protocol in BOTH)
+    row = {
+        "model": name, "data": given.data_name or given.data, "eps": given.eps, "cpu": cpu_name(),
+        "survive_both": len(ours & library), "survive_adaptive_alone": len(ours - library),
+        "survive_autoattack_alone": len(library - ours), **found,
+    }  # fmt: skip
+    print(row, flush=True)
+    file = RESULTS / "parity.json"
+    rows = [r for r in read(file)["rows"] if (r["model"], r["eps"]) != (name, given.eps)] if file.exists() else []
+    write_json(file, {"command": "python benchmarks/parity.py MODEL --data D --eps E", "rows": [*rows, row]})
 
 
 if __name__ == "__main__":

@@ -29,7 +29,8 @@ from typing import Any
 
 from common import CIFAR, RESULTS, outside, read
 
-from idc.evaluation.summary import LINES
+from idc.evaluation.pairing import paired, survived
+from idc.evaluation.summary import COSTS, LINES
 from idc.evaluation.verdict import wilson
 from idc.storage import records
 from idc.storage.fields import recorded
@@ -43,6 +44,7 @@ SLIM = "models/cifar10-slim-pgd-at"
 PAPER = "models/idc-base-cifar10"
 SMALL = "idc-nano-cifar10"
 FIRST = "smoke"
+PAIRS = (("nano-robust-adaptive-8", "thin-adaptive-8"),)  # compared image by image
 
 
 @dataclass(frozen=True)
@@ -157,6 +159,8 @@ def collect(out: Path) -> None:
         elif lines := list(records.finished(out / job.name, LINES).values()):
             rows[job.name] = asked | {"state": "not finished", "finished": len(lines)} | _figures(lines)
             rows[job.name]["checks"] = len(records.read(out / job.name / "sanity.jsonl"))
+            costs = records.read_all(out / job.name, f"{COSTS}-*.jsonl", "block").values()
+            rows[job.name]["seconds"] = sum(sum(block["seconds"].values()) for block in costs)
         elif partial != out:
             tensors, about = load_tensors(partial)
             values = json.loads(about["values"])
@@ -169,7 +173,14 @@ def collect(out: Path) -> None:
                 "some_draw_right": recorded(right),
             }
             rows[job.name] = asked | {"state": "not finished"} | done
-    write_json(file, {"command": "python benchmarks/gpu.py collect", "data": CIFAR, "rows": list(rows.values())})
+    pairs = {r["first"]: r for r in read(file).get("pairs", [])} if file.exists() else {}
+    for first, second in PAIRS:
+        both = [list(records.finished(out / name, LINES).values()) for name in (first, second)]
+        if all(both):
+            found = recorded(paired(*(survived(lines) for lines in both)))
+            pairs[first] = {"first": first, "second": second} | found
+    whole = {"command": "python benchmarks/gpu.py collect", "data": CIFAR}
+    write_json(file, whole | {"rows": list(rows.values()), "pairs": list(pairs.values())})
 
 
 def _figures(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

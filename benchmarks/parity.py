@@ -3,8 +3,8 @@
     python benchmarks/parity.py idc-digits-robust --data digits --eps 0.1 --limit 128
     python benchmarks/parity.py models/cifar10-thin-pgd-at --data CIFAR --data-name "CIFAR-10 (JPEG-75)" --eps 8/255
 
-Both are timed as a whole, sanity checks included, one after the other on the same machine. Resumable; a time is kept only
-of an evaluation that ran in one go. Rows go to benchmarks/results/parity.json.
+Both are timed as a whole, sanity checks included, one after the other on the same machine. Resumable; a time is kept
+only of an evaluation that ran in one go. Rows go to benchmarks/results/parity.json.
 """
 
 import argparse

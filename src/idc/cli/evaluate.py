@@ -22,8 +22,8 @@ def evaluate(out_folder: Out, as_json: AsJson = False, **asked: Any) -> None:
     """Measure accuracy, clean and under attack, with intervals; an interrupted evaluation goes on.
 
     clean: no attack. quick: a short adaptive attack, minutes on a CPU. adaptive: the one to quote: search for the
-    model's weak spots, AutoAttack, Square, sanity checks. paper: the published evaluation with its flaws, for
-    comparison. pgd, apgd: one attack, for sweeps.
+    model's weak spots, FAB, Square, sanity checks. autoattack: as its own library runs it. paper: the published
+    evaluation with its flaws, for comparison. pgd, apgd: one attack, for sweeps.
     """
     check_paths(asked["model"], asked["data"])
     from idc.commands.evaluate import evaluate as run

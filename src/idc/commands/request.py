@@ -39,7 +39,10 @@ class Request:
         None, "what the record calls the data", shared=True, decides=False, unset="as --data"
     )
     protocol: str = setting(
-        "clean", "clean | quick | adaptive | paper | pgd | apgd, or package.module:object", panel=ATTACK, shared=True
+        "clean",
+        "clean | quick | adaptive | autoattack | paper | pgd | apgd, or package.module:object",
+        panel=ATTACK,
+        shared=True,
     )
     attacks: tuple[str, ...] = setting(
         (), "more of them: package.module:object,... (see docs/plugins.md)", panel=ATTACK, shared=True, flag="--attack",

@@ -53,12 +53,11 @@ def full_evaluation() -> list[str]:
             checks = "passed" if row.get("reliable") else f"{row.get('checks', 0)} of 18 made"
             pair = [share(row[kind]["mean"]) for kind in ("clean", "robust")]
             lines.append(table_row(f"`{row['model']}`", *pair, row["images"], f"{seconds:.0f}", checks))
-    pairs = read(RESULTS / "gpu.json").get("pairs", [])
     said = [
-        f"Of the same {p['images']:,} images the IDC alone survives {p['only_first']}, the CNN alone {p['only_second']}: "
-        f"a difference of {100 * p['difference']:+.1f} points [{100 * p['low']:+.1f}, {100 * p['high']:+.1f}], "
-        f"p = {p['p']:.2g} (McNemar)."
-        for p in pairs
+        f"Of the same {p['images']:,} images the IDC alone survives {p['only_first']} and the CNN alone "
+        f"{p['only_second']}; the difference is {100 * p['difference']:+.1f} points "
+        f"[{100 * p['low']:+.1f}, {100 * p['high']:+.1f}], p = {p['p']:.2g} (McNemar)."
+        for p in read(RESULTS / "gpu.json").get("pairs", [])
     ]
     return [
         *lines,

@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from idc.commands.from_python import Outcome, evaluate
     from idc.errors import IDCError
     from idc.method.bridge import Bridge, BridgeSample, BridgeSpec
     from idc.method.classifier import IDC
@@ -28,6 +29,8 @@ _HOME = {
     "PRESETS": "method.presets",
     "UNetSpec": "method.unet",
     "orthogonal_labels": "method.labels",
+    "Outcome": "commands.from_python",
+    "evaluate": "commands.from_python",
 }
 __all__ = [
     "IDC",
@@ -37,9 +40,11 @@ __all__ = [
     "BridgeSpec",
     "IDCConfig",
     "IDCError",
+    "Outcome",
     "Prediction",
     "UNetSpec",
     "__version__",
+    "evaluate",
     "orthogonal_labels",
 ]
 

@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 from idc.errors import IDCError
 from idc.report import curves
 from idc.report.results import read_results, read_trainings
-from idc.report.results_page import readings, survival, write_report
+from idc.report.results_page import Heading, readings, survival, write_report
 from summaries import own_answers, share, summary, write_result, write_sweep
 
 
@@ -66,11 +66,20 @@ def test_csv_holds_every_verdict(write, tmp_path):
 
 def test_overstatement_is_put_in_words_and_numbers(write):
     results, _ = read_results([write("a", robust=0.1), write("b", protocol="paper", robust=0.3)])
-    (text,) = readings(results)
+    first, second, text = readings(results)
+    assert "adaptive: " in first
+    assert "An upper bound" in second
     assert "10.0%" in text
     assert "40.0% (pgd-20) to 55.0% (fgsm)" in text
     assert "30.0 to 45.0 points" in text
-    assert readings(results[:1]) == []
+    assert readings(results[:1]) == [first]
+
+
+def test_a_page_has_a_title_an_author_and_a_date(write, tmp_path):
+    write_report([write("a")], tmp_path / "page.html", Heading("Audit <1>", "A. Person", "2026-11-27"))
+    text = (tmp_path / "page.html").read_text()
+    assert "<h1>Audit &lt;1&gt;</h1>" in text
+    assert "A. Person, 2026-11-27" in text
 
 
 def test_a_failed_check_is_shouted(write, tmp_path):

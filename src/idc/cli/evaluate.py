@@ -190,9 +190,12 @@ def _compared(row: dict[str, Any]) -> dict[str, Any]:
 def report(
     results: Annotated[list[Path], typer.Argument(help="folders of idc evaluate, compare, sweep, certify or train")],
     page: Annotated[Path, typer.Option("--out", help="the HTML page; PNG, SVG and CSV go beside it")],
+    title: Annotated[str, typer.Option(help="of the page", metavar="<text>", show_default="what it holds")] = "",
+    author: Annotated[str, typer.Option(help="below the title", metavar="<text>", show_default="none")] = "",
+    date: Annotated[str, typer.Option(help="below the title", metavar="<text>", show_default="none")] = "",
 ) -> None:
-    """One self-contained page from results: tables, figures, settings, sanity checks."""
-    from idc.report.results_page import write_report
+    """One self-contained page from results: what holds in words, tables, figures, settings, sanity checks."""
+    from idc.report.results_page import Heading, write_report
 
-    written = write_report(results, page)
+    written = write_report(results, page, Heading(title, author, date))
     out.print(f"written: {', '.join(str(p) for p in written)}")

@@ -103,8 +103,22 @@ def evaluate(
         IDCError: if model, data and settings do not fit, or ``out`` cannot be written, holds anything else or is at
             work.
     """
+    classifier, images = open_both(request, processes()[1])
+    return evaluate_on(classifier, images, request, out, protocol=protocol, larger=larger, say=say)
+
+
+def evaluate_on(
+    classifier: Classifier,
+    images: datasets.ImageSet,
+    request: Request,
+    out: Path,
+    *,
+    protocol: Protocol | None = None,
+    larger: Path | None = None,
+    say: Say = print,
+) -> dict[str, Any]:
+    """``evaluate``, of a model and images that are there already."""
     state, device = processes()
-    classifier, images = open_both(request, device)
     if protocol is not None:
         request = replace(request, protocol=protocol.name)
     protocol = build(request, images, protocol)

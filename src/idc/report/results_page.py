@@ -1,6 +1,7 @@
 """The page of `idc report`: its tables (in templates/results.html), figures (PNG and SVG too), sentences and CSV."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +15,24 @@ from idc.report.comparison import paired_texts
 from idc.report.html import environment
 from idc.report.pictures import of_the_method, own_answers, panel
 from idc.report.results import Result, read_certificates, read_results, read_trainings
+from idc.report.statement import statement
 from idc.storage.files import make_folder, whole_file, write_text
 from idc.storage.kinds import COMPARISON, kind_of
 from idc.text import csv_text, eps_text, percent, share
 
 
+@dataclass(frozen=True, slots=True)
+class Heading:
+    """What a page is called, who made it and when; all may be empty."""
+
+    title: str = ""
+    author: str = ""
+    date: str = ""
+
+
 def readings(results: Sequence[Result]) -> list[str]:
     """What the figures say, in sentences that follow from them."""
-    found = []
-    for r in results:
-        if not r.summary["reliable"]:
-            failed = ", ".join(f["name"] for f in r.summary["sanity"] if not f["passed"])
-            found.append(f"UNRELIABLE: {r.name}, {r.protocol}, eps {eps_text(r.eps)}: failed {failed}.")
+    found = [f"{r.name}: {statement(r.summary)}" for r in results if r.summary["attacks"]]
     for paper in (r for r in results if r.protocol == "paper"):
         for own in results:
             if own.case == paper.case and own.protocol == "adaptive":
@@ -108,13 +115,14 @@ def _figures(
     return found
 
 
-def _made(folders: Sequence[Path]) -> tuple[str, str, dict[str, tuple[str, Figure]]]:
+def _made(folders: Sequence[Path], heading: Heading) -> tuple[str, str, dict[str, tuple[str, Figure]]]:
     results, sweeps = read_results(folders)
     certificates, trainings = read_certificates(folders), read_trainings(folders)
     pairs = [text for folder in folders if kind_of(folder) == COMPARISON for text in paired_texts(folder)]
     drawn = _figures(results, sweeps, certificates, trainings)
     confusions = [curves.confusion(r) if r.summary["attacks"] or "own" in r.summary else None for r in results]
     html = environment().get_template("results.html").render(
+        heading=heading,
         readings=[*readings(results), *survival(sweeps), *pairs],
         method=of_the_method(results),
         certificates=certificates,
@@ -131,13 +139,13 @@ def _made(folders: Sequence[Path]) -> tuple[str, str, dict[str, tuple[str, Figur
     return html, _csv(results, certificates), drawn
 
 
-def _page(folders: Sequence[Path]) -> tuple[str, str, dict[str, tuple[str, Figure]]]:
+def _page(folders: Sequence[Path], heading: Heading) -> tuple[str, str, dict[str, tuple[str, Figure]]]:
     """The page, its CSV and its figures. A folder whose records lack something is named, and what they lack."""
     try:
-        return _made(folders)
+        return _made(folders, heading)
     except (KeyError, TypeError, ValueError, IndexError, UndefinedError) as error:
         for folder in folders if len(folders) > 1 else ():
-            _page([folder])  # raises for the one that is to blame
+            _page([folder], heading)  # raises for the one that is to blame
         told = f"{error} is missing" if isinstance(error, KeyError) else error
         raise IDCError(
             ", ".join(map(str, folders)), f"a whole result ({told})", "make it again with this version of idc"
@@ -145,12 +153,13 @@ def _page(folders: Sequence[Path]) -> tuple[str, str, dict[str, tuple[str, Figur
 
 
 @figures.as_written()
-def write_report(folders: Sequence[Path], page: Path) -> list[Path]:
+def write_report(folders: Sequence[Path], page: Path, heading: Heading | None = None) -> list[Path]:
     """Write ``page``, and beside it ``NAME.csv`` and each figure as ``NAME-figure.png`` and ``.svg``.
 
     Args:
         folders: of ``idc evaluate``, ``idc compare``, ``idc sweep``, ``idc certify`` or a training.
         page: the HTML file.
+        heading: its title and the line below.
 
     Returns:
         The files written.
@@ -158,7 +167,7 @@ def write_report(folders: Sequence[Path], page: Path) -> list[Path]:
     Raises:
         IDCError: if a result is missing or malformed, or the page is no .html or cannot be written.
     """
-    html, table, drawn = _page(folders)
+    html, table, drawn = _page(folders, heading or Heading())
     if page.suffix.lower() not in (".html", ".htm"):
         raise IDCError(page, "the name of a page, such as report.html", "give another --out")
     make_folder(page.parent)

@@ -1,0 +1,139 @@
+"""``idc.evaluate``: a module and tensors in, an outcome out that prints and shows itself."""
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from html import escape
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from idc.commands.evaluate import evaluate_on, processes
+from idc.commands.request import Request
+from idc.data.image_set import ImageSet, digest
+from idc.errors import IDCError
+from idc.evaluation.adapter import as_classifier
+from idc.evaluation.protocol import Protocol
+from idc.report.statement import statement
+from idc.text import share
+
+_KINDS = ("mean", "majority", "worst_of_n")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What an evaluation found. Printed, it is a few sentences; in a notebook, a table below them.
+
+    Args:
+        summary: as ``idc evaluate`` writes it to summary.json.
+    """
+
+    summary: dict[str, Any]
+
+    @property
+    def clean(self) -> float:
+        """Mean share of right draws of the images as they are."""
+        return float(self.summary["clean"]["mean"]["mean"])
+
+    @property
+    def robust(self) -> float:
+        """The same on each image's worst adversarial example."""
+        return float(self.summary["robust"]["mean"]["mean"])
+
+    @property
+    def reliable(self) -> bool:
+        """Whether every sanity check passed."""
+        return bool(self.summary["reliable"])
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """Points and their mean, majority and worst-of-n accuracy, as text."""
+        points = {"clean": self.summary["clean"]}
+        if self.summary["attacks"]:
+            points |= {"random noise": self.summary["noise"], **self.summary["attacks"]}
+            points |= {"the worst of each": self.summary["robust"]}
+        return [(name, *(share(found[kind]) for kind in _KINDS)) for name, found in points.items()]
+
+    def __str__(self) -> str:
+        return statement(self.summary)
+
+    def _repr_html_(self) -> str:
+        head = "".join(f"<th>{name}</th>" for name in ("", "mean of draws", "majority", "worst of n"))
+        rows = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in self.rows())
+        return f"<p>{escape(str(self))}</p><table><tr>{head}</tr>{rows}</table>"
+
+
+def evaluate(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    protocol: str | Protocol = "adaptive",
+    class_names: Sequence[str] = (),
+    out: str | Path | None = None,
+    say: Callable[[str], object] = lambda text: None,
+    **settings: Any,
+) -> Outcome:
+    """Evaluate a module on images in memory, as ``idc evaluate`` does.
+
+    Args:
+        model: images (B, C, H, W) in [0, 1] -> logits (B, K); see docs/robustness.md for what else it may say. It is
+            put into evaluation mode, on the device of the evaluation.
+        images: (N, C, H, W), uint8 or float in [0, 1], H = W; labels: (N,) of integers in [0, K).
+        protocol: a name, or one of your own.
+        class_names: K names; by default the model's own, or numbers.
+        out: a folder that keeps the result, for ``idc report``, and from which an interrupted evaluation goes on.
+        say: is told what a user may want to know.
+        settings: fields of ``Request``, such as ``eps=8 / 255``, ``norm``, ``draws``, ``limit``, ``seed``.
+
+    Raises:
+        IDCError: if model, images and settings do not fit.
+    """
+    _, device = processes()
+    data = _image_set(model, images, labels, class_names)
+    name = type(model).__name__
+    if unknown := sorted(set(settings) - set(Request.__dataclass_fields__)):
+        raise IDCError(f"setting {unknown[0]!r}", "a field of Request, such as eps or draws", "correct the name")
+    own = protocol if isinstance(protocol, Protocol) else None
+    request = Request(model=name, data="tensors", protocol=own.name if own else str(protocol), **settings)
+    if request.limit:
+        data = data.take(min(request.limit, len(data)))
+    classifier = as_classifier(model.to(device).eval(), input_shape=data.shape, name=name)
+    if classifier.num_classes < data.num_classes:
+        raise IDCError(
+            f"labels up to {int(data.labels.max())}", f"below the model's {classifier.num_classes}", "renumber"
+        )
+    kept = TemporaryDirectory() if out is None else nullcontext(str(out))
+    with kept as folder:
+        return Outcome(evaluate_on(classifier, data, request, Path(folder), protocol=own, say=say))
+
+
+def _image_set(model: nn.Module, images: Tensor, labels: Tensor, class_names: Sequence[str]) -> ImageSet:
+    """The tensors as a data set.
+
+    Raises:
+        IDCError: if they are none.
+    """
+    if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[2] != images.shape[3] or not len(images):
+        shape = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
+        raise IDCError(f"images {shape}", "a tensor (N, C, H, W) of squares, N of 1 or more", "correct the shape")
+    low, high = (float(v) for v in torch.aminmax(images))
+    if images.dtype != torch.uint8 and not (images.is_floating_point() and low >= 0 and high <= 1):
+        expected = "uint8, or floating point in [0, 1]"
+        raise IDCError(
+            f"images of {images.dtype} in [{low:g}, {high:g}]", expected, "scale them, without normalisation"
+        )
+    whole = isinstance(labels, Tensor) and not labels.is_floating_point() and labels.shape == images.shape[:1]
+    if not whole or int(labels.min()) < 0:
+        raise IDCError("labels", f"a tensor of {len(images)} integers of 0 or more", "give one class an image")
+    names = tuple(map(str, class_names or getattr(model, "class_names", None) or ()))
+    count = max(int(labels.max()) + 1, int(getattr(model, "num_classes", None) or 0))
+    if names and len(names) < count:
+        raise IDCError(f"{len(names)} class names", f"{count}, one a class", "correct class_names")
+    names = names or tuple(map(str, range(count)))
+    pixels = images.detach().cpu() if images.dtype == torch.uint8 else images.detach().cpu().float()
+    classes, ids = labels.detach().cpu().long(), torch.arange(len(images))
+    data = ImageSet(pixels, classes, ids, names, "tensors", "all", digest(names, pixels, classes, ids))
+    return replace(data, summary=f"{len(data):,} images in memory, {len(names)} classes")

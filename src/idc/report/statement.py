@@ -1,0 +1,33 @@
+"""An evaluation's outcome in words: what holds, up to where, how sure that is, and what would change it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from idc.text import eps_text, share
+
+_NORMS = {"linf": "L-inf", "l2": "L2"}
+
+
+def statement(summary: Mapping[str, Any]) -> str:
+    """Two or three sentences from a ``summary.json``."""
+    n, clean = f"{summary['images']:,}", summary["clean"]["mean"]
+    if not summary["attacks"]:
+        own = summary.get("own", {}).get("accuracy", clean)
+        return f"{share(own)} of {n} images are answered rightly. No attack was made: nothing is said of robustness."
+    threat = summary["settings"]["protocol"]["threat"]
+    ball = f"within {_NORMS[threat['norm']]} {eps_text(threat['eps'])}"
+    tried = f"{summary['protocol']}: {', '.join(summary['attacks'])}"
+    found = (
+        f"{share(summary['robust']['mean'])} of {n} images keep their class {ball} ({tried}); {share(clean)} do clean."
+    )
+    if summary["draws"] > 1:
+        worst = share(summary["robust"]["worst_of_n"])
+        found += f" An attacker who may ask {summary['draws']} times leaves {worst}."
+    failed = [check["name"] for check in summary["sanity"] if not check["passed"]]
+    if failed:
+        return f"UNRELIABLE, not to be quoted: failed {', '.join(failed)}. {found}"
+    if not summary["adaptive"]:
+        return f"{found} An upper bound: the attack was not made for this model (protocol adaptive is)."
+    passed = len(summary["sanity"])
+    checked = f" {passed} sanity checks passed." if passed > 1 else ""
+    return f"{found}{checked} A stronger attack can only lower it; a trigger that nobody asks for stays unseen."

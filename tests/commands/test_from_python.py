@@ -1,0 +1,76 @@
+"""``idc.evaluate``: tensors in, an outcome out that says what the command line would."""
+
+import numpy as np
+import pytest
+import torch
+
+import idc
+from noise_models import Linear, Noisy, easy_images
+
+COUNT, EPS = 24, 0.02
+
+
+def problem() -> tuple[torch.nn.Module, torch.Tensor, torch.Tensor]:
+    model = Linear(num_classes=2, shape=(1, 6, 6))
+    images, _ = easy_images(model, COUNT)
+    images = images.clamp(EPS, 1 - EPS)
+    return model, images, model(images).argmax(1)
+
+
+def test_says_what_the_closed_form_says(tmp_path):
+    model, images, labels = problem()
+    logits = model(images)
+    margin = (logits[:, 0] - logits[:, 1]).abs()
+    expected = (margin > EPS * (model.weights[0] - model.weights[1]).abs().sum()).float().mean().item()
+    found = idc.evaluate(model, images, labels, protocol="quick", eps=EPS, out=tmp_path / "kept")
+    assert found.clean == 1
+    assert 0.1 < found.robust == pytest.approx(expected, abs=1e-6)
+    assert (tmp_path / "kept" / "summary.json").exists()
+    assert f"of {COUNT} images keep their class within L-inf 0.02" in str(found)
+    assert "<table>" in found._repr_html_()
+    again = idc.evaluate(model, images, labels, protocol="quick", eps=EPS, out=tmp_path / "kept")
+    assert again.summary == found.summary
+
+
+def test_uint8_images_are_those_on_0_to_1(tmp_path):
+    model, images, _ = problem()
+    pixels = (images * 255).round().to(torch.uint8)
+    labels = model(pixels.float() / 255).argmax(1)
+    assert idc.evaluate(model, pixels, labels, protocol="clean").clean == 1
+    assert "No attack was made" in str(idc.evaluate(model, pixels, labels, protocol="clean"))
+
+
+def test_a_limit_is_balanced_and_classes_have_names():
+    model, images, labels = problem()
+    found = idc.evaluate(model, images, labels, protocol="clean", limit=6, class_names=("no", "yes"))
+    assert found.summary["images"] == 6
+    assert found.summary["class_names"] == ["no", "yes"]
+
+
+def test_a_noisy_model_is_judged_by_several_draws():
+    model = Noisy(shape=(1, 6, 6))
+    images, labels = easy_images(model, 8)
+    found = idc.evaluate(model, images, labels, protocol="pgd", eps=0.01, steps=2, draws=3)
+    assert found.summary["draws"] == 3
+    assert "who may ask 3 times" in str(found)
+    assert [row[0] for row in found.rows()] == ["clean", "random noise", "pgd-2", "the worst of each"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"images": torch.rand(4, 6, 6)}, "a tensor \\(N, C, H, W\\)"),
+        ({"images": np.zeros((4, 1, 6, 6))}, "a tensor \\(N, C, H, W\\)"),
+        ({"images": 255 * torch.ones(COUNT, 1, 6, 6)}, "in \\[0, 1\\]"),
+        ({"labels": torch.zeros(COUNT)}, "integers"),
+        ({"labels": torch.zeros(3, dtype=torch.int64)}, "integers"),
+        ({"labels": torch.full((COUNT,), 5)}, "below the model's 2"),
+        ({"class_names": ("one",)}, "one a class"),
+        ({"epsilon": 0.1}, "a field of Request"),
+    ],
+)
+def test_what_does_not_fit_is_told(change, words):
+    model, images, labels = problem()
+    given = {"images": images, "labels": labels} | change
+    with pytest.raises(idc.IDCError, match=words):
+        idc.evaluate(model, given.pop("images"), given.pop("labels"), protocol="clean", **given)

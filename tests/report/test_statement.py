@@ -1,0 +1,43 @@
+"""An outcome in words says what was found, how sure it is, and what is wrong with it."""
+
+from idc.report.statement import statement
+
+
+def summary(**changes) -> dict:
+    share = {"mean": 0.5, "low": 0.4, "high": 0.6}
+    points = {"mean": share, "majority": share, "worst_of_n": {"mean": 0.25, "low": 0.2, "high": 0.3}}
+    return {
+        "images": 1000, "draws": 1, "clean": points, "robust": points, "adaptive": True, "protocol": "adaptive",
+        "attacks": {"adaptive": points, "square": points},
+        "sanity": [{"name": "a", "passed": True}, {"name": "b", "passed": True}],
+        "settings": {"protocol": {"threat": {"norm": "linf", "eps": 8 / 255}}},
+    } | changes  # fmt: skip
+
+
+def test_what_holds():
+    text = statement(summary())
+    assert text.startswith(
+        "50.0% [40.0%, 60.0%] of 1,000 images keep their class within L-inf 8/255 (adaptive: adaptive, square)"
+    )
+    assert "2 sanity checks passed" in text
+    assert "UNRELIABLE" not in text
+
+
+def test_a_failed_check_comes_first():
+    text = statement(summary(sanity=[{"name": "logits, not probabilities", "passed": False}]))
+    assert text.startswith("UNRELIABLE, not to be quoted: failed logits, not probabilities.")
+
+
+def test_an_attack_that_is_not_adaptive_is_an_upper_bound():
+    assert "An upper bound" in statement(summary(adaptive=False))
+
+
+def test_noise_may_be_asked_again():
+    assert "An attacker who may ask 20 times leaves 25.0%" in statement(summary(draws=20))
+
+
+def test_without_an_attack_nothing_is_said_of_robustness():
+    own = {"accuracy": {"mean": 0.9, "low": 0.8, "high": 0.95}}
+    assert statement(summary(attacks={}, own=own)).startswith(
+        "90.0% [80.0%, 95.0%] of 1,000 images are answered rightly"
+    )

@@ -6,6 +6,7 @@ from idc.evaluation.verdict import wilson
 from idc.storage.fields import recorded
 from idc.text import (
     count_text,
+    duration_text,
     epoch_text,
     eps_name,
     eps_text,
@@ -86,3 +87,8 @@ def test_markdown_shows_a_name_as_it_is(name):
     [shown] = {child.type for child in cells[2].children} - {"text_special"}
     assert shown == "text"
     assert "".join(child.content for child in cells[2].children) == visible(" ".join(name.split()))
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(44.6, "45 s"), (720, "12 min"), (12_600, "3.5 h")])
+def test_durations(seconds, text):
+    assert duration_text(seconds) == text

@@ -55,6 +55,13 @@ def seconds_text(seconds: float) -> str:
     return f"{seconds:.2f} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"
 
 
+def duration_text(seconds: float) -> str:
+    """45 s, 12 min, or 3.5 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 def size_text(count: float) -> str:
     """Bytes as 1.5 MiB."""
     return f"{count / 2**20:,.1f} MiB"

@@ -100,6 +100,27 @@ def test_no_bar_where_there_is_no_terminal(tmp_path, capsys):
     assert capsys.readouterr() == ("", "")
 
 
+def test_the_time_left_is_said_once(tmp_path, capsys, monkeypatch):
+    """Ten images a second after slow first steps: 10,000 - 210 images are 16 minutes."""
+    times = iter([0, 50, 90, 95, 99, *range(100, 200)])
+    monkeypatch.setattr("idc.training.monitor.monotonic", lambda: float(next(times)))
+    with Monitor(tmp_path, total=10_000, done=0, step=0) as monitor:
+        for _ in range(40):
+            monitor.advance(10)
+    said = capsys.readouterr().err
+    assert said.count("more") == 1
+    assert "10 images a second: about 16 min more" in said
+
+
+def test_a_short_training_says_nothing_of_its_time(tmp_path, capsys, monkeypatch):
+    times = iter(range(100))
+    monkeypatch.setattr("idc.training.monitor.monotonic", lambda: float(next(times)))
+    with Monitor(tmp_path, total=300, done=0, step=0) as monitor:
+        for _ in range(30):
+            monitor.advance(10)
+    assert capsys.readouterr().err == ""
+
+
 @pytest.mark.parametrize("text", ["epoch 1:", "75.0% one-step", "50.0% multi-step", "8 images, 10 draws"])
 def test_a_validation_is_said(tmp_path, capsys, text):
     with Monitor(tmp_path, total=100, done=0, step=0) as monitor:

@@ -4,6 +4,7 @@ import json
 import threading
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from time import monotonic
 from typing import Any, Self
 
 from torch import Tensor
@@ -11,8 +12,11 @@ from torch import Tensor
 from idc.progress import Bar
 from idc.storage import records
 from idc.storage.files import explained, write_text
-from idc.text import epoch_text, visible
+from idc.text import duration_text, epoch_text, visible
 from idc.training.objective import Validation
+
+_TIMED, _SETTLED = 20, 5  # steps after which the time left is estimated, and of these the first that are not typical
+_WORTH_SAYING = 20.0  # seconds
 
 
 class Monitor:
@@ -27,6 +31,7 @@ class Monitor:
 
     def __init__(self, out: Path | None, *, total: int, done: int, step: int, judged: bool = False) -> None:
         self.out, self.total, self.done, self.step, self.judged = out, total, done, step, judged
+        self.seen: list[tuple[float, int]] = []  # when each of the first steps ended, and the images until then
 
     def __enter__(self) -> Self:
         self.bar = Bar("images", total=self.total, done=self.done, quiet=self.out is None)
@@ -61,8 +66,21 @@ class Monitor:
         write_text(file, "".join(f"{json.dumps(row)}\n" for row in kept))
 
     def advance(self, images: int, *, total: int | None = None) -> None:
-        """``images`` more are done, of ``total`` if that is now known better."""
+        """``images`` more are done, of ``total`` if that is now known better. After the first steps it is said how long
+        all of it will take."""
         self.bar.advance(images, total=total)
+        self.total = total or self.total
+        self.done += images
+        if len(self.seen) <= _TIMED:
+            self.seen.append((monotonic(), self.done))
+            if len(self.seen) > _TIMED:
+                self._estimate()
+
+    def _estimate(self) -> None:
+        (began, before), (ended, after) = self.seen[_SETTLED], self.seen[-1]
+        rate = (after - before) / max(1e-9, ended - began)
+        if (left := (self.total - after) / rate) >= _WORTH_SAYING:
+            self.say(f"{rate:,.0f} images a second: about {duration_text(left)} more, validations not counted")
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         """One JSON line and a TensorBoard point for each value."""

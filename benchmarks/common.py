@@ -5,17 +5,19 @@ import os
 import platform
 import socket
 import sys
+import tarfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from idc import __version__
-from idc.storage.files import make_folder, write_json
+from idc.storage.files import make_folder, whole_file, write_json
 from idc.storage.records import read_json
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
+UNPACKED = ROOT / "runs" / "results"
 CIFAR = "CIFAR-10 (JPEG-75)"
 MODELS = {"digits": str(ROOT / "models" / "digits"), "nano": "idc-nano-cifar10"}
 ROUNDED = (  # said of results that do not record a model in the package
@@ -48,6 +50,32 @@ def write(name: str, command: str, figures: dict[str, Any]) -> Path:
     make_folder(RESULTS)
     write_json(RESULTS / f"{name}.json", {"hardware": header} | figures)
     return RESULTS / f"{name}.json"
+
+
+def records_of(name: str) -> Path:
+    """runs/results/NAME, the folder of a comparison: as it is, or with the records that benchmarks/results/NAME.tar.xz
+    keeps."""
+    folder, kept = UNPACKED / name, RESULTS / f"{name}.tar.xz"
+    if not folder.exists() and kept.exists():
+        UNPACKED.mkdir(parents=True, exist_ok=True)
+        with tarfile.open(kept) as archive:
+            archive.extractall(UNPACKED, filter="data")
+    return folder
+
+
+def keep_records(name: str) -> None:
+    """Write that archive: records alone, no pictures, images or weights; the same bytes for the same records."""
+    with whole_file(RESULTS / f"{name}.tar.xz") as part, tarfile.open(part, "w:xz", preset=9) as archive:
+        for file in sorted((UNPACKED / name).rglob("*")):
+            if file.suffix in (".json", ".jsonl", ".csv", ".md"):
+                archive.add(file, file.relative_to(UNPACKED), filter=_nobodys)
+
+
+def _nobodys(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    member.uid = member.gid = member.mtime = 0
+    member.uname = member.gname = ""
+    member.mode = 0o644
+    return member
 
 
 def together(processes: int) -> tuple[list[str], dict[str, str]]:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import cast
 
 import torch
-from common import CIFAR, RESULTS, read
+from common import CIFAR, RESULTS, read, records_of
 from robust_pages import NAMES, SHIPPED
 
 from idc import IDC
@@ -120,7 +120,7 @@ def _full_size_attacked() -> list[str]:
     """The same models under `adaptive`, on the images that all have been given until now."""
     entries = {e.request.model: e for e in read_comparison(Path(__file__).parent / "peers-full-size.yaml").entries}
     asked = [entries[weights] for _, weights in FULL_SIZE.values()]
-    folders = [RESULTS / "peers-full-size" / entry.folder / "adaptive-8-255" for entry in asked]
+    folders = [records_of("peers-full-size") / entry.folder / "adaptive-8-255" for entry in asked]
     found = [read_lines(folder) if any(folder.glob("images-*.jsonl")) else [] for folder in folders]
     common = set[int].intersection(*({line["id"] for line in lines} for lines in found))
     if not common:

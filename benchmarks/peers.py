@@ -4,8 +4,9 @@
                               [--stage train|compare|table] [--only MODEL PROTOCOL]
 
 Trainings run side by side, one thread each, into runs/peers; so do evaluations, a process for each model and protocol.
-All of it is resumable. The records of the comparison, a line an image, are in benchmarks/results/peers-NAME, and what
-was trained on CIFAR-10 in models/, so that `cifar` and `robust` go on in another clone too. The comparison is that of
+All of it is resumable. The records of the comparison, a line an image, are in runs/results/peers-NAME, and kept in
+benchmarks/results/peers-NAME.tar.xz; what was trained on CIFAR-10 is in models/: `cifar` and `robust` go on in another
+clone too. The comparison is that of
 benchmarks/peers-NAME.yaml; its table goes to benchmarks/results/peers-NAME.json, its figure to docs/peers-NAME.png.
 `--stage table` makes both of what has finished.
 CIFAR-10 is read from runs/cifar10-jpeg, the CIFAR-10 (JPEG-75) parquet folder.
@@ -22,7 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-from common import CIFAR, CORES, RESULTS, alone, read, write
+from common import CIFAR, CORES, RESULTS, alone, keep_records, read, records_of, write
 
 from idc.commands.compare import Comparison, evaluate_one, finished_rows, read_comparison, write_rows
 from idc.commands.opening import open_model
@@ -153,6 +154,7 @@ def tabulate(name: str) -> None:
     for path in write_comparison(out):
         print(f"written: {path}")
     shutil.copyfile(out / "figure.png", ROOT / "docs" / f"peers-{name}.png")
+    keep_records(out.name)
 
 
 def lacking(comparison: Comparison, rows: list[dict[str, Any]]) -> list[str]:
@@ -168,7 +170,7 @@ def lacking(comparison: Comparison, rows: list[dict[str, Any]]) -> list[str]:
 
 def plan(name: str) -> tuple[Path, Path]:
     """The comparison's file and the folder of its results."""
-    return Path(__file__).with_name(f"peers-{name}.yaml"), RESULTS / f"peers-{name}"
+    return Path(__file__).with_name(f"peers-{name}.yaml"), records_of(f"peers-{name}")
 
 
 def start_part(name: str, model: str, protocol: str) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from idc.attacks.minimum_norm import Nearest
 from idc.attacks.objective import Margin, likely_targets
 from idc.attacks.target import ANSWER, Target
 from idc.attacks.threat import Threat
@@ -30,12 +31,14 @@ class FAB:
         surrogate: the function whose gradient is followed.
         steps: gradients for each target.
         targets: likeliest wrong classes.
+        nearest: no image leaves, and the nearest adversarial example comes back, wherever it lies.
     """
 
     threat: Threat
     surrogate: str = ANSWER
     steps: int = 100
     targets: int = 9
+    nearest: bool = False
 
     def __call__(self, target: Target, images: Tensor, classes: Tensor, streams: Streams) -> Tensor:
         result = images.clone()
@@ -44,22 +47,28 @@ class FAB:
         goals = likely_targets(target.logits(self.surrogate, images, streams)[0], classes, self.targets)
         many, goals = len(goals), goals.flatten()
         row = torch.arange(len(images), device=images.device).repeat(many)
-        x = images[row]
+        x, held = images[row], Nearest(images[row], self.threat)
         for at in range(self.steps):
             ids = streams.take(row).of("noise", at)
             margin, gradient, logits = target.gradient(
                 self.surrogate, x, classes[row], ids, objective=Margin(), targets=goals
             )
             wrong = answered(logits) != classes[row]
-            inside = wrong & (self.threat.size(x, images[row]) <= self.threat.eps)
-            result[row[inside]] = x[inside]
-            keep = ~torch.isin(row, row[inside])
-            x, row, goals, margin, gradient, wrong = (v[keep] for v in (x, row, goals, margin, gradient, wrong))
-            if not len(row):
-                break
+            if self.nearest:
+                held.offer(x[wrong], wrong.nonzero()[:, 0])
+            else:
+                inside = wrong & (self.threat.size(x, images[row]) <= self.threat.eps)
+                result[row[inside]] = x[inside]
+                keep = ~torch.isin(row, row[inside])
+                x, row, goals, margin, gradient, wrong = (v[keep] for v in (x, row, goals, margin, gradient, wrong))
+                if not len(row):
+                    break
             stepped = self._step(x, images[row], margin, gradient)
             back = images[row] + _BACK * (x - images[row])
             x = torch.where(wrong.view(-1, 1, 1, 1), back, stepped)
+        if self.nearest:
+            run = held.size.view(many, -1).argmin(0) * len(images) + torch.arange(len(images), device=images.device)
+            return held.x[run]
         return result
 
     def _step(self, x: Tensor, images: Tensor, margin: Tensor, gradient: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
-"""The smallest change that makes an answer wrong, of whatever size that is: C&W in L2."""
+"""The smallest change that makes an answer wrong, of whatever size that is: C&W in L2, FMN in L-inf and L2."""
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -12,6 +13,8 @@ from idc.attacks.threat import Threat, l2
 from idc.noise import Streams
 from idc.types import answered
 
+_BEYOND = (1.001, 1.05, 1.25, 2.0)  # of the way to a point that one function of the model gets wrong
+_OVERSHOOT = 1.02  # of the way to a boundary that is taken as linear: on it the answer is still the true class
 _BETAS, _TINY = (0.9, 0.999), 1e-8  # of Adam
 
 
@@ -45,7 +48,7 @@ class CarliniWagner:
     reseed: bool = False
 
     def __call__(self, target: Target, images: Tensor, classes: Tensor, streams: Streams) -> Tensor:
-        nearest = _Nearest(images)
+        nearest = Nearest(images, Threat("l2", 0.0))
         constant = torch.full((len(images),), self.constant, device=images.device, dtype=torch.float64)
         low, high = torch.zeros_like(constant), torch.full_like(constant, math.inf)
         for search in range(self.searches if len(images) else 0):
@@ -58,7 +61,7 @@ class CarliniWagner:
         return torch.where(outside.view(-1, 1, 1, 1), images, nearest.x)
 
     def _descend(
-        self, target: Target, classes: Tensor, constant: Tensor, nearest: "_Nearest", streams: Streams, search: int
+        self, target: Target, classes: Tensor, constant: Tensor, nearest: "Nearest", streams: Streams, search: int
     ) -> Tensor:
         """(B,) for which images Adam finds an adversarial example with these constants; ``nearest`` keeps the best."""
         w = ((2 * nearest.images - 1) * 0.999999).atanh()
@@ -89,16 +92,92 @@ class CarliniWagner:
         return found
 
 
-class _Nearest:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FMN:
+    """The fast minimum-norm attack (Pintor et al., NeurIPS 2021), in L-inf and L2.
+
+    The gradient of the margin is followed in steps of decreasing length, within a ball around the image whose radius
+    shrinks by a share where the point is adversarial and grows by it where it is not; before any such point is found,
+    the radius is what a linear margin would need. It is run along every function of the model; what the answer itself
+    gets wrong is brought nearer to the image by bisection, and the nearest one comes back, wherever it lies; an image
+    for which nothing is found comes back as it was.
+
+    Args:
+        threat: norm and bounds; what comes back may lie outside of it.
+        steps: along each function.
+        step: length of the first in L2, of the last a hundredth of it; both shrink as a cosine.
+        shrink: the first share by which the radius changes.
+        halvings: of the bisection.
+    """
+
+    threat: Threat
+    steps: int = 200
+    step: float = 1.0
+    shrink: float = 0.05
+    halvings: int = 8
+    nearest: ClassVar[bool] = True
+
+    def __call__(self, target: Target, images: Tensor, classes: Tensor, streams: Streams) -> Tensor:
+        found = Nearest(images, self.threat)
+        if len(images):
+            for function in [*target.surrogates, ANSWER]:
+                x = self._run(target, function, images, classes, streams.of(function))
+                self._bisect(target, x, classes, found, streams.of("bisect", function))
+        return found.x
+
+    def _run(self, target: Target, function: str, images: Tensor, classes: Tensor, streams: Streams) -> Tensor:
+        nearest, zero = Nearest(images, self.threat), torch.zeros_like(images)
+        x, radius = images.clone(), torch.full((len(images),), math.inf, device=images.device)
+        for at in range(self.steps):
+            share = (1 + math.cos(math.pi * at / self.steps)) / 2
+            margin, gradient, logits = target.gradient(
+                function, x, classes, streams.of("noise", at), objective=Margin()
+            )
+            wrong = answered(logits) != classes
+            nearest.offer(x[wrong], wrong.nonzero()[:, 0])
+            dual = gradient.flatten(1).abs().sum(1) if self.threat.norm == "linf" else l2(gradient)
+            linear = self.threat.size(x, images) - _OVERSHOOT * margin / dual.clamp(min=1e-12)
+            grown = torch.where(nearest.size.isinf(), linear, radius * (1 + self.shrink * share))
+            radius = torch.where(wrong, torch.minimum(radius, nearest.size) * (1 - self.shrink * share), grown)
+            length = self.step * (0.01 + 0.99 * share)
+            x = x + length * Threat("l2", 1.0).steepest(gradient)
+            x = images + self._within(x - images, radius, zero)
+            x = x.clamp(self.threat.bounds.lower, self.threat.bounds.upper)
+        return nearest.x
+
+    def _within(self, delta: Tensor, radius: Tensor, zero: Tensor) -> Tensor:
+        wide = radius.clamp(min=0, max=1e6).view(-1, 1, 1, 1)
+        if self.threat.norm == "linf":
+            return delta.clamp(-wide, wide)
+        return delta * (wide / self.threat.size(delta, zero).clamp(min=1e-12).view(-1, 1, 1, 1)).clamp(max=1)
+
+    def _bisect(self, target: Target, x: Tensor, classes: Tensor, found: "Nearest", streams: Streams) -> None:
+        """Offer points on the lines from the images through ``x`` that the answer gets wrong, nearer and nearer: a
+        little beyond ``x``, which may lie on a boundary that is not quite the answer's, and then from there inwards."""
+        low = torch.zeros(len(x), 1, 1, 1, device=x.device)
+        high = torch.full_like(low, math.inf)
+        for at in range(len(_BEYOND) + self.halvings):
+            inwards = (low + high) / 2
+            share = torch.where(high.isinf(), _BEYOND[at], inwards) if at < len(_BEYOND) else inwards
+            point = found.images + share.nan_to_num(posinf=0.0) * (x - found.images)
+            point = point.clamp(self.threat.bounds.lower, self.threat.bounds.upper)
+            wrong = answered(target.logits(ANSWER, point, streams.of(at)))[0] != classes
+            found.offer(point[wrong], wrong.nonzero()[:, 0])
+            wide = wrong.view(-1, 1, 1, 1)
+            low = torch.where(wide | share.isinf(), low, share)
+            high = torch.where(wide & ~share.isinf(), share, high)
+
+
+class Nearest:
     """The adversarial example of each image that is nearest to it; as long as there is none, the image."""
 
-    def __init__(self, images: Tensor) -> None:
-        self.images, self.x = images, images.clone()
+    def __init__(self, images: Tensor, threat: Threat) -> None:
+        self.images, self.threat, self.x = images, threat, images.clone()
         self.size = torch.full((len(images),), math.inf, device=images.device)
 
     def offer(self, x: Tensor, rows: Tensor) -> None:
         """Keep those of ``x``, adversarial examples for the images ``rows``, that are nearer than what is held."""
-        size = l2(x - self.images[rows])
+        size = self.threat.size(x, self.images[rows])
         nearer = size < self.size[rows]
         self.x[rows[nearer]], self.size[rows[nearer]] = x[nearer], size[nearer]
 

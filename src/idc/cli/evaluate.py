@@ -22,8 +22,9 @@ def evaluate(out_folder: Out, as_json: AsJson = False, **asked: Any) -> None:
     """Measure accuracy, clean and under attack, with intervals; an interrupted evaluation goes on.
 
     clean: no attack. quick: a short adaptive attack, minutes on a CPU. adaptive: the one to quote: search for the
-    model's weak spots, FAB, Square, sanity checks. autoattack: as its own library runs it. paper: the published
-    evaluation with its flaws, for comparison. pgd, apgd: one attack, for sweeps.
+    model's weak spots, FAB, Square, sanity checks. autoattack: as its own library runs it. curve: the smallest
+    change for each image, hence accuracy over every radius. paper: the published evaluation with its flaws, for
+    comparison. pgd, apgd: one attack, for sweeps.
     """
     check_paths(asked["model"], asked["data"])
     from idc.commands.evaluate import evaluate as run
@@ -74,6 +75,10 @@ def _print_summary(summary: dict[str, Any]) -> None:
     table(f"{summary['protocol']}: {where}{ball}; 95% intervals", rows)
     for name, own in summary.get("accuracy", {}).items() if "own" not in summary else ():
         out.print(f"{name}: {share(own, digits=2)}")
+    if far := summary.get("distances"):
+        middle = "more than half survive all that was found" if far["median"] is None else f"{far['median']:.4g}"
+        best = ", ".join(f"{name} {percent(own['best'], 0)}" for name, own in far["attacks"].items())
+        out.print(f"smallest change that misleads: median {middle} ({threat['norm']}); nearest by {best} of images")
     if summary["sanity"]:
         table("sanity checks", [{"check": f["name"], "": "ok" if f["passed"] else "FAILED", "figure": f["figure"]}
                                 for f in summary["sanity"]])  # fmt: skip

@@ -40,7 +40,7 @@ class Request:
     )
     protocol: str = setting(
         "clean",
-        "clean | quick | adaptive | autoattack | paper | pgd | apgd, or package.module:object",
+        "clean | quick | adaptive | autoattack | curve | paper | pgd | apgd, or package.module:object",
         panel=ATTACK,
         shared=True,
     )

@@ -54,12 +54,13 @@ class Block:
         self.worst, self.right = images.clone(), self._right(self.clean, classes)
         self.names = [""] * len(images)
         self.judged: dict[str, list[Judged | None]] = {}
+        self.distances: dict[str, list[float | None]] = {}
 
     def attack(self, name: str, attack: Attack) -> None:
         """Run ``attack``, judge what it returns, keep the worse points.
 
         One without a threat of its own looks for the smallest change of any size: it is judged, but is no part of the
-        worst within the ball.
+        worst within the ball. Of one that says ``nearest`` the distances are kept, and those within the ball count.
         """
         if name in self.larger.same:
             known = self.larger.same[name]
@@ -74,6 +75,8 @@ class Block:
             with foreign(f"attack {name}", "an attack that works"):
                 found = attack(self.target, images.clone(), classes.clone(), self.streams.of("attack", name).take(rows))
             found, finite = _points(name, found, images)
+            if getattr(attack, "nearest", False):
+                found = self._measure(name, rows, found, images)
             judged = self._judge(found, self.streams.of("judge", name).take(rows))
             each = judge(judged, classes, self.num_classes)
             for row, one, own in zip(rows.tolist(), each, finite.tolist(), strict=True):
@@ -83,12 +86,25 @@ class Block:
                 self._keep(name, rows, found, self._right(judged, classes))
         self.seconds[name] = time.perf_counter() - began
 
+    def _measure(self, name: str, rows: Tensor, found: Tensor, images: Tensor) -> Tensor:
+        """Note how far the adversarial examples among ``found`` are; return those within the ball, else the images."""
+        judged = self._judge(found, self.streams.of("distance", name).take(rows))
+        sizes = self.protocol.threat.size(found, images)
+        votes = [one.vote for one in judge(judged, self.classes[rows], self.num_classes)]
+        wrong = torch.tensor(votes, device=rows.device) != self.classes[rows]
+        self.distances[name] = [None] * len(self.images)
+        for row, size, fooled in zip(rows.tolist(), sizes.tolist(), wrong.tolist(), strict=True):
+            self.distances[name][row] = round(size, 7) if fooled else None
+        inside = (sizes <= self.protocol.threat.eps).view(-1, 1, 1, 1)
+        return torch.where(inside, found, images)
+
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """What the attacks so far have found: tensors, and JSON-ready values."""
         tally = self.target.tally
         return {"worst": self.worst, "right": self.right}, {
             "names": self.names,
             "judged": {name: [_pair(j) for j in judged] for name, judged in self.judged.items()},
+            "distances": self.distances,
             "seconds": self.seconds,
             "tally": tally.counts() | {"flags": tally.flags},
         }
@@ -97,6 +113,7 @@ class Block:
         """Go on from ``state``: attacks that it has in ``judged`` are done."""
         self.worst, self.right = (tensors[name].to(self.images.device) for name in ("worst", "right"))
         self.names, self.seconds = values["names"], values["seconds"]
+        self.distances = values.get("distances", {})
         self.judged = {n: [None if j is None else Judged(*j) for j in judged] for n, judged in values["judged"].items()}
         for name, value in values["tally"].items():
             setattr(self.target.tally, name, value)
@@ -143,8 +160,12 @@ class Block:
                 "size": round(sizes[row], 7),
                 # As the paper counts: one draw, right both clean and attacked.
                 "single": bool(self.clean[0, row] == true and final[0, row] == true),
-            } | self.larger.remark(image))  # fmt: skip
+            } | self.larger.remark(image) | self._nearest(row))  # fmt: skip
         return found
+
+    def _nearest(self, row: int) -> dict[str, Any]:
+        far = {name: found[row] for name, found in self.distances.items()}
+        return {"distances": far} if far else {}
 
     def _judge(self, images: Tensor, streams: Streams) -> Tensor:
         """(n, B) answers of the real classifier with the noise of ``streams``; n = 1 if it draws none."""

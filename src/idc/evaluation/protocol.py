@@ -10,7 +10,7 @@ from torch import Tensor
 from idc.attacks.adaptive import AdaptiveAttack
 from idc.attacks.boundary import FAB
 from idc.attacks.gradient import Attack, GradientAttack, apgd, fgsm, mi_fgsm, pgd
-from idc.attacks.minimum_norm import CarliniWagner
+from idc.attacks.minimum_norm import FMN, CarliniWagner
 from idc.attacks.objective import DLR, CrossEntropy, Margin, Objective
 from idc.attacks.square import Square
 from idc.attacks.target import Target
@@ -116,6 +116,12 @@ def _autoattack(threat: Threat) -> Protocol:
     return Protocol("autoattack", threat, (("autoattack", AutoAttack(threat=threat)),))
 
 
+def _curve(threat: Threat) -> Protocol:
+    """The smallest change for each image, by attacks that look for it, hence accuracy over every radius in one run."""
+    attacks = (("fmn", FMN(threat=threat)), ("fab", FAB(threat=threat, targets=3, nearest=True)))
+    return Protocol("curve", threat, attacks, adaptive=True)
+
+
 def _quick(threat: Threat) -> Protocol:
     attack = AdaptiveAttack(threat=threat, objectives=(Margin(),), trial_steps=5, steps=20, targets=3, eot=2,
                             low_frequency=None, judge_draws=4)  # fmt: skip
@@ -131,8 +137,8 @@ def _apgd(threat: Threat) -> Protocol:
 
 
 PROTOCOLS: dict[str, Callable[[Threat], Protocol]] = {
-    "clean": _clean, "paper": _paper, "adaptive": _adaptive, "autoattack": _autoattack, "quick": _quick, "pgd": _pgd,
-    "apgd": _apgd,
+    "clean": _clean, "paper": _paper, "adaptive": _adaptive, "autoattack": _autoattack, "curve": _curve,
+    "quick": _quick, "pgd": _pgd, "apgd": _apgd,
 }  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from idc.attacks.target import COUNTED
+from idc.evaluation.distances import security_curve
 from idc.evaluation.verdict import Judged, verdict, wilson
 from idc.storage import records
 from idc.storage.fields import recorded
@@ -29,7 +30,8 @@ def summarise_lines(lines: Sequence[Line], class_names: Sequence[str]) -> dict[s
         ``clean``, ``noise`` (random noise of the attacks' size) and ``robust`` (each image's worst adversarial example,
         judged afresh), each with ``mean``, ``majority``, ``worst_of_n``; ``attacks``, the same for each one, and on how
         many images it was run; ``images_spared``, how many were not attacked since they survived a larger radius;
-        ``single_draw``, robust as the paper counts it; ``confusion``, rows true, columns the vote under attack.
+        ``distances``, see ``security_curve``; ``single_draw``, robust as the paper counts it; ``confusion``, rows true,
+        columns the vote under attack.
     """
     classes, draws = [line["class"] for line in lines], lines[0]["draws"]
 
@@ -51,6 +53,7 @@ def summarise_lines(lines: Sequence[Line], class_names: Sequence[str]) -> dict[s
         attacks[name] = of(known) | {"attacked": run}
     spared = sum(line.get("larger") == "spared" for line in lines)
     single = sum(line["single"] for line in lines) / len(lines)
+    distances = security_curve(lines)
     return {
         "clean": of([line["clean"] for line in lines]),
         "noise": of([line["noise"] for line in lines]),
@@ -66,7 +69,7 @@ def summarise_lines(lines: Sequence[Line], class_names: Sequence[str]) -> dict[s
         "images": len(lines),
         "images_spared": spared,
         "draws": draws,
-    }
+    } | ({"distances": distances} if distances else {})
 
 
 def _confusion(lines: Sequence[Line], classes: int) -> dict[str, list[list[int]]]:

@@ -108,6 +108,26 @@ def over_flops(results: Sequence[Result]) -> Figure | None:
     return figure
 
 
+def over_distance(results: Sequence[Result]) -> Figure | None:
+    """Accuracy over the radius from the smallest changes found (``--protocol curve``), with the adaptive protocol's
+    points beside it; None where no result has them."""
+    own = [r for r in results if "distances" in r.summary]
+    if not own:
+        return None
+    figure, axes = _drawing()
+    for index, r in enumerate(own):
+        points, colour = r.summary["distances"]["curve"], COLOURS[index % len(COLOURS)]
+        label = f"{r.name}, smallest changes found, {r.threat['norm']}"
+        _line(axes, [p["radius"] for p in points], points, "-", colour, label)
+        for other in results:
+            if other.protocol == "adaptive" and (other.name, other.threat["norm"]) == (r.name, r.threat["norm"]):
+                robust = other.summary["robust"]["mean"]
+                bars = [[100 * (robust["mean"] - robust["low"])], [100 * (robust["high"] - robust["mean"])]]
+                axes.errorbar([other.eps], [100 * robust["mean"]], yerr=bars, fmt="D", color=colour, ms=5, capsize=3)
+    _finish(axes, "radius (diamonds: the adaptive protocol)")
+    return figure
+
+
 def over_setting(sweep: dict[str, Any]) -> Figure:
     """Robust accuracy over the swept setting, as mean, majority and worst of n; clean and noise beside it."""
     figure, axes = _drawing()

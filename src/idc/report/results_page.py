@@ -83,6 +83,9 @@ def _csv(results: Sequence[Result], certificates: Sequence[dict[str, Any]]) -> s
                 v = verdict[kind]
                 rows.append([r.folder, r.name, r.protocol, r.threat["norm"], r.eps, s["images"], s["draws"], name,
                              kind, v["mean"], v["low"], v["high"]])  # fmt: skip
+        for v in s.get("distances", {}).get("curve", ()):
+            rows.append([r.folder, r.name, r.protocol, r.threat["norm"], v["radius"], s["images"], s["draws"],
+                         "security curve", "mean", v["mean"], v["low"], v["high"]])  # fmt: skip
         if v := s.get("own", {}).get("accuracy"):
             rows.append([r.folder, r.name, r.protocol, "", "", s["images"], "", "clean", "own answer", v["mean"],
                          v["low"], v["high"]])  # fmt: skip
@@ -101,6 +104,7 @@ def _figures(
     found: dict[str, tuple[str, Figure]] = {}
     for name, title, figure in (
         ("eps", "Accuracy over the size of the attack", curves.over_eps(results)),
+        ("distance", "Security curve: accuracy over the radius", curves.over_distance(results)),
         ("flops", "Robust accuracy over the cost of an answer", curves.over_flops(results)),
         ("radius", "Certified accuracy of the smoothed model over the radius", curves.over_radius(certificates)),
     ):

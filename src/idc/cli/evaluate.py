@@ -8,7 +8,7 @@ import typer
 from idc.cli.common import AsJson, Out, check_paths, note, out, print_json, resumable, table
 from idc.cli.flags import REQUIRED, of_fields, option, with_flags
 from idc.commands.request import Request
-from idc.text import eps_text, flops_text, gflops_text, seconds_text, share
+from idc.text import eps_text, flops_text, gflops_text, percent, seconds_text, share
 
 
 def register(app: typer.Typer) -> None:

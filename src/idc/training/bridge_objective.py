@@ -60,8 +60,8 @@ class BridgeObjective(ModelObjective):
             given = ",".join(map(str, self.recipe.t_weights))
             raise IDCError(f"t_weights = {given}", f"{timesteps} numbers, one a timestep", "or give none: uniform")
         if not self.recipe.t_weights or any(self.recipe.t_weights[:-1]):
-            alone = "0," * (timesteps - 1) + "1"
-            self.recipe.refuse_mix("timesteps whose x_t shows the label", f"leave mix out, or give --t-weights {alone}")
+            alone = f"--t-weights {'0,' * (timesteps - 1)}1 --visits {timesteps - 1}"
+            self.recipe.refuse_mix("timesteps whose x_t shows the label", f"leave mix out, or give {alone}")
 
     def to(self, device: torch.device, *, bf16: bool) -> None:
         self.format = unet_format(device, batch_norm=self.model.config.unet.norm == "batch")

@@ -13,6 +13,7 @@ from idc.attacks.threat import Threat
 from idc.compute.hardware import unet_format
 from idc.compute.modes import evaluation_mode, frozen
 from idc.data import ImageSet
+from idc.data.mixing import mix
 from idc.errors import IDCError
 from idc.method.bridge import BridgeSample
 from idc.method.calibration import FACT as CALIBRATION
@@ -34,6 +35,11 @@ class BridgeObjective(ModelObjective):
     or those of clean ones and the distance between the x0 predictions of both (in the manner of TRADES, whose attack,
     unlike this one, climbs what the penalty measures).
 
+    With ``recipe.mix`` an image is part of two classes: its loss is ``share L(a) + (1 - share) L(b)``, each L the whole
+    loss, intra-class, inter-class and cross-entropy, of the same output with one of them as the true class. That needs
+    an x_t which shows no label, as at T-1 alone: at an earlier t, x_t is made of one label and would contradict the
+    other.
+
     Args:
         model: a fresh classifier.
         recipe: its weights of the losses and of the timesteps, and the attack.
@@ -53,6 +59,9 @@ class BridgeObjective(ModelObjective):
         if self.recipe.t_weights and len(self.recipe.t_weights) != timesteps:
             given = ",".join(map(str, self.recipe.t_weights))
             raise IDCError(f"t_weights = {given}", f"{timesteps} numbers, one a timestep", "or give none: uniform")
+        if not self.recipe.t_weights or any(self.recipe.t_weights[:-1]):
+            alone = f"--t-weights {'0,' * (timesteps - 1)}1 --visits {timesteps - 1}"
+            self.recipe.refuse_mix("timesteps whose x_t shows the label", f"leave mix out, or give {alone}")
 
     def to(self, device: torch.device, *, bf16: bool) -> None:
         self.format = unet_format(device, batch_norm=self.model.config.unet.norm == "batch")
@@ -76,6 +85,8 @@ class BridgeObjective(ModelObjective):
             self._climb_free(self.moved)
 
     def loss(self, call: Call, images: Tensor, classes: Tensor, random: torch.Generator) -> dict[str, Tensor]:
+        mixed = mix(images, classes, self.recipe.mix, self.recipe.mix_rate, random)
+        images = mixed.images if mixed else images
         if self.recipe.sigma > 0:
             noise = torch.randn(images.shape, generator=random, device=images.device)
             images = (images + self.recipe.sigma * noise).clamp(0, 1)  # as idc certify asks the model
@@ -97,7 +108,14 @@ class BridgeObjective(ModelObjective):
             with self.autocast:
                 output = self.network(sample.x_t, t, sample.y)
             self.shift.up(self._losses(sample, output, true, both=both)["total"])
-        return self._losses(sample, call(sample.x_t, t, sample.y), true, both=both)
+        output = call(sample.x_t, t, sample.y)
+        if mixed is None:
+            return self._losses(sample, output, true, both=both)
+        x0 = self.labels[mixed.others]
+        other = replace(sample, x0=x0, target=sample.x_t - x0)
+        own = self._losses(sample, output, classes, weights=mixed.share)
+        theirs = self._losses(other, output, mixed.others, weights=1 - mixed.share)
+        return {name: own[name] + theirs[name] for name in own}
 
     def _rolled_out(self, sample: BridgeSample, count: int, random: torch.Generator) -> BridgeSample:
         """``sample``, copies of ``count`` images, with the x_t of ``recipe.rollout`` of them as the chain meets it:
@@ -112,7 +130,20 @@ class BridgeObjective(ModelObjective):
         x_t = torch.where((chosen & (sample.t < last)).view(-1, 1, 1, 1), predicted.to(sample.x_t.dtype), sample.x_t)
         return replace(sample, x_t=x_t, target=x_t - sample.x0)
 
-    def _losses(self, sample: BridgeSample, output: Tensor, classes: Tensor, *, both: bool) -> dict[str, Tensor]:
+    def _losses(
+        self,
+        sample: BridgeSample,
+        output: Tensor,
+        classes: Tensor,
+        *,
+        both: bool = False,
+        weights: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Means over the images, each times its weight of ``weights`` (B,); ``both``: of clean and attacked copies."""
+
+        def mean(values: Tensor) -> Tensor:
+            return (values if weights is None else values * weights).mean()
+
         away = None
         if both:
             clean, attacked = (sample.x_t - output).chunk(2)
@@ -120,11 +151,11 @@ class BridgeObjective(ModelObjective):
             half = len(classes) // 2
             sample, output, classes = sample.take(slice(half)), output[:half], classes[:half]
         terms = bridge_loss(sample, output, self.labels, classes, inter_weight=self.recipe.inter_weight)
-        found = {"total": terms.total.mean(), "intra": terms.intra.mean(), "inter": terms.inter.mean()}
+        found = {"total": mean(terms.total), "intra": mean(terms.intra), "inter": mean(terms.inter)}
         if self.recipe.ce_weight > 0:
             heat = self.recipe.ce_temperature
             entropy = label_cross_entropy(sample, output, self.labels, classes, temperature=heat)
-            found["total"] = found["total"] + self.recipe.ce_weight * entropy.mean()
+            found["total"] = found["total"] + self.recipe.ce_weight * mean(entropy)
         if away is not None:
             found = found | {"total": found["total"] + self.recipe.consistency * away, "consistency": away}
         return found

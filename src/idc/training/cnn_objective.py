@@ -1,6 +1,7 @@
 """Training a convolutional peer: the standard way, by PGD-AT, by TRADES, or on Gaussian noise."""
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch.nn import functional as F
 from idc.attacks.threat import Threat
 from idc.compute.modes import frozen
 from idc.data import ImageSet
+from idc.data.mixing import mix
 from idc.noise import Streams, derive_seed
 from idc.peers.cnn import CNN, normalised
 from idc.text import eps_text
@@ -83,6 +85,8 @@ class CNNObjective(ModelObjective):
 
     def loss(self, call: Call, images: Tensor, classes: Tensor, random: torch.Generator) -> dict[str, Tensor]:
         recipe = self.recipe
+        mixed = mix(images, classes, recipe.mix, recipe.mix_rate, random)
+        images = mixed.images if mixed else images
         if recipe.method == "trades":
             return self._trades(call, images, classes, random)
         if recipe.method == "pgd-at":
@@ -94,8 +98,11 @@ class CNNObjective(ModelObjective):
         elif recipe.method == "noise":
             noise = torch.randn(images.shape, generator=random, device=images.device)
             images = (images + recipe.sigma * noise).clamp(0, 1)  # as idc certify asks the model
-        logits = self._logits(call, images)
-        return {"total": F.cross_entropy(logits, classes, label_smoothing=recipe.label_smoothing)}
+        entropy = partial(F.cross_entropy, self._logits(call, images), label_smoothing=recipe.label_smoothing)
+        if mixed is None:
+            return {"total": entropy(classes)}
+        own, other = (entropy(target, reduction="none") for target in (classes, mixed.others))
+        return {"total": (mixed.share * own + (1 - mixed.share) * other).mean()}
 
     def _trades(self, call: Call, images: Tensor, classes: Tensor, random: torch.Generator) -> dict[str, Tensor]:
         with frozen(self.network), self.autocast:

@@ -11,7 +11,24 @@ from idc.training.settings import REMEDY, Settings, override
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe(Settings):
+class Mixing(Settings):
+    """The settings of a training on classes: beside those of every one, which images are mixed with one another."""
+
+    mix: Literal["none", "cutmix", "mixup"] = setting(
+        "none", "augmentation: mix each image with another one, and the losses of both classes alike; cutmix: a box of "
+        "the other is pasted in; mixup: the two are blended (a training without attacks, of timestep T-1 alone)",
+        omit_default=True,
+    )  # fmt: skip
+    mix_rate: float = setting(1.0, "with --mix: share of the images that are mixed", least=0, most=1, omit_default=True)
+
+    def refuse_mix(self, beside: str, remedy: str) -> None:
+        """Raise IDCError if images are mixed, ``beside`` what does not go with it."""
+        if self.mix != "none":
+            raise IDCError(f"mix = {self.mix} with {beside}", "one of them", remedy)
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe(Mixing):
     """All settings of a training run of IDC but its data and its network."""
 
     inter_weight: float = setting(0.2, "weight of the inter-class loss, which drives the classes apart", least=0)
@@ -73,6 +90,8 @@ class Recipe(Settings):
 
     def __post_init__(self) -> None:
         Settings.__post_init__(self)
+        if self.eps:
+            self.refuse_mix(f"eps = {self.eps:g}", "leave mix or eps out")
         if self.replays > 1 and (self.consistency or self.weight_perturbation):
             also = "consistency" if self.consistency else "weight_perturbation"
             raise IDCError(f"replays = {self.replays} with {also}", "one of them", f"leave {also} or replays out")
@@ -170,7 +189,7 @@ def load_recipe(name: str, data: str | None = None) -> tuple[Recipe, dict[str, A
 
 
 @dataclass(frozen=True, slots=True)
-class CNNRecipe(Settings):
+class CNNRecipe(Mixing):
     """All settings of a CNN's training but its data and its network."""
 
     method: Literal["standard", "pgd-at", "trades", "noise"] = setting(
@@ -183,6 +202,11 @@ class CNNRecipe(Settings):
     beta: float = setting(6.0, "trades: weight of the divergence", least=0)
     sigma: float = setting(0.25, "noise: its standard deviation, on [0, 1]", least=0)
     label_smoothing: float = setting(0.0, "share of the label that goes to all classes alike", least=0, below=1)
+
+    def __post_init__(self) -> None:
+        Settings.__post_init__(self)
+        if self.adversarial:
+            self.refuse_mix(f"method = {self.method}", "leave mix out, or use method standard or noise")
 
     @property
     def adversarial(self) -> bool:

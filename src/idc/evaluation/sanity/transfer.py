@@ -11,7 +11,7 @@ from idc.text import percent
 from idc.types import answered
 
 _VARIANTS = 8  # of each image that the model is asked about
-_STEPS, _BATCH = 300, 64
+_STEPS, _BATCH = 250, 64
 _SIDE = 32  # pixels a side that the substitutes see at most
 
 
@@ -51,17 +51,20 @@ def networks(shape: tuple[int, ...], num_classes: int) -> tuple[nn.Module, nn.Mo
     """A small convolutional network and a perceptron, of images (C, H, W), which they see at 32 pixels a side at most.
     The global generator is left as it was."""
     channels, side = shape[0], min(_SIDE, *shape[1:])
+    patch = 4 if side >= 16 else 2 if side >= 2 else 1
+
+    def seen(length: int) -> nn.Module:
+        return nn.Identity() if shape[1:] == (length, length) else nn.AdaptiveAvgPool2d(length)
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         convolutions = nn.Sequential(
-            nn.AdaptiveAvgPool2d(side), nn.Conv2d(channels, 24, 3, 1 if side < 16 else 2, 1), nn.ReLU(),
-            nn.Conv2d(24, 32, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(512, num_classes),
+            seen(side), nn.Conv2d(channels, 32, 2 * patch - 1, patch, patch - 1), nn.ReLU(), nn.Flatten(),
+            nn.Linear(32 * (-(-side // patch)) ** 2, num_classes),
         )  # fmt: skip
-        few = min(16, side)
         perceptron = nn.Sequential(
-            nn.AdaptiveAvgPool2d(few), nn.Flatten(), nn.Linear(channels * few * few, 128), nn.ReLU(),
-            nn.Linear(128, num_classes),
-        )  # fmt: skip
+            seen(side), nn.Flatten(), nn.Linear(channels * side * side, 64), nn.ReLU(), nn.Linear(64, num_classes)
+        )
     return convolutions, perceptron
 
 

@@ -273,4 +273,12 @@ def test_square_that_beats_the_white_box_is_an_alarm():
     for broken, passed in ((3, True), (4, False)):  # 100 votes that change by themselves: 0 of 100 is at most 3.7%
         (finding,) = square_check([line([1, 1], "", 20)] * (100 - broken) + [line([0, 2], "square", 20)] * broken)
         assert finding.passed is passed
+    sure = [line([20, 1], "", 20)] * 98  # declared noise, and no draw that disagrees: two images are an alarm
+    for one in sure:
+        one["clean"], one["attacks"]["adaptive"] = [20, 1], [20, 1]
+    broken = [line([0, 2], "square", 20) | {"clean": [20, 1]} for _ in range(2)]
+    for one in broken:
+        one["attacks"]["adaptive"] = [20, 1]
+    (finding,) = square_check(sure + broken)
+    assert not finding.passed
     assert list(square_check([{"class": 1, "attacks": {}}])) == []

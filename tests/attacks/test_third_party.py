@@ -86,3 +86,13 @@ def test_rand_attacks_images_that_a_single_draw_gets_wrong():
     assert clean > 0.5
     assert after < clean - 0.2
     assert (found != images).flatten(1).any(1).float().mean() > 0.95
+
+
+def test_noise_that_changes_no_answer_is_no_reason_for_the_rand_version(monkeypatch):
+    asked, plain = [], AutoAttack._adversary
+    monkeypatch.setattr(AutoAttack, "_adversary", lambda self, *rest: asked.append(rest[3]) or plain(self, *rest))
+    images, classes = easy_images(Linear(), 8)
+    attack = AutoAttack(threat=Threat("linf", 0.01), steps=1, queries=1)
+    for model in (Linear(), Noisy(sigma=1e-6), Noisy(sigma=1.0)):
+        attack(Target.of(model), images, classes, streams(8))
+    assert asked == ["standard", "standard", "rand"]

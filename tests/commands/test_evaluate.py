@@ -45,6 +45,22 @@ def no_grad():
 def rounded():
     return Masked("round")
 
+class Odd(nn.Module):
+    # Answers otherwise after so many images, or in batches.
+    def __init__(self, after):
+        super().__init__()
+        self.net, self.after, self.seen = plain(), after, 0
+
+    def forward(self, x):
+        self.seen += len(x)
+        return self.net(x.flip(-1) if (self.seen > self.after if self.after else len(x) > 1) else x)
+
+def batched():
+    return Odd(0)
+
+def tired():
+    return Odd(20)
+
 def not_finite():
     return Masked("nan")
 
@@ -82,11 +98,23 @@ def test_every_protocol_says_so_where_there_is_no_gradient(factory, tmp_path, na
     """Such an attack finds nothing: its result must not look like robustness."""
     request = Request(model=f"mine:{name}", data="digits", eps=0.1, limit=4, **how)
     summary = evaluate(request, tmp_path / "r", say=lambda text: None)
-    (finding,) = summary["sanity"]
-    assert (finding["name"], finding["passed"]) == ("gradients finite and not 0", False)
+    finding = next(own for own in summary["sanity"] if own["name"] == "gradients finite and not 0")
+    assert not finding["passed"]
     assert not summary["reliable"]
     honest = evaluate(replace(request, model=factory), tmp_path / "honest", say=lambda text: None)
     assert honest["reliable"]
+
+
+@pytest.mark.parametrize("protocol", ["quick", "pgd", "clean"])
+def test_answers_that_hang_on_more_than_the_image_are_told_by_every_attack(factory, tmp_path, protocol):
+    """On the batch, or on what was asked: the copy that is compared with is of before the attack."""
+    request = Request(model="mine:batched", data="digits", protocol=protocol, limit=4)
+    summary = evaluate(request, tmp_path / "r", say=lambda text: None)
+    failed = [own["name"] for own in summary["sanity"] if not own["passed"]]
+    assert failed == ([] if protocol == "clean" else ["the same answer in any batch"])
+    tired = evaluate(replace(request, model="mine:tired"), tmp_path / "tired", say=lambda text: None)
+    failed = [own["name"] for own in tired["sanity"] if not own["passed"]]
+    assert failed == ([] if protocol == "clean" else ["the same answer as before it was asked"])
 
 
 def test_logits_that_are_not_finite_are_refused(factory, tmp_path):

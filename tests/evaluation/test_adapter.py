@@ -1,5 +1,7 @@
 """What a user's own module says of itself is read whole, and what it does to its input harms no image."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 from torch import nn
@@ -92,3 +94,9 @@ def test_class_names_that_are_none_of_the_classes_are_refused(names):
     module.class_names = names
     with pytest.raises(IDCError, match="of mine: expected a list of its 4 classes"):
         Wrapped(module, input_shape=SHAPE, name="mine")
+
+
+def test_what_is_wrapped_can_be_copied():
+    """The sanity checks compare it with a copy that was asked nothing."""
+    model = as_classifier(nn.Sequential(nn.Flatten(), nn.Linear(16, 4)), input_shape=SHAPE)
+    torch.testing.assert_close(deepcopy(model)(IMAGES), model(IMAGES))

@@ -19,7 +19,9 @@ from idc.attacks.target import ANSWER, Target
 from idc.attacks.threat import Threat
 from idc.errors import IDCError
 from idc.noise import Streams, derive_seed
-from idc.types import Logits
+from idc.types import Logits, answered
+
+_VARIES = 16  # draws after which a model that never changed its answer is taken to keep to it
 
 
 class _ToImages(torch.autograd.Function):
@@ -79,6 +81,13 @@ def _devices(images: Tensor) -> list[torch.device]:
     return [images.device] if images.is_cuda else []
 
 
+def _varies(target: Target, images: Tensor, streams: Streams) -> bool:
+    if not target.stochastic:
+        return False
+    answers = answered(target.logits(ANSWER, images, streams.of("varies"), draws=_VARIES))
+    return bool((answers != answers[0]).any())
+
+
 def _seed(streams: Streams) -> int:
     return derive_seed(streams.seed, *streams.ids[:1].tolist()) % 2**31
 
@@ -115,7 +124,8 @@ class AutoAttack:
 
     Args:
         threat: norm and radius; pixels in [0, 1].
-        version: "standard" for deterministic models; "rand" (EOT 20) for stochastic ones; "auto" asks the target.
+        version: "standard" for deterministic models; "rand" (EOT 20) for stochastic ones; "auto" asks the target: of a
+            model whose answers to the images never vary, for all its noise, it is "standard".
         surrogate: the function under attack.
         steps: of APGD and FAB; 100 is AutoAttack, fewer is not.
         queries: of Square.
@@ -136,7 +146,9 @@ class AutoAttack:
     def __call__(self, target: Target, images: Tensor, classes: Tensor, streams: Streams) -> Tensor:
         if not len(images) or self.threat.eps == 0:
             return images.clone()
-        version = ("rand" if target.stochastic else "standard") if self.version == "auto" else self.version
+        version = (
+            ("rand" if _varies(target, images, streams) else "standard") if self.version == "auto" else self.version
+        )
         model, seed = _Module(target, self.surrogate, reseed=self.reseed), _seed(streams)
         with _contained(images, seed) as flags:
             adversary = self._adversary(model, images, seed, version, target)

@@ -27,8 +27,8 @@ from idc.evaluation.nested import held_in, note, read_larger
 from idc.evaluation.panel import LABELS, write_panel
 from idc.evaluation.protocol import PROTOCOLS, Protocol, build_protocol
 from idc.evaluation.runner import KEPT, Problem, Runner
-from idc.evaluation.sanity.bench import Bench, Finding, run_checks
-from idc.evaluation.sanity.checks import CHECKS, gradients_useful
+from idc.evaluation.sanity.bench import Bench, Finding, copied, run_checks
+from idc.evaluation.sanity.checks import CHEAP, CHECKS, gradients_useful
 from idc.evaluation.sanity.recorded import finite_check, nested_check, points_check, square_check
 from idc.evaluation.summary import LINES, read_costs, read_lines, summarise_lines
 from idc.method.classifier import IDC
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from accelerate import PartialState
 
 Say = Callable[[str], object]
+CHEAPLY = 16  # images that the checks of a short attack take
 CHECKED = "sanity.jsonl"  # of the checks that are done, while others are not
 _LIBRARIES = ("torch", "diffusers", "pyautoattack", "accelerate")
 
@@ -119,6 +120,7 @@ def evaluate_on(
 ) -> dict[str, Any]:
     """``evaluate``, of a model and images that are there already."""
     state, device = processes()
+    untouched = copied(classifier)
     if protocol is not None:
         request = replace(request, protocol=protocol.name)
     protocol = build(request, images, protocol)
@@ -143,7 +145,7 @@ def evaluate_on(
         with Bar("images", total=len(images), quiet=not state.is_main_process) as bar:
             runner.run(bar.advance, bar.describe)
         state.wait_for_everyone()
-        return _summarise(request, runner, images, say) if state.is_main_process else {}
+        return _summarise(request, runner, images, untouched, say) if state.is_main_process else {}
 
 
 def _prepare(runner: Runner, larger: Path | None) -> None:
@@ -198,7 +200,9 @@ def interleaved(classes: Tensor) -> Tensor:
     return torch.argsort(rank * (int(classes.max()) + 1) + classes, stable=True)
 
 
-def _summarise(request: Request, runner: Runner, images: datasets.ImageSet, say: Say) -> dict[str, Any]:
+def _summarise(
+    request: Request, runner: Runner, images: datasets.ImageSet, untouched: Classifier | Exception, say: Say
+) -> dict[str, Any]:
     lines = read_lines(runner.out)
     summary = summarise_lines(lines, images.class_names)
     costs = read_costs(runner.out)
@@ -208,7 +212,7 @@ def _summarise(request: Request, runner: Runner, images: datasets.ImageSet, say:
     dtype = torch.bfloat16 if runner.classifier.bf16 else torch.float32
     cost = evaluation_cost(target, one[:1], costs, seconds, dtype=dtype)
     cost["seconds_by_attack"] = {k: v / max(1, costs["images"]) for k, v in costs["seconds"].items()}
-    sanity = recorded(_sanity(runner, lines, costs, say))
+    sanity = recorded(_sanity(runner, lines, costs, untouched, say))
     summary |= {
         "protocol": runner.protocol.name,
         "adaptive": runner.protocol.adaptive,
@@ -257,22 +261,30 @@ def circumstances(
     }
 
 
-def _sanity(runner: Runner, lines: Sequence[dict[str, Any]], costs: dict[str, Any], say: Say) -> list[Finding]:
+def _sanity(
+    runner: Runner, lines: Sequence[dict[str, Any]], costs: dict[str, Any], untouched: Classifier | Exception, say: Say
+) -> list[Finding]:
     protocol, followed = runner.protocol, [*costs["backward"]]
     recorded_checks = [*finite_check(lines), *points_check(lines), *nested_check(lines)]
-    # A short attack has no room for all checks, but one that found no gradient to follow has attacked nothing.
-    count = min(protocol.sanity or (16 if followed or protocol.adaptive else 0), len(runner.problem))
-    if not count:
+    if not protocol.attacks:
         return recorded_checks
+    # A short attack has no room for all checks; the cheap ones are made of each.
+    count = min(protocol.sanity or CHEAPLY, len(runner.problem))
     say(f"sanity checks on {count} images ...")
     images, classes, ids = runner.problem.part(slice(count), runner.device)
+    pictures = runner.pictures()
     bench = Bench(
         runner.classifier, images, classes,
         Streams(ids, derive_seed(runner.seed, "sanity")), runner.protocol.threat,
         robust={line["id"]: line["robust"][0] / line["draws"] for line in lines}, target=runner.target(),
+        draws=10 if protocol.sanity else 2, untouched=untouched,
+        worst=pictures["worst"] if pictures else None,
     )  # fmt: skip
-    if not protocol.sanity:
-        return [gradients_useful(bench, list(product(followed, protocol.objectives))), *recorded_checks]
-    with Bar("sanity checks", total=len(CHECKS)) as bar:
-        checks = run_checks(bench, CHECKS, file=runner.out / CHECKED, advance=bar.advance)
-    return [*checks, *square_check(lines), *recorded_checks]
+    checks = CHECKS if protocol.sanity else CHEAP
+    with Bar("sanity checks", total=len(checks), quiet=not protocol.sanity) as bar:
+        found = run_checks(bench, checks, file=runner.out / CHECKED, advance=bar.advance)
+    if protocol.sanity:
+        return [*found, *square_check(lines), *recorded_checks]
+    # One that found no gradient to follow has attacked nothing.
+    along = list(product(followed, protocol.objectives))
+    return [*found, *([gradients_useful(bench, along)] if along or protocol.adaptive else []), *recorded_checks]

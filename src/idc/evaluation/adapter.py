@@ -43,7 +43,7 @@ class Wrapped(nn.Module):
         if bf16:
             self._halve(name)
         said = completed(module) if says_required(module) else ClassifierDefaults()
-        self.card, self.config = said.card, said.config
+        self.card, self.config = dict(said.card), said.config  # a copy: a mapping that is none cannot be copied
         self.class_names = _declared_names(module, self.num_classes, name)
         self.shares_draws = getattr(module, "shares_draws", False) is True
         declared = getattr(module, "stochastic", None)

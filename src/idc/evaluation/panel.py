@@ -10,7 +10,7 @@ from idc.attacks.target import ANSWER
 from idc.evaluation.runner import Runner
 from idc.noise import Streams, derive_seed
 from idc.storage.files import write_json
-from idc.storage.tensor_file import load_tensors, save_tensors
+from idc.storage.tensor_file import save_tensors
 from idc.types import Classifier, answered
 
 LABELS = 10  # of the model's labels that are kept
@@ -23,13 +23,9 @@ def write_panel(runner: Runner, out: Path) -> None:
     ``labels``, as IDC has, also its first ``labels``, and of both kinds of images ``KIND_steps`` (N, S, C, H, W), the
     x0_hat of each visited timestep, ``KIND_translation``, the last of them, and ``KIND_nearest``, the label answered.
     """
-    if not (out / "first.safetensors").exists():
+    if (held := runner.pictures()) is None:
         return
-    try:
-        held, _ = load_tensors(out / "first.safetensors")
-    except ValueError:
-        return
-    images, worst, ids = (held[k].to(runner.device) for k in ("images", "worst", "ids"))
+    images, worst, ids = held["images"], held["worst"], held["ids"]
     streams = Streams(ids, derive_seed(runner.seed, "panel"))
     target = runner.target()
     pictures: dict[str, Tensor] = {"clean": images, "adversarial": worst}

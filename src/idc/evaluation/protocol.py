@@ -32,8 +32,8 @@ class Protocol:
         adaptive: whether the attacks are made for the model; otherwise the result is marked as an upper bound.
         gate: an image with no right draw left is not attacked further: nothing can get worse for it. Such a protocol's
             attacks take their radius from ``threat`` alone, so that those of two radii are the same otherwise.
-        sanity: images on which all sanity checks run; with 0 there is of those only the one whether the gradients that
-            the attacks follow are finite and not 0, on 16 images.
+        sanity: images on which all sanity checks run; with 0 the cheap ones alone, and whether the gradients that the
+            attacks follow are finite and not 0, on 16 images.
     """
 
     name: str

@@ -31,6 +31,7 @@ from idc.types import Classifier
 
 PICTURES = 8  # images of the first block that are kept for the report
 KEPT = "adversarial"
+FIRST = "first.safetensors"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -223,7 +224,7 @@ class Runner:
             save_tensors(self._kept(index), {"images": block.worst, "ids": ids})
         if index == 0:
             pictures = {"images": images[:PICTURES], "worst": block.worst[:PICTURES], "ids": ids[:PICTURES]}
-            save_tensors(self.out / "first.safetensors", pictures)
+            save_tensors(self.out / FIRST, pictures)
         cost = {
             "block": index,
             "images": int(block.attacked.sum()),
@@ -243,6 +244,14 @@ class Runner:
             block.restore(tensors, json.loads(about["values"]))
         except (KeyError, ValueError, TypeError):
             self._partial(index).unlink(missing_ok=True)
+
+    def pictures(self) -> dict[str, Tensor] | None:
+        """The first ``images``, the ``worst`` adversarial ones of them and their ``ids``; None where they are lost."""
+        try:
+            held, _ = load_tensors(self.out / FIRST)
+            return {name: held[name].to(self.device) for name in ("images", "worst", "ids")}
+        except (OSError, KeyError, ValueError):
+            return None
 
     def _partial(self, index: int) -> Path:
         return self.out / f"partial-{index:06d}.safetensors"

@@ -128,6 +128,20 @@ class EightBit(Trained):
         return self.net(images / 255)
 
 
+class Faint(Trained):
+    """Expects pixels in 0..255 too, and gets nearly all right: little is left of what it answers to black."""
+
+    def forward(self, images):
+        return self.net(images / 255) - 0.91 * self.net(0 * images)
+
+
+class Whisper(Noised):
+    """Noise that is there, but small beside the logits."""
+
+    def forward(self, images):
+        return self.net(images + 1e-5 * torch.randn_like(images))
+
+
 class LeftInTraining(Trained):
     """In training mode, with statistics that follow every batch."""
 
@@ -218,6 +232,28 @@ def test_models_that_mislead_are_caught(model, check):
     assert list(findings(model(), [check]).values()) == [False]
 
 
+def test_twenty_images_tell_a_wrong_scaling_that_costs_little():
+    """Right for as many as the margin of chance hides, and less sure of each: seen where images are paired."""
+    images, classes = corners(20)
+    streams = Streams(torch.arange(20), 0)
+    for model, passed in ((Trained(), True), (Faint(), False)):
+        assert (model(images).argmax(1) == classes).float().mean() >= 0.9
+        finding = checks.images_used_as_given(Bench(model, images, classes, streams, Threat("linf", EPS)))
+        assert finding.passed is passed, finding
+
+
+def test_small_noise_is_noise():
+    images, classes = corners(COUNT)
+    bench = Bench(Whisper(), images, classes, Streams(torch.arange(COUNT), 0), Threat("linf", EPS))
+    finding = checks.noise_as_declared(bench)
+    assert finding.passed, finding
+    said = Trained()
+    said.stochastic = True
+    assert not checks.noise_as_declared(
+        Bench(said, images, classes, Streams(torch.arange(COUNT), 0), Threat("linf", EPS))
+    ).passed
+
+
 @pytest.mark.parametrize("model", [Quantised, Detached], ids=lambda m: m.__name__)
 def test_masked_gradients_fail_several_checks(model):
     others = [checks.answer_follows_gradient, checks.unbounded_attack_succeeds, checks.transfer_is_weaker]
@@ -237,4 +273,12 @@ def test_square_that_beats_the_white_box_is_an_alarm():
     for broken, passed in ((3, True), (4, False)):  # 100 votes that change by themselves: 0 of 100 is at most 3.7%
         (finding,) = square_check([line([1, 1], "", 20)] * (100 - broken) + [line([0, 2], "square", 20)] * broken)
         assert finding.passed is passed
+    sure = [line([20, 1], "", 20)] * 98  # declared noise, and no draw that disagrees: two images are an alarm
+    for one in sure:
+        one["clean"], one["attacks"]["adaptive"] = [20, 1], [20, 1]
+    broken = [line([0, 2], "square", 20) | {"clean": [20, 1]} for _ in range(2)]
+    for one in broken:
+        one["attacks"]["adaptive"] = [20, 1]
+    (finding,) = square_check(sure + broken)
+    assert not finding.passed
     assert list(square_check([{"class": 1, "attacks": {}}])) == []

@@ -1,13 +1,14 @@
 """What the sanity checks work on: a few images, the model, and attacks on it that several checks share."""
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from idc.attacks.gradient import GradientAttack, pgd
 from idc.attacks.objective import Margin
@@ -43,6 +44,8 @@ class Bench:
         draws: of the noise in each judgement.
         eot: draws in each gradient of a stochastic model.
         target: the model as the evaluation's attacks saw it; by default all that it offers.
+        untouched: a copy of the model that the evaluation has asked nothing, see ``copied``; by default one of now.
+        worst: (<= B, C, H, W), adversarial images that the evaluation found for the first of the images.
     """
 
     def __init__(
@@ -57,12 +60,15 @@ class Bench:
         draws: int = 10,
         eot: int = 4,
         target: Target | None = None,
+        untouched: Classifier | Exception | None = None,
+        worst: Tensor | None = None,
     ) -> None:
         self.classifier, self.images, self.classes, self.streams = classifier, images, classes, streams
         self.threat, self.draws = threat, draws
         self.target = target or Target.of(classifier)
         self.eot = eot if classifier.stochastic else 1
-        self.robust = robust
+        self.robust, self.worst = robust, worst
+        self.untouched = copied(classifier) if untouched is None else untouched
 
     def accuracy(self, x: Tensor, *key: object, streams: Streams | None = None) -> float:
         """Mean share of right draws."""
@@ -99,6 +105,19 @@ class Bench:
         """Short PGD along the margin."""
         return pgd(self.threat, **{"objective": Margin(), "eot": self.eot, **settings})
 
+    @property
+    def answers(self) -> int:
+        """Draws of a clean answer: one where the model draws no noise."""
+        return self.draws if self.classifier.stochastic else 1
+
+    @cached_property
+    def repeats(self) -> bool:
+        """Whether two answers are the same under the same noise: not if it has a generator of its own."""
+        x, streams = self.images[:4], self.streams.of("repeats").take(torch.arange(len(self.images[:4])))
+        one, other = (self.target.logits(ANSWER, x, streams)[0] for _ in range(2))
+        near = 1e-3 * one.std().nan_to_num().item() + 1e-6
+        return not self.classifier.stochastic or torch.allclose(one, other, rtol=1e-4, atol=near, equal_nan=True)
+
     @cached_property
     def plain(self) -> float:
         """Accuracy under PGD-20 at the weak spot."""
@@ -110,41 +129,29 @@ class Bench:
         return self.after(self.pgd(surrogate=self.weak_spot, steps=40), "40")
 
     @cached_property
-    def white(self) -> float:
-        """The accuracy of the evaluation itself on these images where there is one, else that under PGD-20."""
+    def white_each(self) -> Tensor:
+        """(B,) share of right draws of each image after the evaluation where there is one, else after PGD-20."""
         if self.robust is None:
-            return self.plain
-        found = [self.robust[i] for i in self.streams.ids.tolist() if i in self.robust]
-        return sum(found) / max(1, len(found))
+            return self.right_after(self.pgd(surrogate=self.weak_spot), "pgd-20")
+        return torch.tensor([self.robust[i] for i in self.streams.ids.tolist()], device=self.images.device)
+
+    @property
+    def white(self) -> float:
+        """Its mean."""
+        return self.white_each.mean().item()
 
 
-def train_substitute(images: Tensor, answers: Tensor, num_classes: int, *, steps: int = 150) -> nn.Module:
-    """A small convolutional network fitted to ``answers`` (Papernot et al., AsiaCCS 2017).
-
-    Args:
-        images: (B, C, H, W) in [0, 1].
-        answers: (B,) the model's.
-        num_classes: K.
-        steps: of Adam, on all images at once.
-
-    Returns:
-        A module in evaluation mode; the global generator is left as it was.
+def copied(classifier: Classifier) -> Classifier | Exception:
+    """A copy to be compared with later, or why there is none; taken before an evaluation's first call, it remembers
+    nothing of it. Networks of a compiled classifier are not compiled in the copy, whose code would call the original.
     """
-    with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []):
-        torch.manual_seed(0)
-        network = nn.Sequential(
-            nn.Conv2d(images.shape[1], 32, 3, padding=1), nn.ReLU(), nn.AdaptiveMaxPool2d(min(16, *images.shape[2:])),
-            nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten(),
-            nn.Linear(64 * 16, num_classes),
-        ).to(images.device)  # fmt: skip
-    optimiser = torch.optim.Adam(network.parameters(), lr=2e-3)
-    with torch.enable_grad():
-        for _ in range(steps):
-            loss = nn.functional.cross_entropy(network(images), answers)
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-    return network.requires_grad_(False).eval()
+    try:
+        copy = deepcopy(classifier)
+        for network in copy.networks if copy.compiled else ():
+            network.__dict__.pop("forward", None)
+    except Exception as error:  # a user's module may refuse in any way
+        return error
+    return copy
 
 
 Check = Callable[[Bench], Finding]

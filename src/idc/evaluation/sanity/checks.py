@@ -14,10 +14,12 @@ from torch import Tensor, nn
 
 from idc.attacks.gradient import apgd, fgsm, pgd
 from idc.attacks.objective import Margin, Objective
-from idc.attacks.target import ANSWER, Target
+from idc.attacks.target import ANSWER
 from idc.errors import IDCError
-from idc.evaluation.sanity.bench import Bench, Check, Finding, train_substitute
+from idc.evaluation.sanity.behaviour import same_as_before, same_in_any_batch, same_with_gradients
+from idc.evaluation.sanity.bench import Bench, Check, Finding
 from idc.evaluation.sanity.library import autoattack_finds_no_more
+from idc.evaluation.sanity.transfer import transfer_is_weaker
 from idc.evaluation.verdict import plurality
 from idc.text import percent
 from idc.types import answered
@@ -26,25 +28,50 @@ from idc.types import answered
 
 
 def images_used_as_given(bench: Bench) -> Finding:
-    """Images lie in [0, 1], and the model is not more accurate on another scaling of them."""
-    low, high = (v.item() for v in torch.aminmax(bench.images))
+    """Images lie in [0, 1], and the model is neither more accurate nor surer of the true class on another scaling.
+
+    Compared image by image. More accurate: by more than two standard errors. Surer: the margin in units of the logits'
+    spread, which no scale of the logits moves, is positive and has grown by a fifth of that spread and more than three
+    standard errors (four, of 24 images), and no answer is lost on the whole. Twenty images then tell what an accuracy
+    of 95% against 100% does not.
+    """
+    x, n = bench.images, len(bench.images)
+    low, high = (v.item() for v in torch.aminmax(x))
     others = {
-        "x * 255": bench.images * 255, "x / 255": bench.images / 255, "2x - 1": 2 * bench.images - 1,
-        "(x + 1) / 2": (bench.images + 1) / 2, "1 - x": 1 - bench.images,
-        "normalised per channel": (bench.images - bench.images.mean((0, 2, 3), keepdim=True))
-        / bench.images.std((0, 2, 3), keepdim=True).clamp(min=1e-6),
+        "x * 255": x * 255, "x / 255": x / 255, "2x - 1": 2 * x - 1, "(x + 1) / 2": (x + 1) / 2, "1 - x": 1 - x,
+        "normalised per channel": (x - x.mean((0, 2, 3), True)) / x.std((0, 2, 3), keepdim=True).clamp(min=1e-6),
     }  # fmt: skip
-    found: dict[str, float] = {}
+    given, own = _right_and_sure(bench, x, "given")
+    found, better = {"none taken": 0.0}, list[str]()
     for name, images in others.items():
         try:
-            found[name] = bench.accuracy(images, "range", name)
+            right, sure = _right_and_sure(bench, images, name)
         except (IDCError, RuntimeError, ValueError):  # a model that refuses what is out of range
             continue
-    best = max(found, key=lambda k: found[k], default="")
-    passed = low >= 0 and high <= 1 and high > 1 / 16 and (not found or found[best] <= bench.clean + bench.margin / 2)
-    text = f"pixels in [{low:.3g}, {high:.3g}], {percent(bench.clean)} right; best other: {best or 'none taken'}"
-    text += f" {percent(found[best])}" if found else ""
+        found[name] = right.mean().item()
+        more, surer = right - given, sure - own
+        accurate = more.mean() > max(bench.margin / 2, 2 * _error(more))
+        if accurate or (more.mean() >= 0 < sure.mean() and surer.mean() > max(0.2, (3 + 24 / n) * _error(surer))):
+            better.append(name)
+    best = max(found, key=lambda k: found[k])
+    passed = low >= 0 and high <= 1 and high > 1 / 16 and not better
+    text = f"pixels in [{low:.3g}, {high:.3g}], {percent(given.mean().item())} right; best other: {best} "
+    text += percent(found[best]) + (f"; more accurate or surer on {', '.join(better)}" if better else "")
     return Finding("images in [0, 1] and used so", passed, text, "put the normalisation inside the model, once")
+
+
+def _right_and_sure(bench: Bench, x: Tensor, name: str) -> tuple[Tensor, Tensor]:
+    """(B,) share of right draws, and (B,) margins of the true class in units of the spread of all logits."""
+    logits = bench.target.logits(ANSWER, x, bench.streams.of("judge", "range", name), draws=bench.answers)
+    right = (answered(logits) == bench.classes).float().mean(0)
+    mean = torch.nan_to_num(logits.mean(0))
+    spread = (mean - mean.mean(1, keepdim=True)).square().mean().sqrt().clamp(min=1e-30)
+    return right, -Margin()(mean, bench.classes) / spread
+
+
+def _error(values: Tensor) -> float:
+    """Of their mean, one standard error; of a single one nothing is known."""
+    return values.std().item() / len(values) ** 0.5 if len(values) > 1 else float("inf")
 
 
 def logits_not_probabilities(bench: Bench) -> Finding:
@@ -106,7 +133,9 @@ def noise_as_declared(bench: Bench) -> Finding:
     scale = first.std().item() + 1e-12
     differ, place = ((a - first).abs().max().item() / scale for a in (second, moved))
     stochastic = bench.classifier.stochastic
-    passed = (differ > 1e-3) if stochastic else (differ < 1e-3 and place < 1e-2)
+    # Noise may be small: it only has to be more than what threads that add in another order change in float32.
+    seen = 8 * torch.finfo(torch.float32).eps * (1 + first.abs().max().item() / scale)
+    passed = (differ > seen) if stochastic else (differ < 1e-3 and place < 1e-2)
     text = f"declared {'stochastic' if stochastic else 'deterministic'}; repeated calls differ by {differ:.2g}, "
     text += f"another order of the batch by {place:.2g} standard deviations of the logits"
     remedy = "set stochastic = True for a model that draws noise; never fix its seed or tie noise to the batch"
@@ -258,24 +287,14 @@ def plain_pgd_of_equal_cost(bench: Bench) -> Finding:
     return Finding("plain PGD of equal cost", passed, text, "the averaged attack is too short: raise --steps")
 
 
-def transfer_is_weaker(bench: Bench) -> Finding:
-    """Adversarial images of a small substitute, trained to answer as the model does, hurt less than the evaluation."""
-    with torch.no_grad():
-        logits = bench.target.logits(ANSWER, bench.images, bench.streams.of("substitute"), draws=bench.draws)
-    substitute = train_substitute(bench.images, logits.mean(0).argmax(1), logits.shape[2])
-    other = Target(substitute, chunk=bench.target.chunk)
-    found = pgd(bench.threat, steps=40)(other, bench.images, bench.classes, bench.streams.of("transfer"))
-    transfer = bench.accuracy(found, "transfer")
-    text = f"images made for a substitute leave {percent(transfer)}, the evaluation {percent(bench.white)}"
-    passed = bench.white <= transfer + bench.margin / 2
-    return Finding(
-        "white-box no weaker than transfer", passed, text, "gradients are masked: black-box attacks see more"
-    )
-
-
+# Of every attack: few passes each.
+CHEAP: tuple[Check, ...] = (
+    images_used_as_given, logits_not_probabilities, evaluation_mode, same_in_any_batch, same_with_gradients,
+    same_as_before,
+)  # fmt: skip
 CHECKS: tuple[Check, ...] = (
-    images_used_as_given, logits_not_probabilities, evaluation_mode, global_generator_left_alone, noise_as_declared,
-    stable_predictions, gradients_useful, answer_follows_gradient, zero_radius_changes_nothing,
+    *CHEAP, global_generator_left_alone, noise_as_declared, stable_predictions, gradients_useful,
+    answer_follows_gradient, zero_radius_changes_nothing,
     unbounded_attack_succeeds, more_never_helps_the_defender, converged, iterating_beats_one_step,
     random_noise_is_weak, fixed_noise_then_free, plain_pgd_of_equal_cost, transfer_is_weaker, autoattack_finds_no_more,
 )  # fmt: skip

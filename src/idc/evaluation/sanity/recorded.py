@@ -12,16 +12,18 @@ Lines = Sequence[Mapping[str, Any]]
 
 
 def square_check(lines: Lines) -> Iterator[Finding]:
-    """Square must not fool more than 0.2 points of what the white-box attacks left; of a stochastic model, whose votes
-    change by themselves, not more than its interval allows where there is nothing."""
+    """Square must not fool more than 0.2 points of what the white-box attacks left; of a model whose draws disagree,
+    so that votes change by themselves, not more than its interval allows where there is nothing."""
     if not lines or "square" not in lines[0]["attacks"]:
         return
     lines = [line for line in lines if line.get("larger") != "spared"]  # Square was not asked of these
     broken = sum(line["worst"] == "square" and _square_alone(line) for line in lines)
     n = max(1, len(lines))
-    figure, draws = broken / n, max((line["draws"] for line in lines), default=1)
+    figure = broken / n
+    pairs = (p for line in lines for p in [line["clean"], *line["attacks"].values()] if p is not None)
+    varies = any(0 < pair[0] < lines[0]["draws"] for pair in pairs)
     yield Finding(
-        "black-box no stronger than white-box", figure <= (max(0.002, 1 / n) if draws == 1 else wilson(0.0, n).high),
+        "black-box no stronger than white-box", figure <= (wilson(0.0, n).high if varies else max(0.002, 1 / n)),
         f"Square broke {percent(figure)} more of {len(lines)} images",
         "the white-box attacks are lost in masked gradients: give a surrogate",
     )  # fmt: skip

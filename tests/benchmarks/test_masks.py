@@ -1,0 +1,54 @@
+"""The masks that the sanity checks were made for are caught by them; what hides nothing is not."""
+
+import masks
+import pytest
+import torch
+from torch import nn
+
+from idc.attacks.threat import Threat
+from idc.evaluation.sanity import behaviour
+from idc.evaluation.sanity.bench import Bench
+from idc.evaluation.sanity.checks import images_used_as_given
+from idc.evaluation.sanity.transfer import transfer_is_weaker
+from idc.noise import Streams
+from idc.types import completed
+
+COUNT = 20
+
+
+@pytest.fixture(scope="module")
+def networks() -> tuple[nn.Module, nn.Module]:
+    return masks.trained(masks.perceptron, 60), masks.trained(masks.perceptron, 60, seed=1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "check"),
+    [
+        (masks.Batched, behaviour.same_in_any_batch),
+        (masks.Training, behaviour.same_in_any_batch),
+        (masks.Differentiated, behaviour.same_with_gradients),
+        (masks.Moded, behaviour.same_with_gradients),
+        (masks.Remembering, behaviour.same_as_before),
+        (masks.OneHotAndLittle, transfer_is_weaker),
+        (masks.Misread, images_used_as_given),
+    ],
+    ids=lambda v: v.__name__,
+)
+def test_masks_are_caught(networks, kind, check):
+    images, classes = masks.pixels("test", COUNT)
+    model, honest = completed(masks.around(kind, *networks)), completed(masks.Mask(networks[0]))
+    robust = dict.fromkeys(range(COUNT), 1.0)  # as the evaluation was led to believe
+    bench = Bench(model, images, classes, Streams(torch.arange(COUNT), 0), Threat("linf", masks.EPS), robust=robust)
+    assert not check(bench).passed
+    if check is not transfer_is_weaker:
+        assert check(Bench(honest, images, classes, bench.streams, bench.threat)).passed
+
+
+def test_what_is_true_of_a_mask_is_found_behind_it(networks):
+    """By attacks on the network inside; a memory starts anew for each image."""
+    images, classes = masks.pixels("test", COUNT)
+    threat = Threat("linf", masks.EPS)
+    plain, hidden = (
+        masks.true_accuracy(k(networks[0]), images, classes, threat) for k in (masks.Mask, masks.Remembering)
+    )
+    assert plain == hidden < 0.6

@@ -50,7 +50,7 @@ def full_evaluation() -> list[str]:
         if row["images"] == 10_000 and "robust" in row:
             cost = row.get("cost", {})
             seconds = row["seconds"] if "seconds" in row else cost["seconds"] * row["images"]
-            checks = "passed" if row.get("reliable") else f"{row.get('checks', 0)} of 18 made"
+            checks = "passed" if row.get("reliable") else f"{row.get('checks', 0)} made and passed, one not made"
             pair = [share(row[kind]["mean"]) for kind in ("clean", "robust")]
             lines.append(table_row(f"`{row['model']}`", *pair, row["images"], f"{seconds:.0f}", checks))
     said = [

@@ -1,6 +1,7 @@
 """A request is read back from every record of one, as it was asked."""
 
 import json
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,20 @@ from idc.storage.fields import recorded
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 
 
-@pytest.mark.parametrize("file", sorted(RESULTS.rglob("request.json")), ids=lambda f: "/".join(f.parts[-4:-1]))
-def test_recorded_requests_are_read(file):
-    held = json.loads(file.read_text())
+def kept(archive: Path) -> dict[str, str]:
+    """The requests among a comparison's records."""
+    with tarfile.open(archive) as held:
+        files = [member for member in held.getmembers() if member.name.endswith("request.json")]
+        return {member.name: held.extractfile(member).read().decode() for member in files}
+
+
+REQUESTS = {name: text for archive in sorted(RESULTS.glob("*.tar.xz")) for name, text in kept(archive).items()}
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+def test_recorded_requests_are_read(name, tmp_path):
+    held, file = json.loads(REQUESTS[name]), tmp_path / "request.json"
+    file.write_text(REQUESTS[name])
     if "chunk" in held:
         held["batch_size"] = held.pop("chunk")
     found = recorded(read_request(file, "evaluate again"))

@@ -158,7 +158,8 @@ def collect(out: Path) -> None:
             rows[job.name]["failed"] = failed
         elif lines := list(records.finished(out / job.name, LINES).values()):
             rows[job.name] = asked | {"state": "not finished", "finished": len(lines)} | _figures(lines)
-            rows[job.name]["checks"] = len(records.read(out / job.name / "sanity.jsonl"))
+            checks = records.read(out / job.name / "sanity.jsonl")
+            rows[job.name]["checks"] = {"made": len(checks), "passed": sum(bool(c["passed"]) for c in checks)}
             costs = records.read_all(out / job.name, f"{COSTS}-*.jsonl", "block").values()
             rows[job.name]["seconds"] = sum(sum(block["seconds"].values()) for block in costs)
         elif partial != out:

@@ -512,6 +512,7 @@ def row(name: str) -> dict[str, Any]:
 
 
 def main() -> None:
+    # Left out: AutoAttack's library, a minute a mask.
     command.CHECKS = tuple(check for check in command.CHECKS if check is not autoattack_finds_no_more)
     names = sys.argv[1:] or [*(k.__name__ for k in MASKS), *HONEST, *PACKAGED]
     rows = read(RESULTS / "masks.json")["rows"] if sys.argv[1:] and (RESULTS / "masks.json").exists() else {}

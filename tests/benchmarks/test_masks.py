@@ -9,7 +9,7 @@ from idc.attacks.threat import Threat
 from idc.evaluation.sanity import behaviour
 from idc.evaluation.sanity.bench import Bench
 from idc.evaluation.sanity.checks import images_used_as_given
-from idc.evaluation.sanity.transfer import transfer_is_weaker
+from idc.evaluation.sanity.substitutes import transfer_is_weaker
 from idc.noise import Streams
 from idc.types import completed
 

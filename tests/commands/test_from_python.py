@@ -66,7 +66,8 @@ def test_a_noisy_model_is_judged_by_several_draws():
         ({"labels": torch.zeros(3, dtype=torch.int64)}, "integers"),
         ({"labels": torch.full((COUNT,), 5)}, "below the model's 2"),
         ({"class_names": ("one",)}, "one a class"),
-        ({"epsilon": 0.1}, "a field of Request"),
+        ({"epsilon": 0.1}, "one of attacks"),
+        ({"precision": "bf16"}, "use idc evaluate"),
     ],
 )
 def test_what_does_not_fit_is_told(change, words):

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from idc.attacks.gradient import pgd
+from idc.attacks.minimum_norm import FMN
 from idc.attacks.objective import Margin
 from idc.attacks.threat import Threat
 from idc.errors import IDCError
@@ -42,6 +43,27 @@ class Returns:
 def returning(make) -> Protocol:
     pgd_too = ("pgd", pgd(Returns.threat, steps=2, objective=Margin()))
     return Protocol("own", Returns.threat, (("own", Returns(make)), pgd_too), draws=2)
+
+
+def test_an_image_as_it_is_never_takes_the_place_of_an_adversarial_example(tmp_path):
+    """Of a noisy model, whose fresh draws may be fewer right by luck."""
+    pgd_first = ("pgd", pgd(Returns.threat, steps=2, objective=Margin()))
+    both = Protocol(
+        "own", Returns.threat, (pgd_first, *((f"none-{i}", Returns(lambda x: x)) for i in range(8))), draws=3
+    )
+    run(tmp_path, protocol=both)
+    assert {line["worst"] for line in read_lines(tmp_path)} <= {"pgd", ""}
+
+
+def test_distances_are_of_all_images_also_behind_a_gate(tmp_path):
+    threat = Threat("linf", 0.05)
+    attacks = (("pgd", pgd(threat, steps=3)), ("fmn", FMN(threat=threat, steps=20)))
+    gated = Protocol("own", threat, attacks, gate=True, draws=2)
+    assert not gated.nests
+    run(tmp_path, protocol=gated)
+    lines = read_lines(tmp_path)
+    assert any(line["attacks"]["pgd"][0] == 0 for line in lines)
+    assert sum(line["distances"]["fmn"] is not None for line in lines) > 0.8 * len(lines)
 
 
 def test_points_that_are_not_finite_are_counted_also_by_a_run_that_was_cut(tmp_path, monkeypatch):

@@ -22,6 +22,13 @@ def test_protocols_say_all_and_knobs_turn_what_they_name():
             build_protocol(wrong[0], Threat(), **wrong[1])
 
 
+def test_an_answer_with_noise_is_spared_the_attacks_that_need_a_boundary():
+    for name, others in (("adaptive", ["adaptive", "square"]), ("curve", ["fmn"])):
+        protocol = build_protocol(name, Threat("linf", 0.1))
+        assert "fab" in dict(protocol.for_answer(stochastic=False).attacks)
+        assert [attack for attack, _ in protocol.for_answer(stochastic=True).attacks] == others
+
+
 def test_the_papers_settings_are_those_of_its_code():
     paper = build_protocol("paper", Threat("linf", 8 / 255))
     attacks = dict(paper.attacks)

@@ -116,8 +116,9 @@ def test_a_file_over_the_limit_is_not_taken(page):
     assert page.request.post(address, multipart={"files": whole}).status == 413
 
 
+@pytest.mark.parametrize("said", [True, False])
 @pytest.mark.parametrize("asked", ["on_image", "on_painting"])
-def test_no_file_of_this_machine_is_read_but_one_that_was_sent(page, digits, tmp_path, asked):
+def test_no_file_of_this_machine_is_read_but_one_that_was_sent(page, digits, tmp_path, asked, said):
     (tmp_path / "own.png").write_bytes(png(digits[0]))
     host = "{0.scheme}://{0.netloc}/gradio_api".format(urlsplit(page.url))
     events = page.request.get(page.url + "config").json()["dependencies"]
@@ -125,9 +126,9 @@ def test_no_file_of_this_machine_is_read_but_one_that_was_sent(page, digits, tmp
     sent = page.request.post(f"{host}/upload", multipart={"files": FILE | {"buffer": png(digits[0])}}).json()[0]
     told = []
     for number, path in enumerate((tmp_path / "own.png", sent)):
-        file = {"path": str(path), "meta": {"_type": "gradio.FileData"}}
+        file = {"path": str(path)} | ({"meta": {"_type": "gradio.FileData"}} if said else {})
         value = {"background": None, "layers": [], "composite": file, "id": None} if asked == "on_painting" else file
-        session = f"{asked}-{number}"
+        session = f"{asked}-{said}-{number}"
         page.request.post(f"{host}/queue/join", data={"data": [value], "fn_index": event, "session_hash": session})
         told.append(page.request.get(f"{host}/queue/data?session_hash={session}").text())
     assert ["label of 0" in text for text in told] == [False, True]

@@ -53,6 +53,7 @@ class FAB:
             margin, gradient, logits = target.gradient(
                 self.surrogate, x, classes[row], ids, objective=Margin(), targets=goals
             )
+            margin, gradient = margin.nan_to_num(), gradient.nan_to_num()
             wrong = answered(logits) != classes[row]
             if self.nearest:
                 held.offer(x[wrong], wrong.nonzero()[:, 0])

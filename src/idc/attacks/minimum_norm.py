@@ -133,6 +133,7 @@ class FMN:
             margin, gradient, logits = target.gradient(
                 function, x, classes, streams.of("noise", at), objective=Margin()
             )
+            margin, gradient = margin.nan_to_num(), gradient.nan_to_num()
             wrong = answered(logits) != classes
             nearest.offer(x[wrong], wrong.nonzero()[:, 0])
             dual = gradient.flatten(1).abs().sum(1) if self.threat.norm == "linf" else l2(gradient)

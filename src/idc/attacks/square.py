@@ -59,7 +59,7 @@ class Square:
             if at % _LOOK == 0:
                 result[rows] = x
                 keep = ~wrong
-                if at == queries // 10 // _LOOK * _LOOK and self.progress:
+                if at == max(1, queries // 10 // _LOOK) * _LOOK and self.progress:
                     keep &= held >= (1 - self.progress) * clean
                 rows, x, held, wrong, clean = (v[keep] for v in (rows, x, held, wrong, clean))
                 if not len(rows):

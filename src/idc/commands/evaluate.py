@@ -120,10 +120,10 @@ def evaluate_on(
 ) -> dict[str, Any]:
     """``evaluate``, of a model and images that are there already."""
     state, device = processes()
-    untouched = copied(classifier)
     if protocol is not None:
         request = replace(request, protocol=protocol.name)
-    protocol = build(request, images, protocol)
+    protocol = build(request, images, protocol).for_answer(stochastic=classifier.stochastic)
+    untouched = copied(classifier) if protocol.attacks else None
     if protocol.name == "paper" and not classifier.stochastic:
         say("note: the paper's protocol is made for IDC's stochastic answer; here it is basic attacks on probabilities")
     runner = Runner(
@@ -201,7 +201,7 @@ def interleaved(classes: Tensor) -> Tensor:
 
 
 def _summarise(
-    request: Request, runner: Runner, images: datasets.ImageSet, untouched: Classifier | Exception, say: Say
+    request: Request, runner: Runner, images: datasets.ImageSet, untouched: Classifier | Exception | None, say: Say
 ) -> dict[str, Any]:
     lines = read_lines(runner.out)
     summary = summarise_lines(lines, images.class_names)
@@ -262,7 +262,11 @@ def circumstances(
 
 
 def _sanity(
-    runner: Runner, lines: Sequence[dict[str, Any]], costs: dict[str, Any], untouched: Classifier | Exception, say: Say
+    runner: Runner,
+    lines: Sequence[dict[str, Any]],
+    costs: dict[str, Any],
+    untouched: Classifier | Exception | None,
+    say: Say,
 ) -> list[Finding]:
     protocol, followed = runner.protocol, [*costs["backward"]]
     recorded_checks = [*finite_check(lines), *points_check(lines), *nested_check(lines)]

@@ -20,6 +20,10 @@ from idc.evaluation.protocol import Protocol
 from idc.report.statement import statement
 from idc.text import share
 
+_SETTINGS = {
+    "norm", "eps", "draws", "steps", "eot", "restarts", "surrogate", "limit", "seed", "block", "batch_size", "keep",
+    "attacks", "data_name",
+}  # fmt: skip
 _KINDS = ("mean", "majority", "worst_of_n")
 
 
@@ -86,7 +90,8 @@ def evaluate(
         class_names: K names; by default the model's own, or numbers.
         out: a folder that keeps the result, for ``idc report``, and from which an interrupted evaluation goes on.
         say: is told what a user may want to know.
-        settings: fields of ``Request``, such as ``eps=8 / 255``, ``norm``, ``draws``, ``limit``, ``seed``.
+        settings: fields of ``Request`` that say how images in memory are attacked and judged: ``eps=8 / 255``,
+            ``norm``, ``draws``, ``limit``, ``seed`` and others.
 
     Raises:
         IDCError: if model, images and settings do not fit.
@@ -94,8 +99,9 @@ def evaluate(
     _, device = processes()
     data = _image_set(model, images, labels, class_names)
     name = type(model).__name__
-    if unknown := sorted(set(settings) - set(Request.__dataclass_fields__)):
-        raise IDCError(f"setting {unknown[0]!r}", "a field of Request, such as eps or draws", "correct the name")
+    if unknown := sorted(set(settings) - _SETTINGS):
+        expected = f"one of {', '.join(sorted(_SETTINGS))}"
+        raise IDCError(f"setting {unknown[0]!r}", expected, "correct the name, or use idc evaluate")
     own = protocol if isinstance(protocol, Protocol) else None
     request = Request(model=name, data="tensors", protocol=own.name if own else str(protocol), **settings)
     if request.limit:

@@ -57,8 +57,10 @@ def serving(
     draws = draws_of(own, draws)
     channels, side, _ = own.input_shape
     with TemporaryDirectory() as folder:
-        os.environ[UPLOADS] = str(Path(folder, "uploads"))  # what is sent is gone when the page is
-        files, dark = write_examples(examples, own, Path(folder)) if examples else ([], False)
+        uploads = Path(folder, "uploads")
+        uploads.mkdir()
+        os.environ[UPLOADS] = str(uploads)  # what is sent is gone when the page is
+        files, dark = write_examples(examples, own, uploads) if examples else ([], False)
         from idc.serving.page import CSS, THEME, build
 
         eps, name = round(255 * default_eps("linf", side, channels)), Path(model).name or model

@@ -67,15 +67,18 @@ class Block:
             self.judged[name] = [Judged(*known[image]) for image in self.streams.ids.tolist()]
             return
         began = time.perf_counter()
-        open_to_it = self.attacked & (self.right > 0) if self.protocol.gate else self.attacked
+        nearest = getattr(attack, "nearest", False)
+        open_to_it = self.attacked & (self.right > 0) if self.protocol.gate and not nearest else self.attacked
         rows = open_to_it.nonzero()[:, 0]
         self.judged[name] = [None] * len(self.images)
+        if nearest:
+            self.distances[name] = [None] * len(self.images)
         if len(rows):
             images, classes = self.images[rows], self.classes[rows]
             with foreign(f"attack {name}", "an attack that works"):
                 found = attack(self.target, images.clone(), classes.clone(), self.streams.of("attack", name).take(rows))
             found, finite = _points(name, found, images)
-            if getattr(attack, "nearest", False):
+            if nearest:
                 found = self._measure(name, rows, found, images)
             judged = self._judge(found, self.streams.of("judge", name).take(rows))
             each = judge(judged, classes, self.num_classes)
@@ -92,7 +95,6 @@ class Block:
         sizes = self.protocol.threat.size(found, images)
         votes = [one.vote for one in judge(judged, self.classes[rows], self.num_classes)]
         wrong = torch.tensor(votes, device=rows.device) != self.classes[rows]
-        self.distances[name] = [None] * len(self.images)
         for row, size, fooled in zip(rows.tolist(), sizes.tolist(), wrong.tolist(), strict=True):
             self.distances[name][row] = round(size, 7) if fooled else None
         inside = (sizes <= self.protocol.threat.eps).view(-1, 1, 1, 1)
@@ -122,7 +124,7 @@ class Block:
         # Of equal points the attacked one is kept, so that what survives is judged where it was attacked.
         untouched = torch.tensor([not self.names[row] for row in rows.tolist()], device=rows.device)
         moved = (found != self.images[rows]).flatten(1).any(1)
-        better = (right < self.right[rows]) | ((right == self.right[rows]) & untouched & moved)
+        better = moved & ((right < self.right[rows]) | ((right == self.right[rows]) & untouched))
         self.worst[rows[better]], self.right[rows[better]] = found[better], right[better]
         for row in rows[better].tolist():
             self.names[row] = name

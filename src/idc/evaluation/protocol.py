@@ -52,7 +52,14 @@ class Protocol:
     def nests(self) -> bool:
         """Whether what survives it at one radius is taken to survive it at smaller ones, see ``nested``: not what
         survives one attack, which does not look for the worst adversarial example."""
+        if any(getattr(attack, "nearest", False) for _, attack in self.attacks):
+            return False  # an image that is not attacked would count as surviving every radius
         return self.gate or len(self.attacks) > 1
+
+    def for_answer(self, *, stochastic: bool) -> "Protocol":
+        """The same without attacks that do nothing to an answer with noise."""
+        still = tuple((name, attack) for name, attack in self.attacks if not isinstance(attack, FAB))
+        return replace(self, attacks=still) if stochastic else self
 
     @property
     def needs_published(self) -> bool:
@@ -119,7 +126,7 @@ def _autoattack(threat: Threat) -> Protocol:
 def _curve(threat: Threat) -> Protocol:
     """The smallest change for each image, by attacks that look for it, hence accuracy over every radius in one run."""
     attacks = (("fmn", FMN(threat=threat)), ("fab", FAB(threat=threat, targets=3, nearest=True)))
-    return Protocol("curve", threat, attacks, adaptive=True)
+    return Protocol("curve", threat, attacks)
 
 
 def _quick(threat: Threat) -> Protocol:

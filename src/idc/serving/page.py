@@ -22,6 +22,7 @@ from idc.report.html import data_uri, difference
 from idc.serving.answering import Answer, answer, attack, read_upload
 from idc.text import percent
 
+UPLOADS = "GRADIO_TEMP_DIR"  # the variable that names the folder of what is sent
 SHOWN = 5  # classes with a bar
 _PAPER = 256  # pixels a side of what is painted on
 _TURN = {"concurrency_limit": 1, "concurrency_id": "model", "api_visibility": "private", "show_progress": "minimal"}
@@ -51,9 +52,9 @@ def build(model: IDC, *, name: str, draws: int, eps: int, examples: Sequence[Pat
     """
 
     def on_image(sent: Any) -> tuple[Any, ...]:
-        if (raw := _bytes(sent)) is None:
-            return None, *_NOTHING, *_NOTHING
         try:
+            if (raw := _bytes(sent)) is None:
+                return None, *_NOTHING, *_NOTHING
             image = read_upload(raw, model)
             return image, *_shown(answer(model, image, draws=draws)), *_NOTHING
         except IDCError as error:
@@ -120,10 +121,19 @@ def _painting(dark: bool, *, colour: bool) -> Any:
 
 
 def _bytes(sent: Any) -> bytes | None:
-    """Of a file that gradio has taken into its own folder (and holds to be there), or of a painted picture."""
+    """Of a file in the folder into which gradio takes what is sent, or of a painted picture.
+
+    Raises:
+        IDCError: for any other file: a visitor may name one.
+    """
     if sent is None or isinstance(sent, bytes):
         return sent
-    return Path(sent["path"]).read_bytes() if sent["path"] else None
+    if not sent["path"]:
+        return None
+    file, uploads = Path(sent["path"]).resolve(), Path(os.environ[UPLOADS]).resolve()
+    if not file.is_relative_to(uploads) or not file.is_file():
+        raise IDCError("this file", "an image that was dropped here", "drop it again")
+    return file.read_bytes()
 
 
 def _heading(model: IDC, name: str, draws: int) -> str:
@@ -134,7 +144,8 @@ def _heading(model: IDC, name: str, draws: int) -> str:
         f"<h2>{escape(name)}</h2><p>Translates {kind} of {side}x{side} pixels into one of "
         f"{model.num_classes} image labels, and answers with the nearest: in {len(model.config.visits)} "
         f"step{'s' * (len(model.config.visits) > 1)}, {noise}. Any {', '.join(FORMATS[:5])} or other bitmap will do: "
-        "its central square is scaled. The bars are its confidence, which is not calibrated.</p>"
+        "its central square is scaled. The bars are its confidence, "
+        f"{'calibrated on validation images' if model.calibration else 'which is not calibrated'}.</p>"
     )
 
 

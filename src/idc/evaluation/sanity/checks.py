@@ -19,7 +19,7 @@ from idc.errors import IDCError
 from idc.evaluation.sanity.behaviour import same_as_before, same_in_any_batch, same_with_gradients
 from idc.evaluation.sanity.bench import Bench, Check, Finding
 from idc.evaluation.sanity.library import autoattack_finds_no_more
-from idc.evaluation.sanity.transfer import transfer_is_weaker
+from idc.evaluation.sanity.substitutes import transfer_is_weaker
 from idc.evaluation.verdict import plurality
 from idc.text import percent
 from idc.types import answered

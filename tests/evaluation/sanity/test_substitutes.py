@@ -6,7 +6,7 @@ from test_checks import Noised, Trained, corners
 
 from idc.attacks.threat import Threat
 from idc.evaluation.sanity.bench import Bench
-from idc.evaluation.sanity.transfer import _asked, networks, train_substitute, transfer_is_weaker
+from idc.evaluation.sanity.substitutes import _asked, networks, train_substitute, transfer_is_weaker
 from idc.noise import Streams
 
 COUNT = 64

@@ -116,8 +116,7 @@ def test_a_file_over_the_limit_is_not_taken(page):
     assert page.request.post(address, multipart={"files": whole}).status == 413
 
 
-@pytest.mark.parametrize("said", [True, False])
-@pytest.mark.parametrize("asked", ["on_image", "on_painting"])
+@pytest.mark.parametrize(("asked", "said"), [("on_image", True), ("on_image", False), ("on_painting", True)])
 def test_no_file_of_this_machine_is_read_but_one_that_was_sent(page, digits, tmp_path, asked, said):
     (tmp_path / "own.png").write_bytes(png(digits[0]))
     host = "{0.scheme}://{0.netloc}/gradio_api".format(urlsplit(page.url))

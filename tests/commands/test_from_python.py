@@ -38,6 +38,8 @@ def test_uint8_images_are_those_on_0_to_1(tmp_path):
     labels = model(pixels.float() / 255).argmax(1)
     assert idc.evaluate(model, pixels, labels, protocol="clean").clean == 1
     assert "No attack was made" in str(idc.evaluate(model, pixels, labels, protocol="clean"))
+    assert idc.evaluate(model, pixels.numpy(), labels.tolist(), protocol="clean").clean == 1
+    assert idc.evaluate(model, pixels.numpy(), np.asarray(labels), protocol="clean").clean == 1
 
 
 def test_a_limit_is_balanced_and_classes_have_names():
@@ -59,8 +61,8 @@ def test_a_noisy_model_is_judged_by_several_draws():
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"images": torch.rand(4, 6, 6)}, "a tensor \\(N, C, H, W\\)"),
-        ({"images": np.zeros((4, 1, 6, 6))}, "a tensor \\(N, C, H, W\\)"),
+        ({"images": torch.rand(4, 6, 6)}, "\\(N, C, H, W\\)"),
+        ({"images": [[0.5]]}, "\\(N, C, H, W\\)"),
         ({"images": 255 * torch.ones(COUNT, 1, 6, 6)}, "in \\[0, 1\\]"),
         ({"labels": torch.zeros(COUNT)}, "integers"),
         ({"labels": torch.zeros(3, dtype=torch.int64)}, "integers"),

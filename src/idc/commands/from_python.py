@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -71,8 +72,8 @@ class Outcome:
 
 def evaluate(
     model: nn.Module,
-    images: Tensor,
-    labels: Tensor,
+    images: Tensor | np.ndarray,
+    labels: Tensor | np.ndarray | Sequence[int],
     *,
     protocol: str | Protocol = "adaptive",
     class_names: Sequence[str] = (),
@@ -85,7 +86,7 @@ def evaluate(
     Args:
         model: images (B, C, H, W) in [0, 1] -> logits (B, K); see docs/robustness.md for what else it may say. It is
             put into evaluation mode, on the device of the evaluation.
-        images: (N, C, H, W), uint8 or float in [0, 1], H = W; labels: (N,) of integers in [0, K).
+        images: (N, C, H, W), uint8 or float in [0, 1], H = W; labels: (N,) of integers in [0, K). Tensors or arrays.
         protocol: a name, or one of your own.
         class_names: K names; by default the model's own, or numbers.
         out: a folder that keeps the result, for ``idc report``, and from which an interrupted evaluation goes on.
@@ -116,15 +117,22 @@ def evaluate(
         return Outcome(evaluate_on(classifier, data, request, Path(folder), protocol=own, say=say))
 
 
-def _image_set(model: nn.Module, images: Tensor, labels: Tensor, class_names: Sequence[str]) -> ImageSet:
-    """The tensors as a data set.
+def _image_set(
+    model: nn.Module,
+    images: Tensor | np.ndarray,
+    labels: Tensor | np.ndarray | Sequence[int],
+    class_names: Sequence[str],
+) -> ImageSet:
+    """Images and labels as a data set.
 
     Raises:
         IDCError: if they are none.
     """
+    images = torch.from_numpy(images) if isinstance(images, np.ndarray) else images
+    labels = torch.as_tensor(labels) if isinstance(labels, np.ndarray | Sequence) else labels
     if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[2] != images.shape[3] or not len(images):
         shape = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
-        raise IDCError(f"images {shape}", "a tensor (N, C, H, W) of squares, N of 1 or more", "correct the shape")
+        raise IDCError(f"images {shape}", "a tensor or array (N, C, H, W) of squares, N of 1 or more", "correct it")
     low, high = (float(v) for v in torch.aminmax(images))
     if images.dtype != torch.uint8 and not (images.is_floating_point() and low >= 0 and high <= 1):
         expected = "uint8, or floating point in [0, 1]"
@@ -133,7 +141,7 @@ def _image_set(model: nn.Module, images: Tensor, labels: Tensor, class_names: Se
         )
     whole = isinstance(labels, Tensor) and not labels.is_floating_point() and labels.shape == images.shape[:1]
     if not whole or int(labels.min()) < 0:
-        raise IDCError("labels", f"a tensor of {len(images)} integers of 0 or more", "give one class an image")
+        raise IDCError("labels", f"{len(images)} integers of 0 or more", "give one class an image")
     names = tuple(map(str, class_names or getattr(model, "class_names", None) or ()))
     count = max(int(labels.max()) + 1, int(getattr(model, "num_classes", None) or 0))
     if names and len(names) < count:

@@ -7,7 +7,6 @@ from common import CIFAR, RESULTS, article, read
 from idc.text import percent, share, table_head, table_row
 
 NETWORK = ("base-paper-8", "smoke", "base-adaptive-8")
-WHOLE = ("idc-nano-cifar10-robust", "models/cifar10-thin-pgd-at", "idc-nano-cifar10")
 ATTACKS = {
     "fgsm": "FGSM", "mi-fgsm": "MI-FGSM", "pgd-20": "PGD-20", "eot-pgd-50": "BPDA+EOT (PGD-50)",
     "autoattack-10": "AutoAttack of 10 steps", "cw-l2": "C&W, L2", "adaptive": "search and long runs", "fab": "FAB",

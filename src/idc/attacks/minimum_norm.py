@@ -126,7 +126,7 @@ class FMN:
         return found.x
 
     def _run(self, target: Target, function: str, images: Tensor, classes: Tensor, streams: Streams) -> Tensor:
-        nearest, zero = Nearest(images, self.threat), torch.zeros_like(images)
+        nearest = Nearest(images, self.threat)
         x, radius = images.clone(), torch.full((len(images),), math.inf, device=images.device)
         for at in range(self.steps):
             share = (1 + math.cos(math.pi * at / self.steps)) / 2
@@ -141,16 +141,8 @@ class FMN:
             grown = torch.where(nearest.size.isinf(), linear, radius * (1 + self.shrink * share))
             radius = torch.where(wrong, torch.minimum(radius, nearest.size) * (1 - self.shrink * share), grown)
             length = self.step * (0.01 + 0.99 * share)
-            x = x + length * Threat("l2", 1.0).steepest(gradient)
-            x = images + self._within(x - images, radius, zero)
-            x = x.clamp(self.threat.bounds.lower, self.threat.bounds.upper)
+            x = self.threat.project(x + length * Threat("l2", 1.0).steepest(gradient), images, radius.clamp(min=0))
         return nearest.x
-
-    def _within(self, delta: Tensor, radius: Tensor, zero: Tensor) -> Tensor:
-        wide = radius.clamp(min=0, max=1e6).view(-1, 1, 1, 1)
-        if self.threat.norm == "linf":
-            return delta.clamp(-wide, wide)
-        return delta * (wide / self.threat.size(delta, zero).clamp(min=1e-12).view(-1, 1, 1, 1)).clamp(max=1)
 
     def _bisect(self, target: Target, x: Tensor, classes: Tensor, found: "Nearest", streams: Streams) -> None:
         """Offer points on the lines from the images through ``x`` that the answer gets wrong, nearer and nearer: a

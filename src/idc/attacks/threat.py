@@ -50,13 +50,16 @@ class Threat:
                 f"eps = {self.eps:g}", "at most 1 (pixels lie in [0, 1])", "divide by 255: write 8/255, not 8"
             )
 
-    def project(self, x: Tensor, images: Tensor) -> Tensor:
-        """The point of the set nearest to ``x``, up to the order of the two clamps; both (B, C, H, W)."""
+    def project(self, x: Tensor, images: Tensor, radius: Tensor | None = None) -> Tensor:
+        """The point of the set nearest to ``x``, up to the order of the two clamps; both (B, C, H, W). ``radius`` (B,)
+        gives each image a ball of its own in place of ``eps``."""
         if self.norm == "linf":
-            x = torch.clamp(x, images - self.eps, images + self.eps)
+            eps = self.eps if radius is None else _each(radius, x)
+            x = torch.clamp(x, images - eps, images + eps)
         else:
             delta = x - images
-            x = images + delta * _each((self.eps / l2(delta).clamp(min=1e-12)).clamp(max=1), delta)
+            size = self.eps if radius is None else radius
+            x = images + delta * _each((size / l2(delta).clamp(min=1e-12)).clamp(max=1), delta)
         return x.clamp(self.bounds.lower, self.bounds.upper)
 
     def steepest(self, gradient: Tensor) -> Tensor:

@@ -108,7 +108,7 @@ def register(app: typer.Typer) -> None:
 def train(out_folder: _OUT, **asked: Any) -> None:
     """Train a classifier; the run's folder holds best/, last/, recipe.yaml, metrics.jsonl, tensorboard/."""
     asked["began"] = time.monotonic()
-    check_paths(asked["data"], asked.get("start"))
+    check_paths(asked["data"], asked["start"])
     from idc.commands.train import start_training
 
     _run(start_training, Recipe, out_folder, asked, "idc predict {model} IMAGE...")
@@ -123,7 +123,7 @@ def train(out_folder: _OUT, **asked: Any) -> None:
 def cnn(out_folder: _OUT, **asked: Any) -> None:
     """A convolutional network: standard, adversarially trained (PGD-AT, TRADES), or on Gaussian noise."""
     asked["began"] = time.monotonic()
-    check_paths(asked["data"], asked.get("start"))
+    check_paths(asked["data"])
     from idc.commands.train_peers import start_cnn
 
     _run(start_cnn, CNNRecipe, out_folder, asked, "idc evaluate {model} --data ... --protocol adaptive")
@@ -137,7 +137,7 @@ def cnn(out_folder: _OUT, **asked: Any) -> None:
 def ddpm(out_folder: _OUT, **asked: Any) -> None:
     """A diffusion model (noise prediction): for diffpure, or with --conditional for zdc and rdc."""
     asked["began"] = time.monotonic()
-    check_paths(asked["data"], asked.get("start"))
+    check_paths(asked["data"])
     from idc.commands.train_peers import start_ddpm
 
     _run(start_ddpm, NoiseRecipe, out_folder, asked, "idc evaluate diffpure:ddpm={model},classifier=CNN --data ...")

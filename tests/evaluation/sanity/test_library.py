@@ -1,4 +1,4 @@
-"""AutoAttack's library beside an evaluation: it tells where more would have fallen, and passes where nothing would."""
+"""AutoAttack's library beside an evaluation: it fails where it breaks survivors, and passes where it does not."""
 
 import torch
 

@@ -70,16 +70,18 @@ class Bench:
         self.robust, self.worst = robust, worst
         self.untouched = copied(classifier) if untouched is None else untouched
 
-    def accuracy(self, x: Tensor, *key: object, streams: Streams | None = None) -> float:
-        """Mean share of right draws."""
-        streams = self.streams.of("judge", *key) if streams is None else streams
-        return self.target.judge(x, self.classes, streams, draws=self.draws)[0].float().mean().item()
+    def right(self, x: Tensor, *key: object) -> Tensor:
+        """(B,) share of right draws on ``x``, one point an image, with noise of its own."""
+        judged, _ = self.target.judge(x, self.classes, self.streams.of("judge", *key), draws=self.draws)
+        return judged.float().mean(0)
+
+    def accuracy(self, x: Tensor, *key: object) -> float:
+        """Its mean."""
+        return self.right(x, *key).mean().item()
 
     def right_after(self, attack: GradientAttack, *key: object) -> Tensor:
         """(B,) share of right draws under ``attack``, judged with fresh noise."""
-        found = attack(self.target, self.images, self.classes, self.streams.of("attack", *key))
-        judged, _ = self.target.judge(found, self.classes, self.streams.of("judge", *key), draws=self.draws)
-        return judged.float().mean(0)
+        return self.right(attack(self.target, self.images, self.classes, self.streams.of("attack", *key)), *key)
 
     def after(self, attack: GradientAttack, *key: object) -> float:
         """Accuracy under ``attack``, judged with fresh noise."""
@@ -119,9 +121,14 @@ class Bench:
         return not self.classifier.stochastic or torch.allclose(one, other, rtol=1e-4, atol=near, equal_nan=True)
 
     @cached_property
+    def plain_each(self) -> Tensor:
+        """(B,) share of right draws of each image under PGD-20 at the weak spot."""
+        return self.right_after(self.pgd(surrogate=self.weak_spot), "pgd-20")
+
+    @property
     def plain(self) -> float:
-        """Accuracy under PGD-20 at the weak spot."""
-        return self.after(self.pgd(surrogate=self.weak_spot), "pgd-20")
+        """Its mean."""
+        return self.plain_each.mean().item()
 
     @cached_property
     def long(self) -> float:
@@ -132,7 +139,7 @@ class Bench:
     def white_each(self) -> Tensor:
         """(B,) share of right draws of each image after the evaluation where there is one, else after PGD-20."""
         if self.robust is None:
-            return self.right_after(self.pgd(surrogate=self.weak_spot), "pgd-20")
+            return self.plain_each
         return torch.tensor([self.robust[i] for i in self.streams.ids.tolist()], device=self.images.device)
 
     @property

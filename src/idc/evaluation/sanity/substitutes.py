@@ -32,10 +32,9 @@ def transfer_is_weaker(bench: Bench) -> Finding:
 
     each = []
     for name, function in (("convolutions", first), ("perceptron", second), ("both", mean)):
-        attack, streams = pgd(bench.threat, steps=40, objective=Margin()), bench.streams.of("transfer", name)
-        found = attack(Target(function, chunk=bench.target.chunk), bench.images, bench.classes, streams)
-        judged, _ = bench.target.judge(found, bench.classes, streams.of("judge"), draws=bench.draws)
-        each.append(judged.float().mean(0))
+        attack, other = pgd(bench.threat, steps=40, objective=Margin()), Target(function, chunk=bench.target.chunk)
+        found = attack(other, bench.images, bench.classes, bench.streams.of("transfer", name))
+        each.append(bench.right(found, "transfer", name))
     left = min(right.mean().item() for right in each)
     white = bench.white_each
     text = f"images made for substitutes leave {percent(left)}, the evaluation {percent(white.mean().item())}"

@@ -53,6 +53,26 @@ def test_flags_are_shown():
     assert any("randomized" in flag for flag in random.tally.flags)
 
 
+def test_a_dynamic_defense_flags_no_model_after_it():
+    """One that takes a gradient inside its forward pass is told, and the next model is not taken for it."""
+    model = Linear(shape=(1, 6, 6))
+    images, classes = easy_images(model, 8)
+
+    def dynamic(x):
+        with torch.enable_grad():
+            free = x.detach().requires_grad_(True)
+            step = torch.autograd.grad(model(free).square().sum(), free)[0]
+        return model(x - 1e-9 * step)
+
+    flags = []
+    for function in (dynamic, model):
+        target = Target(function)
+        AutoAttack(threat=Threat("linf", 0.01), steps=2, queries=2)(target, images, classes, streams(8))
+        flags.append([flag for flag in target.tally.flags if "dynamic" in flag])
+    assert flags[0]
+    assert not flags[1]
+
+
 @pytest.mark.parametrize("classes", [2, 3, 4])
 def test_autoattack_runs_with_few_classes(classes):
     model = Linear(num_classes=classes, shape=(1, 6, 6))

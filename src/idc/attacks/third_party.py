@@ -94,7 +94,14 @@ def _seed(streams: Streams) -> int:
 
 @contextmanager
 def _contained(images: Tensor, seed: int) -> Iterator[list[str]]:
-    """A fork of the global generator, tracing left as it was, AutoAttack's warnings collected instead of printed."""
+    """A fork of the global generator, tracing left as it was, AutoAttack's warnings collected instead of printed.
+
+    The library counts calls of gradients inside a forward pass for the whole process, so that one dynamic defense would
+    flag every model after it: the counts start anew.
+    """
+    from pyautoattack import checks
+
+    checks.funcs.update(dict.fromkeys(checks.funcs, 0))
     flags: list[str] = []
 
     class Collect(logging.Handler):

@@ -32,8 +32,8 @@ def _run(start: Callable[..., Any], kind: type[Settings], out_folder: Path, give
         n = result.accuracy.images
         shares = ", ".join(f"{wilson(value, n)} {name}" for name, value in result.accuracy.shares().items())
         out.print(f"validation accuracy: {shares} (n = {n})" if shares else f"validation: {result.accuracy.text()}")
-        if advice := getattr(result.accuracy, "advice", ""):
-            note.print(advice)
+        for remark in result.remarks:
+            note.print(remark)
     out.print(f"model: {result.best}   ({then.format(model=result.best)})")
 
 

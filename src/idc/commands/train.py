@@ -32,9 +32,10 @@ from idc.text import epoch_text
 from idc.training.bridge_objective import BridgeObjective
 from idc.training.objective import TrainingObjective
 from idc.training.recipe import OF_THE_ATTACK, RECIPES, Recipe, load_recipe, usual_recipe, without_eps
+from idc.training.result import TrainResult
 from idc.training.run_folder import FOLDERS
 from idc.training.settings import Settings, override
-from idc.training.trainer import Trainer, TrainResult
+from idc.training.trainer import Trainer
 
 FEW = 300  # updates, which hardly train a network
 
@@ -128,15 +129,17 @@ def run_training(
         for line in filter(None, (train.summary, chosen)):
             say(line)
         updates = math.ceil(trainer.steps / recipe.accumulation)
+        weights = sum(p.numel() for p in objective.network.parameters())
+        length = f"{recipe.minutes:g} minutes" if recipe.minutes else f"{updates:,} updates"
+        say(
+            f"trains {weights:,} parameters on {trainer.device}, {'bf16' if trainer.bf16 else 'fp32'}: {length} of "
+            f"{trainer.batch * recipe.accumulation} images"
+        )
         if updates < FEW and "epochs" not in (changes or {}) and not recipe.minutes:
             say(
                 f"{len(train)} images make only {updates} updates in {epoch_text(recipe.epochs)} epochs: raise --epochs"
             )
-        result = trainer.run()
-        made = result.step // recipe.accumulation
-        if recipe.minutes and trainer.start < result.step == result.steps and made < FEW:
-            say(f"only {made} updates fitted into the time: the model may be far from trained (--minutes)")
-        return result
+        return trainer.run()
 
 
 def _chosen(name: str, given: str | None, extra: dict[str, Any]) -> str | None:

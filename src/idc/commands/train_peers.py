@@ -13,8 +13,8 @@ from idc.text import eps_text
 from idc.training.cnn_objective import CNNObjective
 from idc.training.noise_objective import NoiseObjective
 from idc.training.recipe import CNN_RECIPES, NOISE_RECIPES, usual_recipe
+from idc.training.result import TrainResult
 from idc.training.settings import S, override
-from idc.training.trainer import TrainResult
 
 
 def choose(recipes: dict[str, S], name: str, data: str, changes: dict[str, Any] | None) -> S:

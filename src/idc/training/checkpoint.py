@@ -39,6 +39,7 @@ class RunState:
         best, best_step: the best score of a validation so far, and its step.
         accuracy: the newest validation, as its ``to_dict``.
         whole: that of the best weights at the end.
+        fit: that of the same weights on images that they were trained on.
         facts: what else it found, see ``TrainingObjective.facts``.
     """
 
@@ -49,6 +50,7 @@ class RunState:
     best_step: int | None = None
     accuracy: dict[str, float] | None = None
     whole: dict[str, float] | None = None
+    fit: dict[str, float] | None = None
     facts: dict[str, Any] = field(default_factory=dict)
 
     @property

@@ -177,7 +177,8 @@ class Clock(Pace):
 
     def plan_end(self, seconds: float, images: int) -> int:
         many = min(images, max(_LEAST, int(_JUDGED * self.seconds / max(seconds, 1e-9))))
-        end = self.cost.get("validation", 0.0) + 2 * self.cost.get("files", 0.0) + many * seconds
+        # The last validation, that of the best weights on as many training images, and theirs of the whole.
+        end = 2 * self.cost.get("validation", 0.0) + 2 * self.cost.get("files", 0.0) + many * seconds
         self.planned, self.reserve = True, min(end, max(0.0, self.seconds - self.lost) / 2)
         return many
 

@@ -102,6 +102,10 @@ class Recipe(Mixing):
         if self.t_weights and not any(self.t_weights):
             raise IDCError(f"t_weights = {short(self.t_weights)}", "weights that are not all 0", REMEDY)
 
+    @property
+    def adversarial(self) -> bool:
+        return self.eps > 0
+
 
 # Fields that every recipe has a value for, and that say nothing without eps.
 OF_THE_ATTACK = ("attack_steps", "attack_temperature", "norm")
@@ -210,7 +214,6 @@ class CNNRecipe(Mixing):
 
     @property
     def adversarial(self) -> bool:
-        """Whether the training attacks each batch."""
         return self.method in ("pgd-at", "trades")
 
 

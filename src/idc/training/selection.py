@@ -28,6 +28,7 @@ class Selection:
         objective: validates, and reads kept weights.
         few: the images of every validation in short.
         final: those of the last one.
+        learned: training images, on which the best weights are judged too.
         bf16: whether the network runs in bf16.
         state: of the run, in which the validations are noted.
         folder: of the best weights.
@@ -38,6 +39,7 @@ class Selection:
     objective: TrainingObjective
     few: ImageSet
     final: ImageSet
+    learned: ImageSet
     bf16: bool
     state: RunState
     folder: Path
@@ -70,7 +72,8 @@ class Selection:
         return float(self.accelerator.gather(found).max())
 
     def judge_best(self, network: nn.Module, monitor: Monitor, step: int) -> Validation:
-        """Measure the weights that are kept as the best, which need not be the last, on all images or a part.
+        """Measure the weights that are kept as the best, which need not be the last, on all images or a part, and on
+        training images.
 
         Args:
             network: with the last weights, those of ``step``; it has them again afterwards.
@@ -90,6 +93,7 @@ class Selection:
                 plain = tensor.contiguous()
                 torch.distributed.broadcast(plain, 0)
                 tensor.copy_(plain)
+        self.state.fit = self._measured(network, self.learned, final=False).to_dict()
         found = self._measured(network, self.final, final=True)
         network.load_state_dict(own)
         self.state.whole, self.state.facts = found.to_dict(), self.objective.facts()

@@ -79,6 +79,11 @@ class Settings:
         check(self, remedy=REMEDY)
 
     @property
+    def adversarial(self) -> bool:
+        """Whether the training attacks each batch."""
+        return False
+
+    @property
     def augmentation(self) -> "Augmentation":
         """The augmentation of one batch."""
         from idc.data import Augmentation

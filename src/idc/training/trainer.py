@@ -7,7 +7,7 @@ CPU, with bitwise the weights of one that was not. The data set lies on the devi
 import math
 import time
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,24 +29,13 @@ from idc.training.checkpoint import RunState
 from idc.training.monitor import Monitor
 from idc.training.objective import TrainingObjective, Validation
 from idc.training.pace import build_pace
+from idc.training.result import TrainResult, remarks
 from idc.training.run_folder import claim, write_summary
 from idc.training.selection import Selection
 from idc.training.settings import Settings
 from idc.training.signals import Signals
 
 _LOG_EVERY = 20
-
-
-@dataclass(frozen=True, slots=True)
-class TrainResult:
-    """How a run ended. ``stopped`` is the signal's number if it was interrupted, else 0."""
-
-    step: int
-    steps: int
-    seconds: float
-    accuracy: Validation | None
-    best: Path
-    stopped: int = 0
 
 
 class Trainer:
@@ -105,7 +94,10 @@ class Trainer:
         self.state = RunState({images.split: [len(images), images.fingerprint] for images in (train, validation)})
         final = self.validation.take(recipe.final_limit) if recipe.final_limit else self.validation
         few, keep = self.validation.take(recipe.validation_limit), partial(self._save_model, "best")
-        self.selection = Selection(self.accelerator, objective, few, final, self.bf16, self.state, out / "best", keep)
+        learned = self.train.take(min(len(few), len(self.train)))
+        self.selection = Selection(
+            self.accelerator, objective, few, final, learned, self.bf16, self.state, out / "best", keep
+        )
         self.sample = train.sample()
         self.resumes, self.start = resume, self._restore() if resume else 0
 
@@ -204,7 +196,8 @@ class Trainer:
         found = self.state.whole or self.state.accuracy
         accuracy = self.objective.restored(found) if found else None
         steps = step if ended else self.pace.expected(step)
-        result = TrainResult(step, steps, self.state.seconds, accuracy, self.out / "best", signals.received)
+        notes = self._remarks(accuracy, step) if ended and self.accelerator.is_main_process else ()
+        result = TrainResult(step, steps, self.state.seconds, accuracy, self.out / "best", signals.received, notes)
         if ended and self.accelerator.is_main_process:
             write_summary(
                 self.out, self.state, self.recipe, self.about, steps=step, images=step * self.batch, bf16=self.bf16,
@@ -215,6 +208,12 @@ class Trainer:
             change_card(result.best, self.state.card(found) | self.state.facts)
         self.accelerator.wait_for_everyone()
         return result
+
+    def _remarks(self, found: Validation | None, step: int) -> tuple[str, ...]:
+        if found is None or self.state.fit is None:
+            return ()
+        fit, updates = self.objective.restored(self.state.fit), step // self.recipe.accumulation
+        return tuple(remarks(found, fit, self.train, self.validation, self.recipe, updates=updates))
 
     def _whole(self, step: int) -> bool:
         """Whether no gradient waits for others to be summed with, and no batch for its replays: a save says all."""

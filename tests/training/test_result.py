@@ -1,0 +1,88 @@
+"""What helps to judge a training's accuracy: what pixels alone say, and why it is no better."""
+
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+
+from idc import data
+from idc.data import ImageSet
+from idc.training.recipe import CNN_RECIPES, Recipe
+from idc.training.result import nearest_mean, remarks
+
+
+@dataclass(frozen=True)
+class Found:
+    score: float
+    images: int = 1000
+
+    def shares(self):
+        return {"clean": self.score}
+
+
+def photos(count: int, classes: int = 4) -> ImageSet:
+    """Class k has grey level 40 k, up to 9 either way."""
+    labels = torch.arange(count) % classes
+    shift = (torch.arange(count * 4).view(count, 1, 2, 2) % 19) - 9
+    images = (40 * labels.view(-1, 1, 1, 1) + 20 + shift).to(torch.uint8)
+    return replace(data.load("digits", split="train", limit=10), images=images, labels=labels, ids=torch.arange(count),
+                   class_names=tuple("abcd"[:classes]))  # fmt: skip
+
+
+def said(found: float, fit: float, *, count: int = 2000, updates: int = 5000, recipe=CNN_RECIPES["fast"], images=1000):
+    recipe = recipe if isinstance(recipe, Recipe) else replace(recipe, method="standard")
+    sets = photos(count), photos(200)
+    return remarks(Found(found, images), Found(fit), *sets, recipe, updates=updates)
+
+
+def test_the_nearest_mean_image():
+    """By hand: levels 20 and 60, a pixel of 41 is nearer to the second."""
+    train = photos(80, classes=2)
+    judged = replace(train, images=torch.tensor([39, 41, 39, 41], dtype=torch.uint8).view(4, 1, 1, 1).expand(4, 1, 2, 2),
+                     labels=torch.tensor([0, 1, 1, 1]), ids=torch.arange(4))  # fmt: skip
+    assert nearest_mean(train, judged) == 0.75
+    assert nearest_mean(photos(80), photos(40)) == 1.0
+
+
+def test_a_class_alone():
+    one = photos(20).take([0, 4, 8])
+    assert nearest_mean(one, photos(20)) == 0.25
+
+
+@pytest.mark.parametrize(
+    ("found", "fit", "more", "words"),
+    [
+        (0.5, 0.99, {}, ["knows its training images better (99.0%) than new ones (50.0%)"]),
+        (0.5, 0.55, {"updates": 100}, ["only 100 updates"]),
+        (0.5, 0.55, {}, ["not learned either"]),
+        (0.5, 0.55, {"count": 40}, ["not learned either", "10 training images a class are few"]),
+        (0.4, 0.7, {"updates": 100}, ["knows its training images better", "only 100 updates"]),
+        (0.95, 1.0, {"count": 40, "updates": 1}, []),
+    ],
+)
+def test_causes(found, fit, more, words):
+    beside, *causes = said(found, fit, **more)
+    assert "most frequent class 25.0%, the nearest mean image 100.0%" in beside
+    assert len(causes) == len(words)
+    assert all(word in cause for word, cause in zip(words, causes, strict=True))
+
+
+def test_robust_accuracy_is_low_on_training_images_too():
+    robust = Recipe(eps=8 / 255)
+    assert len(said(0.45, 0.5, recipe=robust)) == 1
+    assert "mix" not in said(0.4, 0.7, recipe=robust)[1]  # which does not go with an attack
+    assert "only 100 updates" in said(0.4, 0.45, updates=100, recipe=robust)[1]
+
+
+def test_few_images_that_chose_the_weights():
+    assert "chose the weights" in said(0.5, 0.5, images=100)[0]
+    assert "chose the weights" not in said(0.5, 0.5)[0]
+
+
+def test_a_training_without_classes_says_nothing():
+    class Noise(Found):
+        def shares(self):
+            return {}
+
+    sets = photos(8), photos(8)
+    assert remarks(Noise(0.5), Noise(0.5), *sets, CNN_RECIPES["fast"], updates=1) == []

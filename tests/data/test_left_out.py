@@ -175,7 +175,7 @@ def test_a_source_without_splits_is_taken_whole_and_the_summary_says_so(tmp_path
     assert sorted(values(whole)) == list(range(40))
     assert not whole.has_splits
     assert "2 classes (a, b)" in whole.summary
-    assert "no splits of its own: all 40; taken: all 40 at 1x4x4" in whole.summary  # and none is held out
+    assert "no splits of its own: all 40; taken: all 40 images at 1x4x4" in whole.summary  # and none is held out
     sets = {split: load(tmp_path, split=split) for split in SPLITS}
     for split, images in sets.items():
         assert f"{len(images)} of {split} at 1x4x4" in images.summary

@@ -31,7 +31,7 @@ def calibrated(tmp_path_factory, model):
     """The same model, whose own answer was calibrated."""
     folder, own = tmp_path_factory.mktemp("calibrated") / "m", IDC.from_pretrained(model)
     doubt = [0.1, 0.2, 0.3, 0.4, 0.9, 1.0]  # the model's distances lie in between
-    own.card = {"calibration": {"temperature": 0.02, "doubt": doubt, "images": 100, "draws": 10, "visits": [3, 1, 0],
+    own.card = {"calibration": {"temperature": 0.02, "doubt": doubt, "images": 99, "draws": 10, "visits": [3, 1, 0],
                                 "eta": 1.0}}  # fmt: skip
     own.save_pretrained(folder)
     return folder
@@ -42,6 +42,7 @@ def test_predict_writes_a_line_an_image_as_csv(calibrated, picture, tmp_path):
     twice = (picture, picture)
     result = idc("predict", calibrated, *twice, "--csv", file, "--json", "--top", 2, "--reject", 0.5)
     assert f"written: {file} (2 images)" in result.stderr
+    assert "threshold of --reject rests on" in result.stderr
     told = json.loads(result.stdout)
     with file.open(newline="") as opened:
         rows = list(csv.DictReader(opened))

@@ -20,6 +20,7 @@ def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+_FEW = 100  # images, by which a small share cannot be set
 NONE = "none of these"  # the answer that is refused
 Say = Callable[[str], object]
 
@@ -66,7 +67,10 @@ def predict_files(
         say(f"the model has {classifier.num_classes} classes, all of which are shown (--top {top})")
     nothing = torch.empty(0, *classifier.input_shape)
     if reject is not None:
-        answering.predict(nothing, draws=draws).rejected(reject)  # what cannot be is said before files are read
+        asked = answering.predict(nothing, draws=draws)
+        asked.rejected(reject)  # what cannot be is said before files are read
+        if asked.calibration and (few := asked.calibration.images) < _FEW:
+            say(f"the threshold of --reject rests on {few} validation images only: it may refuse far more, or fewer")
     read: list[tuple[Path, torch.Tensor]] = []
     for named in files:
         there: list[Path] = []

@@ -35,7 +35,7 @@ def summarise(
         f"{name} {count:,}" + ("" if name in kept else " (held out by us)") for name, count in counts.items()
     )
     own = told if source.has_splits else f"no splits of its own: {told}"
-    taken = f"{images:,} of {split}" if split != "all" else f"all {images:,}"
+    taken = f"{images:,} of {split}" if split != "all" else f"all {images:,} images"
     text = f"{source.name}: {len(source.class_names)} classes ({names}); {own}; taken: {taken} at {_size(shape)}"
     if mixed:
         text += f", scaled from {mixed} (--image-size sets another size)"

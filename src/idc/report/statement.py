@@ -16,7 +16,8 @@ def statement(summary: Mapping[str, Any]) -> str:
         return f"{share(own)} of {n} images are answered rightly. No attack was made: nothing is said of robustness."
     threat = summary["settings"]["protocol"]["threat"]
     ball = f"within {_NORMS[threat['norm']]} {eps_text(threat['eps'])}"
-    tried = f"{summary['protocol']}: {', '.join(summary['attacks'])}"
+    attacks = ["adaptive search" if name == "adaptive" else name for name in summary["attacks"]]
+    tried = f"protocol {summary['protocol']}: {', '.join(attacks)}"
     found = (
         f"{share(summary['robust']['mean'])} of {n} images keep their class {ball} ({tried}); {share(clean)} do clean."
     )

@@ -55,7 +55,7 @@ def images_used_as_given(bench: Bench) -> Finding:
             better.append(name)
     best = max(found, key=lambda k: found[k])
     passed = low >= 0 and high <= 1 and high > 1 / 16 and not better
-    text = f"pixels in [{low:.3g}, {high:.3g}], {percent(given.mean().item())} right; best other: {best} "
+    text = f"pixels in [{low:.3g}, {high:.3g}], {percent(given.mean().item())} of {n} images right; best other: {best} "
     text += percent(found[best]) + (f"; more accurate or surer on {', '.join(better)}" if better else "")
     return Finding("images in [0, 1] and used so", passed, text, "put the normalisation inside the model, once")
 

@@ -17,7 +17,8 @@ def summary(**changes) -> dict:
 def test_what_holds():
     text = statement(summary())
     assert text.startswith(
-        "50.0% [40.0%, 60.0%] of 1,000 images keep their class within L-inf 8/255 (protocol adaptive: adaptive search, square)"
+        "50.0% [40.0%, 60.0%] of 1,000 images keep their class within L-inf 8/255 "
+        "(protocol adaptive: adaptive search, square)"
     )
     assert "2 sanity checks passed" in text
     assert "UNRELIABLE" not in text

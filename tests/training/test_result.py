@@ -38,8 +38,8 @@ def said(found: float, fit: float, *, count: int = 2000, updates: int = 5000, re
 def test_the_nearest_mean_image():
     """By hand: levels 20 and 60, a pixel of 41 is nearer to the second."""
     train = photos(80, classes=2)
-    judged = replace(train, images=torch.tensor([39, 41, 39, 41], dtype=torch.uint8).view(4, 1, 1, 1).expand(4, 1, 2, 2),
-                     labels=torch.tensor([0, 1, 1, 1]), ids=torch.arange(4))  # fmt: skip
+    levels = torch.tensor([39, 41, 39, 41], dtype=torch.uint8).view(4, 1, 1, 1)
+    judged = replace(train, images=levels.expand(4, 1, 2, 2), labels=torch.tensor([0, 1, 1, 1]), ids=torch.arange(4))
     assert nearest_mean(train, judged) == 0.75
     assert nearest_mean(photos(80), photos(40)) == 1.0
 

@@ -4,14 +4,17 @@ from dataclasses import replace
 
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 from idc.commands import defaults
 from idc.commands.train import start_training
+from idc.commands.train_peers import start_cnn
 from idc.data import load
 from idc.method.classifier import IDC
 from idc.method.labels import orthogonal_labels
 from idc.method.presets import PRESETS
+from idc.training.recipe import CNN_RECIPES
 from pictures import write_classes
 
 
@@ -97,3 +100,18 @@ def test_images_are_scaled_if_they_are_large_or_of_a_size_that_the_network_does_
 def test_a_short_training_is_validated_as_often_as_a_long_one():
     assert defaults.usual_schedule(300, 5.0).checkpoint_every == 1
     assert defaults.usual_schedule(300, 5.0).epochs == 5
+
+
+def test_a_cnns_rate_falls_with_its_batches():
+    """Of as many updates as an IDC's; CIFAR-10 is trained as the recipe has it."""
+    few, many = defaults.usual_cnn_schedule(1_000), defaults.usual_cnn_schedule(45_000)
+    assert (few.batch_size, few.lr, few.epochs) == (64, pytest.approx(0.1), defaults.usual_schedule(1_000).epochs)
+    assert replace(many, checkpoint_every=1.0, validate_every=1.0) == CNN_RECIPES["fast"]
+
+
+def test_a_cnn_on_own_images_takes_it_unless_told_otherwise(photos, tmp_path):
+    said = []
+    start_cnn(str(photos), tmp_path / "run", width=1, changes={"epochs": 1.0, "method": "standard"}, say=said.append,
+              limit=16)  # fmt: skip
+    recipe = yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())
+    assert (recipe["batch_size"], recipe["lr"], recipe["epochs"]) == (32, pytest.approx(0.05), 1)

@@ -116,7 +116,7 @@ def train(out_folder: _OUT, **asked: Any) -> None:
 
 @_training(
     CNNRecipe,
-    "published | fast | digits; auto: digits for digits, else fast",
+    "published | fast | digits; auto: digits for digits, else fast, with epochs, batches and a rate for so many images",
     option("arch", str, "preact-resnet18", "preact-resnet18 | wrn-28-10 (any wrn-DEPTH-WIDEN)"),
     option("width", int, 0, "channels of the first stage; 0: as published (64, or 16 for a wrn)", least=0),
 )

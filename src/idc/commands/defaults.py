@@ -1,4 +1,4 @@
-"""What ``idc train`` takes for images of one's own where nothing else is asked for: network, labels and schedule."""
+"""What a training takes for images of one's own where nothing else is asked for: network, labels and schedule."""
 
 import math
 from dataclasses import replace
@@ -7,12 +7,13 @@ from typing import Any
 from idc.data import ImageSet, load
 from idc.method.label_kinds import hadamard_factors
 from idc.method.presets import PRESETS
-from idc.training.recipe import ONE_STEP, Recipe
+from idc.training.recipe import CNN_RECIPES, ONE_STEP, CNNRecipe, Recipe
+from idc.training.settings import S
 
 PRESET = "nano-encoder-bn"
 SIDE = 32  # four times the pixels take four times as long
 _UPDATES = 1_000  # that a training makes, if it does not go through the images more or less often than this:
-_FEWEST, _MOST = 20, 150  # epochs
+_FEWEST, _MOST = 20.0, 150.0  # epochs
 
 
 def usual_size(source: str, *, skip_bad: bool = False) -> int | None:
@@ -34,8 +35,20 @@ def usual_labels(data: ImageSet) -> dict[str, Any]:
 
 def usual_schedule(images: int, asked: float | None = None) -> Recipe:
     """The recipe with a batch size and a number of epochs for so many training images, or those that are asked for."""
+    return _of_length(ONE_STEP, images, _FEWEST, asked)
+
+
+def usual_cnn_schedule(images: int, asked: float | None = None) -> CNNRecipe:
+    """The same of a CNN: its ``fast`` recipe, whose learning rate falls with the batch size (Goyal et al., "Accurate,
+    Large Minibatch SGD", 2017)."""
+    fast = CNN_RECIPES["fast"]
+    chosen = _of_length(fast, images, fast.epochs, asked)
+    return replace(chosen, lr=fast.lr * chosen.batch_size / fast.batch_size)
+
+
+def _of_length(recipe: S, images: int, fewest: float, asked: float | None) -> S:
     batch = 128 if images >= 1_500 else 64 if images >= 400 else 32
     an_epoch = max(1, images // batch)
-    epochs = asked or float(min(_MOST, max(_FEWEST, math.ceil(_UPDATES / an_epoch))))
+    epochs = asked or float(min(_MOST, max(fewest, math.ceil(_UPDATES / an_epoch))))
     every = max(1.0, epochs // 20)
-    return replace(ONE_STEP, batch_size=batch, epochs=epochs, validate_every=every, checkpoint_every=every)
+    return replace(recipe, batch_size=batch, epochs=epochs, validate_every=every, checkpoint_every=every)

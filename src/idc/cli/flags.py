@@ -79,7 +79,7 @@ def _reader(rule: Rule, flag: str) -> Callable[[Any], Any]:
     """What reads a flag's text, at once: so one that took the next flag for its value says so."""
 
     def read(text: Any) -> Any:
-        found = rule.read(flag, text, remedy=f"correct {flag}, see --help") if isinstance(text, str) else text
+        found = rule.read(flag, text, remedy=f"correct {flag} (see --help)") if isinstance(text, str) else text
         return "none" if found is None else found  # None is a flag that is not given
 
     return read

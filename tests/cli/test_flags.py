@@ -130,17 +130,17 @@ def test_flags_override_a_recipe(monkeypatch):
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        ("train --lr true", "--lr = 'true': expected a number above 0; correct --lr (see --help)"),
-        ("train --epochs inf", "--epochs = 'inf': expected a number above 0; correct --epochs (see --help)"),
-        ("train --optimizer lion", "--optimizer = 'lion': expected one of adam, adamw, sgd; correct --optimizer (see --help)"),
-        ("train --label-cell 0", "--label-cell = '0': expected a whole number, at least 1; correct --label-cell (see --help)"),
+        ("train --lr true", "--lr = 'true': expected a number above 0; correct --lr"),
+        ("train --epochs inf", "--epochs = 'inf': expected a number above 0; correct --epochs"),
+        ("train --optimizer lion", "--optimizer = 'lion': expected one of adam, adamw, sgd; correct --optimizer"),
+        ("train --label-cell 0", "--label-cell = '0': expected a whole number, at least 1; correct --label-cell"),
         ("evaluate m --visits 3,x", "--visits = '3,x': expected timesteps such as [3, 1, 0], or none; "),
         ("evaluate m --eps 1/0", "--eps = '1/0': expected a number such as 0.1 or 8/255, or none; "),
-        ("evaluate m --batch-size 0", "--batch-size = '0': expected a whole number, at least 1; correct --batch-size (see --help)"),
-        ("sweep m --norm l1", "--norm = 'l1': expected linf or l2; correct --norm (see --help)"),
-        ("certify m --n many", "--n = 'many': expected a whole number; correct --n (see --help)"),
-        ("predict m i --top 0", "--top = '0': expected a whole number, at least 1; correct --top (see --help)"),
-        ("export m --weights int4", "--weights = 'int4': expected one of fp32, fp16, int8; correct --weights (see --help)"),
+        ("evaluate m --batch-size 0", "--batch-size = '0': expected a whole number, at least 1; correct --batch-size"),
+        ("sweep m --norm l1", "--norm = 'l1': expected linf or l2; correct --norm"),
+        ("certify m --n many", "--n = 'many': expected a whole number; correct --n"),
+        ("predict m i --top 0", "--top = '0': expected a whole number, at least 1; correct --top"),
+        ("export m --weights int4", "--weights = 'int4': expected one of fp32, fp16, int8; correct --weights"),
     ],
 )  # fmt: skip
 def test_a_wrong_value_names_flag_expectation_and_remedy(line, told):

@@ -13,7 +13,7 @@ from tiny import save_digits_model, tiny_model
 
 def test_without_gradio_it_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    refused(idc("serve", tmp_path), "serve without gradio", "pip install 'idc[serve]'")
+    refused(idc("serve", tmp_path), "serve without gradio", "pip install 'idc-classifier[serve]'")
 
 
 def test_bad_requests_are_a_line(monkeypatch, tmp_path):

@@ -275,7 +275,8 @@ def test_the_command_line_says_what_to_do(tmp_path, monkeypatch, idc, mistake):
     assert code == 2
     (line,) = said.splitlines()
     expected = {
-        "packages": "idc: export without onnxruntime: expected the packages for ONNX; pip install 'idc[onnx]'",
+        "packages": "idc: export without onnxruntime: expected the packages for ONNX; "
+        "pip install 'idc-classifier[onnx]'",
         "file": f"idc: {file}: expected a file that does not exist yet; remove it, or choose another name",
     }
     assert line == expected[mistake]

@@ -15,8 +15,8 @@ from PIL import Image
 from idc import IDC, data
 from pictures import encoded
 
-pytest.importorskip("gradio", reason="there is no gradio (pip install 'idc[serve]')")
-pytest.importorskip("playwright", reason="there is no playwright (pip install 'idc[dev]')")
+pytest.importorskip("gradio", reason="there is no gradio (pip install 'idc-classifier[serve]')")
+pytest.importorskip("playwright", reason="there is no playwright (pip install 'idc-classifier[dev]')")
 pytestmark = [
     pytest.mark.skipif(chromium() is None, reason="there is no Chromium (apt-get install chromium)"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning:gradio"),

@@ -3,10 +3,12 @@
 import errno
 import json
 import os
+import sys
 import threading
 from contextlib import suppress
 
 import pytest
+import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.summary.writer.record_writer import RecordWriter
 
@@ -22,6 +24,15 @@ ACCURACY = BridgeAccuracy(one_step=0.75, multi_step=0.5, single_draw=0.25, draws
 
 def lines(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_without_tensorboard_the_record_is_kept(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with Monitor(tmp_path, total=100, done=0, step=0) as monitor:
+        monitor.scalars(10, {"loss/total": 1.5})
+        monitor.picture(10, "one", torch.zeros(1, 2, 2))
+    assert lines(tmp_path) == [{"step": 10, "loss/total": 1.5}]
+    assert "idc-classifier[train]" in capsys.readouterr().err
 
 
 def test_scalars_and_pictures_reach_tensorboard(tmp_path):

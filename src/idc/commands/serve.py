@@ -49,7 +49,7 @@ def serving(
             or an address that cannot be had.
     """
     if importlib.util.find_spec("gradio") is None:
-        raise IDCError("serve without gradio", "the package for the page", "pip install 'idc[serve]'")
+        raise IDCError("serve without gradio", "the package for the page", "pip install 'idc-classifier[serve]'")
     if not 0 < port < 2**16:
         raise IDCError(f"port {port}", "1 to 65535", "use 7860, say")
     own = IDC.from_pretrained(model, device=default_device())

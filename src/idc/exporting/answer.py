@@ -112,7 +112,8 @@ def _refuse_early(path: Path) -> None:
     """Before anything takes time: the packages, and a file in the way."""
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
     if missing:
-        raise IDCError(f"export without {', '.join(missing)}", "the packages for ONNX", "pip install 'idc[onnx]'")
+        remedy = "pip install 'idc-classifier[onnx]'"
+        raise IDCError(f"export without {', '.join(missing)}", "the packages for ONNX", remedy)
     if path.exists():
         raise IDCError(path, "a file that does not exist yet", "remove it, or choose another name")
 

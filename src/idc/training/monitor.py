@@ -41,13 +41,14 @@ class Monitor:
             if self.out is not None:
                 with explained(self.out):
                     self._rewind(self.out / "metrics.jsonl")
-                    from torch.utils.tensorboard import SummaryWriter
-
                     self.file = undo.enter_context((self.out / "metrics.jsonl").open("a", encoding="utf-8"))
-                    self.writer = SummaryWriter(str(self.out / "tensorboard"), purge_step=self.step)
-                    undo.callback(self.writer.close)
+                    self.writer = _writer(self.out / "tensorboard", self.step)
+                    if self.writer:
+                        undo.callback(self.writer.close)
             self.undo = undo.pop_all()
         self.bar.__enter__()
+        if self.out is not None and self.writer is None:
+            self.say("nothing is written for TensorBoard: pip install 'idc-classifier[train]'")
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -87,7 +88,7 @@ class Monitor:
         if self.out is None:
             return
         with explained(self.out):
-            for name, value in values.items():
+            for name, value in values.items() if self.writer else ():
                 self.writer.add_scalar(name, value, step)
             self.file.write(json.dumps({"step": step} | values) + "\n")
             self.file.flush()
@@ -110,6 +111,15 @@ class Monitor:
 
     def picture(self, step: int, name: str, picture: Tensor) -> None:
         """A (C, H, W) picture in [0, 1] for TensorBoard."""
-        if self.out is not None:
+        if self.out is not None and self.writer:
             with explained(self.out):
                 self.writer.add_image(name, picture, step)
+
+
+def _writer(folder: Path, step: int) -> Any:
+    """TensorBoard's, whose points from ``step`` on are dropped; None where it is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder), purge_step=step)

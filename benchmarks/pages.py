@@ -45,7 +45,7 @@ from answer_pages import SHORT, answers, learning, short, timesteps
 from common import CIFAR, MODELS, RESULTS, ROUNDED, article, read, write
 from doubt_pages import doubt
 from paper_pages import claims, full_evaluation, own_photos, paper_network
-from peer_pages import compared, field, full_size, peers, published_table
+from peer_pages import at_a_glance, compared, field, full_size, peers, published_table
 from robust_pages import SHIPPED, costs, parity, pitfalls, robust, robustness
 from speed_pages import bf16, loss_memory, plan, precision, profiled, scaling, speed
 
@@ -234,9 +234,9 @@ def serving() -> list[str]:
 
 BLOCKS: dict[str, Callable[[], list[str]]] = {
     f.__name__: f for f in (measured, answers, timesteps, learning, short, serving, robust, robustness, pitfalls,
-                            parity, costs, compared, full_size, peers, published_table, field, robust_learning,
-                            overfitting, speed, bf16, precision, profiled, scaling, plan, ablation, doubt,
-                            claims, paper_network, full_evaluation, own_photos)
+                            parity, costs, at_a_glance, compared, full_size, peers, published_table, field,
+                            robust_learning, overfitting, speed, bf16, precision, profiled, scaling, plan, ablation,
+                            doubt, claims, paper_network, full_evaluation, own_photos)
 }  # fmt: skip
 PLACE = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- /results -->)", re.DOTALL)
 

@@ -15,12 +15,19 @@ from idc.evaluation.pairing import paired, survived
 from idc.evaluation.summary import read_lines, summarise_lines
 from idc.evaluation.verdict import wilson
 from idc.report.comparison import HALF, markdown, published
-from idc.text import gflops_text, share, table_head, table_row
+from idc.text import gflops_text, percent, share, table_head, table_row
 from idc.types import Classifier
 
 FULL_SIZE = {  # runs of full_size.py: name, where the weights lie
     "idc-base-cifar10-robust": ("IDC, `base-encoder`", "models/idc-base-cifar10-robust"),
     "pgd-at": ("PreActResNet-18, PGD-AT", "models/cifar10-preact-pgd-at"),
+}
+
+
+GLANCE = {  # jobs of gpu.py
+    "base-adaptive-8": "IDC, the paper's network and losses",
+    "thin-adaptive-8": "CNN, PGD-AT",
+    "nano-robust-adaptive-8": "IDC, trained against attacks",
 }
 
 
@@ -42,8 +49,26 @@ def peers() -> list[str]:
     return lines or ["Not measured yet."]
 
 
+def at_a_glance() -> list[str]:
+    """README: what the adaptive protocol leaves of each kind of model."""
+    lines = table_head("data, L-inf eps", "model", "GFLOPs", "clean", "robust (`adaptive`)", "n")
+    _, digits, about = _comparisons()[0]
+    for r in (r for r in digits["rows"] if r["eps_text"] == "0.1" and "adaptive" in r["protocols"]):
+        robust, clean = share(r["protocols"]["adaptive"]["robust"]["mean"]), percent(r["clean"]["mean"]["mean"])
+        lines.append(table_row(f"{about}, 0.1", r["name"], gflops_text(r["flops"]), clean, robust, r["images"]))
+    rows = {row["job"]: row for row in read(RESULTS / "gpu.json")["rows"]}
+    for job, title in GLANCE.items():
+        clean, robust = (rows[job][kind]["mean"] for kind in ("clean", "robust"))
+        cost = answer_cost(cast(Classifier, open_model(rows[job]["model"])), torch.device("cpu"))["flops"]
+        cells = (gflops_text(cost), percent(clean["mean"]), share(robust), f"{robust['n']:,}")
+        lines.append(table_row(f"{CIFAR} test, {rows[job]['eps']}", title, *cells))
+    failed = [title for job, title in GLANCE.items() if rows[job].get("failed")]
+    note = "Mean over draws of the noise, 95% intervals over images; one training and one seed each."
+    return [*lines, "", note + (f" An upper bound, since sanity checks failed: {', '.join(failed)}." if failed else "")]
+
+
 def compared() -> list[str]:
-    """README: every system in short, its robust accuracy under the adaptive protocol as the mean of draws."""
+    """docs/results.md: every system in short, its robust accuracy under the adaptive protocol as the mean of draws."""
     lines = []
     for _, found, about in _comparisons():
         rows = [r for r in found["rows"] if "adaptive" in r["protocols"]]

@@ -150,7 +150,7 @@ def profile(
     *of_fields(Request, ("one_step",)),
 )
 def serve(model: Annotated[str, typer.Argument(help=SAVED_HELP)], **asked: Any) -> None:
-    """A page on this machine to drop images into, and to attack them (pip install 'idc\\[serve]')."""
+    """A page on this machine to drop images into, and to attack them (pip install 'idc-classifier\\[serve]')."""
     from threading import Event
 
     from idc.commands.serve import serving
@@ -170,7 +170,7 @@ def export(
     as_json: AsJson = False,
     **asked: Any,
 ) -> None:
-    """Write a model's answer as one ONNX file, checked in onnxruntime against PyTorch (pip install 'idc\\[onnx]')."""
+    """Write a model's answer as one ONNX file, checked in onnxruntime (pip install 'idc-classifier\\[onnx]')."""
     from idc.exporting import export_saved
 
     found = recorded(export_saved(model, file, **asked))

@@ -23,6 +23,7 @@ from idc.commands.plugins import is_plugin, plugin
 from idc.commands.request import Request
 from idc.cost import answer_cost, evaluation_cost
 from idc.errors import IDCError
+from idc.evaluation.inside import LOOKED_AT, found_in, note_inner
 from idc.evaluation.nested import held_in, note, read_larger
 from idc.evaluation.panel import LABELS, write_panel
 from idc.evaluation.protocol import PROTOCOLS, Protocol, build_protocol
@@ -142,6 +143,12 @@ def evaluate_on(
         runner = replace(runner, larger=held_in(out))
         if finished := runner.finished():
             return finished if state.is_main_process else {}
+        if protocol.tries_all:
+            if state.is_main_process:
+                first = runner.problem.first(LOOKED_AT, device)
+                note_inner(out, classifier, *first, chunk=runner.chunk, name=runner.name)
+            state.wait_for_everyone()
+            runner = replace(runner, inside={inner.name: inner.of(classifier) for inner in found_in(out)})
         with Bar("images", total=len(images), quiet=not state.is_main_process) as bar:
             runner.run(bar.advance, bar.describe)
         state.wait_for_everyone()

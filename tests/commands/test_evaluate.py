@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file
 
 from idc import IDC, data
-from idc.commands.evaluate import _warn_of_chance, evaluate, interleaved
+from idc.commands.clean import warn_of_chance
+from idc.commands.evaluate import evaluate, interleaved
 from idc.commands.opening import open_both
 from idc.commands.request import Request
 from idc.errors import IDCError
@@ -234,7 +235,7 @@ def test_a_users_module_no_better_than_chance_is_warned_of(factory, tmp_path):
 )  # fmt: skip
 def test_chance_is_told_from_little_skill(classes, mean, images, warned):
     said: list[str] = []
-    _warn_of_chance(recorded(wilson(mean, images)), SimpleNamespace(num_classes=classes, class_names=()), said.append)
+    warn_of_chance(recorded(wilson(mean, images)), SimpleNamespace(num_classes=classes, class_names=()), said.append)
     assert bool(said) is warned
 
 

@@ -163,7 +163,7 @@ class Boxed(nn.Module):
 
 @pytest.mark.parametrize(
     "module",
-    [NET, Around(), Normalised(), Around(Noisy()), Pair(), Hooked(), torch.jit.trace(OneHot(), IMAGES), tiny_model()],
+    [NET, Around(), Normalised(), Around(Noisy()), Pair(), Hooked(), tiny_model()],
     ids=lambda m: type(m).__name__,
 )
 def test_what_hides_nothing_or_cannot_be_seen_is_attacked_as_before(module):
@@ -174,6 +174,11 @@ def test_what_hides_nothing_or_cannot_be_seen_is_attacked_as_before(module):
     assert [one for one in found if one.path] == []
     assert (found == []) == (not isinstance(module, Hooked))  # whose steps are passed straight all the same
     assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_a_script_module_cannot_be_seen():
+    assert look_inside(as_classifier(torch.jit.trace(OneHot(), IMAGES), input_shape=(1, 4, 4)), IMAGES, IDS) == []
 
 
 class NoisyOneHot(Around):

@@ -261,3 +261,14 @@ class Runner:
 
     def _kept(self, index: int) -> Path:
         return self.out / KEPT / f"block-{index:06d}.safetensors"
+
+
+def kept_images(out: Path, most: int) -> tuple[Tensor, Tensor]:
+    """Adversarial images that an evaluation kept in ``out``, and their ids: all blocks', or the first few; or none."""
+    blocks = sorted((out / KEPT).glob("block-*.safetensors"))
+    name, files = ("images", blocks) if blocks else ("worst", [out / FIRST])
+    try:
+        held = [load_tensors(file)[0] for file in files[:most]]
+        return torch.cat([one[name] for one in held])[:most], torch.cat([one["ids"] for one in held])[:most]
+    except (OSError, KeyError, ValueError):
+        return torch.empty(0), torch.empty(0, dtype=torch.int64)

@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file
 
 from idc import IDC, data
-from idc.commands.evaluate import _warn_of_chance, evaluate, interleaved
+from idc.commands.clean import warn_of_chance
+from idc.commands.evaluate import evaluate, interleaved
 from idc.commands.opening import open_both
 from idc.commands.request import Request
 from idc.errors import IDCError
@@ -34,13 +35,16 @@ class Masked(nn.Module):
         self.net, self.how = plain(), how
 
     def forward(self, x):
-        if self.how == "no_grad":
-            with torch.no_grad():
+        if self.how in ("no_grad", "inference_mode"):
+            with getattr(torch, self.how)():
                 return self.net(x)
         return self.net((8 * x).round() / 8) if self.how == "round" else self.net(x) * float("nan")
 
 def no_grad():
     return Masked("no_grad")
+
+def inference():
+    return Masked("inference_mode")
 
 def rounded():
     return Masked("round")
@@ -91,7 +95,16 @@ def factory(tmp_path, monkeypatch):
     return "mine:plain"
 
 
-@pytest.mark.parametrize(("name", "how"), [("no_grad", {"protocol": "quick"}), ("rounded", {"protocol": "quick"}),
+def test_steps_are_passed_straight_and_the_result_says_so(factory, tmp_path):
+    for name in ("no_grad", "rounded"):
+        request = Request(model=f"mine:{name}", data="digits", protocol="quick", eps=0.1, limit=24)
+        summary = evaluate(request, tmp_path / name, say=lambda text: None)
+        assert summary["cost"]["backward"]["straight-through"] > 0
+        finding = next(own for own in summary["sanity"] if own["name"] == "gradients finite and not 0")
+        assert finding["passed"]
+
+
+@pytest.mark.parametrize(("name", "how"), [("inference", {"protocol": "quick"}),
                                            ("no_grad", {"protocol": "pgd", "steps": 2}),
                                            ("rounded", {"attacks": ("plugin_examples:OneStep",)})])  # fmt: skip
 def test_every_protocol_says_so_where_there_is_no_gradient(factory, tmp_path, name, how):
@@ -222,7 +235,7 @@ def test_a_users_module_no_better_than_chance_is_warned_of(factory, tmp_path):
 )  # fmt: skip
 def test_chance_is_told_from_little_skill(classes, mean, images, warned):
     said: list[str] = []
-    _warn_of_chance(recorded(wilson(mean, images)), SimpleNamespace(num_classes=classes, class_names=()), said.append)
+    warn_of_chance(recorded(wilson(mean, images)), SimpleNamespace(num_classes=classes, class_names=()), said.append)
     assert bool(said) is warned
 
 

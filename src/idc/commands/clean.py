@@ -1,5 +1,7 @@
-"""What ``idc evaluate`` without an attack says first: the model's own answer to every image."""
+"""What ``idc evaluate`` without an attack says first: the model's own answer to every image; a
+warning where that is no better than chance."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,7 +17,8 @@ from idc.method.classifier import IDC
 from idc.method.prediction import DRAWS, Prediction
 from idc.noise import Streams, derive_seed
 from idc.storage.fields import recorded
-from idc.types import answered
+from idc.text import percent, share
+from idc.types import Classifier, answered
 
 
 def own_answers(request: Request, runner: Runner, images: datasets.ImageSet) -> dict[str, Any]:
@@ -44,3 +47,12 @@ def own_answers(request: Request, runner: Runner, images: datasets.ImageSet) -> 
     values = {} if model.answers_in_one_step else {f"own answer, {words}": shares.multi_step}
     values |= {"one-step": shares.one_step}
     return {"own": own, "accuracy": {name: recorded(wilson(v, shares.images)) for name, v in values.items()}}
+
+
+def warn_of_chance(clean: dict[str, float], model: Classifier, say: Callable[[str], object]) -> None:
+    """Of a user's module: an interval that reaches down to chance and not far above it."""
+    chance = 1 / model.num_classes
+    if clean["low"] <= chance and clean["high"] < chance + 0.15:
+        order = "" if model.class_names else "its classes may be in another order (set class_names on the module), or "
+        say(f"warning: clean accuracy {share(clean)} is no better than chance ({percent(chance)}): {order}"
+            "it may not expect images in [0, 1] (normalise inside the module)")  # fmt: skip

@@ -17,12 +17,14 @@ from idc import __version__
 from idc import data as datasets
 from idc.attacks.gradient import Attack
 from idc.attacks.threat import Threat
-from idc.commands.clean import own_answers
+from idc.commands.clean import own_answers, warn_of_chance
+from idc.commands.fresh import same_in_fresh_process
 from idc.commands.opening import open_both
 from idc.commands.plugins import is_plugin, plugin
 from idc.commands.request import Request
 from idc.cost import answer_cost, evaluation_cost
 from idc.errors import IDCError
+from idc.evaluation.inside import LOOKED_AT, found_in, note_inner
 from idc.evaluation.nested import held_in, note, read_larger
 from idc.evaluation.panel import LABELS, write_panel
 from idc.evaluation.protocol import PROTOCOLS, Protocol, build_protocol
@@ -39,7 +41,7 @@ from idc.storage import records
 from idc.storage.fields import recorded
 from idc.storage.files import alone_in, write_json
 from idc.storage.kinds import EVALUATION
-from idc.text import default_eps, eps_text, percent, share
+from idc.text import default_eps, eps_text
 from idc.types import Classifier
 
 if TYPE_CHECKING:
@@ -105,7 +107,7 @@ def evaluate(
             work.
     """
     classifier, images = open_both(request, processes()[1])
-    return evaluate_on(classifier, images, request, out, protocol=protocol, larger=larger, say=say)
+    return evaluate_on(classifier, images, request, out, protocol=protocol, larger=larger, say=say, opens=True)
 
 
 def evaluate_on(
@@ -117,8 +119,9 @@ def evaluate_on(
     protocol: Protocol | None = None,
     larger: Path | None = None,
     say: Say = print,
+    opens: bool = False,
 ) -> dict[str, Any]:
-    """``evaluate``, of a model and images that are there already."""
+    """``evaluate``, of a model and images that are there already, or that the request ``opens``."""
     state, device = processes()
     if protocol is not None:
         request = replace(request, protocol=protocol.name)
@@ -142,10 +145,16 @@ def evaluate_on(
         runner = replace(runner, larger=held_in(out))
         if finished := runner.finished():
             return finished if state.is_main_process else {}
+        if protocol.tries_all:
+            if state.is_main_process:
+                first = runner.problem.first(LOOKED_AT, device)
+                note_inner(out, classifier, *first, chunk=runner.chunk, name=runner.name)
+            state.wait_for_everyone()
+            runner = replace(runner, inside={inner.name: inner.of(classifier) for inner in found_in(out)})
         with Bar("images", total=len(images), quiet=not state.is_main_process) as bar:
             runner.run(bar.advance, bar.describe)
         state.wait_for_everyone()
-        return _summarise(request, runner, images, untouched, say) if state.is_main_process else {}
+        return _summarise(request, runner, images, untouched, say, opens) if state.is_main_process else {}
 
 
 def _prepare(runner: Runner, larger: Path | None) -> None:
@@ -201,7 +210,12 @@ def interleaved(classes: Tensor) -> Tensor:
 
 
 def _summarise(
-    request: Request, runner: Runner, images: datasets.ImageSet, untouched: Classifier | Exception | None, say: Say
+    request: Request,
+    runner: Runner,
+    images: datasets.ImageSet,
+    untouched: Classifier | Exception | None,
+    say: Say,
+    opens: bool,
 ) -> dict[str, Any]:
     lines = read_lines(runner.out)
     summary = summarise_lines(lines, images.class_names)
@@ -212,7 +226,8 @@ def _summarise(
     dtype = torch.bfloat16 if runner.classifier.bf16 else torch.float32
     cost = evaluation_cost(target, one[:1], costs, seconds, dtype=dtype)
     cost["seconds_by_attack"] = {k: v / max(1, costs["images"]) for k, v in costs["seconds"].items()}
-    sanity = recorded(_sanity(runner, lines, costs, untouched, say))
+    anew = same_in_fresh_process(request, runner.out, lines) if opens and runner.protocol.sanity else []
+    sanity = recorded([*_sanity(runner, lines, costs, untouched, say), *anew])
     summary |= {
         "protocol": runner.protocol.name,
         "adaptive": runner.protocol.adaptive,
@@ -228,19 +243,10 @@ def _summarise(
     if isinstance(runner.classifier, IDC):
         summary["labels"] = recorded(gram_report(runner.classifier.labels[:LABELS]))  # of those that a report shows
     if is_plugin(request.model):
-        _warn_of_chance(summary["clean"]["mean"], runner.classifier, say)
+        warn_of_chance(summary["clean"]["mean"], runner.classifier, say)
     write_panel(runner, runner.out)
     (runner.out / CHECKED).unlink(missing_ok=True)
     return records.write(runner.out / "summary.json", summary)
-
-
-def _warn_of_chance(clean: dict[str, float], model: Classifier, say: Say) -> None:
-    """Of a user's module: an interval that reaches down to chance and not far above it."""
-    chance = 1 / model.num_classes
-    if clean["low"] <= chance and clean["high"] < chance + 0.15:
-        order = "" if model.class_names else "its classes may be in another order (set class_names on the module), or "
-        say(f"warning: clean accuracy {share(clean)} is no better than chance ({percent(chance)}): {order}"
-            "it may not expect images in [0, 1] (normalise inside the module)")  # fmt: skip
 
 
 def _settings(request: Request, runner: Runner) -> dict[str, Any]:

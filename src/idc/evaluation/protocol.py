@@ -67,6 +67,11 @@ class Protocol:
         return any(getattr(attack, "surrogate", None) == PUBLISHED for _, attack in self.attacks)
 
     @property
+    def tries_all(self) -> bool:
+        """Whether an attack tries every function of the model."""
+        return any(isinstance(attack, AdaptiveAttack | FMN) for _, attack in self.attacks)
+
+    @property
     def objectives(self) -> list[Objective]:
         """What its attacks raise; the margin, for those that do not say, or raise something of their own."""
         named = [own for _, a in self.attacks for own in getattr(a, "objectives", [getattr(a, "objective", None)])]

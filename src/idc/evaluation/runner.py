@@ -6,8 +6,8 @@ the attack that was running is run again.
 """
 
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from idc.storage import records
 from idc.storage.files import make_folder, write_json
 from idc.storage.tensor_file import load_tensors, save_tensors
 from idc.text import eps_text
-from idc.types import Classifier
+from idc.types import Classifier, Logits
 
 PICTURES = 8  # images of the first block that are kept for the report
 KEPT = "adversarial"
@@ -125,6 +125,7 @@ class Runner:
         keep: keep every image's worst adversarial image in ``out/adversarial``.
         rank, world: this process and how many there are.
         larger: what an evaluation at a larger radius has shown, so that it need not be shown again.
+        inside: by name, functions that were found in the model, besides those that it names, see ``look_inside``.
     """
 
     classifier: Classifier
@@ -140,6 +141,7 @@ class Runner:
     world: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     larger: Larger | None = None
+    inside: Mapping[str, Logits] = field(default_factory=dict)
 
     def settings(self) -> dict[str, Any]:
         """All that the result depends on, but for the model's code."""
@@ -166,6 +168,7 @@ class Runner:
     def target(self) -> Target:
         """The classifier as the protocol's attacks see it."""
         target = Target.of(self.classifier, chunk=self.chunk, name=self.name)
+        target = replace(target, surrogates={**self.inside, **target.surrogates}, _noisy={})
         return published(target) if self.protocol.needs_published else target
 
     @property
@@ -258,3 +261,14 @@ class Runner:
 
     def _kept(self, index: int) -> Path:
         return self.out / KEPT / f"block-{index:06d}.safetensors"
+
+
+def kept_images(out: Path, most: int) -> tuple[Tensor, Tensor]:
+    """Adversarial images that an evaluation kept in ``out``, and their ids: all blocks', or the first few; or none."""
+    blocks = sorted((out / KEPT).glob("block-*.safetensors"))
+    name, files = ("images", blocks) if blocks else ("worst", [out / FIRST])
+    try:
+        held = [load_tensors(file)[0] for file in files[:most]]
+        return torch.cat([one[name] for one in held])[:most], torch.cat([one["ids"] for one in held])[:most]
+    except (OSError, KeyError, ValueError):
+        return torch.empty(0), torch.empty(0, dtype=torch.int64)

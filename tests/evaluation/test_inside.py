@@ -1,0 +1,224 @@
+"""Networks inside a model are found and attacked; truth is the linear model's closed form."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from idc.attacks.adaptive import AdaptiveAttack
+from idc.attacks.target import ANSWER, Target
+from idc.attacks.threat import Threat
+from idc.evaluation.adapter import as_classifier
+from idc.evaluation.inside import Inner, found_in, look_inside, note_inner
+from idc.noise import Streams
+from noise_models import Linear, Noisy, easy_images
+from tiny import tiny_model
+
+EPS, GREY, COUNT = 0.02, 0.05, 24
+NET = Linear()
+IMAGES, CLASSES = easy_images(NET, COUNT)
+IDS = torch.arange(COUNT)
+
+
+class Around(nn.Module):
+    """Says nothing of itself."""
+
+    def __init__(self, net: nn.Module = NET) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x):
+        return self.net(x)
+
+
+class OneHot(Around):
+    def forward(self, x):
+        return F.one_hot(self.net(x).argmax(1), 4).float()
+
+
+class Rounded(Around):
+    def forward(self, x):
+        return (self.net(x) * 1000).round() / 1000
+
+
+class Decoy(Around):
+    """The order of the one, the gradient of another; asked twice, and of other images between."""
+
+    def forward(self, x):
+        self.net(x[:3])
+        true = self.net(x).argmax(1)
+        return torch.tanh(self.net(x.flip(-1)) / 10) + 3 * F.one_hot(true, 4)
+
+
+class Saturated(Around):
+    def forward(self, x):
+        return (1e3 * self.net(x)).softmax(1)
+
+
+class NoNumber(Around):
+    def forward(self, x):
+        return self.net(x) + 0 * (0 * x.flatten(1).sum(1, keepdim=True)).sqrt()
+
+
+class Detached(Around):
+    """What numpy does to a picture no gradient passes; a little of another one is left."""
+
+    def forward(self, x):
+        seen = torch.from_numpy((x.detach().numpy() * 1e4).round() / 1e4)
+        return self.net(seen + 0.01 * (x.flip(-1) - x.flip(-1).detach()))
+
+
+class RoundedWithin(Around):
+    """Hidden activations of a linear model."""
+
+    def forward(self, x):
+        hidden = ((x - 0.5) @ torch.eye(4).flip(0) * 1e3).round() / 1e3
+        return self.net(hidden @ torch.eye(4).flip(0) + 0.5)
+
+
+def survivors(weights: torch.Tensor, eps: float = EPS) -> torch.Tensor:
+    """(B,) whether no perturbation changes the linear model's answer: each margin is above eps times its L1 norm."""
+    logits, margins = NET(IMAGES), torch.full((COUNT, 4), float("inf"))
+    for row, true in enumerate(CLASSES.tolist()):
+        for k in set(range(4)) - {true}:
+            margins[row, k] = logits[row, true] - logits[row, k] - eps * (weights[true] - weights[k]).abs().sum()
+    return (margins > 0).all(1)
+
+
+def attacked(module: nn.Module, inside: bool = True) -> torch.Tensor:
+    """(B,) whether the module's own answer survives the search."""
+    model = as_classifier(module, input_shape=(1, 4, 4))
+    found = {one.name: one.of(model) for one in look_inside(model, IMAGES, IDS)} if inside else {}
+    target = Target(model, found)
+    attack = AdaptiveAttack(threat=Threat("linf", EPS), trial_steps=3, steps=5, targets=3)
+    x = attack(target, IMAGES, CLASSES, Streams(IDS, 0))
+    return module(x).argmax(1) == CLASSES
+
+
+@pytest.mark.parametrize("kind", [OneHot, Rounded, Decoy, Saturated, NoNumber, Detached, RoundedWithin])
+def test_what_an_output_hides_is_attacked(kind):
+    truth = survivors(NET.weights)
+    assert 4 < truth.sum() < COUNT - 4
+    assert torch.equal(attacked(kind()), truth)
+    assert (attacked(kind(), inside=False) & ~truth).sum() >= 3
+
+
+class TwoLevels(Around):
+    """Black or white pixels: those within GREY of grey may be either."""
+
+    def forward(self, x):
+        return self.net((x >= 0.5).float())
+
+
+def test_two_levels_are_attacked_as_well_as_can_be():
+    model = TwoLevels()
+    free = (IMAGES - 0.5).abs().flatten(1) <= GREY * 0.999
+    level = (IMAGES >= 0.5).float().flatten(1) - 0.5
+    own = model(IMAGES).argmax(1)
+    least = []
+    for row, true in enumerate(own.tolist()):
+        each = NET.weights[true] - NET.weights
+        worst = torch.where(free[row], -each.abs() / 2, each * level[row]).sum(1)
+        least.append(worst[[k for k in range(4) if k != true]].min())
+    truth = torch.stack(least) > 0
+    classifier = as_classifier(model, input_shape=(1, 4, 4))
+    (inner, *_) = look_inside(classifier, IMAGES, IDS)
+    assert inner == Inner(straight=True)
+    target = Target(classifier, {"straight": inner.of(classifier)})
+    attack = AdaptiveAttack(threat=Threat("linf", GREY), trial_steps=5, steps=20, targets=3)
+    found = model(attack(target, IMAGES, own, Streams(IDS, 0))).argmax(1) == own
+    assert 2 < truth.sum() < COUNT - 2
+    assert torch.equal(found, truth)
+
+
+class Normalised(Around):
+    def forward(self, x):
+        return self.net((x - 0.5) / 0.9 + 0.5).log_softmax(1)
+
+
+class Hooked(Around):
+    """Refuses to answer under a hook."""
+
+    def forward(self, x):
+        assert not self.net._forward_hooks
+        return OneHot.forward(self, x)
+
+
+class Pair(Around):
+    """The network's output is in a dictionary, and beside it always the same class."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Sequential(nn.Flatten(), nn.Linear(16, 4), Boxed()))
+        self.same = nn.Linear(4, 4)
+
+    def forward(self, x):
+        self.same(torch.zeros(len(x), 4))
+        return self.net(x)["logits"].log_softmax(1)
+
+
+class Boxed(nn.Module):
+    def forward(self, x):
+        return {"logits": x}
+
+
+@pytest.mark.parametrize(
+    "module",
+    [NET, Around(), Normalised(), Around(Noisy()), Pair(), Hooked(), tiny_model()],
+    ids=lambda m: type(m).__name__,
+)
+def test_what_hides_nothing_or_cannot_be_seen_is_attacked_as_before(module):
+    model = as_classifier(module, input_shape=(1, 8, 8) if hasattr(module, "unet") else (1, 4, 4))
+    images = torch.rand(COUNT, *model.input_shape, generator=torch.Generator().manual_seed(0))
+    state = torch.get_rng_state()
+    found = look_inside(model, images, IDS)
+    assert [one for one in found if one.path] == []
+    assert (found == []) == (not isinstance(module, Hooked))  # whose steps are passed straight all the same
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_a_script_module_cannot_be_seen():
+    assert look_inside(as_classifier(torch.jit.trace(OneHot(), IMAGES), input_shape=(1, 4, 4)), IMAGES, IDS) == []
+
+
+class NoisyOneHot(Around):
+    stochastic = True
+
+    def __init__(self) -> None:
+        super().__init__(Noisy(0.02))
+
+    forward = OneHot.forward
+
+
+def test_a_network_inside_draws_the_noise_of_the_answer():
+    model = as_classifier(NoisyOneHot(), input_shape=(1, 4, 4))
+    (inner,) = [one for one in look_inside(model, IMAGES, IDS) if one.path]
+    assert inner.name == "inside net"
+    target = Target(model, {"inner": inner.of(model)}, stochastic=True)
+    streams = Streams(IDS, 3)
+    answers, logits = (target.logits(name, IMAGES, streams, draws=5) for name in (ANSWER, "inner"))
+    assert torch.equal(answers.argmax(2), logits.argmax(2))
+    assert target.noisy("inner", IMAGES)
+    assert target.tally.forward["inner"] == 5 * COUNT + 2
+
+
+def test_a_model_in_half_precision_and_one_that_is_compiled():
+    half = as_classifier(OneHot(), input_shape=(1, 4, 4), bf16=False)
+    half.bf16 = True  # as it asks, without the search for layers that a linear model has none of
+    names = [one.name for one in look_inside(half, IMAGES, IDS)]
+    assert "inside net" in names
+    module = OneHot()
+    module.net = Linear()
+    model = as_classifier(module, input_shape=(1, 4, 4))
+    module.forward = torch.compile(module.forward, backend="eager")
+    model.compiled = True
+    (inner,) = [one for one in look_inside(model, IMAGES, IDS) if one.path]
+    assert torch.equal(inner.of(model)(IMAGES), NET(IMAGES))
+
+
+def test_what_was_found_is_noted_once(tmp_path):
+    model = as_classifier(Decoy(), input_shape=(1, 4, 4))
+    assert found_in(tmp_path) == []
+    note_inner(tmp_path, model, IMAGES, IDS)
+    note_inner(tmp_path, as_classifier(Around(), input_shape=(1, 4, 4)), IMAGES, IDS)
+    assert found_in(tmp_path) == look_inside(model, IMAGES, IDS) == [Inner("module.net")]

@@ -6,6 +6,10 @@ import re
 from collections.abc import Iterable, Mapping
 
 _UNSEEN = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_LATEX = str.maketrans({
+    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
+    ">": r"\textgreater{}", "|": r"\textbar{}", "`": r"\textasciigrave{}", **{c: f"\\{c}" for c in "&%$#_{}"},
+})  # fmt: skip
 _MARKDOWN = re.compile(r"[\\`*<|]|\](?=[(\[:])|&(?=#?\w+;)")
 
 
@@ -104,6 +108,18 @@ def table_row(*cells: object) -> str:
 def table_head(*cells: object) -> list[str]:
     """The first two lines of a Markdown table: its columns, and the rule below them."""
     return [table_row(*cells), table_row(*["---"] * len(cells))]
+
+
+def in_latex(text: object) -> str:
+    """A name, or another text that anybody wrote, as LaTeX shows it as it is: on one line, no command, no dash made of
+    two hyphens; a bracket or star at its beginning is no option of the line before."""
+    found = re.sub("-(?=-)", "-{}", visible(" ".join(str(text).split())).translate(_LATEX))
+    return f"{{}}{found}" if found[:1] in ("[", "*") else found
+
+
+def latex_row(*cells: object) -> str:
+    """A row of a LaTeX table, of any texts."""
+    return " & ".join(map(in_latex, cells)) + r" \\"
 
 
 def csv_text(rows: Iterable[Iterable[object]]) -> str:

@@ -1,7 +1,8 @@
 """``idc evaluate``, ``rejudge``, ``sweep`` and ``report``."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -9,6 +10,9 @@ from idc.cli.common import AsJson, Out, check_paths, note, out, print_json, resu
 from idc.cli.flags import REQUIRED, of_fields, option, with_flags
 from idc.commands.request import Request
 from idc.text import eps_text, flops_text, gflops_text, percent, seconds_text, share
+
+if TYPE_CHECKING:
+    from idc.report.rows import Points
 
 
 def register(app: typer.Typer) -> None:
@@ -41,16 +45,19 @@ def evaluate(out_folder: Out, as_json: AsJson = False, **asked: Any) -> None:
     out.print(f"written: {out_folder / 'summary.json'}   (a page: idc report {out_folder} --out report.html)")
 
 
-def _row(name: str, verdict: dict[str, Any]) -> dict[str, str]:
+def _row(name: str, verdict: Mapping[str, Any]) -> dict[str, str]:
     row = {"images": name, "mean of draws" if verdict["draws"] > 1 else "accuracy": share(verdict["mean"])}
     if verdict["draws"] > 1:
         row |= {"majority": share(verdict["majority"]), f"worst of {verdict['draws']}": share(verdict["worst_of_n"])}
     return row
 
 
-def _attacked(name: str, own: dict[str, Any], images: int) -> str:
-    """An attack, and how many images it was run on if not on all, as under a gate."""
-    return f"attack: {name}" + (f" (on {own['attacked']} of {images})" if own["attacked"] < images else "")
+def _attacked(found: "Points", images: int) -> str:
+    """What was judged; of an attack, on how many images it was run if not on all, as under a gate."""
+    if found.kind != "attack":
+        return f"robust: {found.name}" if found.kind == "robust" else found.name
+    run = found.verdict["attacked"]
+    return f"attack: {found.name}" + (f" (on {run} of {images})" if run < images else "")
 
 
 def _clean_rows(summary: dict[str, Any]) -> list[dict[str, str]]:
@@ -63,13 +70,12 @@ def _clean_rows(summary: dict[str, Any]) -> list[dict[str, str]]:
 
 
 def _print_summary(summary: dict[str, Any]) -> None:
+    from idc.report.rows import points
+
     settings, threat = summary["settings"], summary["settings"]["protocol"]["threat"]
     attacked = bool(summary["attacks"])
-    rows = _clean_rows(summary) if "own" in summary else [_row("clean", summary["clean"])]
-    if attacked:
-        rows += [_row("random noise", summary["noise"])]
-        rows += [_row(_attacked(name, own, summary["images"]), own) for name, own in summary["attacks"].items()]
-        rows += [_row("robust: the worst of each", summary["robust"])]
+    rows = [_row(_attacked(found, summary["images"]), found.verdict) for found in points(summary)]
+    rows = _clean_rows(summary) if "own" in summary else rows
     where = f"{settings['data']['source']} {settings['data']['split']}, n = {summary['images']}"
     ball = f", {threat['norm']} eps {eps_text(threat['eps'])}" if attacked else ""
     table(f"{summary['protocol']}: {where}{ball}; 95% intervals", rows)
@@ -194,13 +200,17 @@ def _compared(row: dict[str, Any]) -> dict[str, Any]:
 
 def report(
     results: Annotated[list[Path], typer.Argument(help="folders of idc evaluate, compare, sweep, certify or train")],
-    page: Annotated[Path, typer.Option("--out", help="the HTML page; PNG, SVG and CSV go beside it")],
+    page: Annotated[Path, typer.Option("--out", help="the file; CSV, PNG and SVG go beside a page or Markdown")],
+    form: Annotated[
+        Literal["html", "md", "json"], typer.Option("--format", help="a page, Markdown, or JSON with the same rows")
+    ] = "html",
     title: Annotated[str, typer.Option(help="of the page", metavar="<text>", show_default="what it holds")] = "",
     author: Annotated[str, typer.Option(help="below the title", metavar="<text>", show_default="none")] = "",
     date: Annotated[str, typer.Option(help="below the title", metavar="<text>", show_default="none")] = "",
 ) -> None:
     """One self-contained page from results: what holds in words, tables, figures, settings, sanity checks."""
-    from idc.report.results_page import Heading, write_report
+    from idc.report.content import Heading
+    from idc.report.results_page import write_report
 
-    written = write_report(results, page, Heading(title, author, date))
+    written = write_report(results, page, Heading(title, author, date), form=form)
     out.print(f"written: {', '.join(str(p) for p in written)}")

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
+from idc.report.labelling import label_points
 from idc.report.results import Result
 from idc.text import eps_text
 
@@ -90,6 +91,7 @@ def over_flops(results: Sequence[Result]) -> Figure | None:
     figure, axes = _drawing()
     largest = max(r.summary["answer"]["flops"] for r in points)
     several = len({r.name for r in points}) > 1
+    labels: list[tuple[str, float, float]] = []
     for index, (protocol, group) in enumerate(groupby(sorted(points, key=lambda r: r.protocol), lambda r: r.protocol)):
         own = list(group)
         x = [r.summary["answer"]["flops"] / 1e9 for r in own]
@@ -101,10 +103,10 @@ def over_flops(results: Sequence[Result]) -> Figure | None:
         sizes = [40 + 400 * r.summary["answer"]["flops"] / largest for r in own]
         axes.scatter(x, mean, s=sizes, color=colour, alpha=0.5, label=protocol, edgecolors=colour)
         for r, a, b in zip(own, x, mean, strict=True):
-            text = f"{r.name}, {eps_text(r.eps)}" if several else eps_text(r.eps)
-            axes.annotate(text, (a, b), textcoords="offset points", xytext=(9, -3), fontsize=6 if several else 7)
+            labels.append((f"{r.name}, {eps_text(r.eps)}" if several else eps_text(r.eps), a, b))
     flops_scale(axes)
     _finish(axes, f"GFLOPs of one answer (circle area); labels: {'model, ' * several}eps")
+    label_points(axes, labels, size=6 if several else 7)
     return figure
 
 

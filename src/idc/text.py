@@ -5,6 +5,7 @@ import io
 import re
 from collections.abc import Iterable, Mapping
 
+NORMS = {"linf": "L-inf", "l2": "L2", "l1": "L1"}
 _UNSEEN = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _LATEX = str.maketrans({
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
@@ -20,10 +21,8 @@ def fraction(text: str) -> float:
 
 
 def default_eps(norm: str, size: int, channels: int) -> float:
-    """8/255 (L-inf) or 0.5 (L2) for colour images; 0.1 or 1.0 for grey ones, whose strokes are coarse."""
-    if norm == "linf":
-        return 8 / 255 if channels > 1 else 0.1
-    return 0.5 if channels > 1 else 1.0
+    """8/255 (L-inf), 0.5 (L2) or 12 (L1) for colour images; 0.1, 1.0 or 4 for grey ones, whose strokes are coarse."""
+    return {"linf": (8 / 255, 0.1), "l2": (0.5, 1.0), "l1": (12.0, 4.0)}[norm][channels == 1]
 
 
 def eps_text(eps: float) -> str:

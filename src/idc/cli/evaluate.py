@@ -9,7 +9,7 @@ import typer
 from idc.cli.common import AsJson, Out, check_paths, note, out, print_json, resumable, table
 from idc.cli.flags import REQUIRED, of_fields, option, with_flags
 from idc.commands.request import Request
-from idc.text import eps_text, flops_text, gflops_text, percent, seconds_text, share
+from idc.text import NORMS, eps_text, flops_text, gflops_text, percent, seconds_text, share
 
 if TYPE_CHECKING:
     from idc.report.rows import Points
@@ -95,6 +95,8 @@ def _print_summary(summary: dict[str, Any]) -> None:
         out.print("Robust: each image's worst adversarial example, judged afresh; it may exceed an attack's own line.")
     if attacked and not summary["adaptive"]:
         out.print("Not adaptive: an upper bound, which a stronger attack can only lower (--protocol adaptive).")
+    if absent := settings["protocol"].get("left_out"):
+        out.print(f"Left out, without a form in {NORMS[threat['norm']]} here: {', '.join(absent)}.")
     if summary["protocol"] == "quick":
         out.print("A first look, by a short form of the adaptive attack; a figure to quote takes --protocol adaptive.")
     for flag in summary["flags"]:
@@ -135,7 +137,8 @@ def rejudge(
 @with_flags(
     option(
         "over", str, REQUIRED,
-        "steps=5,10,20 | eps=2/255,4/255 | eot=1,4 | restarts= | draws= | visits='3;3,0;3,1,0' | eta=0,0.5,1",
+        "steps=5,10,20 | eps=2/255,4/255 | eot=1,4 | restarts= | draws= | visits='3;3,0;3,1,0' | eta=0,0.5,1 | "
+        "norm=linf:8/255,l2,l1",
     ),
     *of_fields(Request, protocol="pgd"),
 )  # fmt: skip
@@ -152,12 +155,17 @@ def sweep(over: str, out_folder: Out, as_json: AsJson = False, **asked: Any) -> 
     if as_json:
         print_json(found)
         return
-    table(
-        f"{found['protocol']} over {found['setting']}",
-        [{found["setting"]: r["text"], "clean": f"{r['clean']['mean']['mean']:.1%}",
-          **{k: v for k, v in _row("", r["robust"]).items() if k != "images"},
-          "cost an image": flops_text(r["cost"]["flops"])} for r in found["rows"]],
-    )  # fmt: skip
+    rows = [
+        {found["setting"]: f"{r['text']} {eps_text(r['eps'])}" if found["setting"] == "norm" else r["text"],
+         "clean": f"{r['clean']['mean']['mean']:.1%}",
+         **{k: v for k, v in _row("", r["robust"]).items() if k != "images"},
+         "cost an image": flops_text(r["cost"]["flops"])} for r in found["rows"]
+    ]  # fmt: skip
+    if "union" in found:
+        rows.append({"norm": "union"} | {k: v for k, v in _row("", found["union"]).items() if k != "images"})
+    table(f"{found['protocol']} over {found['setting']}", rows)
+    if "union" in found:
+        out.print("union: an image survives only where it survives the attacks in each of the norms")
     out.print(f"written: {out_folder / 'sweep.json'}   (a page: idc report {out_folder} --out report.html)")
 
 

@@ -17,7 +17,7 @@ from idc.attacks.target import Target
 from idc.attacks.third_party import AutoAttack
 from idc.attacks.threat import Threat
 from idc.errors import IDCError
-from idc.storage.fields import recorded
+from idc.storage.fields import recorded, setting
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,7 @@ class Protocol:
             attacks take their radius from ``threat`` alone, so that those of two radii are the same otherwise.
         sanity: images on which all sanity checks run; with 0 the cheap ones alone, and whether the gradients that the
             attacks follow are finite and not 0, on 16 images.
+        left_out: what it would hold if its norm had a form of it.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Protocol:
     adaptive: bool = False
     gate: bool = False
     sanity: int = 0
+    left_out: tuple[str, ...] = setting((), omit_default=True)
 
     def __post_init__(self) -> None:
         if self.draws < 1:
@@ -104,18 +106,13 @@ def _paper(threat: Threat) -> Protocol:
 
 
 def _adaptive(threat: Threat) -> Protocol:
-    return Protocol(
-        "adaptive",
-        threat,
-        (
-            ("adaptive", AdaptiveAttack(threat=threat)),
-            ("fab", FAB(threat=threat, steps=50, targets=3)),
-            ("square", Square(threat=threat, draws=4, progress=0.5)),
-        ),
-        adaptive=True,
-        gate=True,
-        sanity=64,
-    )
+    search = ("adaptive", AdaptiveAttack(threat=threat))
+    if threat.norm == "l1":
+        absent = ("FAB", "Square", "AutoAttack's library as a check")
+        return Protocol("adaptive", threat, (search,), adaptive=True, gate=True, sanity=64, left_out=absent)
+    fab, square = FAB(threat=threat, steps=50, targets=3), Square(threat=threat, draws=4, progress=0.5)
+    attacks = (search, ("fab", fab), ("square", square))
+    return Protocol("adaptive", threat, attacks, adaptive=True, gate=True, sanity=64)
 
 
 def _autoattack(threat: Threat) -> Protocol:
@@ -125,8 +122,10 @@ def _autoattack(threat: Threat) -> Protocol:
 
 def _curve(threat: Threat) -> Protocol:
     """The smallest change for each image, by attacks that look for it, hence accuracy over every radius in one run."""
-    attacks = (("fmn", FMN(threat=threat)), ("fab", FAB(threat=threat, targets=3, nearest=True)))
-    return Protocol("curve", threat, attacks)
+    fmn = ("fmn", FMN(threat=threat))
+    if threat.norm == "l1":
+        return Protocol("curve", threat, (fmn,), left_out=("FAB",))
+    return Protocol("curve", threat, (fmn, ("fab", FAB(threat=threat, targets=3, nearest=True))))
 
 
 def _quick(threat: Threat) -> Protocol:

@@ -16,12 +16,11 @@ from idc.report.curves import COLOURS, flops_scale
 from idc.report.labelling import label_points
 from idc.report.results import read_pairs, read_rows
 from idc.storage.files import whole_file, write_text
-from idc.text import csv_text, gflops_text, in_markdown, latex_row, share, table_head, table_row
+from idc.text import NORMS, csv_text, gflops_text, in_markdown, latex_row, share, table_head, table_row
 
 # Circles, and others where there are more models than colours; their areas at matplotlib's size of 1.
 MARKS = {"o": math.pi / 4, "s": 1.0, "^": 0.5}
 _SMALLEST = 25  # points squared
-NORMS = {"linf": "L-inf", "l2": "L2"}
 _PUBLISHED_EPS = 8 / 255
 SPARED = (
     "Not attacked at this eps: images that have survived the same attacks at a larger one; one in eight was attacked "

@@ -12,7 +12,7 @@ from idc.report.comparison import paired_texts
 from idc.report.results import Result, read_certificates, read_results, read_trainings
 from idc.report.statement import statement
 from idc.storage.kinds import COMPARISON, kind_of
-from idc.text import eps_text, percent, share
+from idc.text import NORMS, eps_text, percent, share
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,7 @@ class Content:
     Args:
         heading: its title, and the line below.
         results, certificates: see ``idc.report.results``.
+        unions: the sweeps over norms.
         readings: what they say, in sentences.
         figures: by name, each with its title.
     """
@@ -38,6 +39,7 @@ class Content:
     heading: Heading
     results: list[Result]
     certificates: list[dict[str, Any]]
+    unions: list[dict[str, Any]]
     readings: list[str]
     figures: dict[str, tuple[str, Figure]]
 
@@ -61,8 +63,10 @@ def read_content(folders: Sequence[Path], heading: Heading) -> Content:
     results, sweeps = read_results(folders)
     certificates, trainings = read_certificates(folders), read_trainings(folders)
     pairs = [text for folder in folders if kind_of(folder) == COMPARISON for text in paired_texts(folder)]
-    sentences = [*readings(results), *survival(sweeps), *pairs]
-    return Content(heading, results, certificates, sentences, _figures(results, sweeps, certificates, trainings))
+    unions = [sweep for sweep in sweeps if "union" in sweep]
+    sentences = [*readings(results), *survival(sweeps), *map(_of_all_norms, unions), *pairs]
+    drawn = _figures(results, sweeps, certificates, trainings)
+    return Content(heading, results, certificates, unions, sentences, drawn)
 
 
 def readings(results: Sequence[Result]) -> list[str]:
@@ -102,6 +106,13 @@ def survival(sweeps: Sequence[dict[str, Any]]) -> list[str]:
         said = ", and ".join(parts) or "neither clearly survives nor clearly fails at these sizes"
         found.append(f"{sweep['name']} under {sweep['protocol']} {said}.")
     return found
+
+
+def _of_all_norms(sweep: dict[str, Any]) -> str:
+    """What a sweep over norms says of them together."""
+    balls = ", ".join(f"{NORMS[row['text']]} {eps_text(row['eps'])}" for row in sweep["rows"])
+    own, about = sweep["union"]["mean"], f"{sweep['name']} under {sweep['protocol']}"
+    return f"{about}: {share(own)} of {own['n']:,} images survive in every norm (union of {balls})."
 
 
 def _figures(

@@ -21,7 +21,7 @@ def json_text(content: Content, stem: str) -> str:
     """``title``, ``author``, ``date``, ``statements``; ``rows``, an accuracy each with its ``interval`` (a pair); and
     ``results``, for each its sanity ``checks``, cost and settings."""
     rows = []
-    for row in lines(content.results, content.certificates):
+    for row in lines(content.results, content.certificates, content.unions):
         low, high = row.pop("low"), row.pop("high")
         rows.append(row | {"interval": [low, high]})
     results = [
@@ -44,7 +44,7 @@ def markdown(content: Content, stem: str) -> str:
     if clean := [r for r in content.results if "own" in r.summary]:
         found.append(_table(_CLEAN, [_clean(r) for r in clean]))
     if attacked := [r for r in content.results if "own" not in r.summary]:
-        found.append(_table(_ATTACKED, [_attacked(r) for r in attacked]))
+        found.append(_table(_ATTACKED, [*map(_attacked, attacked), *map(_union, content.unions)]))
     if content.certificates:
         found += [
             "## Certified by randomised smoothing",
@@ -80,6 +80,13 @@ def _attacked(r: Result) -> tuple[Any, ...]:
     shares = (share(s["robust"]["mean"]), share(s["clean"]["mean"]), r.protocol + mark, worst)
     return (r.name, r.threat["norm"], eps_text(r.eps), *shares, share(s["noise"]["mean"]), _data(s["settings"]),
             s["images"])  # fmt: skip
+
+
+def _union(sweep: dict[str, Any]) -> tuple[Any, ...]:
+    own, clean = sweep["union"], sweep["rows"][0]["clean"]["mean"]
+    worst = share(own["worst_of_n"]) if own["draws"] > 1 else "one draw"
+    return (sweep["name"], "union", "", share(own["mean"]), share(clean), sweep["protocol"], worst, "", "",
+            own["mean"]["n"])  # fmt: skip
 
 
 def _certified(c: dict[str, Any]) -> tuple[Any, ...]:

@@ -186,7 +186,9 @@ def read_results(folders: Sequence[Path]) -> tuple[list[Result], list[dict[str, 
         elif kind == SWEEP:
             sweep = records.read_json(folder / "sweep.json", "run idc sweep again")
             own = [read_result(_below(folder, f"{sweep['setting']}-{row['text']}")) for row in sweep["rows"]]
-            sweeps.append(sweep | {"name": sweep["model"] if sweep["setting"] == "visits" else own[0].name})
+            sweeps.append(
+                sweep | {"folder": str(folder), "name": sweep["model"] if sweep["setting"] == "visits" else own[0].name}
+            )
             results += own
         elif kind not in (CERTIFICATION, TRAINING):
             results.append(read_result(folder))

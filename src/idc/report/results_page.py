@@ -30,6 +30,7 @@ def _html(content: Content, stem: str) -> str:
         readings=content.readings,
         method=of_the_method(results),
         certificates=content.certificates,
+        unions=content.unions,
         figures=[(title, Markup(figures.svg(figure))) for title, figure in content.figures.values()],
         results=[
             {
@@ -52,7 +53,7 @@ def _made(folders: Sequence[Path], heading: Heading, form: Format, stem: str) ->
     """Content, text and CSV of the report. A folder whose records lack something is named, and what they lack."""
     try:
         content = read_content(folders, heading)
-        rows = lines(content.results, content.certificates)
+        rows = lines(content.results, content.certificates, content.unions)
         table = csv_text([_COLUMNS, *([row[name] for name in _COLUMNS] for row in rows)])
         return content, _MADE[form](content, stem), table
     except (KeyError, TypeError, ValueError, IndexError, UndefinedError) as error:

@@ -37,8 +37,11 @@ def points(summary: Mapping[str, Any]) -> list[Points]:
     return [clean, noise, *attacks, robust] if attacks else [clean]
 
 
-def lines(results: Sequence[Result], certificates: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Every accuracy of these results, a mapping each: what it is of, then ``accuracy``, ``low`` and ``high``."""
+def lines(
+    results: Sequence[Result], certificates: Sequence[dict[str, Any]], unions: Sequence[dict[str, Any]]
+) -> Iterator[dict[str, Any]]:
+    """Every accuracy of these results, sweeps over norms and certificates, a mapping each: what it is of, then
+    ``accuracy``, ``low`` and ``high``."""
     for r in results:
         s = r.summary
         about = {"folder": str(r.folder), "model": r.name, "protocol": r.protocol, "norm": r.threat["norm"],
@@ -51,6 +54,12 @@ def lines(results: Sequence[Result], certificates: Sequence[dict[str, Any]]) -> 
         if v := s.get("own", {}).get("accuracy"):
             own = {"norm": None, "eps": None, "draws": None, "points": "clean", "verdict": "own answer"}
             yield about | own | _interval(v)
+    for u in unions:
+        for kind in KINDS:
+            share = u["union"][kind]
+            yield {"folder": u["folder"], "model": u["name"], "protocol": u["protocol"], "norm": "union", "eps": None,
+                   "n": share["n"], "draws": u["union"]["draws"], "points": "robust", "verdict": kind
+                   } | _interval(share)  # fmt: skip
     for c in certificates:
         smoothing = c["settings"]["smoothing"]
         for v in c["curve"]:

@@ -3,9 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from idc.text import eps_text, share
-
-_NORMS = {"linf": "L-inf", "l2": "L2"}
+from idc.text import NORMS, eps_text, share
 
 
 def statement(summary: Mapping[str, Any]) -> str:
@@ -15,7 +13,7 @@ def statement(summary: Mapping[str, Any]) -> str:
         own = summary.get("own", {}).get("accuracy", clean)
         return f"{share(own)} of {n} images are answered rightly. No attack was made: nothing is said of robustness."
     threat = summary["settings"]["protocol"]["threat"]
-    ball = f"within {_NORMS[threat['norm']]} {eps_text(threat['eps'])}"
+    ball = f"within {NORMS[threat['norm']]} {eps_text(threat['eps'])}"
     tried = f"{summary['protocol']}: {', '.join(summary['attacks'])}"
     found = (
         f"{share(summary['robust']['mean'])} of {n} images keep their class {ball} ({tried}); {share(clean)} do clean."
@@ -23,6 +21,8 @@ def statement(summary: Mapping[str, Any]) -> str:
     if summary["draws"] > 1:
         worst = share(summary["robust"]["worst_of_n"])
         found += f" An attacker who may ask {summary['draws']} times leaves {worst}."
+    if absent := summary["settings"]["protocol"].get("left_out"):
+        found += f" Left out, without a form in {NORMS[threat['norm']]} here: {', '.join(absent)}."
     failed = [check["name"] for check in summary["sanity"] if not check["passed"]]
     if failed:
         return f"UNRELIABLE, not to be quoted: failed {', '.join(failed)}. {found}"

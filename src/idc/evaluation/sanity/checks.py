@@ -209,7 +209,8 @@ def zero_radius_changes_nothing(bench: Bench) -> Finding:
 
 
 def unbounded_attack_succeeds(bench: Bench) -> Finding:
-    whole = 1.0 if bench.threat.norm == "linf" else float(bench.images[0].numel()) ** 0.5
+    pixels = float(bench.images[0].numel())
+    whole = {"linf": 1.0, "l2": pixels**0.5, "l1": pixels}[bench.threat.norm]
     threat = replace(bench.threat, eps=whole)
     names = dict.fromkeys([bench.weak_spot, ANSWER])
     left = min(

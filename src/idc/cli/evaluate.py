@@ -28,7 +28,8 @@ def evaluate(out_folder: Out, as_json: AsJson = False, **asked: Any) -> None:
     clean: no attack. quick: a short adaptive attack, minutes on a CPU. adaptive: the one to quote: search for the
     model's weak spots, FAB, Square, sanity checks. autoattack: as its own library runs it. curve: the smallest
     change for each image, hence accuracy over every radius. paper: the published evaluation with its flaws, for
-    comparison. pgd, apgd: one attack, for sweeps.
+    comparison. pgd, apgd: one attack, for sweeps. corruptions: fifteen kinds, five severities. shifts: the worst of a
+    grid of rotations and shifts.
     """
     check_paths(asked["model"], asked["data"])
     from idc.commands.evaluate import evaluate as run
@@ -77,7 +78,8 @@ def _print_summary(summary: dict[str, Any]) -> None:
     rows = [_row(_attacked(found, summary["images"]), found.verdict) for found in points(summary)]
     rows = _clean_rows(summary) if "own" in summary else rows
     where = f"{settings['data']['source']} {settings['data']['split']}, n = {summary['images']}"
-    ball = f", {threat['norm']} eps {eps_text(threat['eps'])}" if attacked else ""
+    within = settings["protocol"].get("within")
+    ball = f", {within or threat['norm'] + ' eps ' + eps_text(threat['eps'])}" if attacked else ""
     table(f"{summary['protocol']}: {where}{ball}; 95% intervals", rows)
     for name, own in summary.get("accuracy", {}).items() if "own" not in summary else ():
         out.print(f"{name}: {share(own, digits=2)}")
@@ -93,7 +95,10 @@ def _print_summary(summary: dict[str, Any]) -> None:
                 out.print(f"UNRELIABLE: {finding['name']}: {finding['remedy']}")
     if attacked and summary["draws"] > 1:
         out.print("Robust: each image's worst adversarial example, judged afresh; it may exceed an attack's own line.")
-    if attacked and not summary["adaptive"]:
+    if means := summary.get("averages"):
+        own = {"all": means["all"]} | means["kind"]
+        table("mean over severities", [{"corruption": kind, "accuracy": share(v)} for kind, v in own.items()])
+    if attacked and not summary["adaptive"] and not within:
         out.print("Not adaptive: an upper bound, which a stronger attack can only lower (--protocol adaptive).")
     if absent := settings["protocol"].get("left_out"):
         out.print(f"Left out, without a form in {NORMS[threat['norm']]} here: {', '.join(absent)}.")

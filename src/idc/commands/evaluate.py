@@ -31,7 +31,7 @@ from idc.evaluation.sanity.bench import Bench, Finding, copied, run_checks
 from idc.evaluation.sanity.checks import CHEAP, CHECKS, gradients_useful
 from idc.evaluation.sanity.library import autoattack_finds_no_more
 from idc.evaluation.sanity.recorded import finite_check, nested_check, points_check, square_check
-from idc.evaluation.summary import LINES, read_costs, read_lines, summarise_lines
+from idc.evaluation.summary import LINES, averages, read_costs, read_lines, summarise_lines
 from idc.method.classifier import IDC
 from idc.method.labels import gram_report
 from idc.noise import Streams, derive_seed
@@ -224,6 +224,8 @@ def _summarise(
         "flags": costs["flags"],
         "settings": _settings(request, runner),
     }
+    if runner.protocol.name == "corruptions":
+        summary["averages"] = averages(lines)
     if not runner.protocol.attacks:
         summary |= own_answers(request, runner, images)
     if isinstance(runner.classifier, IDC):

@@ -40,7 +40,8 @@ class Request:
     )
     protocol: str = setting(
         "clean",
-        "clean | quick | adaptive | autoattack | curve | paper | pgd | apgd, or package.module:object",
+        "clean | quick | adaptive | autoattack | curve | paper | pgd | apgd | corruptions | shifts, or "
+        "package.module:object",
         panel=ATTACK,
         shared=True,
     )

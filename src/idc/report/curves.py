@@ -43,7 +43,7 @@ def _finish(axes: Axes, xlabel: str) -> None:
 
 def over_eps(results: Sequence[Result]) -> Figure | None:
     """Robust accuracy (mean of draws) over eps, a line for each model and protocol; None below two sizes."""
-    if len({r.eps for r in results if r.summary["attacks"]}) < 2:
+    if len({r.eps for r in results if r.summary["attacks"] and not r.within}) < 2:
         return None
     figure, axes = _drawing()
     draw_over_eps(axes, results)
@@ -70,7 +70,7 @@ def by_attack(results: Sequence[Result]) -> list[list[Result]]:
     def key(r: Result) -> tuple[str, str, str]:
         return (r.name, r.protocol, r.threat["norm"])
 
-    attacked = sorted((r for r in results if r.summary["attacks"]), key=lambda r: (*key(r), r.eps))
+    attacked = sorted((r for r in results if r.summary["attacks"] and not r.within), key=lambda r: (*key(r), r.eps))
     return [list(group) for _, group in groupby(attacked, key)]
 
 
@@ -85,7 +85,7 @@ def flops_scale(axes: Axes) -> None:
 
 def over_flops(results: Sequence[Result]) -> Figure | None:
     """Robust accuracy over the FLOPs of one answer, circles as large as these; None below two results."""
-    points = [r for r in results if r.summary["attacks"] and r.summary["answer"]["flops"]]
+    points = [r for r in results if r.summary["attacks"] and r.summary["answer"]["flops"] and not r.within]
     if len(points) < 2:
         return None
     figure, axes = _drawing()

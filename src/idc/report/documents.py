@@ -75,11 +75,14 @@ def _clean(r: Result) -> tuple[Any, ...]:
 
 def _attacked(r: Result) -> tuple[Any, ...]:
     s = r.summary
-    mark = " (unreliable)" if not s["reliable"] else "" if s["adaptive"] or r.protocol == "clean" else " (not adaptive)"
+    final = s["adaptive"] or r.protocol == "clean" or r.within
+    mark = " (unreliable)" if not s["reliable"] else "" if final else " (not adaptive)"
     worst = share(s["robust"]["worst_of_n"]) if s["draws"] > 1 else "one draw"
     shares = (share(s["robust"]["mean"]), share(s["clean"]["mean"]), r.protocol + mark, worst)
-    return (r.name, r.threat["norm"], eps_text(r.eps), *shares, share(s["noise"]["mean"]), _data(s["settings"]),
-            s["images"])  # fmt: skip
+    ball, noise = (r.threat["norm"], eps_text(r.eps)), share(s["noise"]["mean"])
+    if r.within:
+        ball, noise = ("", ""), ""
+    return (r.name, *ball, *shares, noise, _data(s["settings"]), s["images"])
 
 
 def _union(sweep: dict[str, Any]) -> tuple[Any, ...]:
@@ -103,10 +106,14 @@ def _one(r: Result) -> Iterator[str]:
         others = {f"the model's own ({s['own']['answer']})": s["own"]["accuracy"]} | other_shares(s)
         yield _table(("answer", "accuracy"), [(name, share(value)) for name, value in others.items()])
     else:
-        yield in_markdown(f"## {r.name}: {s['protocol']}, {r.threat['norm']} eps {eps_text(r.eps)}")
+        ball = r.within or f"{r.threat['norm']} eps {eps_text(r.eps)}"
+        yield in_markdown(f"## {r.name}: {s['protocol']}, {ball}")
         kinds = KINDS if s["draws"] > 1 else {"mean": "accuracy"}
         rows = [(p.name, *(share(p.verdict[kind]) for kind in kinds), p.verdict.get("attacked", "")) for p in points(s)]
         yield _table(("points", *kinds.values(), "images attacked"), rows)
+    if means := s.get("averages"):
+        means = {"all": means["all"]} | means["kind"]
+        yield _table(("mean over severities", "accuracy"), [(kind, share(own)) for kind, own in means.items()])
     if s["sanity"]:
         checks = [(c["name"], "ok" if c["passed"] else "FAILED", c["figure"], "" if c["passed"] else c["remedy"])
                   for c in s["sanity"]]  # fmt: skip

@@ -46,6 +46,11 @@ class Result:
         return float(self.threat["eps"])
 
     @property
+    def within(self) -> str:
+        """What the attacks kept to where that is no ball of a norm; else empty."""
+        return str(self.summary["settings"]["protocol"].get("within", ""))
+
+    @property
     def answer(self) -> str:
         """How the model answers, such as "3, 1, 0"; empty for one that has no choice."""
         return _answer(self.summary["settings"])

@@ -34,6 +34,8 @@ def points(summary: Mapping[str, Any]) -> list[Points]:
     """The points of an evaluation's ``summary.json``, in the order in which they are shown."""
     attacks = [Points("attack", name, verdict) for name, verdict in summary["attacks"].items()]
     clean, noise, robust = (Points(kind, _WORDS[kind], summary[kind]) for kind in ("clean", "noise", "robust"))
+    if summary["settings"]["protocol"].get("within"):
+        return [clean, *attacks, robust]
     return [clean, noise, *attacks, robust] if attacks else [clean]
 
 
@@ -44,13 +46,18 @@ def lines(
     ``accuracy``, ``low`` and ``high``."""
     for r in results:
         s = r.summary
-        about = {"folder": str(r.folder), "model": r.name, "protocol": r.protocol, "norm": r.threat["norm"],
-                 "eps": r.eps, "n": s["images"], "draws": s["draws"]}  # fmt: skip
+        norm, eps = (None, None) if r.within else (r.threat["norm"], r.eps)
+        about = {"folder": str(r.folder), "model": r.name, "protocol": r.protocol, "norm": norm, "eps": eps,
+                 "n": s["images"], "draws": s["draws"]}  # fmt: skip
         for one in points(s):
             for kind in KINDS:
                 yield about | {"points": one.key, "verdict": kind} | _interval(one.verdict[kind])
         for v in s.get("distances", {}).get("curve", ()):
             yield about | {"eps": v["radius"], "points": "security curve", "verdict": "mean"} | _interval(v)
+        if means := s.get("averages"):
+            kinds = {"mean of corruptions": means["all"]} | {f"mean of {k}": v for k, v in means["kind"].items()}
+            for name, v in kinds.items():
+                yield about | {"points": name, "verdict": "mean"} | _interval(v)
         if v := s.get("own", {}).get("accuracy"):
             own = {"norm": None, "eps": None, "draws": None, "points": "clean", "verdict": "own answer"}
             yield about | own | _interval(v)

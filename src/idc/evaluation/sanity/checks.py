@@ -210,8 +210,7 @@ def zero_radius_changes_nothing(bench: Bench) -> Finding:
 
 def unbounded_attack_succeeds(bench: Bench) -> Finding:
     pixels = float(bench.images[0].numel())
-    whole = {"linf": 1.0, "l2": pixels**0.5, "l1": pixels}[bench.threat.norm]
-    threat = replace(bench.threat, eps=whole)
+    threat = replace(bench.threat, eps={"linf": 1.0, "l2": pixels**0.5, "l1": pixels}[bench.threat.norm])
     names = dict.fromkeys([bench.weak_spot, ANSWER])
     left = min(
         bench.after(apgd(threat, steps=40, objective=Margin(), surrogate=n, eot=bench.eot), "whole", n) for n in names

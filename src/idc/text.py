@@ -5,7 +5,12 @@ import io
 import re
 from collections.abc import Iterable, Mapping
 
+NORMS = {"linf": "L-inf", "l2": "L2", "l1": "L1"}
 _UNSEEN = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_LATEX = str.maketrans({
+    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
+    ">": r"\textgreater{}", "|": r"\textbar{}", "`": r"\textasciigrave{}", **{c: f"\\{c}" for c in "&%$#_{}"},
+})  # fmt: skip
 _MARKDOWN = re.compile(r"[\\`*<|]|\](?=[(\[:])|&(?=#?\w+;)")
 
 
@@ -16,10 +21,8 @@ def fraction(text: str) -> float:
 
 
 def default_eps(norm: str, size: int, channels: int) -> float:
-    """8/255 (L-inf) or 0.5 (L2) for colour images; 0.1 or 1.0 for grey ones, whose strokes are coarse."""
-    if norm == "linf":
-        return 8 / 255 if channels > 1 else 0.1
-    return 0.5 if channels > 1 else 1.0
+    """8/255 (L-inf), 0.5 (L2) or 12 (L1) for colour images; 0.1, 1.0 or 4 for grey ones, whose strokes are coarse."""
+    return {"linf": (8 / 255, 0.1), "l2": (0.5, 1.0), "l1": (12.0, 4.0)}[norm][channels == 1]
 
 
 def eps_text(eps: float) -> str:
@@ -104,6 +107,18 @@ def table_row(*cells: object) -> str:
 def table_head(*cells: object) -> list[str]:
     """The first two lines of a Markdown table: its columns, and the rule below them."""
     return [table_row(*cells), table_row(*["---"] * len(cells))]
+
+
+def in_latex(text: object) -> str:
+    """A name, or another text that anybody wrote, as LaTeX shows it as it is: on one line, no command, no dash made of
+    two hyphens; a bracket or star at its beginning is no option of the line before."""
+    found = re.sub("-(?=-)", "-{}", visible(" ".join(str(text).split())).translate(_LATEX))
+    return f"{{}}{found}" if found[:1] in ("[", "*") else found
+
+
+def latex_row(*cells: object) -> str:
+    """A row of a LaTeX table, of any texts."""
+    return " & ".join(map(in_latex, cells)) + r" \\"
 
 
 def csv_text(rows: Iterable[Iterable[object]]) -> str:

@@ -27,6 +27,35 @@ def margin_after(attack, model, images, classes):
     return Margin()(model(found), classes)
 
 
+def knapsack(slope: torch.Tensor, images: torch.Tensor, eps: float) -> torch.Tensor:
+    """(B,) the most that an inner product with ``slope`` gains within L1 ``eps`` and [0, 1]: the budget goes to the
+    largest coordinates, to each as much as its bound allows."""
+    gains = []
+    for image in images.flatten(1).tolist():
+        left, gain = eps, 0.0
+        for value, x in sorted(zip(slope.tolist(), image, strict=True), key=lambda pair: -abs(pair[0])):
+            used = min(left, 1 - x if value > 0 else x)
+            left, gain = left - used, gain + used * abs(value)
+        gains.append(gain)
+    return torch.tensor(gains)
+
+
+@pytest.mark.parametrize("eps", [0.2, 2.0, 6.0])
+@pytest.mark.parametrize("make", [pgd, apgd], ids=lambda f: f.__name__)
+def test_reaches_the_closed_form_in_l1(make, eps):
+    """Up to a share: a step moves several coordinates alike, and fixed steps end beside the best point."""
+    model = Linear(num_classes=2, shape=(1, 8, 8))
+    images, answers = easy_images(model, 32, spread=0.5)
+    images, classes = images[answers == 1], torch.zeros_like(answers[answers == 1])  # all wrong
+    gain = knapsack(model.weights[1] - model.weights[0], images, eps)
+    target = replace(Target.of(model), stochastic=True)  # so that no image leaves when it is wrong
+    attack = replace(make(Threat("l1", eps), steps=100), objective=Margin())
+    found = attack(target, images, classes, streams(len(images)))
+    reached = Margin()(model(found), classes) - Margin()(model(images), classes)
+    assert (reached <= gain * (1 + 1e-5)).all()
+    assert (reached >= (0.95 if make is apgd else 0.6) * gain).all()
+
+
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 @pytest.mark.parametrize("make", [pgd, apgd, fgsm, mi_fgsm], ids=lambda f: f.__name__)
 def test_reaches_the_closed_form_on_a_linear_classifier(norm, make):

@@ -17,7 +17,7 @@ def images(seed: int = 0) -> torch.Tensor:
     return torch.rand(16, 3, 5, 5, generator=torch.Generator().manual_seed(seed))
 
 
-@given(st.sampled_from(["linf", "l2"]), st.floats(0, 1), st.integers(0, 99))
+@given(st.sampled_from(["linf", "l2", "l1"]), st.floats(0, 1), st.integers(0, 99))
 def test_projection_lies_in_the_ball_and_keeps_what_does(norm, eps, seed):
     threat, x = Threat(norm, eps), images(seed)
     far = x + torch.randn(x.shape, generator=torch.Generator().manual_seed(seed))
@@ -46,7 +46,7 @@ def test_tiny_gradients_keep_their_direction():
     assert Threat("l2", 1.0).steepest(gradient).flatten(1).norm(dim=1).tolist() == pytest.approx([1] * 4, rel=1e-4)
 
 
-@pytest.mark.parametrize(("norm", "eps"), [("linf", 0.03), ("l2", 0.5)])
+@pytest.mark.parametrize(("norm", "eps"), [("linf", 0.03), ("l2", 0.5), ("l1", 5.0)])
 def test_random_points_fill_the_ball(norm, eps):
     middle = torch.full((512, 3, 8, 8), 0.5)
     threat = Threat(norm, eps)
@@ -73,3 +73,48 @@ def test_low_pass_is_the_projection_that_scipy_gives():
     expected = torch.from_numpy(idctn(spectrum, axes=(2, 3), norm="ortho"))
     torch.testing.assert_close(low_pass(x, 0.5), expected, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(low_pass(x, 1.0), x, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("eps", [0.0, 0.3, 1.5, 20.0])
+@pytest.mark.parametrize("spread", [0.3, 3.0])
+def test_the_projection_in_l1_is_the_nearest_point(eps, spread):
+    """As scipy's SLSQP finds it, over u, v >= 0 with x = image + u - v: a quadratic programme."""
+    from scipy.optimize import minimize
+
+    threat, generator = Threat("l1", eps), torch.Generator().manual_seed(7)
+    image = torch.rand(6, 1, 2, 3, generator=generator)
+    image[:, :, 0, 0], image[:, :, 1, 1] = 0, 1
+    x = image + spread * torch.randn(image.shape, generator=generator)
+    found = threat.project(x, image).flatten(1).double()
+    for one, own, wanted in zip(found, image.flatten(1).double(), x.flatten(1).double(), strict=True):
+        n, own, wanted = len(own), own.numpy(), wanted.numpy()
+        solved = minimize(
+            lambda uv, n=n, own=own, wanted=wanted: ((own + uv[:n] - uv[n:] - wanted) ** 2).sum(),
+            [0.0] * (2 * n), method="SLSQP", bounds=[*((0, 1 - v) for v in own), *((0, v) for v in own)],
+            constraints={"type": "ineq", "fun": lambda uv: eps - uv.sum()}, options={"ftol": 1e-12, "maxiter": 500},
+        )  # fmt: skip
+        assert solved.success
+        assert one.tolist() == pytest.approx((own + solved.x[:n] - solved.x[n:]).tolist(), abs=1e-4)
+
+
+def test_each_image_may_have_a_ball_of_its_own_in_l1():
+    radius = torch.linspace(0, 30, 16)
+    far = images() + torch.randn(16, 3, 5, 5, generator=torch.Generator().manual_seed(1))
+    found = Threat("l1", 1.0).project(far, images(), radius)
+    for row in range(16):
+        own = Threat("l1", radius[row].item()).project(far[row, None], images()[row, None])
+        torch.testing.assert_close(found[row, None], own)
+
+
+def test_a_step_in_l1_moves_the_largest_coordinates_alike():
+    gradient = torch.randn(16, 3, 5, 5, generator=torch.Generator().manual_seed(3))
+    for share, count in ((None, 3), (torch.full((16,), 0.2), 15), (torch.zeros(16), 1), (torch.ones(16), 75)):
+        step = Threat("l1", 1.0).steepest(gradient, share).flatten(1)
+        size = gradient.flatten(1).abs()
+        assert (step != 0).sum(1).tolist() == [count] * 16
+        assert step.abs().sum(1).tolist() == pytest.approx([1] * 16)
+        assert step.abs().amax(1).tolist() == pytest.approx([1 / count] * 16)
+        least = size.masked_fill(step == 0, float("inf")).amin(1)
+        assert (size.masked_fill(step != 0, 0).amax(1) <= least).all()
+        assert ((step * gradient.flatten(1)) >= 0).all()
+    assert not Threat("l1", 1.0).steepest(torch.full_like(gradient, float("nan"))).any()

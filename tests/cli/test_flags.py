@@ -137,7 +137,7 @@ def test_flags_override_a_recipe(monkeypatch):
         ("evaluate m --visits 3,x", "--visits = '3,x': expected timesteps such as [3, 1, 0], or none; "),
         ("evaluate m --eps 1/0", "--eps = '1/0': expected a number such as 0.1 or 8/255, or none; "),
         ("evaluate m --batch-size 0", "--batch-size = '0': expected a whole number, at least 1; correct --batch-size"),
-        ("sweep m --norm l1", "--norm = 'l1': expected linf or l2; correct --norm"),
+        ("sweep m --norm l3", "--norm = 'l3': expected one of linf, l2, l1; correct --norm"),
         ("certify m --n many", "--n = 'many': expected a whole number; correct --n"),
         ("predict m i --top 0", "--top = '0': expected a whole number, at least 1; correct --top"),
         ("export m --weights int4", "--weights = 'int4': expected one of fp32, fp16, int8; correct --weights"),

@@ -1,10 +1,13 @@
 """``idc.evaluate``: tensors in, an outcome out that says what the command line would."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 
 import idc
+from idc.report.results_page import write_report
 from noise_models import Linear, Noisy, easy_images
 
 COUNT, EPS = 24, 0.02
@@ -77,3 +80,34 @@ def test_what_does_not_fit_is_told(change, words):
     given = {"images": images, "labels": labels} | change
     with pytest.raises(idc.IDCError, match=words):
         idc.evaluate(model, given.pop("images"), given.pop("labels"), protocol="clean", **given)
+
+
+def test_corruptions_are_averaged_and_their_worst_is_told(tmp_path):
+    model = Linear(shape=(1, 8, 8))
+    images, labels = easy_images(model, 8, spread=0.5)
+    found = idc.evaluate(model, images, labels, protocol="corruptions", out=tmp_path / "c")
+    own, summary = found.summary["averages"], found.summary
+    alone = {name: verdict["mean"]["mean"] for name, verdict in summary["attacks"].items()}
+    assert len(alone) == 75
+    assert own["all"]["mean"] == pytest.approx(sum(alone.values()) / 75)
+    fog = [value for name, value in alone.items() if name.startswith("fog-")]
+    assert own["kind"]["fog"]["mean"] == pytest.approx(sum(fog) / 5)
+    lines = [json.loads(line) for line in (tmp_path / "c" / "images-0.jsonl").read_text().splitlines()]
+    survive = [all(pair[0] == 1 for pair in line["attacks"].values()) for line in lines]
+    assert found.robust == sum(survive) / 8
+    assert "mean accuracy under 75 corruptions" in str(found)
+    assert "random noise" not in {row[0] for row in found.rows()}
+    write_report([tmp_path / "c"], tmp_path / "r.html")
+    assert "mean over severities" in (tmp_path / "r.html").read_text()
+    [file] = write_report([tmp_path / "c"], tmp_path / "r.json", form="json")
+    rows = {row["points"]: row for row in json.loads(file.read_text())["rows"]}
+    assert rows["mean of fog"]["accuracy"] == own["kind"]["fog"]["mean"]
+    assert rows["mean of fog"]["norm"] is None
+
+
+def test_shifts_are_the_worst_of_a_grid():
+    model = Linear(shape=(1, 8, 8))
+    images, labels = easy_images(model, 8, spread=0.5)
+    found = idc.evaluate(model, images, labels, protocol="shifts")
+    assert found.robust == found.summary["attacks"]["worst-of-grid"]["mean"]["mean"] < 1
+    assert "under each of 775 rotations up to 30 degrees" in str(found)

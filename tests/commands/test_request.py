@@ -58,7 +58,7 @@ def test_what_is_no_request(tmp_path, text):
     [
         {"eps": [0.1, 0.2]},
         {"limit": 0},
-        {"norm": "l1"},
+        {"norm": "l3"},
         {"split": "final"},
         {"eta": 2},
         {"visits": (3, -1)},

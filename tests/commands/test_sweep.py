@@ -1,12 +1,14 @@
 """A sweep is its evaluations."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from idc.commands.request import Request
 from idc.commands.sweep import parse_sweep, run_sweep
 from idc.errors import IDCError
+from idc.report.results_page import write_report
 from tiny import save_digits_model
 
 
@@ -27,7 +29,43 @@ def test_a_sweep_is_its_evaluations(saved, tmp_path):
     assert [row["robust"]["draws"] for row in visits["rows"]] == [1, 2]
 
 
-@pytest.mark.parametrize("text", ["steps", "steps=", "colour=1,2", "steps=a", "visits=3;x", "eps=1/0"])
+def test_norms_stand_beside_each_other_with_their_union(saved, tmp_path):
+    request = Request(model=saved, data="digits", protocol="pgd", steps=1, limit=4, draws=2)
+    found = run_sweep(request, "norm=linf:0.05,l2,l1", tmp_path / "n", say=lambda _: None)
+    assert [(row["value"], row["eps"]) for row in found["rows"]] == [("linf", 0.05), ("l2", 1.0), ("l1", 4.0)]
+    right = {}
+    for norm in ("linf", "l2", "l1"):
+        text = (tmp_path / "n" / f"norm-{norm}" / "images-0.jsonl").read_text()
+        for line in map(json.loads, text.splitlines()):
+            right.setdefault(line["id"], []).append(line["robust"][0])
+    assert found["union"]["mean"]["mean"] == pytest.approx(sum(map(min, right.values())) / (2 * 4))
+    assert json.loads((tmp_path / "n" / "sweep.json").read_text())["union"] == found["union"]
+    [file] = write_report([tmp_path / "n"], tmp_path / "r.json", form="json")
+    held = json.loads(file.read_text())
+    [row] = [row for row in held["rows"] if row["norm"] == "union" and row["verdict"] == "mean"]
+    assert row["accuracy"] == found["union"]["mean"]["mean"]
+    assert any("union of L-inf 0.05, L2 1, L1 4" in text for text in held["statements"])
+    write_report([tmp_path / "n"], tmp_path / "r.html")
+    assert "union of the norms" in (tmp_path / "r.html").read_text()
+    with pytest.raises(IDCError, match="a radius for each norm"):
+        run_sweep(replace(request, eps=0.1), "norm=linf,l2", tmp_path / "no", say=lambda _: None)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "norm=l3",
+        "norm=linf:x",
+        "norm=l2:0.1,l2:0.2",
+        "norm=",
+        "steps",
+        "steps=",
+        "colour=1,2",
+        "steps=a",
+        "visits=3;x",
+        "eps=1/0",
+    ],
+)
 def test_sweeps_that_make_no_sense_are_refused(text):
     with pytest.raises(IDCError):
         parse_sweep(text)

@@ -13,6 +13,7 @@ from idc.attacks.target import Target
 from idc.attacks.third_party import AutoAttack
 from idc.attacks.threat import Threat
 from idc.commands.plugins import plugin
+from idc.errors import IDCError
 from idc.noise import Streams
 from noise_models import Linear, Noisy
 from tiny import tiny_model
@@ -34,6 +35,7 @@ ATTACKS = {
     "cw": lambda t: CarliniWagner(threat=t, steps=2, searches=1),
     "plug-in": lambda t: plugin("plugin_examples:OneStep", object, lambda own: own(threat=t), "an attack"),
 }
+WITHOUT_L1 = {"fab", "autoattack", "square", "square-halved"}
 
 
 def batch(count: int) -> tuple[torch.Tensor, torch.Tensor, Streams]:
@@ -42,10 +44,18 @@ def batch(count: int) -> tuple[torch.Tensor, torch.Tensor, Streams]:
     return images, torch.arange(count) % 4, Streams(torch.arange(count), 0)
 
 
+def test_what_has_no_form_in_l1_says_so():
+    for name in WITHOUT_L1:
+        with pytest.raises(IDCError, match=r"norm l1 for .*: expected linf or l2"):
+            ATTACKS[name](Threat("l1", 0.1))
+
+
 @pytest.mark.parametrize("name", ATTACKS)
-@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
 @pytest.mark.parametrize("kind", MODELS)
 def test_stays_inside_and_leaves_the_rest_alone(name, norm, kind):
+    if norm == "l1" and name in WITHOUT_L1:
+        return
     threat, model = Threat(norm, 0.1), MODELS[kind]
     images, classes, streams = batch(3)
     before, state = images.clone(), torch.get_rng_state()

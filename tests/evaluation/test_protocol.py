@@ -22,6 +22,16 @@ def test_protocols_say_all_and_knobs_turn_what_they_name():
             build_protocol(wrong[0], Threat(), **wrong[1])
 
 
+def test_what_a_protocol_lacks_in_l1_is_recorded():
+    for name, names in (("adaptive", ["adaptive"]), ("curve", ["fmn"])):
+        protocol = build_protocol(name, Threat("l1", 4.0))
+        assert [attack for attack, _ in protocol.attacks] == names
+        assert "FAB" in protocol.to_dict()["left_out"]
+        assert "left_out" not in build_protocol(name, Threat("l2", 1.0)).to_dict()
+    with pytest.raises(IDCError, match="norm l1 for AutoAttack"):
+        build_protocol("autoattack", Threat("l1", 4.0))
+
+
 def test_an_answer_with_noise_is_spared_the_attacks_that_need_a_boundary():
     for name, others in (("adaptive", ["adaptive", "square"]), ("curve", ["fmn"])):
         protocol = build_protocol(name, Threat("linf", 0.1))

@@ -11,8 +11,9 @@ from safetensors.numpy import save_file
 
 from idc.errors import IDCError
 from idc.report import curves
+from idc.report.content import Heading, readings, survival
 from idc.report.results import read_results, read_trainings
-from idc.report.results_page import Heading, readings, survival, write_report
+from idc.report.results_page import write_report
 from summaries import own_answers, share, summary, write_result, write_sweep
 
 

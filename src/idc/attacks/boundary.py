@@ -40,6 +40,9 @@ class FAB:
     targets: int = 9
     nearest: bool = False
 
+    def __post_init__(self) -> None:
+        self.threat.refuse_l1("FAB")
+
     def __call__(self, target: Target, images: Tensor, classes: Tensor, streams: Streams) -> Tensor:
         result = images.clone()
         if not len(images) or self.threat.eps == 0 or target.noisy(self.surrogate, images):

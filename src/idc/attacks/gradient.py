@@ -147,7 +147,8 @@ class GradientAttack:
             if self.decay:
                 size = gradient.flatten(1).abs().mean(1).clamp(min=1e-30).view(-1, 1, 1, 1)
                 gradient = velocity = self.decay * velocity + gradient / size
-            x = self.threat.project(x + self.step_size * self.threat.steepest(gradient), state.images)
+            ahead = self.step_size * self.threat.steepest(self.threat.free(gradient, x))
+            x = self.threat.project(x + ahead, state.images)
         return x
 
     def _auto(self, target: Target, state: "_State", many: int) -> Tensor:

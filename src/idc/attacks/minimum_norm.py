@@ -1,4 +1,4 @@
-"""The smallest change that makes an answer wrong, of whatever size that is: C&W in L2, FMN in L-inf and L2."""
+"""The smallest change that makes an answer wrong, of whatever size that is: C&W in L2, FMN in L-inf, L2 and L1."""
 
 import math
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ from idc.types import answered
 
 _BEYOND = (1.001, 1.05, 1.25, 2.0)  # of the way to a point that one function of the model gets wrong
 _OVERSHOOT = 1.02  # of the way to a boundary that is taken as linear: on it the answer is still the true class
+_DUAL = {"linf": 1.0, "l2": 2.0, "l1": math.inf}  # the norm of a gradient that goes with each
 _BETAS, _TINY = (0.9, 0.999), 1e-8  # of Adam
 
 
@@ -94,7 +95,7 @@ class CarliniWagner:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FMN:
-    """The fast minimum-norm attack (Pintor et al., NeurIPS 2021), in L-inf and L2.
+    """The fast minimum-norm attack (Pintor et al., NeurIPS 2021), in L-inf, L2 and L1.
 
     The gradient of the margin is followed in steps of decreasing length, within a ball around the image whose radius
     shrinks by a share where the point is adversarial and grows by it where it is not; before any such point is found,
@@ -136,7 +137,7 @@ class FMN:
             margin, gradient = margin.nan_to_num(), gradient.nan_to_num()
             wrong = answered(logits) != classes
             nearest.offer(x[wrong], wrong.nonzero()[:, 0])
-            dual = gradient.flatten(1).abs().sum(1) if self.threat.norm == "linf" else l2(gradient)
+            dual = torch.linalg.vector_norm(gradient.flatten(1), _DUAL[self.threat.norm], dim=1)
             linear = self.threat.size(x, images) - _OVERSHOOT * margin / dual.clamp(min=1e-12)
             grown = torch.where(nearest.size.isinf(), linear, radius * (1 + self.shrink * share))
             radius = torch.where(wrong, torch.minimum(radius, nearest.size) * (1 - self.shrink * share), grown)

@@ -38,6 +38,9 @@ class Square:
     draws: int = 8
     progress: float = 0.0
 
+    def __post_init__(self) -> None:
+        self.threat.refuse_l1("Square")
+
     def __call__(self, target: Target, images: Tensor, classes: Tensor, streams: Streams) -> Tensor:
         if not len(images) or self.threat.eps == 0:
             return images.clone()

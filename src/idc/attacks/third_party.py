@@ -147,6 +147,7 @@ class AutoAttack:
     reseed: bool = False
 
     def __post_init__(self) -> None:
+        self.threat.refuse_l1("AutoAttack")
         if self.threat.bounds.lower != 0 or self.threat.bounds.upper != 1:
             raise IDCError(f"bounds {self.threat.bounds}", "[0, 1]", "AutoAttack knows no others")
 

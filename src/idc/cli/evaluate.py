@@ -1,14 +1,18 @@
 """``idc evaluate``, ``rejudge``, ``sweep`` and ``report``."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from idc.cli.common import AsJson, Out, check_paths, note, out, print_json, resumable, table
 from idc.cli.flags import REQUIRED, of_fields, option, with_flags
 from idc.commands.request import Request
-from idc.text import eps_text, flops_text, gflops_text, percent, seconds_text, share
+from idc.text import NORMS, eps_text, flops_text, gflops_text, percent, seconds_text, share
+
+if TYPE_CHECKING:
+    from idc.report.rows import Points
 
 
 def register(app: typer.Typer) -> None:
@@ -24,7 +28,8 @@ def evaluate(out_folder: Out, as_json: AsJson = False, **asked: Any) -> None:
     clean: no attack. quick: a short adaptive attack, minutes on a CPU. adaptive: the one to quote: search for the
     model's weak spots, FAB, Square, sanity checks. autoattack: as its own library runs it. curve: the smallest
     change for each image, hence accuracy over every radius. paper: the published evaluation with its flaws, for
-    comparison. pgd, apgd: one attack, for sweeps.
+    comparison. pgd, apgd: one attack, for sweeps. corruptions: fifteen kinds, five severities. shifts: the worst of a
+    grid of rotations and shifts.
     """
     check_paths(asked["model"], asked["data"])
     from idc.commands.evaluate import evaluate as run
@@ -41,16 +46,19 @@ def evaluate(out_folder: Out, as_json: AsJson = False, **asked: Any) -> None:
     out.print(f"written: {out_folder / 'summary.json'}   (a page: idc report {out_folder} --out report.html)")
 
 
-def _row(name: str, verdict: dict[str, Any]) -> dict[str, str]:
+def _row(name: str, verdict: Mapping[str, Any]) -> dict[str, str]:
     row = {"images": name, "mean of draws" if verdict["draws"] > 1 else "accuracy": share(verdict["mean"])}
     if verdict["draws"] > 1:
         row |= {"majority": share(verdict["majority"]), f"worst of {verdict['draws']}": share(verdict["worst_of_n"])}
     return row
 
 
-def _attacked(name: str, own: dict[str, Any], images: int) -> str:
-    """An attack, and how many images it was run on if not on all, as under a gate."""
-    return f"attack: {name}" + (f" (on {own['attacked']} of {images})" if own["attacked"] < images else "")
+def _attacked(found: "Points", images: int) -> str:
+    """What was judged; of an attack, on how many images it was run if not on all, as under a gate."""
+    if found.kind != "attack":
+        return f"robust: {found.name}" if found.kind == "robust" else found.name
+    run = found.verdict["attacked"]
+    return f"attack: {found.name}" + (f" (on {run} of {images})" if run < images else "")
 
 
 def _clean_rows(summary: dict[str, Any]) -> list[dict[str, str]]:
@@ -63,15 +71,15 @@ def _clean_rows(summary: dict[str, Any]) -> list[dict[str, str]]:
 
 
 def _print_summary(summary: dict[str, Any]) -> None:
+    from idc.report.rows import points
+
     settings, threat = summary["settings"], summary["settings"]["protocol"]["threat"]
     attacked = bool(summary["attacks"])
-    rows = _clean_rows(summary) if "own" in summary else [_row("clean", summary["clean"])]
-    if attacked:
-        rows += [_row("random noise", summary["noise"])]
-        rows += [_row(_attacked(name, own, summary["images"]), own) for name, own in summary["attacks"].items()]
-        rows += [_row("robust: the worst of each", summary["robust"])]
+    rows = [_row(_attacked(found, summary["images"]), found.verdict) for found in points(summary)]
+    rows = _clean_rows(summary) if "own" in summary else rows
     where = f"{settings['data']['source']} {settings['data']['split']}, n = {summary['images']}"
-    ball = f", {threat['norm']} eps {eps_text(threat['eps'])}" if attacked else ""
+    within = settings["protocol"].get("within")
+    ball = f", {within or threat['norm'] + ' eps ' + eps_text(threat['eps'])}" if attacked else ""
     table(f"{summary['protocol']}: {where}{ball}; 95% intervals", rows)
     for name, own in summary.get("accuracy", {}).items() if "own" not in summary else ():
         out.print(f"{name}: {share(own, digits=2)}")
@@ -87,8 +95,13 @@ def _print_summary(summary: dict[str, Any]) -> None:
                 out.print(f"UNRELIABLE: {finding['name']}: {finding['remedy']}")
     if attacked and summary["draws"] > 1:
         out.print("Robust: each image's worst adversarial example, judged afresh; it may exceed an attack's own line.")
-    if attacked and not summary["adaptive"]:
+    if means := summary.get("averages"):
+        own = {"all": means["all"]} | means["kind"]
+        table("mean over severities", [{"corruption": kind, "accuracy": share(v)} for kind, v in own.items()])
+    if attacked and not summary["adaptive"] and not within:
         out.print("Not adaptive: an upper bound, which a stronger attack can only lower (--protocol adaptive).")
+    if absent := settings["protocol"].get("left_out"):
+        out.print(f"Left out, without a form in {NORMS[threat['norm']]} here: {', '.join(absent)}.")
     if summary["protocol"] == "quick":
         out.print("A first look, by a short form of the adaptive attack; a figure to quote takes --protocol adaptive.")
     for flag in summary["flags"]:
@@ -129,7 +142,8 @@ def rejudge(
 @with_flags(
     option(
         "over", str, REQUIRED,
-        "steps=5,10,20 | eps=2/255,4/255 | eot=1,4 | restarts= | draws= | visits='3;3,0;3,1,0' | eta=0,0.5,1",
+        "steps=5,10,20 | eps=2/255,4/255 | eot=1,4 | restarts= | draws= | visits='3;3,0;3,1,0' | eta=0,0.5,1 | "
+        "norm=linf:8/255,l2,l1",
     ),
     *of_fields(Request, protocol="pgd"),
 )  # fmt: skip
@@ -146,12 +160,17 @@ def sweep(over: str, out_folder: Out, as_json: AsJson = False, **asked: Any) -> 
     if as_json:
         print_json(found)
         return
-    table(
-        f"{found['protocol']} over {found['setting']}",
-        [{found["setting"]: r["text"], "clean": f"{r['clean']['mean']['mean']:.1%}",
-          **{k: v for k, v in _row("", r["robust"]).items() if k != "images"},
-          "cost an image": flops_text(r["cost"]["flops"])} for r in found["rows"]],
-    )  # fmt: skip
+    rows = [
+        {found["setting"]: f"{r['text']} {eps_text(r['eps'])}" if found["setting"] == "norm" else r["text"],
+         "clean": f"{r['clean']['mean']['mean']:.1%}",
+         **{k: v for k, v in _row("", r["robust"]).items() if k != "images"},
+         "cost an image": flops_text(r["cost"]["flops"])} for r in found["rows"]
+    ]  # fmt: skip
+    if "union" in found:
+        rows.append({"norm": "union"} | {k: v for k, v in _row("", found["union"]).items() if k != "images"})
+    table(f"{found['protocol']} over {found['setting']}", rows)
+    if "union" in found:
+        out.print("union: an image survives only where it survives the attacks in each of the norms")
     out.print(f"written: {out_folder / 'sweep.json'}   (a page: idc report {out_folder} --out report.html)")
 
 
@@ -194,13 +213,17 @@ def _compared(row: dict[str, Any]) -> dict[str, Any]:
 
 def report(
     results: Annotated[list[Path], typer.Argument(help="folders of idc evaluate, compare, sweep, certify or train")],
-    page: Annotated[Path, typer.Option("--out", help="the HTML page; PNG, SVG and CSV go beside it")],
+    page: Annotated[Path, typer.Option("--out", help="the file; CSV, PNG and SVG go beside a page or Markdown")],
+    form: Annotated[
+        Literal["html", "md", "json"], typer.Option("--format", help="a page, Markdown, or JSON with the same rows")
+    ] = "html",
     title: Annotated[str, typer.Option(help="of the page", metavar="<text>", show_default="what it holds")] = "",
     author: Annotated[str, typer.Option(help="below the title", metavar="<text>", show_default="none")] = "",
     date: Annotated[str, typer.Option(help="below the title", metavar="<text>", show_default="none")] = "",
 ) -> None:
     """One self-contained page from results: what holds in words, tables, figures, settings, sanity checks."""
-    from idc.report.results_page import Heading, write_report
+    from idc.report.content import Heading
+    from idc.report.results_page import write_report
 
-    written = write_report(results, page, Heading(title, author, date))
+    written = write_report(results, page, Heading(title, author, date), form=form)
     out.print(f"written: {', '.join(str(p) for p in written)}")

@@ -31,8 +31,9 @@ from idc.evaluation.protocol import PROTOCOLS, Protocol, build_protocol
 from idc.evaluation.runner import KEPT, Problem, Runner
 from idc.evaluation.sanity.bench import Bench, Finding, copied, run_checks
 from idc.evaluation.sanity.checks import CHEAP, CHECKS, gradients_useful
+from idc.evaluation.sanity.library import autoattack_finds_no_more
 from idc.evaluation.sanity.recorded import finite_check, nested_check, points_check, square_check
-from idc.evaluation.summary import LINES, read_costs, read_lines, summarise_lines
+from idc.evaluation.summary import LINES, averages, read_costs, read_lines, summarise_lines
 from idc.method.classifier import IDC
 from idc.method.labels import gram_report
 from idc.noise import Streams, derive_seed
@@ -238,6 +239,8 @@ def _summarise(
         "flags": costs["flags"],
         "settings": _settings(request, runner),
     }
+    if runner.protocol.name == "corruptions":
+        summary["averages"] = averages(lines)
     if not runner.protocol.attacks:
         summary |= own_answers(request, runner, images)
     if isinstance(runner.classifier, IDC):
@@ -291,6 +294,8 @@ def _sanity(
         worst=pictures["worst"] if pictures else None,
     )  # fmt: skip
     checks = CHECKS if protocol.sanity else CHEAP
+    if protocol.threat.norm == "l1":  # which the library is not asked about
+        checks = tuple(check for check in checks if check is not autoattack_finds_no_more)
     with Bar("sanity checks", total=len(checks), quiet=not protocol.sanity) as bar:
         found = run_checks(bench, checks, file=runner.out / CHECKED, advance=bar.advance)
     if protocol.sanity:

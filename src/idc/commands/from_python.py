@@ -18,6 +18,7 @@ from idc.data.image_set import ImageSet, digest
 from idc.errors import IDCError
 from idc.evaluation.adapter import as_classifier
 from idc.evaluation.protocol import Protocol
+from idc.report.rows import KINDS, points
 from idc.report.statement import statement
 from idc.text import share
 
@@ -25,7 +26,6 @@ _SETTINGS = {
     "norm", "eps", "draws", "steps", "eot", "restarts", "surrogate", "limit", "seed", "block", "batch_size", "keep",
     "attacks", "data_name",
 }  # fmt: skip
-_KINDS = ("mean", "majority", "worst_of_n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,17 +55,13 @@ class Outcome:
 
     def rows(self) -> list[tuple[str, ...]]:
         """Points and their mean, majority and worst-of-n accuracy, as text."""
-        points = {"clean": self.summary["clean"]}
-        if self.summary["attacks"]:
-            points |= {"random noise": self.summary["noise"], **self.summary["attacks"]}
-            points |= {"the worst of each": self.summary["robust"]}
-        return [(name, *(share(found[kind]) for kind in _KINDS)) for name, found in points.items()]
+        return [(found.name, *(share(found.verdict[kind]) for kind in KINDS)) for found in points(self.summary)]
 
     def __str__(self) -> str:
         return statement(self.summary)
 
     def _repr_html_(self) -> str:
-        head = "".join(f"<th>{name}</th>" for name in ("", "mean of draws", "majority", "worst of n"))
+        head = "".join(f"<th>{name}</th>" for name in ("", *KINDS.values()))
         rows = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in self.rows())
         return f"<p>{escape(str(self))}</p><table><tr>{head}</tr>{rows}</table>"
 

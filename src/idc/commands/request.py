@@ -40,7 +40,8 @@ class Request:
     )
     protocol: str = setting(
         "clean",
-        "clean | quick | adaptive | autoattack | curve | paper | pgd | apgd, or package.module:object",
+        "clean | quick | adaptive | autoattack | curve | paper | pgd | apgd | corruptions | shifts, or "
+        "package.module:object",
         panel=ATTACK,
         shared=True,
     )
@@ -48,7 +49,7 @@ class Request:
         (), "more of them: package.module:object,... (see docs/plugins.md)", panel=ATTACK, shared=True, flag="--attack",
         unset="none",
     )  # fmt: skip
-    norm: Literal["linf", "l2"] = setting("linf", "of the perturbation", panel=ATTACK, shared=True)
+    norm: Literal["linf", "l2", "l1"] = setting("linf", "of the perturbation", panel=ATTACK, shared=True)
     eps: float | None = setting(
         None, "radius on [0, 1], such as 8/255", panel=ATTACK, least=0, shared=True, unset="by norm and colour",
         expected="a number such as 0.1 or 8/255",

@@ -48,7 +48,8 @@ class Block:
         began = time.perf_counter()
         self.clean = self._judge(images, streams.of("clean"))
         # Where nothing attacks, there is one judgement: that of the images as they are.
-        noise = protocol.threat.random(images, streams.of("random noise")) if protocol.attacks else None
+        compared = protocol.attacks and not protocol.within
+        noise = protocol.threat.random(images, streams.of("random noise")) if compared else None
         self.noise = self.clean if noise is None else self._judge(noise, streams.of("noise"))
         self.seconds["judge"] = time.perf_counter() - began
         self.worst, self.right = images.clone(), self._right(self.clean, classes)

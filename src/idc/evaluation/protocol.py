@@ -9,6 +9,7 @@ from torch import Tensor
 
 from idc.attacks.adaptive import AdaptiveAttack
 from idc.attacks.boundary import FAB
+from idc.attacks.corruption import KINDS, Corruption
 from idc.attacks.gradient import Attack, GradientAttack, apgd, fgsm, mi_fgsm, pgd
 from idc.attacks.minimum_norm import FMN, CarliniWagner
 from idc.attacks.objective import DLR, CrossEntropy, Margin, Objective
@@ -16,8 +17,9 @@ from idc.attacks.square import Square
 from idc.attacks.target import Target
 from idc.attacks.third_party import AutoAttack
 from idc.attacks.threat import Threat
+from idc.attacks.warping import WorstShift
 from idc.errors import IDCError
-from idc.storage.fields import recorded
+from idc.storage.fields import recorded, setting
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,9 @@ class Protocol:
             attacks take their radius from ``threat`` alone, so that those of two radii are the same otherwise.
         sanity: images on which all sanity checks run; with 0 the cheap ones alone, and whether the gradients that the
             attacks follow are finite and not 0, on 16 images.
+        within: what its attacks keep to, in words, where that is no ball of a norm: ``threat`` is then all of [0, 1],
+            and there is no random noise of its size to compare with.
+        left_out: what it would hold if its norm had a form of it.
     """
 
     name: str
@@ -43,6 +48,8 @@ class Protocol:
     adaptive: bool = False
     gate: bool = False
     sanity: int = 0
+    within: str = setting("", omit_default=True)
+    left_out: tuple[str, ...] = setting((), omit_default=True)
 
     def __post_init__(self) -> None:
         if self.draws < 1:
@@ -52,8 +59,8 @@ class Protocol:
     def nests(self) -> bool:
         """Whether what survives it at one radius is taken to survive it at smaller ones, see ``nested``: not what
         survives one attack, which does not look for the worst adversarial example."""
-        if any(getattr(attack, "nearest", False) for _, attack in self.attacks):
-            return False  # an image that is not attacked would count as surviving every radius
+        if self.within or any(getattr(attack, "nearest", False) for _, attack in self.attacks):
+            return False  # it has no radius; or an image that is not attacked would count as surviving every one
         return self.gate or len(self.attacks) > 1
 
     def for_answer(self, *, stochastic: bool) -> "Protocol":
@@ -109,18 +116,13 @@ def _paper(threat: Threat) -> Protocol:
 
 
 def _adaptive(threat: Threat) -> Protocol:
-    return Protocol(
-        "adaptive",
-        threat,
-        (
-            ("adaptive", AdaptiveAttack(threat=threat)),
-            ("fab", FAB(threat=threat, steps=50, targets=3)),
-            ("square", Square(threat=threat, draws=4, progress=0.5)),
-        ),
-        adaptive=True,
-        gate=True,
-        sanity=64,
-    )
+    search = ("adaptive", AdaptiveAttack(threat=threat))
+    if threat.norm == "l1":
+        absent = ("FAB", "Square", "AutoAttack's library as a check")
+        return Protocol("adaptive", threat, (search,), adaptive=True, gate=True, sanity=64, left_out=absent)
+    fab, square = FAB(threat=threat, steps=50, targets=3), Square(threat=threat, draws=4, progress=0.5)
+    attacks = (search, ("fab", fab), ("square", square))
+    return Protocol("adaptive", threat, attacks, adaptive=True, gate=True, sanity=64)
 
 
 def _autoattack(threat: Threat) -> Protocol:
@@ -130,8 +132,10 @@ def _autoattack(threat: Threat) -> Protocol:
 
 def _curve(threat: Threat) -> Protocol:
     """The smallest change for each image, by attacks that look for it, hence accuracy over every radius in one run."""
-    attacks = (("fmn", FMN(threat=threat)), ("fab", FAB(threat=threat, targets=3, nearest=True)))
-    return Protocol("curve", threat, attacks)
+    fmn = ("fmn", FMN(threat=threat))
+    if threat.norm == "l1":
+        return Protocol("curve", threat, (fmn,), left_out=("FAB",))
+    return Protocol("curve", threat, (fmn, ("fab", FAB(threat=threat, targets=3, nearest=True))))
 
 
 def _quick(threat: Threat) -> Protocol:
@@ -148,9 +152,32 @@ def _apgd(threat: Threat) -> Protocol:
     return Protocol("apgd", threat, (("apgd-100", apgd(threat)),))
 
 
+def _corruptions(threat: Threat) -> Protocol:
+    """Each image under every kind and severity of the common corruptions, whatever the radius that was asked for."""
+    whole = replace(threat, norm="linf", eps=1.0)
+    severities = range(1, 6)
+    attacks = tuple(
+        (f"{kind}-{severity}", Corruption(threat=whole, kind=kind, severity=severity))
+        for kind in KINDS
+        for severity in severities
+    )
+    within = f"every one of {len(KINDS)} corruptions at {len(severities)} severities"
+    return Protocol("corruptions", whole, attacks, draws=5, within=within)
+
+
+def _shifts(threat: Threat) -> Protocol:
+    """Each image under the worst of a grid of rotations and shifts, whatever the radius that was asked for."""
+    whole = replace(threat, norm="linf", eps=1.0)
+    attack = WorstShift(threat=whole)
+    grid = (
+        f"{len(attack.grid)} rotations up to {attack.degrees:g} degrees and shifts up to {attack.pixels:g} of 32 pixels"
+    )
+    return Protocol("shifts", whole, (("worst-of-grid", attack),), within=f"each of {grid}")
+
+
 PROTOCOLS: dict[str, Callable[[Threat], Protocol]] = {
     "clean": _clean, "paper": _paper, "adaptive": _adaptive, "autoattack": _autoattack, "curve": _curve,
-    "quick": _quick, "pgd": _pgd, "apgd": _apgd,
+    "quick": _quick, "pgd": _pgd, "apgd": _apgd, "corruptions": _corruptions, "shifts": _shifts,
 }  # fmt: skip
 
 

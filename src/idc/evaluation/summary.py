@@ -72,6 +72,20 @@ def summarise_lines(lines: Sequence[Line], class_names: Sequence[str]) -> dict[s
     } | ({"distances": distances} if distances else {})
 
 
+def averages(lines: Sequence[Line]) -> dict[str, Any]:
+    """Mean accuracy (of draws) over attacks that each had every image, such as corruptions: of them ``all``, and by
+    ``kind``, the part of their names before the last hyphen. Intervals take an image's mean as a share of it."""
+    every, kinds = list(lines[0]["attacks"]), dict[str, list[str]]()
+    for name in every:
+        kinds.setdefault(name.rpartition("-")[0] or name, []).append(name)
+
+    def of(names: Sequence[str]) -> Any:
+        right = sum(line["attacks"][name][0] / line["draws"] for line in lines for name in names)
+        return recorded(wilson(right / (len(lines) * len(names)), len(lines)))
+
+    return {"all": of(every), "kind": {kind: of(names) for kind, names in kinds.items()}}
+
+
 def _confusion(lines: Sequence[Line], classes: int) -> dict[str, list[list[int]]]:
     """Counts by true class and majority vote; the last column holds ties and what is no answer."""
     found = {}

@@ -1,4 +1,4 @@
-"""The table and the figure of `idc compare`, from its ``compare.json``."""
+"""The tables and the figure of `idc compare`, from its ``compare.json``."""
 
 import json
 import math
@@ -13,14 +13,14 @@ from matplotlib.figure import Figure
 from idc.errors import IDCError
 from idc.report import figures
 from idc.report.curves import COLOURS, flops_scale
+from idc.report.labelling import label_points
 from idc.report.results import read_pairs, read_rows
 from idc.storage.files import whole_file, write_text
-from idc.text import csv_text, gflops_text, in_markdown, share, table_head, table_row
+from idc.text import NORMS, csv_text, gflops_text, in_markdown, latex_row, share, table_head, table_row
 
 # Circles, and others where there are more models than colours; their areas at matplotlib's size of 1.
 MARKS = {"o": math.pi / 4, "s": 1.0, "^": 0.5}
 _SMALLEST = 25  # points squared
-NORMS = {"linf": "L-inf", "l2": "L2"}
 _PUBLISHED_EPS = 8 / 255
 SPARED = (
     "Not attacked at this eps: images that have survived the same attacks at a larger one; one in eight was attacked "
@@ -63,21 +63,41 @@ def _text(row: dict[str, Any], protocol: str) -> list[str]:
     return [share(own["robust"]["mean"]) + mark, worst, f"{own['seconds']:.3g}"]
 
 
+def _columns(names: Sequence[str]) -> list[str]:
+    """The names of ``_cells``."""
+    kinds = ("mean of draws", "worst of n", "s to attack an image")
+    each = [f"{p}: {kind}" for p in names for kind in kinds]
+    return ["model", "eps", "parameters", "GFLOPs", "NFE", "clean", *each, "n"]
+
+
+def _cells(row: dict[str, Any], names: Sequence[str]) -> list[str]:
+    """A model at an eps, as a line of any table: texts as they are, for the table to escape."""
+    size = "" if row["parameters"] is None else f"{row['parameters']:,}"
+    own = [cell for p in names for cell in _text(row, p)]
+    return [row["name"], row["eps_text"], size, gflops_text(row["flops"]), f"{row['network_evaluations']:,}",
+            share(row["clean"]["mean"]), *own, str(row["images"])]  # fmt: skip
+
+
+def latex(rows: Sequence[dict[str, Any]]) -> str:
+    """The table in LaTeX, for a paper with the package booktabs."""
+    names = protocols(rows)
+    head, kinds = _columns(names), ["l", "l"]
+    lines = [
+        "% \\usepackage{booktabs}; shares with their 95% Wilson intervals",
+        f"\\begin{{tabular}}{{{''.join([*kinds, *'r' * (len(head) - len(kinds))])}}}",
+        "\\toprule", latex_row(*head), "\\midrule", *(latex_row(*_cells(row, names)) for row in rows),
+        "\\bottomrule", "\\end{tabular}",
+    ]  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
 def markdown(rows: Sequence[dict[str, Any]], pairs: Sequence[dict[str, Any]] = ()) -> str:
     """The table, a row for each model and eps, and how far the best is ahead."""
     names = protocols(rows)
-    head = ["model", "eps", "parameters", "GFLOPs", "NFE", "clean", *(
-        cell for p in names for cell in (f"{p}: mean of draws", f"{p}: worst of n", f"{p}: s to attack an image")
-    ), "n", "training", "results"]  # fmt: skip
-    lines = table_head(*head)
+    lines = table_head(*_columns(names), "training", "results")
     for row in rows:
-        size = "" if row["parameters"] is None else f"{row['parameters']:,}"
-        cells = [in_markdown(row["name"]), row["eps_text"], size, gflops_text(row["flops"]),
-                 f"{row['network_evaluations']:,}", share(row["clean"]["mean"])]  # fmt: skip
-        for p in names:
-            cells += _text(row, p)
-        where = ", ".join(in_markdown(own["folder"]) for own in row["protocols"].values())
-        lines.append(table_row(*cells, row["images"], in_markdown(row["training"] or ""), where))
+        where = ", ".join(own["folder"] for own in row["protocols"].values())
+        lines.append(table_row(*map(in_markdown, [*_cells(row, names), row["training"] or "", where])))
     if any(own.get("images_spared") for row in rows for own in row["protocols"].values()):
         lines += ["", SPARED]
     attacked = [(r["clean"], o["robust"]) for r in rows for o in r["protocols"].values() if o["attacks"]]
@@ -159,6 +179,7 @@ def figure(rows: Sequence[dict[str, Any]], *, with_published: bool = False) -> F
     looks = {n: (COLOURS[i % len(COLOURS)], list(MARKS)[i // len(COLOURS) % len(MARKS)]) for i, n in enumerate(models)}
     largest = max(row["flops"] for row in rows) or 1
     counts = {row["images"] for row in rows}
+    labels: dict[Axes, list[tuple[str, float, float]]] = {}
     for index, eps in enumerate(sizes):
         axes = drawn.add_subplot(lines, columns, index + 1)
         for row in (r for r in rows if r["eps"] == eps):
@@ -168,7 +189,7 @@ def figure(rows: Sequence[dict[str, Any]], *, with_published: bool = False) -> F
                 full = protocol == strongest
                 _mark(axes, row, own, looks[row["name"]], largest, name if named else None, full=full)
         if with_published and comparable(rows, eps):
-            _published(axes)
+            labels[axes] = _published(axes)
         flops_scale(axes)
         axes.set(ylabel="robust accuracy, %", ylim=(-8, 104))
         own = [r for r in rows if r["eps"] == eps]
@@ -184,6 +205,8 @@ def figure(rows: Sequence[dict[str, Any]], *, with_published: bool = False) -> F
     marks = f"; full: {strongest}, hollow: {others}" if others else f", under {strongest}"
     axes.set_xlabel(f"GFLOPs of one answer; the area of a mark grows with them{marks}", fontsize=9)
     drawn.tight_layout()
+    for axes, texts in labels.items():
+        label_points(axes, texts, size=5, colour="#666666", near=6)
     return drawn
 
 
@@ -193,13 +216,14 @@ def comparable(rows: Sequence[dict[str, Any]], eps: float) -> bool:
     return same and abs(eps - _PUBLISHED_EPS) < 1e-9
 
 
-def _published(axes: Axes) -> None:
-    """Diamonds, each with its system; sources are in the table of ``published``."""
-    for p in (entry for entry in published() if entry["gflops"]):
-        axes.scatter([p["gflops"]], [p["robust"]], marker="d", color="#999999")
-        text = f"{p['system']}, published: {p['source']}" + (f", {p['extra']}" if p["extra"] else "")
-        axes.annotate(text, (p["gflops"], p["robust"]), textcoords="offset points", xytext=(-6, 0), ha="right",
-                      va="center", fontsize=5, color="#666666")  # fmt: skip
+def _published(axes: Axes) -> list[tuple[str, float, float]]:
+    """Diamonds, and for each its system with its place; sources are in the table of ``published``."""
+    known = [entry for entry in published() if entry["gflops"]]
+    axes.scatter([p["gflops"] for p in known], [p["robust"] for p in known], marker="d", color="#999999")
+    return [
+        (f"{p['system']}, published: {p['source']}" + (f", {p['extra']}" if p["extra"] else ""), p["gflops"],
+         p["robust"]) for p in known
+    ]  # fmt: skip
 
 
 def _mark(
@@ -218,7 +242,7 @@ def _mark(
 
 @figures.as_written()
 def write_comparison(folder: Path, *, with_published: bool = False) -> list[Path]:
-    """Write ``table.md``, ``table.csv``, ``figure.png`` and ``figure.svg`` beside ``compare.json``.
+    """Write ``table.md``, ``table.csv``, ``table.tex``, ``figure.png`` and ``figure.svg`` beside ``compare.json``.
 
     Raises:
         IDCError: if the comparison is missing or malformed.
@@ -235,8 +259,9 @@ def write_comparison(folder: Path, *, with_published: bool = False) -> list[Path
 
 
 def write_tables(folder: Path) -> list[Path]:
-    """Write ``table.md`` and ``table.csv`` of the rows that ``compare.json`` has so far."""
+    """Write ``table.md``, ``table.csv`` and ``table.tex`` of the rows that ``compare.json`` has so far."""
     rows = read_rows(folder)
-    for name, text in {"table.md": markdown(rows, read_pairs(folder)), "table.csv": table(rows)}.items():
+    texts = {"table.md": markdown(rows, read_pairs(folder)), "table.csv": table(rows), "table.tex": latex(rows)}
+    for name, text in texts.items():
         write_text(folder / name, text)
-    return [folder / "table.md", folder / "table.csv"]
+    return [folder / name for name in texts]

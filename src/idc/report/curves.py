@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
+from idc.report.labelling import label_points
 from idc.report.results import Result
 from idc.text import eps_text
 
@@ -42,7 +43,7 @@ def _finish(axes: Axes, xlabel: str) -> None:
 
 def over_eps(results: Sequence[Result]) -> Figure | None:
     """Robust accuracy (mean of draws) over eps, a line for each model and protocol; None below two sizes."""
-    if len({r.eps for r in results if r.summary["attacks"]}) < 2:
+    if len({r.eps for r in results if r.summary["attacks"] and not r.within}) < 2:
         return None
     figure, axes = _drawing()
     draw_over_eps(axes, results)
@@ -69,7 +70,7 @@ def by_attack(results: Sequence[Result]) -> list[list[Result]]:
     def key(r: Result) -> tuple[str, str, str]:
         return (r.name, r.protocol, r.threat["norm"])
 
-    attacked = sorted((r for r in results if r.summary["attacks"]), key=lambda r: (*key(r), r.eps))
+    attacked = sorted((r for r in results if r.summary["attacks"] and not r.within), key=lambda r: (*key(r), r.eps))
     return [list(group) for _, group in groupby(attacked, key)]
 
 
@@ -84,12 +85,13 @@ def flops_scale(axes: Axes) -> None:
 
 def over_flops(results: Sequence[Result]) -> Figure | None:
     """Robust accuracy over the FLOPs of one answer, circles as large as these; None below two results."""
-    points = [r for r in results if r.summary["attacks"] and r.summary["answer"]["flops"]]
+    points = [r for r in results if r.summary["attacks"] and r.summary["answer"]["flops"] and not r.within]
     if len(points) < 2:
         return None
     figure, axes = _drawing()
     largest = max(r.summary["answer"]["flops"] for r in points)
     several = len({r.name for r in points}) > 1
+    labels: list[tuple[str, float, float]] = []
     for index, (protocol, group) in enumerate(groupby(sorted(points, key=lambda r: r.protocol), lambda r: r.protocol)):
         own = list(group)
         x = [r.summary["answer"]["flops"] / 1e9 for r in own]
@@ -101,10 +103,10 @@ def over_flops(results: Sequence[Result]) -> Figure | None:
         sizes = [40 + 400 * r.summary["answer"]["flops"] / largest for r in own]
         axes.scatter(x, mean, s=sizes, color=colour, alpha=0.5, label=protocol, edgecolors=colour)
         for r, a, b in zip(own, x, mean, strict=True):
-            text = f"{r.name}, {eps_text(r.eps)}" if several else eps_text(r.eps)
-            axes.annotate(text, (a, b), textcoords="offset points", xytext=(9, -3), fontsize=6 if several else 7)
+            labels.append((f"{r.name}, {eps_text(r.eps)}" if several else eps_text(r.eps), a, b))
     flops_scale(axes)
     _finish(axes, f"GFLOPs of one answer (circle area); labels: {'model, ' * several}eps")
+    label_points(axes, labels, size=6 if several else 7)
     return figure
 
 

@@ -46,6 +46,11 @@ class Result:
         return float(self.threat["eps"])
 
     @property
+    def within(self) -> str:
+        """What the attacks kept to where that is no ball of a norm; else empty."""
+        return str(self.summary["settings"]["protocol"].get("within", ""))
+
+    @property
     def answer(self) -> str:
         """How the model answers, such as "3, 1, 0"; empty for one that has no choice."""
         return _answer(self.summary["settings"])
@@ -186,7 +191,9 @@ def read_results(folders: Sequence[Path]) -> tuple[list[Result], list[dict[str, 
         elif kind == SWEEP:
             sweep = records.read_json(folder / "sweep.json", "run idc sweep again")
             own = [read_result(_below(folder, f"{sweep['setting']}-{row['text']}")) for row in sweep["rows"]]
-            sweeps.append(sweep | {"name": sweep["model"] if sweep["setting"] == "visits" else own[0].name})
+            sweeps.append(
+                sweep | {"folder": str(folder), "name": sweep["model"] if sweep["setting"] == "visits" else own[0].name}
+            )
             results += own
         elif kind not in (CERTIFICATION, TRAINING):
             results.append(read_result(folder))

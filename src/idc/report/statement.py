@@ -3,9 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from idc.text import eps_text, share
-
-_NORMS = {"linf": "L-inf", "l2": "L2"}
+from idc.text import NORMS, eps_text, share
 
 
 def statement(summary: Mapping[str, Any]) -> str:
@@ -15,7 +13,9 @@ def statement(summary: Mapping[str, Any]) -> str:
         own = summary.get("own", {}).get("accuracy", clean)
         return f"{share(own)} of {n} images are answered rightly. No attack was made: nothing is said of robustness."
     threat = summary["settings"]["protocol"]["threat"]
-    ball = f"within {_NORMS[threat['norm']]} {eps_text(threat['eps'])}"
+    if within := summary["settings"]["protocol"].get("within"):
+        return _natural(summary, within)
+    ball = f"within {NORMS[threat['norm']]} {eps_text(threat['eps'])}"
     attacks = ["adaptive search" if name == "adaptive" else name for name in summary["attacks"]]
     tried = f"protocol {summary['protocol']}: {', '.join(attacks)}"
     found = (
@@ -24,6 +24,8 @@ def statement(summary: Mapping[str, Any]) -> str:
     if summary["draws"] > 1:
         worst = share(summary["robust"]["worst_of_n"])
         found += f" An attacker who may ask {summary['draws']} times leaves {worst}."
+    if absent := summary["settings"]["protocol"].get("left_out"):
+        found += f" Left out, without a form in {NORMS[threat['norm']]} here: {', '.join(absent)}."
     failed = [check["name"] for check in summary["sanity"] if not check["passed"]]
     if failed:
         return f"UNRELIABLE, not to be quoted: failed {', '.join(failed)}. {found}"
@@ -32,3 +34,14 @@ def statement(summary: Mapping[str, Any]) -> str:
     passed = len(summary["sanity"])
     checked = f" {passed} sanity checks passed." if passed > 1 else ""
     return f"{found}{checked} A stronger attack can only lower it; a trigger that nobody asks for stays unseen."
+
+
+def _natural(summary: Mapping[str, Any], within: str) -> str:
+    """Of corruptions, or rotations and shifts: nobody chose them for the model but from a list."""
+    n, clean, robust = f"{summary['images']:,}", summary["clean"]["mean"], summary["robust"]["mean"]
+    found = f"{share(robust)} of {n} images keep their class under {within}; {share(clean)} do clean."
+    if means := summary.get("averages"):
+        found = f"{share(means['all'])} is the mean accuracy under {len(summary['attacks'])} corruptions. {found}"
+    failed = [check["name"] for check in summary["sanity"] if not check["passed"]]
+    alarm = f"UNRELIABLE, not to be quoted: failed {', '.join(failed)}. " if failed else ""
+    return f"{alarm}{found} Nothing is said of an attacker's changes."

@@ -209,8 +209,8 @@ def zero_radius_changes_nothing(bench: Bench) -> Finding:
 
 
 def unbounded_attack_succeeds(bench: Bench) -> Finding:
-    whole = 1.0 if bench.threat.norm == "linf" else float(bench.images[0].numel()) ** 0.5
-    threat = replace(bench.threat, eps=whole)
+    pixels = float(bench.images[0].numel())
+    threat = replace(bench.threat, eps={"linf": 1.0, "l2": pixels**0.5, "l1": pixels}[bench.threat.norm])
     names = dict.fromkeys([bench.weak_spot, ANSWER])
     left = min(
         bench.after(apgd(threat, steps=40, objective=Margin(), surrogate=n, eot=bench.eot), "whole", n) for n in names

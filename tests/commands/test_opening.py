@@ -40,7 +40,7 @@ def judged(model, data, **settings):
 def test_a_folder_without_splits_is_judged_whole(photos, tmp_path):
     images, said = judged(saved(tmp_path / "m"), photos)
     assert sorted(values(images)) == list(range(40))
-    assert "all 40 at 1x4x4" in said
+    assert "all 40 images at 1x4x4" in said
 
 
 def test_of_the_images_of_a_training_only_those_held_out_are_judged(photos, tmp_path):

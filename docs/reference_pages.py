@@ -1,4 +1,4 @@
-"""The parts of docs/reference that are made from the program itself, before Sphinx reads the pages that include them."""
+"""The parts of docs/reference that are made from the program itself, before Sphinx reads the pages around them."""
 
 import html
 import re
@@ -46,8 +46,8 @@ def recipes() -> str:
     lines: list[str] = []
     for title, named in RECIPE_KINDS.items():
         kind = type(next(iter(named.values())))
-        lines += [f"## {title}", "", *_fields(kind, {}), "", "What the recipes by name set, where it is not the default:"]
-        lines += ["", *_differences(kind, named), ""]
+        lines += [f"## {title}", "", *_fields(kind, {}), ""]
+        lines += ["What the recipes by name set, where it is not the default:", "", *_differences(kind, named), ""]
     lines += ["## A network", "", *_fields(UNetSpec, _described(UNetSpec)), ""]
     lines += ["## A bridge", "", *_fields(BridgeSpec, _described(BridgeSpec)), ""]
     lines += ["## Networks by name", "", *_differences(UNetSpec, PRESETS), ""]
@@ -57,7 +57,8 @@ def recipes() -> str:
 def _fields(kind: type[Any], helps: dict[str, str]) -> list[str]:
     lines = table_head("field", "takes", "default", "what it is")
     for name, rule in rules(kind).items():
-        lines.append(table_row(f"`{name}`", _cell(rule.words), _value(_default(kind, name)), _cell(rule.help or helps[name])))
+        told = _cell(rule.help or helps[name])
+        lines.append(table_row(f"`{name}`", _cell(rule.words), _value(_default(kind, name)), told))
     return lines
 
 

@@ -2,6 +2,7 @@
 
 import re
 import sys
+from inspect import getdoc
 from pathlib import Path
 
 from sphinx.application import Sphinx
@@ -24,11 +25,13 @@ html_theme = "furo"
 html_title = "idc"
 html_extra_path = ["llms.txt"]
 html_copy_source = False
+html_show_search_summary = False  # a browser does not fetch pages for it where they are opened as files
 autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True}
 autodoc_preserve_defaults = True
 napoleon_numpy_docstring = False
-smartquotes = False  # a flag's -- is no dash
+smartquotes_action = "D"  # dashes alone: quotes stay as code has them
+highlight_language = "none"
 
 FOREIGN = re.compile(r"<(?:script|img|iframe|link)\b[^>]*\b(?:src|href)=\"(?:https?:)?//[^\"]*")
 
@@ -44,7 +47,14 @@ def works_offline(app: Sphinx, error: Exception | None) -> None:
             raise SphinxError(f"{page.name} is not for reading offline: {found[0]}")
 
 
+def as_written(app: Sphinx, what: str, name: str, own: object, options: object, lines: list[str]) -> None:
+    """A property's docstring: what stands before a colon in it napoleon takes for its type."""
+    if what == "property" and any(line.startswith(":type:") for line in lines):
+        lines[:] = [*(getdoc(own) or "").splitlines(), ""]
+
+
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
     reference_pages.write(HERE / "_generated")
+    app.connect("autodoc-process-docstring", as_written, priority=600)  # after napoleon
     app.connect("build-finished", works_offline)

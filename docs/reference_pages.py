@@ -37,8 +37,7 @@ def command_line() -> str:
     asked = [sys.executable, "-m", "typer", "idc.cli", "utils", "docs", "--name", "idc"]
     text = html.unescape(subprocess.run(asked, check=True, capture_output=True, text=True).stdout)
     text = text[text.index("## `idc train`") :]
-    # <number> outside of code would be a tag, and an asterisk in a help text emphasis.
-    return "\n".join(line if line.startswith("* `") else line.replace("<", "&lt;") for line in text.splitlines()) + "\n"
+    return "\n".join(map(_flags, text.splitlines())) + "\n"
 
 
 def recipes() -> str:
@@ -87,7 +86,13 @@ def _value(value: Any) -> str:
 
 
 def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*")
+    return _flags(text.replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*"))
+
+
+def _flags(text: str) -> str:
+    """``text`` with its flags as code, where they are not yet."""
+    parts = re.split(r"(`[^`]*`)", text)
+    return "".join(p if p.startswith("`") else re.sub(r"(?<![\w-])--[a-z][a-z0-9-]*", r"`\g<0>`", p) for p in parts)
 
 
 def _described(kind: type[Any]) -> dict[str, str]:

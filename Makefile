@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
-.PHONY: setup demo test lint peers bench reproduce clean
+.PHONY: setup demo test lint docs peers bench reproduce clean
 
 setup: $(STAMP)
 
@@ -24,6 +24,10 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# The site, in docs/_build/html; a warning is an error.
+docs: setup
+	$(BIN)/sphinx-build -W --keep-going -q docs docs/_build/html
+
 peers: setup
 	$(BIN)/python benchmarks/peers.py
 
@@ -37,4 +41,4 @@ reproduce: setup
 	$(BIN)/python benchmarks/reproduce.py '$(MODEL)' $(if $(DATA),--data '$(DATA)')
 
 clean:
-	rm -rf $(VENV) build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) build dist docs/_build docs/_generated src/*.egg-info .mypy_cache .ruff_cache .pytest_cache

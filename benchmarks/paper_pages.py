@@ -1,4 +1,4 @@
-"""The tables of docs/paper.md, and of the photos in docs/training.md; see pages.py."""
+"""The tables of docs/paper.md, and of the photos in docs/photos.md; see pages.py."""
 
 from typing import Any
 
@@ -71,7 +71,7 @@ def full_evaluation() -> list[str]:
 
 
 def own_photos() -> list[str]:
-    """docs/training.md: the defaults beside a CNN on a folder of photos."""
+    """docs/photos.md: the defaults beside a CNN on a folder of photos."""
     if not (RESULTS / "photos.json").exists():
         return ["Not measured yet."]
     rows = read(RESULTS / "photos.json")["rows"]

@@ -1,4 +1,4 @@
-"""One plug-in of each kind, as a user writes them and docs/plugins.md shows them: named as ``plugin_examples:...``."""
+"""One plug-in of each kind, as a user writes them and docs/extending shows them: named as ``plugin_examples:...``."""
 
 from dataclasses import dataclass
 

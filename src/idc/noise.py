@@ -101,12 +101,12 @@ class Streams:
         return _mix(self.ids + _signed(derive_seed("salted", self.seed)))
 
     def uniform(self, shape: tuple[int, ...]) -> Tensor:
-        """(B, *shape) float32, uniform in (0, 1)."""
+        """``(B, *shape)`` float32, uniform in (0, 1)."""
         keys = _keys(self.ids, torch.zeros_like(self.ids), self.seed, 0)
         return _uniform(keys, math.prod(shape)).reshape(len(self.ids), *shape)
 
     def normal(self, shape: tuple[int, ...]) -> Tensor:
-        """(B, *shape) float32, standard normal."""
+        """``(B, *shape)`` float32, standard normal."""
         return normal(self.ids, shape, seed=self.seed)[0]
 
     def feeding(self, draws: range) -> "PerImage":

@@ -1,7 +1,6 @@
 """Plug-ins by name, as a user gives them: found, recorded by their names, one clear line if they are wrong."""
 
 import json
-import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,6 @@ import yaml
 import plugin_examples
 from idc import IDC, data
 from idc.attacks.gradient import pgd
-from idc.attacks.target import Target
 from idc.attacks.threat import Threat
 from idc.commands.compare import compare, read_comparison
 from idc.commands.evaluate import build, evaluate
@@ -23,14 +21,8 @@ from idc.commands.rejudge import rejudge
 from idc.commands.request import Request
 from idc.errors import IDCError
 from idc.evaluation.protocol import build_protocol
-from idc.method.labels import orthogonal_labels
-from idc.noise import Streams
 from idc.report.results_page import write_report
 from idc.storage import records
-from idc.training.bridge_objective import BridgeObjective
-from idc.training.objective import TrainingObjective
-from idc.training.recipe import Recipe
-from tiny import tiny_model
 
 ROOT = Path(__file__).parents[2]
 DIGITS = {"model": "plugin_examples:digits", "data": "digits", "limit": 10}
@@ -96,24 +88,6 @@ def test_one_that_is_wrong_is_one_clear_line(name, message, tmp_path, monkeypatc
     with pytest.raises(IDCError, match=message) as caught:
         plugin(name, int, lambda f: f(), "a number")
     assert len(str(caught.value).splitlines()) == 1
-
-
-def test_the_examples_of_the_docs_are_plugins(tmp_path, monkeypatch, images):
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8"), re.DOTALL)
-    (tmp_path / "mine.py").write_text(code)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delitem(sys.modules, "mine", raising=False)
-    request = Request(**DIGITS, protocol="mine:protocol", attacks=("mine:Attack",), eps=0.1)
-    model, found = plugin(DIGITS["model"], torch.nn.Module, lambda f: f(), ""), build(request, images)
-    x, classes = images.images.float() / 255, model(images.images.float() / 255).argmax(1)
-    moved = found.attacks[2][1](Target(model), x, classes, Streams(images.ids, 0))
-    assert [name for name, _ in found.attacks] == ["one step", "apgd", "mine:Attack"]
-    assert (model(moved).argmax(1) != classes).all()
-    labels = plugin("mine:labels", torch.Tensor, lambda f: orthogonal_labels(4, (1, 8, 8), kind=f), "")
-    assert labels.shape == (4, 1, 8, 8)
-    assert isinstance(
-        plugin("mine:Objective", BridgeObjective, lambda f: f(tiny_model(), Recipe()), ""), TrainingObjective
-    )
 
 
 # -- protocols and attacks ---------------------------------------------------------------------------------------------

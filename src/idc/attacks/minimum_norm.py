@@ -23,10 +23,10 @@ _BETAS, _TINY = (0.9, 0.999), 1e-8  # of Adam
 class CarliniWagner:
     """The C&W attack in L2 without confidence (Carlini and Wagner, IEEE S&P 2017, section VI-A).
 
-    Adam descends |x - x0|^2 + c max(0, z_true - max_other z) over w, with x = (1 + tanh w) / 2, which keeps to [0, 1].
-    The constant c is sought for each image: ten times larger as long as no adversarial example is found, then by
-    bisection. Without ``threat`` the result may lie anywhere; with it, an image whose change exceeds the radius comes
-    back as it was, as does one for which nothing is found.
+    Adam descends ``|x - x0|^2 + c max(0, z_true - max_other z)`` over w, with x = (1 + tanh w) / 2, which keeps to
+    [0, 1]. The constant c is sought for each image: ten times larger as long as no adversarial example is found, then
+    by bisection. Without ``threat`` the result may lie anywhere; with it, an image whose change exceeds the radius
+    comes back as it was, as does one for which nothing is found.
 
     Args:
         threat: the ball that counts, or None.

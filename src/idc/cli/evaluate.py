@@ -175,7 +175,7 @@ def sweep(over: str, out_folder: Out, as_json: AsJson = False, **asked: Any) -> 
 
 
 def compare(
-    file: Annotated[Path, typer.Argument(help="YAML: data, protocols, eps, models (see docs/peers.md)")],
+    file: Annotated[Path, typer.Argument(help="YAML: data, protocols, eps, models (see docs/comparing.md)")],
     out_folder: Out,
     published: Annotated[bool, typer.Option("--published", help="published figures in the figure, marked")] = False,
     as_json: AsJson = False,

@@ -37,7 +37,7 @@ def _run(start: Callable[..., Any], kind: type[Settings], out_folder: Path, give
     out.print(f"model: {result.best}   ({then.format(model=result.best)})")
 
 
-OWN_CODE = " | package.module:object (see docs/plugins.md)"
+OWN_CODE = " | package.module:object (see docs/extending)"
 
 
 def _training(kind: type[Settings], recipes: str, *own: Any, data: str | None = "digits") -> Callable[..., Any]:

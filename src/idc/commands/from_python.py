@@ -80,7 +80,7 @@ def evaluate(
     """Evaluate a module on images in memory, as ``idc evaluate`` does.
 
     Args:
-        model: images (B, C, H, W) in [0, 1] -> logits (B, K); see docs/robustness.md for what else it may say. It is
+        model: images (B, C, H, W) in [0, 1] -> logits (B, K); see docs/judging.md for what else it may say. It is
             put into evaluation mode, on the device of the evaluation.
         images: (N, C, H, W), uint8 or float in [0, 1], H = W; labels: (N,) of integers in [0, K). Tensors or arrays.
         protocol: a name, or one of your own.

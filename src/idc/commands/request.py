@@ -25,7 +25,7 @@ class Request:
     """
 
     model: str = setting(
-        help=f"{SAVED_HELP}; a peer: pyautoattack-resnet18, diffpure:..., zdc:..., rdc:... (see docs/peers.md); or "
+        help=f"{SAVED_HELP}; a peer: pyautoattack-resnet18, diffpure:..., zdc:..., rdc:... (see docs/comparing.md); or "
         "package.module:factory for your own nn.Module",
         argument=True,
     )
@@ -46,7 +46,7 @@ class Request:
         shared=True,
     )
     attacks: tuple[str, ...] = setting(
-        (), "more of them: package.module:object,... (see docs/plugins.md)", panel=ATTACK, shared=True, flag="--attack",
+        (), "more of them: package.module:object,... (see docs/extending)", panel=ATTACK, shared=True, flag="--attack",
         unset="none",
     )  # fmt: skip
     norm: Literal["linf", "l2", "l1"] = setting("linf", "of the perturbation", panel=ATTACK, shared=True)

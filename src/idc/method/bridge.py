@@ -154,7 +154,7 @@ class Bridge(nn.Module):
         return draws if self.draws_noise(visits, eta) else 1
 
     def step(self, x_t: Tensor, x0_hat: Tensor, y: Tensor, t: int, n: int, *, eta: float, eps: Tensor | None) -> Tensor:
-        """One reverse step from timestep ``t`` to ``n`` <= t (BBDM, reverse process; ``eta`` scales its noise):
+        """One reverse step from timestep ``t`` to ``n`` <= t (BBDM, reverse process; ``eta`` scales its noise)::
 
             s2  = (var_t - var_n ((1 - m_t) / (1 - m_n))^2) var_n / var_t
             x_n = (1 - m_n) x0_hat + m_n y + sqrt((var_n - s2) / var_t) (x_t - (1 - m_t) x0_hat - m_t y)

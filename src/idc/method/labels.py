@@ -35,15 +35,17 @@ def orthogonal_labels(
         shape: (C, H, W) of a label, which is that of the images.
         seed: the published models use 0. ``low-frequency`` and ``blocks`` have nothing to draw.
         kind: what they look like. With D = C*H*W, at the labels' own resolution:
-            "qr": orthonormal Gaussian directions, drawn on the CPU, each scaled to [0, 1] by its own minimum and
-                maximum, as in the paper; K <= D.
-            "hadamard": rows of a Hadamard matrix of order D, 1 for +1 and 0 for -1, chosen by the seed among all but
-                the constant one; K < D. It is Sylvester's where D is a power of two, else a Kronecker product with
-                Paley's (3x32x32: one of order 12, and eight of order 2); not every D has one.
-            "low-frequency": images of the DCT from the lowest frequency up, without the constant one, each scaled to
-                [0, 1] as ``qr`` is; the channels are alike as long as H*W - 1 images suffice; K < D.
-            "blocks": the image plane is cut into K compact regions whose sizes differ by at most one pixel; label k is
-                1 on the k-th and 0 elsewhere; K <= H*W.
+
+            - "qr": orthonormal Gaussian directions, drawn on the CPU, each scaled to [0, 1] by its own minimum and
+              maximum, as in the paper; K <= D.
+            - "hadamard": rows of a Hadamard matrix of order D, 1 for +1 and 0 for -1, chosen by the seed among all but
+              the constant one; K < D. It is Sylvester's where D is a power of two, else a Kronecker product with
+              Paley's (3x32x32: one of order 12, and eight of order 2); not every D has one.
+            - "low-frequency": images of the DCT from the lowest frequency up, without the constant one, each scaled to
+              [0, 1] as ``qr`` is; the channels are alike as long as H*W - 1 images suffice; K < D.
+            - "blocks": the image plane is cut into K compact regions whose sizes differ by at most one pixel; label k
+              is 1 on the k-th and 0 elsewhere; K <= H*W.
+
             Or a function of your own, (num_classes, shape, seed) -> labels in [0, 1], which need not be orthogonal.
         cell: labels are drawn at (C, H/cell, W/cell), and every pixel becomes a square of cell x cell.
 

@@ -29,9 +29,10 @@ from idc.attacks.objective import CrossEntropy, Margin
 from idc.attacks.target import Target
 from idc.attacks.threat import Threat
 from idc.commands import evaluate as command
-from idc.commands.evaluate import evaluate, interleaved
+from idc.commands.evaluate import evaluate
 from idc.commands.request import Request
 from idc.data import load
+from idc.data.image_set import interleaved
 from idc.evaluation.protocol import PROTOCOLS, Protocol
 from idc.evaluation.sanity.library import autoattack_finds_no_more
 from idc.noise import Streams

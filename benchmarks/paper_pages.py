@@ -75,23 +75,26 @@ def own_photos() -> list[str]:
     if not (RESULTS / "photos.json").exists():
         return ["Not measured yet."]
     rows = read(RESULTS / "photos.json")["rows"]
-    lines = table_head("training", "seeds", "held-out accuracy, each", "mean", "images seen")
-    for way, title in WAYS.items():
-        own = [r for r in rows if r["way"] == way]
-        if own:
-            each = ", ".join(percent(r["clean"]["mean"]) for r in own)
-            seen = sum(r["images_seen"] for r in own) / len(own)
-            mean = sum(r["clean"]["mean"] for r in own) / len(own)
-            lines.append(table_row(title, len(own), each, percent(mean), f"{seen:,.0f}"))
-    machine, n = rows[0]["machine"], rows[0]["clean"]["n"]
-    half = (rows[0]["clean"]["high"] - rows[0]["clean"]["low"]) / 2
-    return [
-        *lines,
-        "",
-        f"`--minutes {machine['minutes']:g}` on {machine['cores']} cores of {article(machine['cpu'])}, six trainings "
-        f"side by side; {n} held-out photos of 8 classes (an interval of {100 * half:.0f} points to each side, of one "
-        "model).",
-    ]  # fmt: skip
+    told: list[str] = []
+    for machine in {tuple(r["machine"].values()): r["machine"] for r in rows}.values():
+        beside = [r for r in rows if r["machine"] == machine]
+        lines = table_head("training", "seeds", "held-out accuracy, each", "mean", "images seen")
+        for way, title in WAYS.items():
+            own = [r for r in beside if r["way"] == way]
+            if own:
+                each = ", ".join(percent(r["clean"]["mean"]) for r in own)
+                seen = sum(r["images_seen"] for r in own) / len(own)
+                mean = sum(r["clean"]["mean"] for r in own) / len(own)
+                lines.append(table_row(title, len(own), each, percent(mean), f"{seen:,.0f}"))
+        half = (rows[0]["clean"]["high"] - rows[0]["clean"]["low"]) / 2
+        cores = f"{machine['cores']} core{'s' * (machine['cores'] > 1)}"
+        told += [
+            *([""] if told else []), *lines, "",
+            f"`--minutes {machine['minutes']:g}` on {cores} of {article(machine['cpu'])}, others beside it; "
+            f"{rows[0]['clean']['n']} held-out photos of 8 classes (an interval of {100 * half:.0f} points to each "
+            "side, of one model).",
+        ]  # fmt: skip
+    return told
 
 
 def claims() -> list[str]:

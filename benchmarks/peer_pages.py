@@ -84,7 +84,7 @@ def compared() -> list[str]:
         lines.append("")
         notes = [HALF] if any(r.get("answer", {}).get("precision") == "bf16" for r in rows) else []
         if found.get("lacking"):
-            notes.append("The rest is not measured yet ([docs/peers.md](docs/peers.md)).")
+            notes.append("The rest is not measured yet ([peers](peers.md)).")
         lines += [" ".join(notes), ""] if notes else []
     return lines or ["Not measured yet."]
 

@@ -65,20 +65,26 @@ def one(way: str, seed: int, given: argparse.Namespace, free: "Queue[list[int]]"
         free.put(cores)
 
 
+def _key(row: dict) -> tuple:
+    """Only trainings of the same minutes on the same machine are set side by side."""
+    return (*row["machine"].values(), row["way"], row["seed"])
+
+
 def collect(out: Path) -> None:
     """What the trainings in ``out`` have come to; rows of others stay."""
     file = RESULTS / "photos.json"
-    rows = {(r["way"], r["seed"]): r for r in read(file)["rows"]} if file.exists() else {}
+    rows = {_key(r): r for r in read(file)["rows"]} if file.exists() else {}
     for summary in sorted(out.glob("*-judged/summary.json")):
         run = summary.parent.with_name(summary.parent.name.removesuffix("-judged"))
         way, _, seed = run.name.rpartition("-")
         trained, judged = read(run / "summary.json"), read(summary)
         lines = records.finished(summary.parent, LINES).values()
-        rows[way, int(seed)] = {
+        row = {
             "way": way, "seed": int(seed), "seconds": trained["seconds"], "images_seen": trained["images_seen"],
             "validation": trained["validation"], "clean": judged["clean"]["mean"],
             "right": sum(line["clean"][1] == line["class"] for line in lines), "machine": read(out / "machine.json"),
         }  # fmt: skip
+        rows[_key(row)] = row
     write_json(file, {"command": "python benchmarks/photos.py collect", "rows": list(rows.values())})
 
 

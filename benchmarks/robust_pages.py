@@ -53,7 +53,7 @@ def robust() -> list[str]:
         *lines,
         "",
         f"L-inf, test images, {draws} draws of the noise, one seed and one training each; "
-        f"[docs/robustness.md](docs/robustness.md) has the rest.{_rounded()}",
+        f"[robustness](robustness.md) has the rest.{_rounded()}",
     ]
 
 

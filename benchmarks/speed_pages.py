@@ -105,7 +105,7 @@ def loss_memory() -> str:
     return (
         f"The {last['task'].replace(' alone', '')}, 3x32x32, takes {size_text(last['memory']['ours'])} and "
         f"{seconds_text(last['ours'])}: {times:,.0f} times less memory and {last['ratio']:.0f} times less time than "
-        "stacking (B, K, C, H, W) tensors ([docs/speed.md](docs/speed.md))."
+        "stacking (B, K, C, H, W) tensors ([speed](speed.md))."
     )
 
 

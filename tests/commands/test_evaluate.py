@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from idc import IDC, data
 from idc.commands.clean import warn_of_chance
-from idc.commands.evaluate import evaluate, interleaved
+from idc.commands.evaluate import evaluate
 from idc.commands.opening import open_both
 from idc.commands.request import Request
 from idc.errors import IDCError
@@ -237,13 +237,6 @@ def test_chance_is_told_from_little_skill(classes, mean, images, warned):
     said: list[str] = []
     warn_of_chance(recorded(wilson(mean, images)), SimpleNamespace(num_classes=classes, class_names=()), said.append)
     assert bool(said) is warned
-
-
-def test_the_first_images_are_of_every_class():
-    classes = torch.tensor([0, 0, 0, 0, 1, 1, 2, 2, 2])
-    order = interleaved(classes)
-    assert sorted(order.tolist()) == list(range(9))
-    assert classes[order].tolist() == [0, 1, 2, 0, 1, 2, 0, 2, 0]
 
 
 def test_the_readmes_factory_works(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from idc.data import load
+from idc.data.image_set import interleaved
 from idc.errors import IDCError
 
 
@@ -29,3 +30,10 @@ def test_take_indices() -> None:
 def test_to_moves_all_tensors() -> None:
     moved = load("digits", split="test").to("meta")
     assert {moved.images.device.type, moved.labels.device.type, moved.ids.device.type} == {"meta"}
+
+
+def test_the_first_images_are_of_every_class():
+    classes = torch.tensor([0, 0, 0, 0, 1, 1, 2, 2, 2])
+    order = interleaved(classes)
+    assert sorted(order.tolist()) == list(range(9))
+    assert classes[order].tolist() == [0, 1, 2, 0, 1, 2, 0, 2, 0]

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
 from idc import __version__
 from idc import data as datasets
@@ -23,6 +22,7 @@ from idc.commands.opening import open_both
 from idc.commands.plugins import is_plugin, plugin
 from idc.commands.request import Request
 from idc.cost import answer_cost, evaluation_cost
+from idc.data.image_set import interleaved
 from idc.errors import IDCError
 from idc.evaluation.inside import LOOKED_AT, found_in, note_inner
 from idc.evaluation.nested import held_in, note, read_larger
@@ -197,17 +197,6 @@ def problem_of(request: Request, images: datasets.ImageSet) -> Problem:
     about = {"source": request.data_name or request.data, "split": images.split, "fingerprint": images.fingerprint}
     order = interleaved(images.labels)
     return Problem(images.images[order], images.labels[order], images.ids[order], about)
-
-
-def interleaved(classes: Tensor) -> Tensor:
-    """(N,) true classes -> an order in which every class comes first once, then every class a second time, and so on:
-    the first images of a folder sorted by class are then no single class."""
-    order = torch.argsort(classes, stable=True)
-    counts = torch.bincount(classes)
-    first = torch.cumsum(counts, 0) - counts
-    rank = torch.empty_like(classes)
-    rank[order] = torch.arange(len(classes)) - first[classes[order]]
-    return torch.argsort(rank * (int(classes.max()) + 1) + classes, stable=True)
 
 
 def _summarise(

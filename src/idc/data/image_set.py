@@ -111,3 +111,14 @@ def digest(names: Sequence[str], *tensors: Tensor) -> str:
     for tensor in tensors:
         state.update(tensor.cpu().contiguous().numpy().data)
     return state.hexdigest()
+
+
+def interleaved(classes: Tensor) -> Tensor:
+    """(N,) true classes -> an order in which every class comes first once, then every class a second time, and so on:
+    the first images of a folder sorted by class are then no single class."""
+    order = torch.argsort(classes, stable=True)
+    counts = torch.bincount(classes)
+    first = torch.cumsum(counts, 0) - counts
+    rank = torch.empty_like(classes)
+    rank[order] = torch.arange(len(classes)) - first[classes[order]]
+    return torch.argsort(rank * (int(classes.max()) + 1) + classes, stable=True)

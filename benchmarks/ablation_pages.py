@@ -33,8 +33,10 @@ def _beside_base(entries: list[dict], base: list[dict]) -> str:
 
 def _ahead(entries: list[dict], others: list[dict]) -> str:
     """How far the first are ahead of the others on the same images, all seeds together, in points, and p."""
-    first, second = ({(e["seed"], i): s == "1" for e in side for i, s in zip(e["ids"].split(), e["stood"], strict=True)}
-                     for side in (entries, others))  # fmt: skip
+    first, second = (
+        {(e["seed"], i): s == "1" for e in side for i, s in zip(e["ids"].split(), e["survived"], strict=True)}
+        for side in (entries, others)
+    )
     found = paired(first, second)
     return f"{100 * found.difference:+.1f}, p = {found.p:.1g}"
 

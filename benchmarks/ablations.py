@@ -44,7 +44,7 @@ OTHERS: dict[str, dict[str, Any]] = {
     "chain, eta 0": {"eta": 0.0},
 }
 KEPT = ("clean", "robust", "images", "draws", "answer")
-OF_IMAGES = {"ids", "stood"}  # of the images, one after the other: whether the vote is right under attack
+OF_IMAGES = {"ids", "survived"}  # of the images, one after the other: whether the vote is right under attack
 
 
 def rows(name: str) -> dict[str, Path]:
@@ -96,8 +96,8 @@ def figures(name: str, row: str, seed: int) -> list[dict[str, Any]]:
     found = []
     for answer in answers(row):
         folder = result(name, row, seed, answer)
-        summary, stood = read(folder / "summary.json"), survived(read_lines(folder))
-        images = {"ids": " ".join(map(str, stood)), "stood": "".join("01"[v] for v in stood.values())}
+        summary, right = read(folder / "summary.json"), survived(read_lines(folder))
+        images = {"ids": " ".join(map(str, right)), "survived": "".join("01"[v] for v in right.values())}
         found.append(same | {"answer_name": answer} | {k: summary[k] for k in KEPT} | images)
     return found
 

@@ -67,7 +67,7 @@ def test_reaches_the_closed_form_on_a_linear_classifier(norm, make):
     best = Margin()(model(images), classes) + gain  # no pixel meets its bounds here
     attack = replace(make(Threat(norm, EPS[norm])), objective=Margin())
     reached = margin_after(attack, model, images, classes)
-    if make is apgd:  # it stops at an image that has fallen
+    if make is apgd:  # it stops at an image that is misclassified
         reached, best = reached[best < 0], best[best < 0]
         assert len(best) > 4
     assert (reached <= best + 1e-4).all()

@@ -46,7 +46,7 @@ def test_it_grows_and_goes_on(place):
     rows = json.loads((place / "results" / "ablation-digits.json").read_text())["rows"]
     assert [r["row"] for r in rows] == ["first"] * 2 + [ablations.BASE] * 5  # in the recipes' order, each answer once
     assert {r["robust"] for r in rows} == {0.5}
-    assert {(r["ids"], r["stood"]) for r in rows} == {("3 8", "10")}
+    assert {(r["ids"], r["survived"]) for r in rows} == {("3 8", "10")}
     run(place, "first", 0.75)
     again.add("first", 0)
     rows = json.loads((place / "results" / "ablation-digits.json").read_text())["rows"]
@@ -58,7 +58,7 @@ def test_rows_of_before_images_were_kept_are_measured_again(place):
     table.add("first", 0)
     file = place / "results" / "ablation-digits.json"
     held = json.loads(file.read_text())
-    del held["rows"][0]["stood"]
+    del held["rows"][0]["survived"]
     file.write_text(json.dumps(held))
     assert not ablations.Table("digits", ABOUT).has("first", 0)
 

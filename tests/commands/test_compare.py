@@ -83,7 +83,7 @@ def test_the_table_is_what_the_evaluations_found(done):
 
 def test_the_best_is_set_beside_the_others_image_by_image(done):
     pairs = read_pairs(done)
-    assert [(p["eps"], p["protocol"]) for p in pairs] == [(0.05, "pgd"), (0.1, "pgd")]  # nothing to withstand in clean
+    assert [(p["eps"], p["protocol"]) for p in pairs] == [(0.05, "pgd"), (0.1, "pgd")]  # no attack in clean
     for pair in pairs:
         right = {}
         for row in (r for r in read_rows(done) if r["eps"] == pair["eps"]):

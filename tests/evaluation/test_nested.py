@@ -39,7 +39,7 @@ def evaluate(out, model, problem, eps, larger=None, *, steps=4, norm="linf", rel
 
 @pytest.fixture
 def case():
-    """A linear model of two classes; which images stand at a radius is known."""
+    """A linear model of two classes; which images surviving at a radius is known."""
     model = Linear(num_classes=2)
     images, classes = easy_images(model, 64, spread=0.4)
     logits = model(images)
@@ -48,7 +48,7 @@ def case():
 
 
 def test_every_radius_has_the_closed_form(case, tmp_path):
-    """Of the images that withstood the larger radius one in eight is attacked, of the others each one that is right;
+    """Of the images that survived the larger radius one in eight is attacked, of the others each one that is right;
     and at a third radius no other count comes out, nor are the same images checked."""
     model, problem, reach = case
     radii = [reach.quantile(q).item() for q in (0.6, 0.4, 0.2)]
@@ -58,14 +58,14 @@ def test_every_radius_has_the_closed_form(case, tmp_path):
     for i in (1, 2):
         lines = evaluate(tmp_path / str(i), model, problem, radii[i], tmp_path / str(i - 1))
         summary = summarise_lines(lines, ("a", "b"))
-        stand, stood = int((reach > radii[i]).sum()), int((reach > radii[i - 1]).sum())
-        assert 0 < stood < stand < 64
-        assert summary["robust"]["mean"]["mean"] == summary["attacks"]["pgd"]["mean"]["mean"] == stand / 64
-        checked = -(-stood // CHECKED)
-        assert summary["images_spared"] == stood - checked
-        assert summary["attacks"]["pgd"]["attacked"] == 64 - stood + checked
+        surviving, survived = int((reach > radii[i]).sum()), int((reach > radii[i - 1]).sum())
+        assert 0 < survived < surviving < 64
+        assert summary["robust"]["mean"]["mean"] == summary["attacks"]["pgd"]["mean"]["mean"] == surviving / 64
+        checked = -(-survived // CHECKED)
+        assert summary["images_spared"] == survived - checked
+        assert summary["attacks"]["pgd"]["attacked"] == 64 - survived + checked
         assert {n["id"] for n in lines if "larger" in n} == set((reach > radii[i - 1]).nonzero()[:, 0].tolist())
-        assert read_costs(tmp_path / str(i))["images"] == 64 - stood + checked
+        assert read_costs(tmp_path / str(i))["images"] == 64 - survived + checked
         (finding,) = nested_check(lines)
         assert finding.passed
         assert f"0 of {checked}" in finding.figure
@@ -93,7 +93,7 @@ def of_several(threat):
 
 
 def test_several_attacks_each_alone(case, tmp_path):
-    """Without a gate too: each attack of its own counts what a larger radius spared as standing, which has a closed
+    """Without a gate too: each attack of its own counts what a larger radius spared as surviving, which has a closed
     form here; one without a radius is run once, and comes to the same at every radius."""
     model, problem, reach = case
     AnySize.calls.clear()
@@ -112,9 +112,9 @@ def test_several_attacks_each_alone(case, tmp_path):
         found[index] = summarise_lines(read_lines(runner.out), ("a", "b"))
     assert AnySize.calls == [64]
     for index, share in enumerate((0.6, 0.4)):
-        stand = int((reach > reach.quantile(share)).sum()) / 64
+        surviving = int((reach > reach.quantile(share)).sum()) / 64
         each = [found[index]["attacks"][name]["mean"]["mean"] for name in ("one", "four")]
-        assert [*each, found[index]["robust"]["mean"]["mean"]] == [stand] * 3
+        assert [*each, found[index]["robust"]["mean"]["mean"]] == [surviving] * 3
     assert found[1]["attacks"]["any"] == found[0]["attacks"]["any"] | {"attacked": 0}
     assert 0 < found[0]["attacks"]["any"]["mean"]["mean"] < 1
     assert found[1]["images_spared"] > 0
@@ -212,9 +212,11 @@ def test_a_nested_comparison(tmp_path):
             assert own["robust"] == other["protocols"][name]["robust"]
             assert other["protocols"][name]["images_spared"] == 0
     spared = {(r["name"], r["eps"]): r["protocols"]["quick"]["images_spared"] for r in rows}
-    stood = {r["name"]: round(40 * r["protocols"]["quick"]["robust"]["mean"]["mean"]) for r in rows if r["eps"] == 1e-4}
+    survived = {
+        r["name"]: round(40 * r["protocols"]["quick"]["robust"]["mean"]["mean"]) for r in rows if r["eps"] == 1e-4
+    }
     assert all(rows[i]["protocols"]["pgd"]["images_spared"] == 0 for i in range(4))
-    assert spared == {("IDC", 1e-4): 0, ("CNN", 1e-4): 0} | {(n, 1e-6): max(0, k - 1) for n, k in stood.items()}
+    assert spared == {("IDC", 1e-4): 0, ("CNN", 1e-4): 0} | {(n, 1e-6): max(0, k - 1) for n, k in survived.items()}
     assert any(spared.values())
     write_comparison(tmp_path / "nested")
     assert "not attacked)" in (tmp_path / "nested" / "table.md").read_text()

@@ -1,4 +1,4 @@
-"""What protocols are made of: all of it is recorded, and knobs turn what they name."""
+"""What protocols are made of: all of it is recorded, and settings change what they name."""
 
 import json
 

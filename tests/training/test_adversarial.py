@@ -56,7 +56,7 @@ def test_adversarial_training_holds_where_standard_training_falls(tmp_path):
     """The same attack on both: validation images under PGD, measured here and not by the trainer."""
     images = data.load("digits", split="validation", image_size=8)
     x, classes = images.images.float().div(255), images.labels
-    standing = {}
+    robust = {}
     for method in ("standard", "pgd-at"):
         result = train(tmp_path / method, method)
         assert result.step == result.steps
@@ -66,9 +66,9 @@ def test_adversarial_training_holds_where_standard_training_falls(tmp_path):
             worst.requires_grad_()
             (gradient,) = torch.autograd.grad(F.cross_entropy(model(worst), classes), worst)
             worst = torch.clamp(worst.detach() + 0.02 * gradient.sign(), x - 0.15, x + 0.15).clamp(0, 1)
-        standing[method] = (model(worst).argmax(1) == classes).float().mean().item()
-    assert standing["standard"] < 0.3
-    assert standing["pgd-at"] > standing["standard"] + 0.2
+        robust[method] = (model(worst).argmax(1) == classes).float().mean().item()
+    assert robust["standard"] < 0.3
+    assert robust["pgd-at"] > robust["standard"] + 0.2
 
 
 def test_an_impossible_eps_leaves_no_folder(tmp_path):

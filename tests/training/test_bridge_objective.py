@@ -223,7 +223,7 @@ def test_an_idc_trained_under_attack_holds_where_another_falls(tmp_path):
                     "position_channels: 8\nmiddle_attention: false\n")  # fmt: skip
     images = data.load("digits", split="validation", limit=200)
     x, classes = images.images.float().div(255), images.labels
-    standing, noted = {}, {}
+    robust, noted = {}, {}
     for eps in (0.0, 0.1):
         changes = {"epochs": 4, "validate_every": 4, "checkpoint_every": 4, "precision": "fp32", "eps": eps,
                    "ce_weight": 1.0, "attack_steps": 2, "lr": 6e-3}  # fmt: skip
@@ -233,9 +233,9 @@ def test_an_idc_trained_under_attack_holds_where_another_falls(tmp_path):
         target = Target.of(model.one_step)
         attack = pgd(Threat("linf", 0.1), surrogate="one-step-inner", objective=Margin(), steps=10)
         worst = attack(target, x, classes, Streams(images.ids, 0))
-        standing[eps] = (model.one_step(worst).argmax(1) == classes).float().mean().item()
+        robust[eps] = (model.one_step(worst).argmax(1) == classes).float().mean().item()
         noted[eps] = json.loads((out / "summary.json").read_text())["validation"]
-    assert standing[0.0] < 0.35
-    assert standing[0.1] > standing[0.0] + 0.3
+    assert robust[0.0] < 0.35
+    assert robust[0.1] > robust[0.0] + 0.3
     assert not {"eps", "attacked_one_step"} & set(noted[0.0])
-    assert abs(noted[0.1]["attacked_one_step"] - standing[0.1]) < 0.15
+    assert abs(noted[0.1]["attacked_one_step"] - robust[0.1]) < 0.15

@@ -35,7 +35,7 @@ class CarliniWagner:
         step: Adam's rate, in w.
         constant: the first c.
         searches: constants that are tried.
-        abort_early: an image whose loss has not fallen in a tenth of the steps is done with this constant.
+        abort_early: an image whose loss has not decreased in a tenth of the steps is done with this constant.
         reseed: the noise repeats in every step (a flaw, kept for comparison).
     """
 

@@ -55,7 +55,7 @@ _LIBRARIES = ("torch", "diffusers", "pyautoattack", "accelerate")
 
 
 def build(request: Request, images: datasets.ImageSet, protocol: Protocol | None = None) -> Protocol:
-    """The protocol that a request asks for, or the one that is given, with the request's draws, attacks and knobs."""
+    """The protocol that a request asks for, or the one that is given, with the request's draws, attacks, settings."""
     channels, size, _ = images.shape
     eps = default_eps(request.norm, size, channels) if request.eps is None else request.eps
     threat = Threat(request.norm, eps)
@@ -159,7 +159,7 @@ def evaluate_on(
 
 
 def _prepare(runner: Runner, larger: Path | None) -> None:
-    """The folder of the result, and in it what a larger radius spares."""
+    """The folder of the result, and in it which images a larger radius leaves out."""
     out = runner.out
     begun = (out / "settings.json").exists()
     claim = read_larger(larger, runner.settings() | runner.answers()) if larger and not begun else None

@@ -89,7 +89,7 @@ def read_request(file: Path, remedy: str) -> Request:
     """
     held = read_json(file, remedy)
     try:
-        # Before they were fields, what is asked of the gradient attacks was pairs under the name of knobs.
+        # Before they were fields, what is asked of the gradient attacks was pairs in a field of their own.
         return Request(**{name: value for name, value in held.items() if name != "knobs"} | dict(held.get("knobs", ())))
     except (AttributeError, TypeError, ValueError, IDCError) as error:
         raise IDCError(file, "a request of idc evaluate", remedy) from error

@@ -49,7 +49,7 @@ class Larger:
 def read_larger(folder: Path, settings: Mapping[str, Any]) -> Larger:
     """What the finished evaluation in ``folder`` says for one of ``settings``, as ``Runner.settings`` gives them.
 
-    Of a stochastic model, and where the checks say that it cannot be believed, it spares no image.
+    Of a stochastic model, and where the checks say that it cannot be believed, all images are attacked again.
 
     Raises:
         IDCError: if the evaluation is not finished, differs in more than its radius, or its radius is not larger.

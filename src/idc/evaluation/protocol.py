@@ -187,7 +187,7 @@ def build_protocol(
     *,
     draws: int | None = None,
     attacks: Mapping[str, Callable[[Threat], Attack]] | None = None,
-    **knobs: Any,
+    **settings: Any,
 ) -> Protocol:
     """A protocol by name, or one that is given, with changes.
 
@@ -195,17 +195,17 @@ def build_protocol(
         threat: of a named one.
         draws: instead of the protocol's own.
         attacks: by name, what makes more of them for the protocol's threat; ``clean`` then has these alone.
-        knobs: settings of its gradient attacks to change, such as ``steps``, ``eot``, ``restarts`` or ``surrogate``;
+        settings: of its gradient attacks to change, such as ``steps``, ``eot``, ``restarts`` or ``surrogate``;
             None leaves one alone.
 
     Raises:
-        IDCError: for an unknown protocol, or a knob that none of its attacks has.
+        IDCError: for an unknown protocol, or a setting that none of its attacks has.
     """
     if isinstance(source, str) and source not in PROTOCOLS:
         expected = f"one of {', '.join(PROTOCOLS)}, or package.module:object"
         raise IDCError(f"protocol {source!r}", expected, "correct the protocol")
     protocol = PROTOCOLS[source](threat) if isinstance(source, str) else source
-    changes = {k: v for k, v in knobs.items() if v is not None}
+    changes = {k: v for k, v in settings.items() if v is not None}
     if protocol.name == "paper" and (changes or attacks):
         given = ", ".join((*changes, *(attacks or ())))
         raise IDCError(given, "the paper's own settings", "use --protocol pgd to vary them")

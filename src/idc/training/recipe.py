@@ -219,7 +219,7 @@ class CNNRecipe(Mixing):
 
 # SGD with momentum 0.9, weight decay 5e-4, flips and 4-pixel crops, as all four papers; the rate as Rice et al.,
 # "Overfitting in adversarially robust deep learning", ICML 2020 (piecewise), in a third of its epochs. Unlike theirs,
-# the decay spares BatchNorm and biases, and TRADES sends clean and attacked images through BatchNorm as one batch.
+# the decay leaves out BatchNorm and biases, and TRADES sends clean and attacked images through BatchNorm as one batch.
 _PUBLISHED: dict[str, Any] = {
     "epochs": 60, "batch_size": 128, "optimizer": "sgd", "lr": 0.1, "weight_decay": 5e-4, "schedule": "piecewise",
     "warmup": 0.0, "clip_norm": 0.0, "flip": True, "crop": 4, "ema_decay": 0.995, "validate_every": 2.0,

@@ -8,13 +8,14 @@ import yaml
 from PIL import Image
 
 from idc.commands import defaults
-from idc.commands.train import start_training
+from idc.commands.train import build_model, start_training
 from idc.commands.train_peers import start_cnn
+from idc.cost import forward_flops
 from idc.data import load
 from idc.method.classifier import IDC
 from idc.method.labels import orthogonal_labels
 from idc.method.presets import PRESETS
-from idc.training.recipe import CNN_RECIPES
+from idc.training.recipe import CNN_RECIPES, ONE_STEP
 from pictures import write_classes
 
 
@@ -28,7 +29,7 @@ def data(shape, num_classes):
 @pytest.mark.parametrize(
     ("shape", "num_classes", "cell"),
     [((3, 32, 32), 2, 8), ((3, 32, 32), 24, 8), ((3, 32, 32), 25, 4), ((3, 32, 32), 100, 2), ((1, 32, 32), 10, 4),
-     ((3, 64, 64), 10, 8), ((3, 96, 96), 10, 8), ((3, 40, 40), 10, 8)],
+     ((3, 64, 64), 10, 16), ((3, 96, 96), 10, 16), ((3, 40, 40), 10, 8)],
 )  # fmt: skip
 def test_labels_have_room_for_twice_as_many_classes_and_can_be_made(shape, num_classes, cell):
     found = defaults.usual_labels(data(shape, num_classes))
@@ -115,3 +116,14 @@ def test_a_cnn_on_own_images_takes_it_unless_told_otherwise(photos, tmp_path):
               limit=16, image_size=8)  # fmt: skip
     recipe = yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())
     assert (recipe["batch_size"], recipe["lr"], recipe["epochs"]) == (32, pytest.approx(0.05), 1)
+
+
+@pytest.mark.parametrize(("side", "patch"), [(8, 1), (32, 1), (48, 1), (64, 2), (96, 2), (128, 4), (72, 1)])
+def test_larger_images_enter_as_patches(side, patch):
+    """An answer to 64 pixels a side then costs a third more than one to 32, not four times as much."""
+    spec = defaults.usual_network(side)
+    assert spec.patch == patch
+    if side == 64:
+        models = [build_model(defaults.usual_network(s), data((3, s, s), 8), ONE_STEP) for s in (32, 64)]
+        small, large = (forward_flops(m.one_step, torch.zeros(1, *m.input_shape)) for m in models)
+        assert large < 1.4 * small

@@ -7,6 +7,8 @@ from typing import Any
 from idc.data import ImageSet, load
 from idc.method.label_kinds import hadamard_factors
 from idc.method.presets import PRESETS
+from idc.method.unet import UNetSpec
+from idc.text import epoch_text
 from idc.training.recipe import CNN_RECIPES, ONE_STEP, CNNRecipe, Recipe
 from idc.training.settings import S
 
@@ -23,11 +25,21 @@ def usual_size(source: str, *, skip_bad: bool = False) -> int | None:
     return SIDE if own[1] > SIDE or own[1] % PRESETS[PRESET].stride else None
 
 
+def usual_network(side: int) -> UNetSpec:
+    """The network for squares of so many pixels a side: larger ones enter as patches, so that an answer costs little
+    more than one of ``SIDE`` pixels."""
+    spec = PRESETS[PRESET]
+    patch = next((p for p in (16, 8, 4, 2) if p * SIDE <= side and side % (p * spec.stride) == 0), 1)
+    return replace(spec, patch=patch)
+
+
 def usual_labels(data: ImageSet) -> dict[str, Any]:
-    """Kind and cell of the labels, and the timesteps of the answer: squares of 8 pixels, or as small ones as it takes
-    for twice as many values as classes; their exact arithmetic is that of Hadamard matrices, where there is one."""
+    """Kind and cell of the labels, and the timesteps of the answer: squares of 8 pixels (of 8 patches in larger
+    images), or as small ones as it takes for twice as many values as classes; their exact arithmetic is that of
+    Hadamard matrices, where there is one."""
     channels, height, width = data.shape
-    values = {cell: channels * (height // cell) * (width // cell) for cell in (8, 4, 2, 1)}
+    patch = usual_network(height).patch
+    values = {cell: channels * (height // cell) * (width // cell) for cell in (8 * patch, 4, 2, 1)}
     cell = next((cell for cell, count in values.items() if count >= 2 * data.num_classes), 1)
     kind = "hadamard" if hadamard_factors(values[cell]) else "low-frequency"
     return {"labels": kind, "label_cell": cell, "visits": (len(ONE_STEP.t_weights) - 1,)}
@@ -52,3 +64,15 @@ def _of_length(recipe: S, images: int, fewest: float, asked: float | None) -> S:
     epochs = asked or float(min(_MOST, max(fewest, math.ceil(_UPDATES / an_epoch))))
     every = max(1.0, epochs // 20)
     return replace(recipe, batch_size=batch, epochs=epochs, validate_every=every, checkpoint_every=every)
+
+
+def in_words(data: ImageSet, network: UNetSpec, recipe: Recipe, labels: dict[str, Any]) -> str:
+    """What was chosen, each with the flag that changes it."""
+    patches = f" in patches of {network.patch} pixels" if network.patch > 1 else ""
+    epochs = f"{epoch_text(recipe.epochs)} epochs (--epochs, --minutes)"
+    return (
+        f"chosen: images of {data.shape[1]} pixels a side (--image-size){patches}, network {PRESET} (--preset), an "
+        f"answer in one step (--visits), labels {labels['labels']} in squares of {labels['label_cell']} (--labels, "
+        f"--label-cell), {f'{recipe.minutes:g} minutes' if recipe.minutes else epochs} of batches of "
+        f"{recipe.batch_size} (--batch-size)"
+    )

@@ -235,18 +235,9 @@ def start_training(
     )
     if free:
         extra, name = defaults.usual_labels(train), defaults.PRESET
-        spec, chosen = load_network(name), override(defaults.usual_schedule(len(train), changes.get("epochs")), changes)
-        length = (
-            f"{chosen.minutes:g} minutes"
-            if chosen.minutes
-            else f"{epoch_text(chosen.epochs)} epochs (--epochs, --minutes)"
-        )
-        told = (
-            f"chosen: images of {train.shape[1]} pixels a side (--image-size), network {name} (--preset), "
-            f"an answer in one step (--visits), labels {extra['labels']} in squares of {extra['label_cell']} "
-            f"(--labels, --label-cell), "
-            f"{length} of batches of {chosen.batch_size} (--batch-size)"
-        )
+        spec = defaults.usual_network(train.shape[1])
+        chosen = override(defaults.usual_schedule(len(train), changes.get("epochs")), changes)
+        told = defaults.in_words(train, spec, chosen, extra)
     kind, own = _chosen("labels", labels, extra) or "qr", _chosen("objective", objective, extra)
     cell: Any = extra.get("label_cell", 1) if label_cell is None else label_cell
     bridge = BridgeSpec(**take(BridgeSpec, extra.get("bridge", {}), what="bridge field"))

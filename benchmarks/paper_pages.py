@@ -13,6 +13,7 @@ ATTACKS = {
     "square": "Square",
 }  # fmt: skip
 WAYS = {"defaults": "`idc train --data photos`", "cnn": "`idc train-peer cnn --method standard --width 16`",
+        "cnn-64": "the same CNN with `--image-size 64`, four times the FLOPs",
         "from": "with `--from idc-nano-cifar10`", "64": "with `--image-size 64`"}  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Unpack
 
-from idc.commands.defaults import usual_cnn_schedule
+from idc.commands.defaults import usual_cnn_schedule, usual_size
 from idc.commands.train import Loading, fresh_weights, load_splits, run_training
 from idc.errors import IDCError
 from idc.peers.cnn import CNN, CNNConfig
@@ -49,8 +49,8 @@ def start_cnn(
         data: see ``idc.data.load``.
         out: the run's folder.
         arch, width: see ``CNNConfig``.
-        recipe: a name in ``CNN_RECIPES``, or "auto": digits for digits, else fast with a schedule for so many images;
-            ``changes`` override its fields.
+        recipe: a name in ``CNN_RECIPES``, or "auto": digits for digits, else fast with an image size and a schedule for
+            these images; ``changes`` override its fields.
         resume, began, say, loading: as for ``start_training``.
 
     Raises:
@@ -58,8 +58,11 @@ def start_cnn(
     """
     began = time.monotonic() if began is None else began
     chosen = choose(CNN_RECIPES, recipe, data, changes)
+    own = recipe == "auto" and usual_recipe(data) == "fast"
+    if own and loading.get("image_size") is None:
+        loading["image_size"] = usual_size(data, skip_bad=loading.get("skip_bad", False))
     train, validation = load_splits(data, say=say, **loading)
-    if recipe == "auto" and usual_recipe(data) == "fast":
+    if own:
         changes = changes or {}
         chosen = override(usual_cnn_schedule(len(train), changes.get("epochs")), changes)
     config = CNNConfig(arch, train.num_classes, train.shape, width, train.class_names)

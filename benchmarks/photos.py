@@ -1,4 +1,4 @@
-"""A folder of one's own photos: the defaults of ``idc train`` beside a CNN of the same FLOPs, in the same minutes.
+"""A folder of one's own photos: the defaults of ``idc train`` beside a CNN, in the same minutes.
 
     python benchmarks/photos.py run --data PHOTOS --heldout HELDOUT [--ways defaults cnn ...] [--seeds 0 1 2]
         [--minutes 9] [--out runs/photos]

@@ -76,7 +76,7 @@ def collect(out: Path) -> None:
         lines = records.finished(summary.parent, LINES).values()
         row = {
             "way": way, "seed": int(seed), "seconds": trained["seconds"], "images_seen": trained["images_seen"],
-            "validation": trained["validation"], "clean": judged["clean"]["mean"],
+            "validation": trained["validation"], "clean": judged["own"]["accuracy"],
             "right": sum(line["clean"][1] == line["class"] for line in lines), "machine": read(out / "machine.json"),
         }  # fmt: skip
         rows[_key(row)] = row

@@ -106,8 +106,9 @@ def claims() -> list[str]:
     left, seconds = share(adaptive["robust"]["mean"]), adaptive["cost"]["seconds"] * adaptive["images"]
     pair = next(iter(read(RESULTS / "gpu.json").get("pairs", [])), None)
     trained = (
-        f"trained against attacks, an IDC and a CNN of about its FLOPs (7% more) differ by {100 * pair['difference']:+.1f} points "
-        f"[{100 * pair['low']:+.1f}, {100 * pair['high']:+.1f}] of {pair['images']:,} images"
+        f"trained against attacks, an IDC and a CNN of about its FLOPs (7% more) differ by "
+        f"{100 * pair['difference']:+.1f} points ["
+        f"{100 * pair['low']:+.1f}, {100 * pair['high']:+.1f}] of {pair['images']:,} images"
         if pair
         else ""
     )  # fmt: skip

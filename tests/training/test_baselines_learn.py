@@ -20,7 +20,7 @@ def curve(run, name):
     ("recipe", "method"), [("fast", "standard"), ("fast", "trades"), ("digits", "pgd-at"), ("digits", "noise")]
 )
 def test_a_cnn(recipe, method, tmp_path):
-    few = usual_cnn_schedule(IMAGES, EPOCHS)
+    few = usual_cnn_schedule(IMAGES, {"epochs": EPOCHS})
     own = {"batch_size": few.batch_size, "lr": few.lr} if recipe == "fast" else {"batch_size": 32}
     changes = SMALL | own | {"epochs": EPOCHS, "eps": 0.02, "attack_steps": 1, "flip": False, "method": method}
     quiet = {"say": lambda text: None}

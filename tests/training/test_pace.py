@@ -76,9 +76,9 @@ def test_what_the_end_takes_is_left_for_it():
         watch.seconds += 2
     with pace.pause("files"):
         watch.seconds += 1
-    assert pace.plan_end(0.01, 5000) == 500  # of which the judgement takes 5 s, a twentieth of the time
+    assert pace.plan_end(0.01, 5000) == 250  # the two judgements take 5 s, a twentieth of the time
     assert not pace.wants_figures
-    watch.seconds = 1000 + 100 - (2 * 2 + 2 * 1 + 5) - 0.1
+    watch.seconds = 1000 + 100 - (2 + 2 * 1 + 5) - 0.1
     pace.reach(2)
     assert not pace.ended
     watch.seconds += 0.2

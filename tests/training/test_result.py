@@ -4,8 +4,10 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
+from sklearn.neighbors import NearestCentroid
 
 from idc import data
+from idc.accuracy import BridgeAccuracy
 from idc.data import ImageSet
 from idc.training.recipe import CNN_RECIPES, Recipe
 from idc.training.result import nearest_mean, remarks
@@ -44,6 +46,12 @@ def test_the_nearest_mean_image():
     assert nearest_mean(photos(80), photos(40)) == 1.0
 
 
+def test_the_nearest_mean_of_digits_is_scikit_learns():
+    train, judged = (data.load("digits", split=s) for s in ("train", "validation"))
+    known = NearestCentroid().fit(train.images.flatten(1).numpy(), train.labels.numpy())
+    assert nearest_mean(train, judged) == pytest.approx(known.score(judged.images.flatten(1).numpy(), judged.labels))
+
+
 def test_a_class_alone():
     one = photos(20).take([0, 4, 8])
     assert nearest_mean(one, photos(20)) == 0.25
@@ -70,8 +78,15 @@ def test_causes(found, fit, more, words):
 def test_robust_accuracy_is_low_on_training_images_too():
     robust = Recipe(eps=8 / 255)
     assert len(said(0.45, 0.5, recipe=robust)) == 1
-    assert "mix" not in said(0.4, 0.7, recipe=robust)[1]  # which does not go with an attack
     assert "only 100 updates" in said(0.4, 0.45, updates=100, recipe=robust)[1]
+
+
+def test_images_are_mixed_only_where_they_may_be():
+    """Neither under attack, nor with timesteps that show the label, nor twice."""
+    one_step = Recipe(t_weights=(0.0, 0.0, 0.0, 1.0))
+    assert "--mix cutmix" in said(0.4, 0.7, recipe=one_step)[1]
+    for other in (Recipe(), replace(one_step, eps=0.1), replace(one_step, mix="mixup")):
+        assert "--mix" not in said(0.4, 0.7, recipe=other)[1]
 
 
 def test_few_images_that_chose_the_weights():
@@ -79,10 +94,18 @@ def test_few_images_that_chose_the_weights():
     assert "chose the weights" not in said(0.5, 0.5)[0]
 
 
-def test_a_training_without_classes_says_nothing():
+def test_a_training_without_classes_says_if_it_was_short():
     class Noise(Found):
         def shares(self):
             return {}
 
-    sets = photos(8), photos(8)
-    assert remarks(Noise(0.5), Noise(0.5), *sets, CNN_RECIPES["fast"], updates=1) == []
+    sets, recipe = (photos(8), photos(8)), CNN_RECIPES["fast"]
+    assert remarks(Noise(0.5), Noise(0.5), *sets, recipe, updates=1) == []
+    (short,) = remarks(Noise(0.5), Noise(0.5), *sets, replace(recipe, minutes=1.0), updates=1)
+    assert "only 1 updates" in short
+
+
+def test_a_run_that_has_not_ended_says_what_its_chain_lacks():
+    chain = BridgeAccuracy(one_step=0.9, multi_step=0.5, single_draw=0.5, draws=1, images=100)
+    (lags,) = remarks(chain, None, photos(8), photos(8), Recipe(), updates=1)
+    assert "lags behind" in lags

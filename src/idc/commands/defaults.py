@@ -10,7 +10,7 @@ from idc.method.presets import PRESETS
 from idc.method.unet import UNetSpec
 from idc.text import epoch_text
 from idc.training.recipe import CNN_RECIPES, ONE_STEP, CNNRecipe, Recipe
-from idc.training.settings import S
+from idc.training.settings import S, override
 
 PRESET = "nano-encoder-bn"
 SIDE = 32  # four times the pixels take four times as long
@@ -50,12 +50,12 @@ def usual_schedule(images: int, asked: float | None = None) -> Recipe:
     return _of_length(ONE_STEP, images, _FEWEST, asked)
 
 
-def usual_cnn_schedule(images: int, asked: float | None = None) -> CNNRecipe:
-    """The same of a CNN: its ``fast`` recipe, whose learning rate falls with the batch size (Goyal et al., "Accurate,
-    Large Minibatch SGD", 2017)."""
-    fast = CNN_RECIPES["fast"]
-    chosen = _of_length(fast, images, fast.epochs, asked)
-    return replace(chosen, lr=fast.lr * chosen.batch_size / fast.batch_size)
+def usual_cnn_schedule(images: int, changes: dict[str, Any] | None = None) -> CNNRecipe:
+    """The same of a CNN: its ``fast`` recipe, with ``changes``; its learning rate follows the batch size (Goyal et al.,
+    "Accurate, Large Minibatch SGD", 2017)."""
+    fast, changes = CNN_RECIPES["fast"], changes or {}
+    chosen = override(_of_length(fast, images, fast.epochs, changes.get("epochs")), changes)
+    return chosen if "lr" in changes else replace(chosen, lr=fast.lr * chosen.batch_size / fast.batch_size)
 
 
 def _of_length(recipe: S, images: int, fewest: float, asked: float | None) -> S:

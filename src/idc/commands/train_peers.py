@@ -63,8 +63,7 @@ def start_cnn(
         loading["image_size"] = usual_size(data, skip_bad=loading.get("skip_bad", False))
     train, validation = load_splits(data, say=say, **loading)
     if own:
-        changes = changes or {}
-        chosen = override(usual_cnn_schedule(len(train), changes.get("epochs")), changes)
+        chosen = usual_cnn_schedule(len(train), changes)
     config = CNNConfig(arch, train.num_classes, train.shape, width, train.class_names)
     with fresh_weights(chosen):
         model = CNN(config)

@@ -80,7 +80,8 @@ class Pace:
         yield
 
     def plan_end(self, seconds: float, images: int) -> int:
-        """How many of so many ``images`` the best weights may be judged on, each of which takes ``seconds``."""
+        """How many of so many ``images`` the best weights may be judged on, each of which takes ``seconds``, and on as
+        many that they were trained on."""
         return images
 
 
@@ -176,9 +177,9 @@ class Clock(Pace):
         self.next = self.spent + _PAUSES * sum(self.cost.values())
 
     def plan_end(self, seconds: float, images: int) -> int:
-        many = min(images, max(_LEAST, int(_JUDGED * self.seconds / max(seconds, 1e-9))))
-        # The last validation, that of the best weights on as many training images, and theirs of the whole.
-        end = 2 * self.cost.get("validation", 0.0) + 2 * self.cost.get("files", 0.0) + many * seconds
+        many = min(images, max(_LEAST, int(_JUDGED * self.seconds / max(2 * seconds, 1e-9))))
+        # The last validation, and that of the best weights on so many images and on as many training images.
+        end = self.cost.get("validation", 0.0) + 2 * self.cost.get("files", 0.0) + 2 * many * seconds
         self.planned, self.reserve = True, min(end, max(0.0, self.seconds - self.lost) / 2)
         return many
 

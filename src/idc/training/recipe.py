@@ -106,6 +106,11 @@ class Recipe(Mixing):
     def adversarial(self) -> bool:
         return self.eps > 0
 
+    @property
+    def may_mix(self) -> bool:
+        alone = any(self.t_weights) and not any(self.t_weights[:-1])
+        return alone and self.mix == "none" and not self.adversarial
+
 
 # Fields that every recipe has a value for, and that say nothing without eps.
 OF_THE_ATTACK = ("attack_steps", "attack_temperature", "norm")
@@ -211,6 +216,10 @@ class CNNRecipe(Mixing):
         Settings.__post_init__(self)
         if self.adversarial:
             self.refuse_mix(f"method = {self.method}", "leave mix out, or use method standard or noise")
+
+    @property
+    def may_mix(self) -> bool:
+        return self.mix == "none" and not self.adversarial
 
     @property
     def adversarial(self) -> bool:

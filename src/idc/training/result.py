@@ -1,7 +1,6 @@
 """How a training ended, and what helps to judge it: its accuracy beside chance and a simple baseline, and where it is
 poor, why, with the flag to change."""
 
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +16,7 @@ _GOOD = 0.9  # accuracy of which nobody asks why
 _LEARNED = 0.8  # accuracy on its own training images, below which a network has not learned them
 _GAP = 0.1  # between training and validation images
 _FEW_UPDATES, _FEW_JUDGES = 1_000, 500
+_PART = 500  # images
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,32 +35,37 @@ class TrainResult:
 
 def nearest_mean(train: ImageSet, validation: ImageSet) -> float:
     """Share of the validation images that are nearest to the mean training image of their own class: what pixels say
-    without a network. Of at most 5,000 training images."""
-    from sklearn.neighbors import NearestCentroid
-
-    train = train.take(min(len(train), _MANY))
-    learned, judged = (data.images.flatten(1).float().cpu().numpy() for data in (train, validation))
-    if len(set(train.labels.tolist())) < 2:
-        return float((validation.labels == train.labels[0]).double().mean())
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of pixels that are the same in all images
-        classifier = NearestCentroid().fit(learned, train.labels.cpu().numpy())
-    return float(classifier.score(judged, validation.labels.cpu().numpy()))
+    without a network. Of at most 5,000 images of each, in parts that take little memory."""
+    train, validation = (data.take(min(len(data), _MANY)) for data in (train, validation))
+    sums = torch.zeros(train.num_classes, train.images[0].numel(), device=train.images.device)
+    for rows in torch.arange(len(train), device=sums.device).split(_PART):
+        sums.index_add_(0, train.labels[rows], train.images[rows].flatten(1).float())
+    counts = torch.bincount(train.labels, minlength=train.num_classes)
+    means = sums / counts.clamp(min=1)[:, None]
+    lengths = means.square().sum(1).masked_fill(counts == 0, float("inf"))
+    right = 0
+    for rows in torch.arange(len(validation), device=sums.device).split(_PART):
+        distances = lengths - 2 * validation.images[rows].flatten(1).float() @ means.T  # but for what all have alike
+        right += int((distances.argmin(1) == validation.labels[rows]).sum())
+    return right / len(validation)
 
 
 def remarks(
-    found: Validation, fit: Validation, train: ImageSet, validation: ImageSet, recipe: Settings, *, updates: int
+    found: Validation, fit: Validation | None, train: ImageSet, validation: ImageSet, recipe: Settings, *, updates: int
 ) -> list[str]:
-    """What helps people to judge ``found``; nothing of a training without classes.
+    """What helps people to judge ``found``.
 
     Args:
-        found, fit: of the best weights, on validation and on training images.
+        found, fit: of the best weights, on validation and on training images; without ``fit`` the run has not ended.
         updates: that the training made.
     """
-    if not found.shares():
-        return []
-    why = causes(found, fit, train, updates=updates, adversarial=recipe.adversarial)
-    return [_beside(found, fit, train, validation), *why, *filter(None, [getattr(found, "advice", "")])]
+    advice = list(filter(None, [getattr(found, "advice", "")]))
+    if fit is None:
+        return advice
+    if not found.shares():  # a training without classes
+        short = recipe.minutes and updates < _FEW_UPDATES
+        return [f"only {updates:,} updates fitted into the time (--minutes)"] if short else []
+    return [_beside(found, fit, train, validation), *causes(found, fit, train, recipe, updates=updates), *advice]
 
 
 def _beside(found: Validation, fit: Validation, train: ImageSet, validation: ImageSet) -> str:
@@ -76,30 +81,28 @@ def _beside(found: Validation, fit: Validation, train: ImageSet, validation: Ima
     return text + (f"; these {found.images} images also chose the weights: new ones may do worse" if few else "")
 
 
-def causes(found: Validation, fit: Validation, train: ImageSet, *, updates: int, adversarial: bool) -> list[str]:
-    """Why ``found`` is no better, each with what to change; empty where it is good.
+def causes(found: Validation, fit: Validation, train: ImageSet, recipe: Settings, *, updates: int) -> list[str]:
+    """Why ``found`` is no better, each with what to change; empty where it is good. Robust accuracy stays far from 1 on
+    training images too.
 
     Args:
-        found, fit: of the best weights, on validation and on training images.
-        updates: that the training made.
-        adversarial: the scores are robust accuracy, which stays far from 1 on training images too.
+        found, fit, updates: see ``remarks``.
     """
     if found.score >= _GOOD:
         return []
-    causes = []
+    causes, longer = [], "--minutes" if recipe.minutes else "--epochs or --minutes"
     if fit.score - found.score > _GAP:
-        remedy = "" if adversarial else ", or mixed ones (--mix cutmix)"
         causes.append(
             f"it knows its training images better ({percent(fit.score)}) than new ones ({percent(found.score)}): more "
-            f"images help most{remedy}"
+            f"images help most{', or mixed ones (--mix cutmix)' if recipe.may_mix else ''}"
         )
-    learned = fit.score >= _LEARNED and not adversarial
+    learned = fit.score >= _LEARNED and not recipe.adversarial
     if not learned and updates < _FEW_UPDATES:
-        causes.append(f"only {updates:,} updates: train for longer (--epochs or --minutes)")
-    elif not learned and not adversarial:
+        causes.append(f"only {updates:,} updates: train for longer ({longer})")
+    elif not learned and not recipe.adversarial:
         causes.append(
-            f"its training images are not learned either ({percent(fit.score)}): a larger network (--preset), larger "
-            "images (--image-size), or longer (--epochs)"
+            f"its training images are not learned either ({percent(fit.score)}): a larger network, larger images "
+            f"(--image-size), or longer ({longer})"
         )
     if (each := len(train) / train.num_classes) < _PLENTY:
         causes.append(f"{each:.0f} training images a class are few: more of them are worth more than any flag")

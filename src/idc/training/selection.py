@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -60,6 +60,11 @@ class Selection:
             if self.accelerator.is_main_process:
                 self.keep(step)
 
+    def on(self, many: int) -> "Selection":
+        """The same, which judges the best weights on so many images, and on as many training images."""
+        learned = self.learned.take(torch.arange(min(many, len(self.learned))))
+        return replace(self, final=self.final.take(many), learned=learned)
+
     def seconds_an_image(self, network: nn.Module) -> float:
         """What an image of the last validation takes, measured on a few; the slowest process's."""
         few = self.few.take(min(_TIMED, len(self.few)))
@@ -93,7 +98,7 @@ class Selection:
                 plain = tensor.contiguous()
                 torch.distributed.broadcast(plain, 0)
                 tensor.copy_(plain)
-        self.state.fit = self._measured(network, self.learned, final=False).to_dict()
+        self.state.fit = self._measured(network, self.learned, final=True).to_dict()
         found = self._measured(network, self.final, final=True)
         network.load_state_dict(own)
         self.state.whole, self.state.facts = found.to_dict(), self.objective.facts()

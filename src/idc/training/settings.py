@@ -84,6 +84,11 @@ class Settings:
         return False
 
     @property
+    def may_mix(self) -> bool:
+        """Whether images are not mixed with one another, but may be."""
+        return False
+
+    @property
     def augmentation(self) -> "Augmentation":
         """The augmentation of one batch."""
         from idc.data import Augmentation

@@ -7,7 +7,6 @@ CPU, with bitwise the weights of one that was not. The data set lies on the devi
 import math
 import time
 from contextlib import nullcontext
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,6 +35,7 @@ from idc.training.settings import Settings
 from idc.training.signals import Signals
 
 _LOG_EVERY = 20
+_LEARNED = 1_000  # training images on which the best weights are judged too, at most
 
 
 class Trainer:
@@ -94,7 +94,8 @@ class Trainer:
         self.state = RunState({images.split: [len(images), images.fingerprint] for images in (train, validation)})
         final = self.validation.take(recipe.final_limit) if recipe.final_limit else self.validation
         few, keep = self.validation.take(recipe.validation_limit), partial(self._save_model, "best")
-        learned = self.train.take(min(len(few), len(self.train)))
+        some = torch.randperm(len(self.train), generator=torch.Generator().manual_seed(recipe.seed))
+        learned = self.train.take(some[: min(len(final), _LEARNED)])
         self.selection = Selection(
             self.accelerator, objective, few, final, learned, self.bf16, self.state, out / "best", keep
         )
@@ -196,8 +197,6 @@ class Trainer:
         found = self.state.whole or self.state.accuracy
         accuracy = self.objective.restored(found) if found else None
         steps = step if ended else self.pace.expected(step)
-        notes = self._remarks(accuracy, step) if ended and self.accelerator.is_main_process else ()
-        result = TrainResult(step, steps, self.state.seconds, accuracy, self.out / "best", signals.received, notes)
         if ended and self.accelerator.is_main_process:
             write_summary(
                 self.out, self.state, self.recipe, self.about, steps=step, images=step * self.batch, bf16=self.bf16,
@@ -205,15 +204,17 @@ class Trainer:
             )  # fmt: skip
             checkpoints.prune(self.out / "checkpoints")
             # Its weights may be older than the end of the training that found them.
-            change_card(result.best, self.state.card(found) | self.state.facts)
+            change_card(self.out / "best", self.state.card(found) | self.state.facts)
         self.accelerator.wait_for_everyone()
-        return result
+        notes = self._remarks(accuracy, step) if self.accelerator.is_main_process else ()
+        return TrainResult(step, steps, self.state.seconds, accuracy, self.out / "best", signals.received, notes)
 
     def _remarks(self, found: Validation | None, step: int) -> tuple[str, ...]:
-        if found is None or self.state.fit is None:
+        if found is None:
             return ()
-        fit, updates = self.objective.restored(self.state.fit), step // self.recipe.accumulation
-        return tuple(remarks(found, fit, self.train, self.validation, self.recipe, updates=updates))
+        fit = self.objective.restored(self.state.fit) if self.state.fit else None
+        sets, updates = (self.train, self.validation), step // self.recipe.accumulation
+        return tuple(remarks(found, fit, *sets, self.recipe, updates=updates))
 
     def _whole(self, step: int) -> bool:
         """Whether no gradient waits for others to be summed with, and no batch for its replays: a save says all."""
@@ -229,7 +230,7 @@ class Trainer:
         """By the clock: the best weights are judged on no more images than a twentieth of the time lets them."""
         one = self.selection.seconds_an_image(self.averaged())
         many = self.pace.plan_end(one, len(self.selection.final))
-        self.selection = replace(self.selection, final=self.selection.final.take(many))
+        self.selection = self.selection.on(many)
 
     def _stopped(self, signals: Signals, step: int) -> bool:
         if self.accelerator.num_processes == 1:

@@ -18,10 +18,10 @@ _UPDATES = 1_000  # that a training makes, if it does not go through the images 
 _FEWEST, _MOST = 20.0, 150.0  # epochs
 
 
-def usual_size(source: str, *, skip_bad: bool = False) -> int | None:
+def usual_size(source: str) -> int | None:
     """Pixels a side to which images are scaled: ``SIDE`` if they are larger, or of a size that the network does not
     take; None leaves them as they are."""
-    own = load(source, split="train", limit=1, skip_bad=skip_bad).shape
+    own = load(source, split="train", limit=1, skip_bad=True).shape  # whoever loads all says what is bad
     return SIDE if own[1] > SIDE or own[1] % PRESETS[PRESET].stride else None
 
 

@@ -116,8 +116,8 @@ def _trained_on(images: datasets.ImageSet, card: dict[str, Any], source: str) ->
 def _in_its_order(classifier: Classifier, images: datasets.ImageSet, name: str) -> datasets.ImageSet:
     own, remedy = tuple(map(str, classifier.class_names)), "use data of those classes"
     if own and sorted(own) != sorted(images.class_names):
-        given, names = ", ".join(images.class_names[:4]), ", ".join(own[:4])
-        raise IDCError(f"data with the classes {given}, ...", f"those of {name}: {names}, ...", remedy)
+        given, names = (", ".join(every[:4]) + ", ..." * (len(every) > 4) for every in (images.class_names, own))
+        raise IDCError(f"data with the classes {given}", f"those of {name}: {names}", remedy)
     if classifier.num_classes != images.num_classes:
         raise IDCError(f"data of {images.num_classes} classes", f"the {classifier.num_classes} of {name}", remedy)
     return images.in_order(own) if own else images

@@ -130,9 +130,9 @@ def run_training(
             say(line)
         updates = math.ceil(trainer.steps / recipe.accumulation)
         weights = sum(p.numel() for p in objective.network.parameters())
-        length = f"{recipe.minutes:g} minutes" if recipe.minutes else f"{updates:,} updates"
+        length = f"for {recipe.minutes:g} minutes by batches" if recipe.minutes else f"{updates:,} updates"
         say(
-            f"trains {weights:,} parameters on {trainer.device}, {'bf16' if trainer.bf16 else 'fp32'}: {length} of "
+            f"trains {weights:,} parameters on {trainer.device}, {'bf16' if trainer.bf16 else 'fp32'}, {length} of "
             f"{trainer.batch * recipe.accumulation} images"
         )
         if updates < FEW and "epochs" not in (changes or {}) and not recipe.minutes:
@@ -229,7 +229,7 @@ def start_training(
     name = preset if preset != "auto" else str(extra.get("preset", usual))
     spec = resolve_spec(extra["network"]) if preset == "auto" and "network" in extra else load_network(name)
     free, told = free and source != "digits", ""
-    size = image_size or extra.get("image_size") or (defaults.usual_size(source, skip_bad=skip_bad) if free else None)
+    size = image_size or extra.get("image_size") or (defaults.usual_size(source) if free else None)
     train, validation = load_splits(
         source, limit=limit, say=say, image_size=size, channels=channels or extra.get("channels"), skip_bad=skip_bad
     )

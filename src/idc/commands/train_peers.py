@@ -60,7 +60,7 @@ def start_cnn(
     chosen = choose(CNN_RECIPES, recipe, data, changes)
     own = recipe == "auto" and usual_recipe(data) == "fast"
     if own and loading.get("image_size") is None:
-        loading["image_size"] = usual_size(data, skip_bad=loading.get("skip_bad", False))
+        loading["image_size"] = usual_size(data)
     train, validation = load_splits(data, say=say, **loading)
     if own:
         chosen = usual_cnn_schedule(len(train), changes)

@@ -160,7 +160,8 @@ class Trainer:
             self._monitor() as monitor,
         ):
             if self.resumes:
-                told = "nothing to train: the run was finished at" if self.state.whole else "going on from"
+                spent = "nothing to train: its minutes are spent, at" if self.pace.ended else "going on from"
+                told = "nothing to train: the run was finished at" if self.state.whole else spent
                 told = f"{told} step {self.start} of {self.pace.expected(self.start)}"
                 monitor.say(told if self.start else f"{self.out} holds no checkpoint: the training begins")
             step, owed = self.start, False

@@ -216,7 +216,7 @@ def _summarise(
     dtype = torch.bfloat16 if runner.classifier.bf16 else torch.float32
     cost = evaluation_cost(target, one[:1], costs, seconds, dtype=dtype)
     cost["seconds_by_attack"] = {k: v / max(1, costs["images"]) for k, v in costs["seconds"].items()}
-    anew = same_in_fresh_process(request, runner.out, lines) if opens and runner.protocol.sanity else []
+    anew = same_in_fresh_process(request, runner.out, lines, say) if opens and runner.protocol.sanity else []
     sanity = recorded([*_sanity(runner, lines, costs, untouched, say), *anew])
     summary |= {
         "protocol": runner.protocol.name,

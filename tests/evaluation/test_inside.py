@@ -36,6 +36,24 @@ class OneHot(Around):
         return F.one_hot(self.net(x).argmax(1), 4).float()
 
 
+class WrittenOver(Around):
+    """The one-hot vectors are written into the output of the network."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.over = Over()
+
+    def forward(self, x):
+        return self.over(self.net(x))
+
+
+class Over(nn.Module):
+    def forward(self, z):
+        largest = z.argmax(1, keepdim=True)
+        z.zero_()
+        return z.scatter_(1, largest, 1.0)
+
+
 class Rounded(Around):
     def forward(self, x):
         return (self.net(x) * 1000).round() / 1000
@@ -95,7 +113,7 @@ def attacked(module: nn.Module, inside: bool = True) -> torch.Tensor:
     return module(x).argmax(1) == CLASSES
 
 
-@pytest.mark.parametrize("kind", [OneHot, Rounded, Decoy, Saturated, NoNumber, Detached, RoundedWithin])
+@pytest.mark.parametrize("kind", [OneHot, WrittenOver, Rounded, Decoy, Saturated, NoNumber, Detached, RoundedWithin])
 def test_what_an_output_hides_is_attacked(kind):
     truth = survivors(NET.weights)
     assert 4 < truth.sum() < COUNT - 4
@@ -213,6 +231,15 @@ def test_a_model_in_half_precision_and_one_that_is_compiled():
     module.forward = torch.compile(module.forward, backend="eager")
     model.compiled = True
     (inner,) = [one for one in look_inside(model, IMAGES, IDS) if one.path]
+    assert torch.equal(inner.of(model)(IMAGES), NET(IMAGES))
+
+
+def test_a_network_inside_a_module_that_the_user_compiled():
+    module = Around(torch.compile(OneHot(), backend="eager"))
+    module(IMAGES)
+    model = as_classifier(module, input_shape=(1, 4, 4))
+    (inner,) = [one for one in look_inside(model, IMAGES, IDS) if one.path]
+    assert inner.path.endswith("_orig_mod.net")
     assert torch.equal(inner.of(model)(IMAGES), NET(IMAGES))
 
 

@@ -4,6 +4,7 @@ An output may say less than the network behind it knows: one-hot vectors, rounde
 decoy. What is found here is attacked like the surrogates that a model names; the answer alone judges.
 """
 
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -71,24 +72,25 @@ class Inner:
     def _found(self, classifier: Classifier, images: Tensor, **draws: int) -> tuple[Tensor | None, Tensor]:
         paths = [self.path] if self.path else []
         steps = StraightThrough() if self.straight else nullcontext()
-        with _eager(classifier), _watched(classifier, paths, images, given=self.given) as calls, steps:
+        with _eager(), _watched(classifier, paths, images, given=self.given) as calls, steps:
             answer = classifier(images.clone(), **draws)
         outputs = [one.output for one in calls if one.answers(images, answer)]
         return outputs[self.call] if self.call < len(outputs) else None, answer
 
 
-def _eager(classifier: Classifier) -> AbstractContextManager[object]:
-    """No compiled code, which hooks do not reach."""
-    stance = torch.compiler.set_stance("force_eager") if classifier.compiled else nullcontext()
+def _eager() -> AbstractContextManager[object]:
+    """No compiled code, ours or the model's own, which hooks do not reach; without dynamo there is none."""
+    stance = torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
     return cast(AbstractContextManager[object], stance)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Call:
-    """Of a submodule: what it returned, and the picture that it was given, if it was one."""
+    """Of a submodule: the values that it returned, in which tensor, and the picture that it was given, if any."""
 
     path: str
     output: Tensor
+    returned: Tensor  # the model may write into it
     given: Tensor | None
 
     def answers(self, images: Tensor, answer: Tensor) -> bool:
@@ -114,7 +116,7 @@ def _watched(
     def watch(path: str) -> Callable[..., None]:
         def after(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
             if isinstance(output, Tensor) and output.ndim == 2 and output.is_floating_point():
-                calls.append(_Call(path, output, args[0] if _picture(args, images) else None))
+                calls.append(_Call(path, output.clone(), output, args[0] if _picture(args, images) else None))
 
         return after
 
@@ -215,25 +217,26 @@ class _Search:
 
     def _candidates(self) -> list[Inner]:
         """Of a forward pass: those that agree most, and of these the last, first. Of modules that return one and the
-        same tensor, the outermost."""
+        same tensor, and wrote nothing into it, the outermost."""
         images = self.images[: self.target.chunk]
         rows = torch.arange(len(images), device=images.device)
         paths = [path for path, _ in _submodules(self.classifier)]
-        with torch.enable_grad(), self.streams.take(rows).feeding(range(1)), _eager(self.classifier):
+        with torch.enable_grad(), self.streams.take(rows).feeding(range(1)), _eager():
             asked = images.clone().requires_grad_(True).clone()  # no leaf: the model may write into it
             with _watched(self.classifier, paths, images) as calls:
                 answer = self.classifier(asked)
-        found: dict[tuple[int, bool], tuple[float, int, Inner]] = {}
+        found: dict[tuple[Any, ...], tuple[float, int, Inner]] = {}
         counts = Counter[str]()
         for place, one in enumerate(call for call in calls if call.answers(images, answer)):
             inner = Inner(one.path, counts[one.path])
             counts[one.path] += 1
             agree = (one.output.argmax(1) == self.answer[rows].argmax(1)).float().mean().item()
             if agree >= _AGREE:
-                if one.output is not answer:
-                    found[id(one.output), False] = agree, place, inner
+                same = id(one.returned), *one.output.flatten().tolist()
+                if one.returned is not answer or not torch.equal(one.output, answer):
+                    found[False, *same] = agree, place, inner
                 if one.given is not None and one.given is not asked and _alike(one.given, images):
-                    found[id(one.output), True] = agree, place, replace(inner, given=True)
+                    found[True, *same] = agree, place, replace(inner, given=True)
         return [inner for _, _, inner in sorted(found.values(), key=lambda row: row[:2], reverse=True)]
 
 

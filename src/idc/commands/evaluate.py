@@ -24,7 +24,8 @@ from idc.commands.request import Request
 from idc.cost import answer_cost, evaluation_cost
 from idc.data.image_set import interleaved
 from idc.errors import IDCError
-from idc.evaluation.inside import LOOKED_AT, found_in, note_inner
+from idc.evaluation.inside import LOOKED_AT
+from idc.evaluation.inside_record import found_in, note_inner
 from idc.evaluation.nested import held_in, note, read_larger
 from idc.evaluation.panel import LABELS, write_panel
 from idc.evaluation.protocol import PROTOCOLS, Protocol, build_protocol
@@ -149,7 +150,7 @@ def evaluate_on(
         if protocol.tries_all:
             if state.is_main_process:
                 first = runner.problem.first(LOOKED_AT, device)
-                note_inner(out, classifier, *first, chunk=runner.chunk, name=runner.name)
+                note_inner(out, classifier, *first, chunk=runner.chunk, name=runner.name, say=say)
             state.wait_for_everyone()
             runner = replace(runner, inside={inner.name: inner.of(classifier) for inner in found_in(out)})
         with Bar("images", total=len(images), quiet=not state.is_main_process) as bar:

@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -19,16 +18,15 @@ from torch.nn import functional as F
 from idc.attacks.objective import Margin
 from idc.attacks.straight import StraightThrough
 from idc.attacks.target import ANSWER, Target
-from idc.errors import IDCError, lacks_memory
+from idc.errors import IDCError, cut, lacks_memory
 from idc.noise import Streams, derive_seed
-from idc.storage import records
-from idc.storage.fields import recorded
 from idc.types import Classifier, Logits
 
 LOOKED_AT = 16  # images by which they are found
 _AGREE, _SAME, _LIKE = 0.9, 0.99, 0.9  # share of images; cosine of gradients; correlation of an input with the image
 _TRIED, _KEPT = 8, 3
-_FILE = "inside.json"
+
+Say = Callable[[str], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,18 +137,26 @@ def _picture(args: tuple[Any, ...], images: Tensor) -> bool:
 
 
 def look_inside(
-    classifier: Classifier, images: Tensor, ids: Tensor, *, chunk: int = 512, name: str = ""
+    classifier: Classifier,
+    images: Tensor,
+    ids: Tensor,
+    *,
+    chunk: int = 512,
+    name: str = "",
+    say: Say = lambda why: None,
 ) -> list[Inner]:
     """Functions of a model that answer as it does and whose values or gradient are not the answer's: at most three.
 
     A submodule's output (B, K) counts if its largest is the answer's for 90% of the images and not always the same. A
-    function whose gradient vanishes on most is taken with its steps passed straight.
+    function whose gradient vanishes on most is taken with its steps passed straight. Where all images get one class,
+    others are asked about as well.
 
     Args:
         classifier: the model; of one of ours that names surrogates nothing is looked for.
         images: (B, C, H, W) in [0, 1], few; ids: (B,).
         chunk: images in one call at most.
         name: of the model, for errors.
+        say: is told why something could not be looked for.
     """
     ours = type(getattr(classifier, "module", classifier)).__module__.partition(".")[0] == "idc"
     if not isinstance(classifier, nn.Module) or (ours and classifier.surrogates()):
@@ -158,7 +164,19 @@ def look_inside(
     with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []):
         torch.manual_seed(0)
         target = Target.of(classifier, chunk=chunk, name=name)
-        return _Search(classifier, target, images, Streams(ids, derive_seed("inside"))).found()
+        search = _Search(classifier, target, images, Streams(ids, derive_seed("inside")))
+        if search.one_class:
+            images = _varied(images)
+            ids = torch.arange(len(images), device=images.device)
+            search = _Search(classifier, target, images, Streams(ids, derive_seed("inside")))
+        return search.found(say)
+
+
+def _varied(images: Tensor) -> Tensor:
+    """(4 B, C, H, W): images, their negatives, plain colours and noise."""
+    random = torch.Generator().manual_seed(0)
+    colours = torch.rand(*images.shape[:2], 1, 1, generator=random).to(images).expand_as(images)
+    return torch.cat([images, 1 - images, colours, torch.rand(images.shape, generator=random).to(images)])
 
 
 class _Search:
@@ -167,9 +185,17 @@ class _Search:
         self.answer = target.logits(ANSWER, images, streams)[0]
         self.known: list[tuple[Tensor, Tensor]] = []
 
-    def found(self) -> list[Inner]:
-        if not torch.isfinite(self.answer).all() or self.answer.shape[1] < 2:
+    @property
+    def one_class(self) -> bool:
+        return len(self.answer.argmax(1).unique()) < 2
+
+    def found(self, say: Say) -> list[Inner]:
+        finite = bool(torch.isfinite(self.answer).all())
+        if not finite or self.one_class:
+            say(f"its answers to {len(self.images)} images are {'all of one class' if finite else 'not all finite'}")
             return []
+        if any(isinstance(module, torch.jit.ScriptModule) for module in cast(nn.Module, self.classifier).modules()):
+            say("parts of it are TorchScript, which hooks do not reach")
         kept: list[Inner] = []
         own = self._ask(Inner())
         self.known.append(own)
@@ -180,6 +206,7 @@ class _Search:
         except Exception as error:  # a user's module may refuse hooks in any way
             if isinstance(error, MemoryError) or lacks_memory(error):
                 raise
+            say(f"it fails under hooks ({type(error).__name__}: {cut(str(error), 120)})")
             candidates = []
         for inner in candidates[:_TRIED]:
             if len(kept) < _KEPT:
@@ -258,18 +285,3 @@ def _alike(given: Tensor, images: Tensor) -> bool:
         one, two = ((v - v.flatten(1).mean(1).view(-1, 1, 1, 1)).flatten(1) for v in (given, images))
         like = F.cosine_similarity(one, two) >= _LIKE
     return like.float().mean().item() >= _AGREE
-
-
-def found_in(out: Path) -> list[Inner]:
-    """What ``note_inner`` noted in ``out``."""
-    if not (out / _FILE).exists():
-        return []
-    held = records.read_json(out / _FILE, "remove the folder and evaluate again", keys=("functions",))
-    return [Inner(**row) for row in held["functions"]]
-
-
-def note_inner(out: Path, classifier: Classifier, images: Tensor, ids: Tensor, **how: Any) -> None:
-    """Note in ``out`` what ``look_inside`` finds, once: all processes, and an evaluation that goes on, use it."""
-    if not (out / _FILE).exists():
-        found = look_inside(classifier, images, ids, **how)
-        records.write(out / _FILE, {"functions": recorded(found)})

@@ -1,12 +1,15 @@
 """A memory outside of a model, of which no copy is free, is found by a process that begins anew."""
 
 import io
+import json
+import os
 import subprocess
 import sys
 from contextlib import redirect_stdout
 from dataclasses import replace
 
 import pytest
+import torch
 
 from idc.attacks.gradient import pgd
 from idc.attacks.objective import Margin
@@ -22,7 +25,7 @@ CODE = """
 import torch
 from torch import nn
 
-SEEN = []
+SEEN, TF32 = [], []
 
 class Net(nn.Linear):
     # From the fortieth image on it may answer otherwise, and no copy of it knows of less.
@@ -35,6 +38,7 @@ class Net(nn.Linear):
 
     def forward(self, x):
         SEEN.extend(range(len(x)))
+        TF32.append(torch.backends.cudnn.allow_tf32)
         return super().forward((x.flip(-1) if len(SEEN) > self.after else x).flatten(1))
 
 def honest():
@@ -92,7 +96,27 @@ def test_the_first_few_are_judged_where_none_are_kept(evaluated):
     assert found == {image: lines[image] for image in found}
     (out / "first.safetensors").unlink()
     assert len(kept_images(out, 3)[1]) == 0
-    assert same_in_fresh_process(request, out, read_lines(out)) == []
+    said = []
+    assert same_in_fresh_process(request, out, read_lines(out), said.append) == []
+    assert said == ["note: the same answer in a fresh process: not checked, no adversarial image is kept"]
+
+
+def test_the_model_is_asked_in_full_float32_as_the_evaluation_asked(evaluated):
+    request, out, _ = evaluated("honest")
+    seen = sys.modules["kept_outside"].TF32
+    seen.clear()
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=True):
+        judged_anew(request, out, 1)
+    assert seen[-1] is False  # the last call is the question, those before it open the model
+
+
+def test_no_more_files_are_read_than_images_are_wanted(evaluated, monkeypatch):
+    _, out, _ = evaluated("honest", keep=True, block=8)
+    for number, kept in ((1, 8), (9, 9), (99, 20)):
+        assert len(kept_images(out, number)[1]) == min(number, kept)
+    (out / "adversarial" / "block-000001.safetensors").write_bytes(b"")
+    assert [len(part) for part in kept_images(out, 8)] == [8, 8]
+    assert [len(part) for part in kept_images(out, 9)] == [0, 0]
 
 
 def test_an_honest_model_passes_and_one_that_does_not_open_again_has_failed(evaluated, monkeypatch):
@@ -104,9 +128,66 @@ def test_an_honest_model_passes_and_one_that_does_not_open_again_has_failed(eval
     (finding,) = same_in_fresh_process(replace(request, model="kept_outside:none"), out, read_lines(out))
     assert not finding.passed
     assert "kept_outside:none" in finding.figure
-    for ended in (subprocess.CompletedProcess([], -9, "", ""), subprocess.CompletedProcess([], 1, "", "out of memory")):
-        monkeypatch.setattr(subprocess, "run", lambda *command, ended=ended, **how: ended)
-        assert same_in_fresh_process(request, out, read_lines(out)) == []
+
+
+def ended(code, out="", err=""):
+    return lambda command, **how: subprocess.CompletedProcess(command, code, out, err)
+
+
+def late(command, *, timeout, **how):
+    raise subprocess.TimeoutExpired(command, timeout)
+
+
+def one_answer_only(command, *, input, **how):
+    return ended(0, json.loads(input)["token"] + '{"-1": [1, 1]}')(command)
+
+
+def test_what_keeps_another_process_from_answering_is_said(evaluated, monkeypatch):
+    request, out, _ = evaluated("honest")
+    said = []
+    for run, why in (
+        (ended(-9), "the other process was killed"),
+        (ended(1, err="CUDA out of memory"), "CUDA out of memory"),
+        (ended(-6, err="what():  std::bad_alloc"), "std::bad_alloc"),
+        (ended(1, err="CUDA-capable device(s) is/are busy or unavailable"), "busy or unavailable"),
+    ):
+        monkeypatch.setattr(subprocess, "run", run)
+        assert same_in_fresh_process(request, out, read_lines(out), said.append) == []
+        assert why in said.pop()
+    assert same_in_fresh_process(replace(request, model="__main__:net"), out, read_lines(out), said.append) == []
+    assert "__main__:net is in a script" in said.pop()
+    assert said == []
+
+
+def test_a_process_that_ends_without_all_answers_is_a_failure(evaluated, monkeypatch):
+    request, out, _ = evaluated("honest")
+    for run, why in (
+        (ended(-11), "stopped: Segmentation fault: no answer"),
+        (ended(-6, err="Fatal Python error: Aborted"), "stopped: Aborted: Fatal Python error: Aborted"),
+        (late, "stopped: no answer within 3600 seconds"),
+        (ended(0, 'idc judged anew: {"0": [1, 1]}'), "stopped: no answer"),  # that of a model, in place of ours
+        (one_answer_only, "no answer to image "),
+    ):
+        monkeypatch.setattr(subprocess, "run", run)
+        (finding,) = same_in_fresh_process(request, out, read_lines(out))
+        assert not finding.passed
+        assert finding.figure.startswith(why)
+
+
+def test_another_process_imports_what_this_one_does_and_has_its_environment(evaluated, monkeypatch):
+    """All but its place among the processes of a launcher."""
+    request, out, _ = evaluated("honest")
+    seen = {}
+    monkeypatch.setattr(subprocess, "run", lambda command, *, env, **how: seen.update(env) or here(command, **how))
+    for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR"):
+        monkeypatch.setenv(name, "0")
+    for name in ("LOCAL_MODELS", "ROLE_OF_MODEL"):
+        monkeypatch.setenv(name, "mine")
+    monkeypatch.syspath_prepend("")
+    same_in_fresh_process(request, out, read_lines(out))
+    assert seen["PYTHONPATH"].split(os.pathsep)[0] == os.getcwd()
+    assert {name for name in os.environ if name not in seen} <= {"PYTHONPATH", "RANK", "LOCAL_RANK", "MASTER_ADDR"}
+    assert not {"RANK", "LOCAL_RANK", "MASTER_ADDR"} & seen.keys()
 
 
 def test_what_chance_and_rounding_do_is_let_pass():

@@ -8,9 +8,13 @@ from torch.nn import functional as F
 from idc.attacks.adaptive import AdaptiveAttack
 from idc.attacks.target import ANSWER, Target
 from idc.attacks.threat import Threat
+from idc.errors import IDCError
 from idc.evaluation.adapter import as_classifier
-from idc.evaluation.inside import Inner, found_in, look_inside, note_inner
+from idc.evaluation.inside import Inner, look_inside
+from idc.evaluation.inside_record import found_in, note_inner
 from idc.noise import Streams
+from idc.storage import records
+from idc.storage.tensor_file import save_tensors
 from noise_models import Linear, Noisy, easy_images
 from tiny import tiny_model
 
@@ -34,6 +38,24 @@ class Around(nn.Module):
 class OneHot(Around):
     def forward(self, x):
         return F.one_hot(self.net(x).argmax(1), 4).float()
+
+
+class WrittenOver(Around):
+    """The one-hot vectors are written into the output of the network."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.over = Over()
+
+    def forward(self, x):
+        return self.over(self.net(x))
+
+
+class Over(nn.Module):
+    def forward(self, z):
+        largest = z.argmax(1, keepdim=True)
+        z.zero_()
+        return z.scatter_(1, largest, 1.0)
 
 
 class Rounded(Around):
@@ -95,7 +117,7 @@ def attacked(module: nn.Module, inside: bool = True) -> torch.Tensor:
     return module(x).argmax(1) == CLASSES
 
 
-@pytest.mark.parametrize("kind", [OneHot, Rounded, Decoy, Saturated, NoNumber, Detached, RoundedWithin])
+@pytest.mark.parametrize("kind", [OneHot, WrittenOver, Rounded, Decoy, Saturated, NoNumber, Detached, RoundedWithin])
 def test_what_an_output_hides_is_attacked(kind):
     truth = survivors(NET.weights)
     assert 4 < truth.sum() < COUNT - 4
@@ -178,7 +200,9 @@ def test_what_hides_nothing_or_cannot_be_seen_is_attacked_as_before(module):
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 def test_a_script_module_cannot_be_seen():
-    assert look_inside(as_classifier(torch.jit.trace(OneHot(), IMAGES), input_shape=(1, 4, 4)), IMAGES, IDS) == []
+    model, said = as_classifier(torch.jit.trace(OneHot(), IMAGES), input_shape=(1, 4, 4)), []
+    assert look_inside(model, IMAGES, IDS, say=said.append) == []
+    assert said == ["parts of it are TorchScript, which hooks do not reach"]
 
 
 class NoisyOneHot(Around):
@@ -216,9 +240,70 @@ def test_a_model_in_half_precision_and_one_that_is_compiled():
     assert torch.equal(inner.of(model)(IMAGES), NET(IMAGES))
 
 
+def test_a_network_inside_a_module_that_the_user_compiled():
+    module = Around(torch.compile(OneHot(), backend="eager"))
+    module(IMAGES)
+    model = as_classifier(module, input_shape=(1, 4, 4))
+    (inner,) = [one for one in look_inside(model, IMAGES, IDS) if one.path]
+    assert inner.path.endswith("_orig_mod.net")
+    assert torch.equal(inner.of(model)(IMAGES), NET(IMAGES))
+
+
 def test_what_was_found_is_noted_once(tmp_path):
     model = as_classifier(Decoy(), input_shape=(1, 4, 4))
     assert found_in(tmp_path) == []
     note_inner(tmp_path, model, IMAGES, IDS)
     note_inner(tmp_path, as_classifier(Around(), input_shape=(1, 4, 4)), IMAGES, IDS)
     assert found_in(tmp_path) == look_inside(model, IMAGES, IDS) == [Inner("module.net")]
+
+
+def test_images_that_all_get_one_class_are_not_all_that_is_asked_about():
+    images = (IMAGES[:1] + 0.01 * torch.rand(COUNT, 1, 4, 4, generator=torch.Generator().manual_seed(0))).clamp(0, 1)
+    model = as_classifier(OneHot(), input_shape=(1, 4, 4))
+    assert len(model(images).argmax(1).unique()) == 1
+    (inner,) = [one for one in look_inside(model, images, IDS) if one.path]
+    assert torch.equal(inner.of(model)(images), NET(images))
+
+
+class Constant(Around):
+    def forward(self, x):
+        return 0 * self.net(x) + torch.eye(4)[2]
+
+
+class Infinite(Around):
+    def forward(self, x):
+        return self.net(x) / float(len(x) == 2)  # as many as it is tried with when it is opened
+
+
+@pytest.mark.parametrize(
+    ("module", "why"),
+    [(Constant(), "to 96 images are all of one class"), (Infinite(), "to 24 images are not all finite"),
+     (Hooked(), "it fails under hooks (AssertionError: "), (Around(), "")],
+    ids=lambda m: type(m).__name__,
+)  # fmt: skip
+def test_why_something_could_not_be_looked_for_is_said_and_noted(tmp_path, module, why):
+    said = []
+    note_inner(tmp_path, as_classifier(module, input_shape=(1, 4, 4)), IMAGES, IDS, say=said.append)
+    noted = records.read_json(tmp_path / "inside.json", "")["not_looked_for"]
+    assert len(said) == len(noted) == bool(why)
+    assert all(why in text for text in said + noted)
+
+
+@pytest.mark.parametrize("begun", ["images-0.jsonl", "partial-000000.safetensors"])
+def test_an_evaluation_that_was_begun_without_it_is_refused(tmp_path, begun):
+    if begun.endswith(".jsonl"):
+        records.append(tmp_path / begun, [{"id": 1}])
+    else:
+        save_tensors(tmp_path / begun, {"worst": torch.ones(1)})
+    with pytest.raises(IDCError, match=r"attacks on straight-through too.*choose another --out"):
+        note_inner(tmp_path, as_classifier(OneHot(), input_shape=(1, 4, 4)), IMAGES, IDS)
+    assert not (tmp_path / "inside.json").exists()
+    note_inner(tmp_path, as_classifier(Around(), input_shape=(1, 4, 4)), IMAGES, IDS)  # attacked as then
+    assert found_in(tmp_path) == []
+
+
+@pytest.mark.parametrize("functions", [5, [5], [{"path": 5}], [{"other": 1}], [{"call": "a"}]])
+def test_a_damaged_note_is_refused(tmp_path, functions):
+    records.write(tmp_path / "inside.json", {"functions": functions})
+    with pytest.raises(IDCError, match=r"inside\.json: expected functions inside the model"):
+        found_in(tmp_path)

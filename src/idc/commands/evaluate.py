@@ -24,7 +24,8 @@ from idc.commands.request import Request
 from idc.cost import answer_cost, evaluation_cost
 from idc.data.image_set import interleaved
 from idc.errors import IDCError
-from idc.evaluation.inside import LOOKED_AT, found_in, note_inner
+from idc.evaluation.inside import LOOKED_AT
+from idc.evaluation.inside_record import found_in, note_inner
 from idc.evaluation.nested import held_in, note, read_larger
 from idc.evaluation.panel import LABELS, write_panel
 from idc.evaluation.protocol import PROTOCOLS, Protocol, build_protocol
@@ -149,7 +150,7 @@ def evaluate_on(
         if protocol.tries_all:
             if state.is_main_process:
                 first = runner.problem.first(LOOKED_AT, device)
-                note_inner(out, classifier, *first, chunk=runner.chunk, name=runner.name)
+                note_inner(out, classifier, *first, chunk=runner.chunk, name=runner.name, say=say)
             state.wait_for_everyone()
             runner = replace(runner, inside={inner.name: inner.of(classifier) for inner in found_in(out)})
         with Bar("images", total=len(images), quiet=not state.is_main_process) as bar:
@@ -216,7 +217,7 @@ def _summarise(
     dtype = torch.bfloat16 if runner.classifier.bf16 else torch.float32
     cost = evaluation_cost(target, one[:1], costs, seconds, dtype=dtype)
     cost["seconds_by_attack"] = {k: v / max(1, costs["images"]) for k, v in costs["seconds"].items()}
-    anew = same_in_fresh_process(request, runner.out, lines) if opens and runner.protocol.sanity else []
+    anew = same_in_fresh_process(request, runner.out, lines, say) if opens and runner.protocol.sanity else []
     sanity = recorded([*_sanity(runner, lines, costs, untouched, say), *anew])
     summary |= {
         "protocol": runner.protocol.name,

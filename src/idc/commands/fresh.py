@@ -2,9 +2,11 @@
 
 import json
 import os
+import secrets
+import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,43 +25,78 @@ from idc.storage.fields import recorded
 from idc.types import answered
 
 _MOST, _SECONDS = 32, 3600
-_ANSWER = "idc judged anew: "
+_LACKING = ("MemoryError", "bad_alloc", "busy or unavailable")  # of memory, or of a GPU that others may use too
 _NAME = "the same answer in a fresh process"
-_DISTRIBUTED = ("RANK", "WORLD_SIZE", "LOCAL_", "GROUP_", "ROLE_", "MASTER_", "TORCHELASTIC_", "ACCELERATE_", "OMPI_")
+# What torchrun and mpirun tell a process of its place among others.
+_PLACE = (
+    "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "GROUP_WORLD_SIZE", "ROLE_RANK",
+    "ROLE_WORLD_SIZE", "ROLE_NAME", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID", "TORCHELASTIC_ERROR_FILE",
+    "TORCHELASTIC_USE_AGENT_STORE", "TORCHELASTIC_RESTART_COUNT", "TORCHELASTIC_MAX_RESTARTS", "PMI_RANK", "PMI_SIZE",
+    "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE",
+)  # fmt: skip
 
 
-def same_in_fresh_process(request: Request, out: Path, lines: Sequence[Mapping[str, Any]]) -> list[Finding]:
+def same_in_fresh_process(
+    request: Request, out: Path, lines: Sequence[Mapping[str, Any]], say: Callable[[str], object] = print
+) -> list[Finding]:
     """The verdicts on up to 32 kept adversarial images (without ``keep``, on the eight of the report), judged with the
     noise of then by a process that has asked the model nothing else, are those that the ``lines`` have.
 
     Of a deterministic model one verdict in eight may differ, which lies at an edge (one in four in bf16); of one with
-    noise, right draws by what chance may do. None where the process lacked memory or time: that says nothing.
+    noise, right draws by what chance may do. None where the check cannot be made: ``say`` is told why.
     """
     known = {line["id"]: line for line in lines}
     _, ids = kept_images(out, _MOST)
     asked = [known[image] for image in ids.tolist() if image in known]
-    if not asked:
+    try:
+        if not asked:
+            raise _CannotAskError("no adversarial image is kept")
+        found = _asked_anew(request, out, asked[0]["draws"])
+        pairs = [(line["robust"], found[str(line["id"])]) for line in asked]
+    except _CannotAskError as error:
+        say(f"note: {_NAME}: not checked, {error}")
         return []
+    except (RuntimeError, KeyError) as error:
+        told = f"no answer to image {error}" if isinstance(error, KeyError) else f"stopped: {error}"
+        return [Finding(_NAME, False, told, "let the model be opened again, and answer the same data")]
+    passed, text = _compared(pairs, asked[0]["draws"], bf16=request.precision != "fp32")
     remedy = "keep no memory of images, answers or calls, in the model or outside; let it open twice alike"
-    words = json.dumps({"out": str(out), "request": recorded(request), "draws": asked[0]["draws"]})
+    return [Finding(_NAME, passed, f"{len(pairs)} adversarial images: {text}", remedy)]
+
+
+class _CannotAskError(Exception):
+    """The check cannot be made, which says nothing of the model."""
+
+
+def _asked_anew(request: Request, out: Path, draws: int) -> dict[str, list[int]]:
+    """What ``judged_anew`` gives in another process, whose line of answer begins with a number that only it is told.
+
+    Raises:
+        _CannotAskError: if the process cannot import the model, or lacks memory or a GPU.
+        RuntimeError: if it ends without an answer.
+    """
+    if request.model.startswith("__main__:"):
+        raise _CannotAskError(f"{request.model} is in a script, which no other process imports")
+    token = secrets.token_hex()
+    words = json.dumps({"token": token, "out": str(out), "request": recorded(request), "draws": draws})
     code = "from idc.commands.fresh import main; main()"
-    env = {name: value for name, value in os.environ.items() if not name.startswith(_DISTRIBUTED)}
-    env["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+    env = {name: value for name, value in os.environ.items() if name not in _PLACE}
+    env["PYTHONPATH"] = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
     try:
         ended = subprocess.run([sys.executable, "-P", "-c", code], input=words, capture_output=True, text=True, env=env,
                                errors="replace", timeout=_SECONDS, check=False)  # fmt: skip
-    except subprocess.TimeoutExpired:
-        return []
-    answer = [line for line in ended.stdout.splitlines() if line.startswith(_ANSWER)]
-    if ended.returncode < 0 or (ended.returncode and lacks_memory(RuntimeError(ended.stderr))):
-        return []
-    if ended.returncode or not answer:
-        told = (ended.stderr.strip().splitlines() or ["no answer"])[-1]
-        return [Finding(_NAME, False, f"stopped: {cut(told, 300)}", "let the model be opened again")]
-    found = json.loads(answer[-1].removeprefix(_ANSWER))
-    pairs = [(line["robust"], found[str(line["id"])]) for line in asked]
-    passed, text = _compared(pairs, asked[0]["draws"], bf16=request.precision != "fp32")
-    return [Finding(_NAME, passed, f"{len(pairs)} adversarial images: {text}", remedy)]
+    except subprocess.TimeoutExpired as error:
+        raise RuntimeError(f"no answer within {_SECONDS} seconds") from error
+    for line in ended.stdout.splitlines():
+        if line.startswith(token):
+            found: dict[str, list[int]] = json.loads(line.removeprefix(token))
+            return found
+    told = cut((ended.stderr.strip().splitlines() or ["no answer"])[-1], 300)
+    if ended.returncode == -9:
+        raise _CannotAskError("the other process was killed, for want of memory say")
+    if lacks_memory(RuntimeError(ended.stderr)) or any(words in ended.stderr for words in _LACKING):
+        raise _CannotAskError(f"the other process stopped: {told}")
+    raise RuntimeError(f"{signal.strsignal(-ended.returncode)}: {told}" if ended.returncode < 0 else told)
 
 
 def _compared(pairs: Sequence[tuple[Sequence[int], Sequence[int]]], draws: int, *, bf16: bool) -> tuple[bool, str]:
@@ -91,7 +128,8 @@ def judged_anew(request: Request, out: Path, draws: int) -> dict[int, list[int]]
     classes = torch.tensor([true[image] for image in ids.tolist()])
     streams = Streams(ids, derive_seed(request.seed, "evaluation")).of("final")
     target = Target.of(classifier, chunk=request.batch_size, name=request.model)
-    answers = answered(target.logits(ANSWER, x, streams, draws=draws)).cpu()
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # as the evaluation asked
+        answers = answered(target.logits(ANSWER, x, streams, draws=draws)).cpu()
     judged = judge(answers, classes, classifier.num_classes)
     return {image: [one.right, one.vote] for image, one in zip(ids.tolist(), judged, strict=True)}
 
@@ -103,4 +141,4 @@ def main() -> None:
         found = judged_anew(Request(**asked["request"]), Path(asked["out"]), asked["draws"])
     except IDCError as error:
         sys.exit(str(error))
-    print(f"\n{_ANSWER}{json.dumps(found)}", flush=True)
+    print(f"\n{asked['token']}{json.dumps(found)}", flush=True)

@@ -4,11 +4,11 @@ An output may say less than the network behind it knows: one-hot vectors, rounde
 decoy. What is found here is attacked like the surrogates that a model names; the answer alone judges.
 """
 
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -18,16 +18,15 @@ from torch.nn import functional as F
 from idc.attacks.objective import Margin
 from idc.attacks.straight import StraightThrough
 from idc.attacks.target import ANSWER, Target
-from idc.errors import IDCError, lacks_memory
+from idc.errors import IDCError, cut, lacks_memory
 from idc.noise import Streams, derive_seed
-from idc.storage import records
-from idc.storage.fields import recorded
 from idc.types import Classifier, Logits
 
 LOOKED_AT = 16  # images by which they are found
 _AGREE, _SAME, _LIKE = 0.9, 0.99, 0.9  # share of images; cosine of gradients; correlation of an input with the image
 _TRIED, _KEPT = 8, 3
-_FILE = "inside.json"
+
+Say = Callable[[str], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,24 +70,25 @@ class Inner:
     def _found(self, classifier: Classifier, images: Tensor, **draws: int) -> tuple[Tensor | None, Tensor]:
         paths = [self.path] if self.path else []
         steps = StraightThrough() if self.straight else nullcontext()
-        with _eager(classifier), _watched(classifier, paths, images, given=self.given) as calls, steps:
+        with _eager(), _watched(classifier, paths, images, given=self.given) as calls, steps:
             answer = classifier(images.clone(), **draws)
         outputs = [one.output for one in calls if one.answers(images, answer)]
         return outputs[self.call] if self.call < len(outputs) else None, answer
 
 
-def _eager(classifier: Classifier) -> AbstractContextManager[object]:
-    """No compiled code, which hooks do not reach."""
-    stance = torch.compiler.set_stance("force_eager") if classifier.compiled else nullcontext()
+def _eager() -> AbstractContextManager[object]:
+    """No compiled code, ours or the model's own, which hooks do not reach; without dynamo there is none."""
+    stance = torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
     return cast(AbstractContextManager[object], stance)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Call:
-    """Of a submodule: what it returned, and the picture that it was given, if it was one."""
+    """Of a submodule: the values that it returned, in which tensor, and the picture that it was given, if any."""
 
     path: str
     output: Tensor
+    returned: Tensor  # the model may write into it
     given: Tensor | None
 
     def answers(self, images: Tensor, answer: Tensor) -> bool:
@@ -114,7 +114,7 @@ def _watched(
     def watch(path: str) -> Callable[..., None]:
         def after(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
             if isinstance(output, Tensor) and output.ndim == 2 and output.is_floating_point():
-                calls.append(_Call(path, output, args[0] if _picture(args, images) else None))
+                calls.append(_Call(path, output.clone(), output, args[0] if _picture(args, images) else None))
 
         return after
 
@@ -137,18 +137,26 @@ def _picture(args: tuple[Any, ...], images: Tensor) -> bool:
 
 
 def look_inside(
-    classifier: Classifier, images: Tensor, ids: Tensor, *, chunk: int = 512, name: str = ""
+    classifier: Classifier,
+    images: Tensor,
+    ids: Tensor,
+    *,
+    chunk: int = 512,
+    name: str = "",
+    say: Say = lambda why: None,
 ) -> list[Inner]:
     """Functions of a model that answer as it does and whose values or gradient are not the answer's: at most three.
 
     A submodule's output (B, K) counts if its largest is the answer's for 90% of the images and not always the same. A
-    function whose gradient vanishes on most is taken with its steps passed straight.
+    function whose gradient vanishes on most is taken with its steps passed straight. Where all images get one class,
+    others are asked about as well.
 
     Args:
         classifier: the model; of one of ours that names surrogates nothing is looked for.
         images: (B, C, H, W) in [0, 1], few; ids: (B,).
         chunk: images in one call at most.
         name: of the model, for errors.
+        say: is told why something could not be looked for.
     """
     ours = type(getattr(classifier, "module", classifier)).__module__.partition(".")[0] == "idc"
     if not isinstance(classifier, nn.Module) or (ours and classifier.surrogates()):
@@ -156,7 +164,19 @@ def look_inside(
     with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []):
         torch.manual_seed(0)
         target = Target.of(classifier, chunk=chunk, name=name)
-        return _Search(classifier, target, images, Streams(ids, derive_seed("inside"))).found()
+        search = _Search(classifier, target, images, Streams(ids, derive_seed("inside")))
+        if search.one_class:
+            images = _varied(images)
+            ids = torch.arange(len(images), device=images.device)
+            search = _Search(classifier, target, images, Streams(ids, derive_seed("inside")))
+        return search.found(say)
+
+
+def _varied(images: Tensor) -> Tensor:
+    """(4 B, C, H, W): images, their negatives, plain colours and noise."""
+    random = torch.Generator().manual_seed(0)
+    colours = torch.rand(*images.shape[:2], 1, 1, generator=random).to(images).expand_as(images)
+    return torch.cat([images, 1 - images, colours, torch.rand(images.shape, generator=random).to(images)])
 
 
 class _Search:
@@ -165,9 +185,17 @@ class _Search:
         self.answer = target.logits(ANSWER, images, streams)[0]
         self.known: list[tuple[Tensor, Tensor]] = []
 
-    def found(self) -> list[Inner]:
-        if not torch.isfinite(self.answer).all() or self.answer.shape[1] < 2:
+    @property
+    def one_class(self) -> bool:
+        return len(self.answer.argmax(1).unique()) < 2
+
+    def found(self, say: Say) -> list[Inner]:
+        finite = bool(torch.isfinite(self.answer).all())
+        if not finite or self.one_class:
+            say(f"its answers to {len(self.images)} images are {'all of one class' if finite else 'not all finite'}")
             return []
+        if any(isinstance(module, torch.jit.ScriptModule) for module in cast(nn.Module, self.classifier).modules()):
+            say("parts of it are TorchScript, which hooks do not reach")
         kept: list[Inner] = []
         own = self._ask(Inner())
         self.known.append(own)
@@ -178,6 +206,7 @@ class _Search:
         except Exception as error:  # a user's module may refuse hooks in any way
             if isinstance(error, MemoryError) or lacks_memory(error):
                 raise
+            say(f"it fails under hooks ({type(error).__name__}: {cut(str(error), 120)})")
             candidates = []
         for inner in candidates[:_TRIED]:
             if len(kept) < _KEPT:
@@ -215,25 +244,26 @@ class _Search:
 
     def _candidates(self) -> list[Inner]:
         """Of a forward pass: those that agree most, and of these the last, first. Of modules that return one and the
-        same tensor, the outermost."""
+        same tensor, and wrote nothing into it, the outermost."""
         images = self.images[: self.target.chunk]
         rows = torch.arange(len(images), device=images.device)
         paths = [path for path, _ in _submodules(self.classifier)]
-        with torch.enable_grad(), self.streams.take(rows).feeding(range(1)), _eager(self.classifier):
+        with torch.enable_grad(), self.streams.take(rows).feeding(range(1)), _eager():
             asked = images.clone().requires_grad_(True).clone()  # no leaf: the model may write into it
             with _watched(self.classifier, paths, images) as calls:
                 answer = self.classifier(asked)
-        found: dict[tuple[int, bool], tuple[float, int, Inner]] = {}
+        found: dict[tuple[Any, ...], tuple[float, int, Inner]] = {}
         counts = Counter[str]()
         for place, one in enumerate(call for call in calls if call.answers(images, answer)):
             inner = Inner(one.path, counts[one.path])
             counts[one.path] += 1
             agree = (one.output.argmax(1) == self.answer[rows].argmax(1)).float().mean().item()
             if agree >= _AGREE:
-                if one.output is not answer:
-                    found[id(one.output), False] = agree, place, inner
+                same = id(one.returned), *one.output.flatten().tolist()
+                if one.returned is not answer or not torch.equal(one.output, answer):
+                    found[False, *same] = agree, place, inner
                 if one.given is not None and one.given is not asked and _alike(one.given, images):
-                    found[id(one.output), True] = agree, place, replace(inner, given=True)
+                    found[True, *same] = agree, place, replace(inner, given=True)
         return [inner for _, _, inner in sorted(found.values(), key=lambda row: row[:2], reverse=True)]
 
 
@@ -255,18 +285,3 @@ def _alike(given: Tensor, images: Tensor) -> bool:
         one, two = ((v - v.flatten(1).mean(1).view(-1, 1, 1, 1)).flatten(1) for v in (given, images))
         like = F.cosine_similarity(one, two) >= _LIKE
     return like.float().mean().item() >= _AGREE
-
-
-def found_in(out: Path) -> list[Inner]:
-    """What ``note_inner`` noted in ``out``."""
-    if not (out / _FILE).exists():
-        return []
-    held = records.read_json(out / _FILE, "remove the folder and evaluate again", keys=("functions",))
-    return [Inner(**row) for row in held["functions"]]
-
-
-def note_inner(out: Path, classifier: Classifier, images: Tensor, ids: Tensor, **how: Any) -> None:
-    """Note in ``out`` what ``look_inside`` finds, once: all processes, and an evaluation that goes on, use it."""
-    if not (out / _FILE).exists():
-        found = look_inside(classifier, images, ids, **how)
-        records.write(out / _FILE, {"functions": recorded(found)})

@@ -268,7 +268,13 @@ def kept_images(out: Path, most: int) -> tuple[Tensor, Tensor]:
     blocks = sorted((out / KEPT).glob("block-*.safetensors"))
     name, files = ("images", blocks) if blocks else ("worst", [out / FIRST])
     try:
-        held = [load_tensors(file)[0] for file in files[:most]]
-        return torch.cat([one[name] for one in held])[:most], torch.cat([one["ids"] for one in held])[:most]
+        images: list[Tensor] = []
+        ids: list[Tensor] = []
+        for file in files:
+            if sum(len(one) for one in ids) < most:
+                held, _ = load_tensors(file)
+                images.append(held[name])
+                ids.append(held["ids"])
+        return torch.cat(images)[:most], torch.cat(ids)[:most]
     except (OSError, KeyError, ValueError):
         return torch.empty(0), torch.empty(0, dtype=torch.int64)

@@ -213,7 +213,8 @@ def build_protocol(
         if protocol.name == "clean":
             protocol = replace(protocol, name="own attacks", threat=threat)
         more = tuple((name, make(protocol.threat)) for name, make in attacks.items())
-        protocol = replace(protocol, attacks=(*protocol.attacks, *more))
+        within = protocol.within and ", and ".join((protocol.within, *attacks))
+        protocol = replace(protocol, attacks=(*protocol.attacks, *more), within=within)
     if changes:
         protocol = _turned(protocol, changes)
     return protocol if draws is None else replace(protocol, draws=draws)

@@ -41,7 +41,8 @@ def _natural(summary: Mapping[str, Any], within: str) -> str:
     n, clean, robust = f"{summary['images']:,}", summary["clean"]["mean"], summary["robust"]["mean"]
     found = f"{share(robust)} of {n} images keep their class under {within}; {share(clean)} do clean."
     if means := summary.get("averages"):
-        found = f"{share(means['all'])} is the mean accuracy under {len(summary['attacks'])} corruptions. {found}"
+        count = sum(name.rpartition("-")[0] in means["kind"] for name in summary["attacks"])
+        found = f"{share(means['all'])} is the mean accuracy under {count} corruptions. {found}"
     failed = [check["name"] for check in summary["sanity"] if not check["passed"]]
     alarm = f"UNRELIABLE, not to be quoted: failed {', '.join(failed)}. " if failed else ""
     return f"{alarm}{found} Nothing is said of an attacker's changes."

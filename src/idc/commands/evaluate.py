@@ -130,6 +130,8 @@ def evaluate_on(
     untouched = copied(classifier) if protocol.attacks else None
     if protocol.name == "paper" and not classifier.stochastic:
         say("note: the paper's protocol is made for IDC's stochastic answer; here it is basic attacks on probabilities")
+    if protocol.within and (request.eps is not None or request.norm != "linf"):
+        say(f"note: --norm and --eps mean nothing to {protocol.name}: it gives each image {protocol.within}")
     runner = Runner(
         classifier, problem_of(request, images), protocol, out, request.model, seed=request.seed,
         chunk=request.batch_size, block=request.block, keep=request.keep, rank=state.process_index,

@@ -179,6 +179,7 @@ PROTOCOLS: dict[str, Callable[[Threat], Protocol]] = {
     "clean": _clean, "paper": _paper, "adaptive": _adaptive, "autoattack": _autoattack, "curve": _curve,
     "quick": _quick, "pgd": _pgd, "apgd": _apgd, "corruptions": _corruptions, "shifts": _shifts,
 }  # fmt: skip
+WITHOUT_RADIUS = ("corruptions", "shifts")  # of them, those that are the same at every eps
 
 
 def build_protocol(

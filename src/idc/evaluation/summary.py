@@ -85,7 +85,8 @@ def averages(lines: Sequence[Line]) -> dict[str, Any]:
         right = sum(line["attacks"][name][0] / line["draws"] for line in lines for name in names)
         return recorded(wilson(right / (len(lines) * len(names)), len(lines)))
 
-    return {"all": of(sum(kinds.values(), [])), "kind": {kind: of(names) for kind, names in kinds.items()}}
+    every = [name for names in kinds.values() for name in names]
+    return {"all": of(every), "kind": {kind: of(names) for kind, names in kinds.items()}}
 
 
 def _confusion(lines: Sequence[Line], classes: int) -> dict[str, list[list[int]]]:

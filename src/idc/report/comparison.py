@@ -174,7 +174,7 @@ def figure(rows: Sequence[dict[str, Any]], *, with_published: bool = False) -> F
     """Robust accuracy over the FLOPs of an answer, a panel for each eps, marks as large as the FLOPs (down to what can
     be seen): full under the strongest protocol, hollow under the others. Protocols without an eps are left to the
     tables, if there are attacks with one."""
-    if any(own["attacks"] and not own.get("within") for row in rows for own in row["protocols"].values()):
+    if any(own.get("attacks") and not own.get("within") for row in rows for own in row["protocols"].values()):
         rows = [row | {"protocols": _bounded(row)} for row in rows if _bounded(row)]
     sizes = sorted({row["eps"] for row in rows})
     names = protocols(rows)

@@ -118,7 +118,7 @@ def _paper(threat: Threat) -> Protocol:
 def _adaptive(threat: Threat) -> Protocol:
     search = ("adaptive", AdaptiveAttack(threat=threat))
     if threat.norm == "l1":
-        absent = ("FAB", "Square", "AutoAttack's library as a check")
+        absent = ("FAB", "Square", "AutoAttack's library as a check", "APGD-L1's first rounds at larger radii")
         return Protocol("adaptive", threat, (search,), adaptive=True, gate=True, sanity=64, left_out=absent)
     fab, square = FAB(threat=threat, steps=50, targets=3), Square(threat=threat, draws=4, progress=0.5)
     attacks = (search, ("fab", fab), ("square", square))

@@ -56,8 +56,7 @@ _LIBRARIES = ("torch", "diffusers", "pyautoattack", "accelerate")
 
 def build(request: Request, images: datasets.ImageSet, protocol: Protocol | None = None) -> Protocol:
     """The protocol that a request asks for, or the one that is given, with the request's draws, attacks, settings."""
-    channels, size, _ = images.shape
-    eps = default_eps(request.norm, size, channels) if request.eps is None else request.eps
+    eps = default_eps(request.norm, images.shape[0]) if request.eps is None else request.eps
     threat = Threat(request.norm, eps)
     found: str | Protocol = protocol or request.protocol
     if isinstance(found, str) and ":" in found:

@@ -20,7 +20,7 @@ def fraction(text: str) -> float:
     return float(over) / float(under) if slash else float(over)
 
 
-def default_eps(norm: str, size: int, channels: int) -> float:
+def default_eps(norm: str, channels: int) -> float:
     """8/255 (L-inf), 0.5 (L2) or 12 (L1) for colour images; 0.1, 1.0 or 4 for grey ones, whose strokes are coarse."""
     return {"linf": (8 / 255, 0.1), "l2": (0.5, 1.0), "l1": (12.0, 4.0)}[norm][channels == 1]
 

@@ -2,6 +2,8 @@
 
 import colorsys
 import io
+import itertools
+import math
 
 import numpy as np
 import pytest
@@ -125,6 +127,33 @@ def test_pixelate_and_jpeg_are_pillows():
         assert np.array_equal(np.asarray(expected), (255 * small).round().byte().permute(1, 2, 0).numpy())
         picture.save(buffer := io.BytesIO(), "JPEG", quality=58)
         assert np.array_equal(np.asarray(Image.open(buffer)), (255 * file).round().byte().permute(1, 2, 0).numpy())
+
+
+@pytest.mark.parametrize("kind", ["motion-blur", "snow"])
+def test_a_trail_is_the_filter_by_its_dense_kernel(kind):
+    x = photos(1).double().numpy()
+    for setting in KINDS[kind][1]:
+        radius, sigma = setting[-3:-1] if kind == "snow" else setting
+        length, angle = round(2 * radius), math.radians(33)
+        dense = np.zeros((2 * length + 3, 2 * length + 3))
+        for at in range(length + 1):
+            place = length + 1 + at * np.array([math.sin(angle), math.cos(angle)])
+            for corner in itertools.product(*({math.floor(v), math.floor(v) + 1} for v in place)):
+                dense[corner] += math.exp(-((at / sigma) ** 2) / 2) * np.prod(1 - np.abs(place - corner))
+        expected = ndimage.correlate(x[0], dense[None] / dense.sum(), mode="mirror")
+        found = corruption._filtered(x, [corruption._trail(radius, sigma, 33, 1.0)])
+        np.testing.assert_allclose(found[0], expected, rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("channels", [2, 5])
+def test_every_channel_is_changed_where_none_is_alpha(channels):
+    x = photos(2, 16, channels)
+    for kind in KINDS:
+        found = corrupted(x, kind, 5, streams(2))
+        assert found.shape == x.shape
+        assert (found != x).flatten(2).any(2).all(), kind
+    alone = torch.cat([corrupted(x[:, c : c + 1], "jpeg-compression", 3, streams(2)) for c in range(channels)], 1)
+    assert torch.equal(corrupted(x, "jpeg-compression", 3, streams(2)), alone)
 
 
 @pytest.mark.parametrize("kind", ["defocus-blur", "motion-blur", "zoom-blur", "glass-blur"])

@@ -13,7 +13,7 @@ from idc.commands import compare as comparing
 from idc.commands.compare import compare, finished_rows, read_comparison
 from idc.errors import IDCError
 from idc.peers.cnn import CNN, CNNConfig
-from idc.report.comparison import FRESH, markdown, published, table, write_comparison
+from idc.report.comparison import FRESH, figure, markdown, published, table, write_comparison
 from idc.report.results import read_pairs, read_results, read_rows
 from idc.report.results_page import write_report
 from tiny import save_digits_model
@@ -115,6 +115,18 @@ def test_it_goes_on_where_it_was(done, file):
         p: p.stat().st_mtime_ns for p in done.glob("*/*/*") if p.name != "request.json"
     }
     assert found == rows == read_rows(done)
+
+
+def test_what_has_no_radius_is_made_once_and_is_no_robust_accuracy_at_an_eps(file, tmp_path):
+    comparison = read_comparison(file)
+    cnn = replace(comparison.entries[1], request=replace(comparison.entries[1].request, limit=2))
+    both = replace(comparison, entries=(cnn, replace(cnn, name="again")), protocols=("pgd", "shifts"))
+    rows = compare(both, tmp_path / "c", say=lambda text: None)
+    assert [(row["eps"], *row["protocols"]) for row in rows] == [(0.05, "pgd")] * 2 + [(0.1, "pgd", "shifts")] * 2
+    lines = csv.DictReader(table(rows).splitlines())
+    assert [(line["norm"], line["eps"]) for line in lines if line["protocol"] == "shifts"] == [("", "")] * 2
+    assert "No eps bounds shifts" in markdown(rows)
+    assert [len(axes.collections) for axes in figure(rows).axes] == [4, 4]  # a bar and a mark a model: pgd alone
 
 
 def test_rows_are_of_what_is_asked_now(done, file):

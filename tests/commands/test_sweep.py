@@ -8,6 +8,7 @@ import pytest
 from idc.commands.request import Request
 from idc.commands.sweep import parse_sweep, run_sweep
 from idc.errors import IDCError
+from idc.report.curves import over_setting
 from idc.report.results_page import write_report
 from tiny import save_digits_model
 
@@ -49,6 +50,26 @@ def test_norms_stand_beside_each_other_with_their_union(saved, tmp_path):
     assert "union of the norms" in (tmp_path / "r.html").read_text()
     with pytest.raises(IDCError, match="a radius for each norm"):
         run_sweep(replace(request, eps=0.1), "norm=linf,l2", tmp_path / "no", say=lambda _: None)
+
+
+def test_every_value_is_built_before_the_first_is_evaluated(saved, tmp_path):
+    request = Request(model=saved, data="digits", protocol="autoattack", limit=4)
+    with pytest.raises(IDCError, match="norm l1 for AutoAttack"):
+        run_sweep(request, "norm=linf,l2,l1", tmp_path / "n", say=lambda _: None)
+    assert not (tmp_path / "n").exists()
+
+
+def test_what_has_no_radius_is_not_swept_over_radii(saved, tmp_path):
+    request = Request(model=saved, data="digits", protocol="shifts", limit=2, one_step=True)
+    for over in ("eps=0.1,0.2", "norm=linf,l2"):
+        with pytest.raises(IDCError, match=r"a sweep of shifts over (eps|norm): expected a protocol"):
+            run_sweep(request, over, tmp_path / "s", say=lambda _: None)
+    assert not (tmp_path / "s").exists()
+    told = []
+    found = run_sweep(replace(request, eps=0.1), "draws=1", tmp_path / "d", say=told.append)
+    assert "noise" not in found["rows"][0]
+    assert sum("--norm and --eps mean nothing to shifts" in text for text in told) == 1
+    over_setting(found)
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ def test_what_a_protocol_lacks_in_l1_is_recorded():
         protocol = build_protocol(name, Threat("l1", 4.0))
         assert [attack for attack, _ in protocol.attacks] == names
         assert "FAB" in protocol.to_dict()["left_out"]
+        assert any("APGD-L1's first rounds" in part for part in protocol.left_out) == (name == "adaptive")
         assert "left_out" not in build_protocol(name, Threat("l2", 1.0)).to_dict()
     with pytest.raises(IDCError, match="norm l1 for AutoAttack"):
         build_protocol("autoattack", Threat("l1", 4.0))

@@ -28,7 +28,7 @@ def test_what_was_left_out_is_said():
     threat = {"threat": {"norm": "l1", "eps": 12.0}, "left_out": ["FAB", "Square"]}
     text = statement(summary(settings={"protocol": threat}))
     assert "within L1 12 " in text
-    assert "Left out, without a form in L1 here: FAB, Square." in text
+    assert "Left out in L1 here: FAB, Square." in text
 
 
 def test_a_failed_check_comes_first():

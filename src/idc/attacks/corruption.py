@@ -55,10 +55,15 @@ def _defocus_blur(x: Array, setting: tuple[float, float], streams: Streams, scal
 
 
 def _filtered(x: Array, kernels: Sequence[Array]) -> Array:
-    """(B, C, H, W), each image by its own kernel; edges are mirrored."""
-    return np.stack(
-        [ndimage.correlate(own, kernel[None], mode="mirror") for own, kernel in zip(x, kernels, strict=True)]
-    )
+    """(B, C, H, W), each image by its own square kernel, as a sum of shifted images: most weights of a trail are 0;
+    edges are mirrored."""
+    found, (height, width) = np.zeros_like(x), x.shape[2:]
+    for row, kernel in enumerate(kernels):
+        reach = len(kernel) // 2
+        wide = np.pad(x[row], ((0, 0), (reach, reach), (reach, reach)), mode="reflect")
+        for i, j in np.argwhere(kernel):
+            found[row] += kernel[i, j] * wide[:, i : i + height, j : j + width]
+    return found
 
 
 def _glass_blur(x: Array, setting: tuple[float, int, int], streams: Streams, scale: float) -> Array:
@@ -81,8 +86,9 @@ def _motion_blur(x: Array, setting: tuple[float, float], streams: Streams, scale
 
 
 def _trail(radius: float, sigma: float, degrees: float, scale: float) -> Array:
-    """A kernel: half a Gaussian along a line from the middle, each of its points shared out over four pixels."""
-    length = max(1, round(2 * scale * radius))
+    """A kernel: half a Gaussian along a line from the middle, each of its points shared out over four pixels; to where
+    its weights vanish, at 6 sigma."""
+    length = max(1, min(round(2 * scale * radius), math.ceil(6 * scale * sigma)))
     kernel = np.zeros((2 * length + 3, 2 * length + 3))
     for at in range(length + 1):
         y, x = (length + 1 + at * f(math.radians(degrees)) for f in (math.sin, math.cos))
@@ -196,10 +202,13 @@ def _jpeg_compression(x: Array, quality: int, streams: Streams, scale: float) ->
 
 
 def _by_pictures(x: Array, change: Callable[[Image.Image], Image.Image]) -> Array:
-    """Each image as one of 8 bits a channel, changed."""
-    eight = (255 * x).round().astype(np.uint8).transpose(0, 2, 3, 1)
-    found = [np.asarray(change(Image.fromarray(own.squeeze(2) if own.shape[2] == 1 else own))) for own in eight]
-    return np.stack(found).reshape(eight.shape).transpose(0, 3, 1, 2) / 255
+    """Each image as one of 8 bits a channel, changed; where it has no three, each channel by itself."""
+    pictures = (255 * x).round().astype(np.uint8)
+    if x.shape[1] == 3:
+        found = [np.asarray(change(Image.fromarray(own.transpose(1, 2, 0)))).transpose(2, 0, 1) for own in pictures]
+    else:
+        found = [np.asarray(change(Image.fromarray(own))) for own in pictures.reshape(-1, *x.shape[2:])]
+    return np.stack(found).reshape(x.shape) / 255
 
 
 KINDS: dict[str, tuple[_Change, tuple[Any, ...]]] = {  # and the settings of severities 1 to 5
@@ -226,7 +235,7 @@ KINDS: dict[str, tuple[_Change, tuple[Any, ...]]] = {  # and the settings of sev
 
 def corrupted(images: Tensor, kind: str, severity: int, streams: Streams) -> Tensor:
     """Images (B, C, H, W) in [0, 1] after a corruption, as pictures of 8 bits: multiples of 1/255 in [0, 1], of the
-    same shape, dtype and device. A fourth channel (alpha) stays as it is.
+    same shape, dtype and device. Of four channels the last (alpha) stays as it is.
 
     Args:
         kind: of ``KINDS``. severity: 1 to 5.
@@ -238,7 +247,8 @@ def corrupted(images: Tensor, kind: str, severity: int, streams: Streams) -> Ten
     if kind not in KINDS or severity not in range(1, 6):
         raise IDCError(f"{kind} of severity {severity}", f"one of {', '.join(KINDS)}, of 1 to 5", "correct it")
     change, settings = KINDS[kind]
-    shown, alpha = images[:, :3], images[:, 3:]
+    colours = 3 if images.shape[1] == 4 else images.shape[1]
+    shown, alpha = images[:, :colours], images[:, colours:]
     own = Streams(streams.ids.cpu(), streams.seed).of(kind)
     x = shown.detach().cpu().double().numpy()
     found = torch.from_numpy(change(x, settings[severity - 1], own, max(1.0, images.shape[-1] / _SIDE))).clamp(0, 1)

@@ -63,7 +63,7 @@ class Threat:
         of ``eps``."""
         if self.norm == "l1":
             sizes = torch.full((len(x),), self.eps, device=x.device) if radius is None else radius
-            x = images + _in_l1_ball(x - images, images, self.bounds, sizes)
+            x = _moved(images, _in_l1_ball(x - images, images, self.bounds, sizes), sizes)
         elif self.norm == "linf":
             eps = self.eps if radius is None else _each(radius, x)
             x = torch.clamp(x, images - eps, images + eps)
@@ -129,7 +129,8 @@ def _length(delta: Tensor, norm: Norm) -> Tensor:
 
 
 def _in_l1_ball(delta: Tensor, images: Tensor, bounds: Bounds, radius: Tensor) -> Tensor:
-    """The change nearest to ``delta`` of an L1 norm of ``radius`` (B,) at most that keeps ``images`` within ``bounds``.
+    """The change nearest to ``delta`` of an L1 norm of ``radius`` (B,) at most that keeps ``images`` within ``bounds``,
+    as float64.
 
     It is sign(delta) min(max(|delta| - t, 0), room), for the t >= 0 at which the norm is the radius, or 0 if it is
     smaller; ``room`` is what the bound leaves in that direction. The norm falls with t, linearly between the points
@@ -147,4 +148,15 @@ def _in_l1_ball(delta: Tensor, images: Tensor, bounds: Bounds, radius: Tensor) -
     at = ((norms > wanted).sum(1, keepdim=True) - 1).clamp(min=0)
     point, norm, slope = (v.gather(1, at) for v in (points, norms, slopes))
     t = torch.where(whole > wanted, point + (norm - wanted) / (-slope).clamp(min=1), 0)
-    return (sign * torch.minimum((size - t).clamp(min=0), room)).view_as(delta).to(delta)
+    return (sign * torch.minimum((size - t).clamp(min=0), room)).view_as(delta)
+
+
+def _moved(images: Tensor, change: Tensor, radius: Tensor) -> Tensor:
+    """``images`` + ``change``, whose L1 norm is ``radius`` (B,) at most, so rounded that the difference is no longer
+    either: what rounding adds in thousands of coordinates is taken back in as many of them as it takes."""
+    x = (images + change).to(images)
+    moved = (x.double() - images).abs().flatten(1)
+    nearer = torch.nextafter(x, images)  # rounding went too far by less than this
+    spare = torch.where(moved > change.flatten(1).abs(), (x.double() - nearer).abs().flatten(1), 0)
+    before, excess = spare.cumsum(1) - spare, moved.sum(1, keepdim=True) - radius[:, None]
+    return torch.where((before < excess) & (spare > 0), nearer.flatten(1), x.flatten(1)).view_as(x)

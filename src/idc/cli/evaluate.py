@@ -9,7 +9,7 @@ import typer
 from idc.cli.common import AsJson, Out, check_paths, note, out, print_json, resumable, table
 from idc.cli.flags import REQUIRED, of_fields, option, with_flags
 from idc.commands.request import Request
-from idc.text import NORMS, eps_text, flops_text, gflops_text, percent, seconds_text, share
+from idc.text import eps_text, flops_text, gflops_text, percent, seconds_text, share
 
 if TYPE_CHECKING:
     from idc.report.rows import Points
@@ -71,7 +71,7 @@ def _clean_rows(summary: dict[str, Any]) -> list[dict[str, str]]:
 
 
 def _print_summary(summary: dict[str, Any]) -> None:
-    from idc.report.rows import points
+    from idc.report.rows import bound, left_out, means, points
 
     settings, threat = summary["settings"], summary["settings"]["protocol"]["threat"]
     attacked = bool(summary["attacks"])
@@ -79,7 +79,7 @@ def _print_summary(summary: dict[str, Any]) -> None:
     rows = _clean_rows(summary) if "own" in summary else rows
     where = f"{settings['data']['source']} {settings['data']['split']}, n = {summary['images']}"
     within = settings["protocol"].get("within")
-    ball = f", {within or threat['norm'] + ' eps ' + eps_text(threat['eps'])}" if attacked else ""
+    ball = f", {bound(summary)}" if attacked else ""
     table(f"{summary['protocol']}: {where}{ball}; 95% intervals", rows)
     for name, own in summary.get("accuracy", {}).items() if "own" not in summary else ():
         out.print(f"{name}: {share(own, digits=2)}")
@@ -95,13 +95,12 @@ def _print_summary(summary: dict[str, Any]) -> None:
                 out.print(f"UNRELIABLE: {finding['name']}: {finding['remedy']}")
     if attacked and summary["draws"] > 1:
         out.print("Robust: each image's worst adversarial example, judged afresh; it may exceed an attack's own line.")
-    if means := summary.get("averages"):
-        own = {"all": means["all"]} | means["kind"]
-        table("mean over severities", [{"corruption": kind, "accuracy": share(v)} for kind, v in own.items()])
+    if kinds := means(summary):
+        table("mean over severities", [{"corruption": kind, "accuracy": share(v)} for kind, v in kinds.items()])
     if attacked and not summary["adaptive"] and not within:
         out.print("Not adaptive: an upper bound, which a stronger attack can only lower (--protocol adaptive).")
-    if absent := settings["protocol"].get("left_out"):
-        out.print(f"Left out, without a form in {NORMS[threat['norm']]} here: {', '.join(absent)}.")
+    if absent := left_out(summary):
+        out.print(absent)
     if summary["protocol"] == "quick":
         out.print("A first look, by a short form of the adaptive attack; a figure to quote takes --protocol adaptive.")
     for flag in summary["flags"]:

@@ -15,6 +15,7 @@ from idc.commands.request import Request, read_request
 from idc.compute.compiled import check_compiler, check_networks
 from idc.errors import IDCError
 from idc.evaluation.pairing import paired, survived
+from idc.evaluation.protocol import WITHOUT_RADIUS
 from idc.evaluation.summary import read_lines
 from idc.report.comparison import write_tables
 from idc.storage import records
@@ -87,9 +88,11 @@ class Comparison:
             names = short([e.name for e in self.entries])
             raise IDCError(f"models {names}", "a different name for each model", "rename one")
 
-    def protocols_of(self, entry: Entry) -> tuple[str, ...]:
-        """By which protocols a model is evaluated."""
-        return entry.protocols or self.protocols
+    def protocols_of(self, entry: Entry, eps: float | None = None) -> tuple[str, ...]:
+        """By which protocols a model is evaluated; at an ``eps``: those that are the same at each, at the largest
+        alone."""
+        names = entry.protocols or self.protocols
+        return tuple(p for p in names if eps in (None, max(self.eps)) or p not in WITHOUT_RADIUS)
 
 
 def read_comparison(file: Path) -> Comparison:
@@ -150,8 +153,9 @@ def compare(comparison: Comparison, out: Path, *, say: Callable[[str], object] =
         if entry.request.compile:
             check_compiler(processes()[1])
             check_networks(classifier)
-        for protocol, eps in product(comparison.protocols_of(entry), comparison.eps):
-            build(replace(entry.request, protocol=protocol, eps=eps), images)
+        for eps in comparison.eps:
+            for protocol in comparison.protocols_of(entry, eps):
+                build(replace(entry.request, protocol=protocol, eps=eps), images)
         shapes.add(images.shape)
         if len(shapes) > 1:  # an eps is another threat on other pixels
             own, others = ("x".join(map(str, shape)) for shape in (images.shape, (shapes - {images.shape}).pop()))
@@ -161,7 +165,8 @@ def compare(comparison: Comparison, out: Path, *, say: Callable[[str], object] =
     # The largest radius comes first: a nested comparison builds on it.
     with at_work(out, processes()[0], kind=COMPARISON):
         for eps, entry in product(sorted(comparison.eps, reverse=True), comparison.entries):
-            done = [evaluate_one(comparison, entry, p, eps, out, say=say) for p in comparison.protocols_of(entry)]
+            names = comparison.protocols_of(entry, eps)
+            done = [evaluate_one(comparison, entry, p, eps, out, say=say) for p in names]
             if any(done):  # not in a process other than the first
                 rows = finished_rows(comparison, out)
                 write_rows(rows, out, survivals)
@@ -206,7 +211,8 @@ def beside_the_best(
         places = [r["protocols"][protocol]["folder"] for r in here]
         for place in (p for p in places if p not in survivals):
             survivals[place] = survived(read_lines(out / place))
-        about = {"eps": eps, "eps_text": here[0]["eps_text"], "protocol": protocol, "best": here[0]["name"]}
+        text = "any" if here[0]["protocols"][protocol].get("within") else here[0]["eps_text"]
+        about = {"eps": eps, "eps_text": text, "protocol": protocol, "best": here[0]["name"]}
         best = survivals[places[0]]
         for row, own in zip(here[1:], (survivals[place] for place in places[1:]), strict=True):
             if best.keys() & own.keys():
@@ -220,7 +226,7 @@ def finished_rows(comparison: Comparison, out: Path) -> list[dict[str, Any]]:
     rows, again = [], "remove it, to have it made again"
     for eps, entry in product(comparison.eps, comparison.entries):
         found = {}
-        for protocol in comparison.protocols_of(entry):
+        for protocol in comparison.protocols_of(entry, eps):
             place = _place(entry, protocol, eps)
             if (file := out / place / "summary.json").exists():
                 held = read_request(file.with_name("request.json"), "evaluate again")
@@ -271,7 +277,7 @@ def _row(entry: Entry, eps: float, found: dict[str, tuple[str, dict[str, Any]]])
         "protocols": {
             protocol: {
                 "folder": folder, "robust": s["robust"], "draws": s["draws"], "adaptive": s["adaptive"],
-                "images_spared": s.get("images_spared", 0),
+                "images_spared": s.get("images_spared", 0), "within": s["settings"]["protocol"].get("within", ""),
                 "reliable": s["reliable"], "seconds": s["cost"]["seconds"],
                 "attacks": {name: v["mean"] for name, v in s["attacks"].items()},
             }

@@ -57,8 +57,7 @@ _LIBRARIES = ("torch", "diffusers", "pyautoattack", "accelerate")
 
 def build(request: Request, images: datasets.ImageSet, protocol: Protocol | None = None) -> Protocol:
     """The protocol that a request asks for, or the one that is given, with the request's draws, attacks, settings."""
-    channels, size, _ = images.shape
-    eps = default_eps(request.norm, size, channels) if request.eps is None else request.eps
+    eps = default_eps(request.norm, images.shape[0]) if request.eps is None else request.eps
     threat = Threat(request.norm, eps)
     found: str | Protocol = protocol or request.protocol
     if isinstance(found, str) and ":" in found:
@@ -131,6 +130,8 @@ def evaluate_on(
     untouched = copied(classifier) if protocol.attacks else None
     if protocol.name == "paper" and not classifier.stochastic:
         say("note: the paper's protocol is made for IDC's stochastic answer; here it is basic attacks on probabilities")
+    if protocol.within and (request.eps is not None or request.norm != "linf"):
+        say(f"note: --norm and --eps mean nothing to {protocol.name}: it gives each image {protocol.within}")
     runner = Runner(
         classifier, problem_of(request, images), protocol, out, request.model, seed=request.seed,
         chunk=request.batch_size, block=request.block, keep=request.keep, rank=state.process_index,

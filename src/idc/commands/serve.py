@@ -55,7 +55,7 @@ def serving(
     own = IDC.from_pretrained(model, device=default_device())
     own = own.one_step if one_step else own
     draws = draws_of(own, draws)
-    channels, side, _ = own.input_shape
+    channels = own.input_shape[0]
     with TemporaryDirectory() as folder:
         uploads = Path(folder, "uploads")
         uploads.mkdir()
@@ -63,7 +63,7 @@ def serving(
         files, dark = write_examples(examples, own, uploads) if examples else ([], False)
         from idc.serving.page import CSS, THEME, build
 
-        eps, name = round(255 * default_eps("linf", side, channels)), Path(model).name or model
+        eps, name = round(255 * default_eps("linf", channels)), Path(model).name or model
         page = build(own, name=name, draws=draws, eps=eps, examples=files, dark=dark)
         try:
             page.queue(max_size=32).launch(

@@ -1,11 +1,14 @@
 """What ``idc sweep`` does: one evaluation for each value of a setting."""
 
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from idc.commands.evaluate import Say, at_work, evaluate, processes
+import torch
+
+from idc.commands.evaluate import Say, at_work, build, evaluate, processes
+from idc.commands.opening import open_both
 from idc.commands.request import Request
 from idc.errors import IDCError
 from idc.evaluation.summary import read_lines
@@ -50,17 +53,25 @@ def run_sweep(request: Request, over: str, out: Path, *, say: Say = print) -> di
     """Evaluate once for each value of one setting, each in a folder of its own below ``out``; resumable.
 
     Returns:
-        ``setting`` and ``rows`` (``value``, ``eps``, ``clean``, ``noise``, ``robust``, ``cost``), as in
-        ``out/sweep.json``; over norms also ``union``, see ``idc.evaluation.union``.
+        ``setting`` and ``rows`` (``value``, ``eps``, ``clean``, ``robust``, ``cost``, and ``noise`` where the attacks
+        have a radius), as in ``out/sweep.json``; over norms also ``union``, see ``idc.evaluation.union``.
 
     Raises:
-        IDCError: see ``parse_sweep`` and ``evaluate``.
+        IDCError: see ``parse_sweep`` and ``evaluate``; for a value that the protocol cannot have, or one that changes
+            nothing of it, before anything is evaluated.
     """
     name, values = parse_sweep(over)
     if name == "norm" and request.eps is not None:
         raise IDCError(f"--eps {request.eps:g}", "a radius for each norm", "write --over norm=linf:8/255,l2:0.5,l1:12")
+    values_asked = [_asked(request, name, value) for value in values]
+    _, images = open_both(replace(request, compile=False), torch.device("cpu"))
+    for one in values_asked:
+        protocol = build(one.request, images)
+        if protocol.within and name in ("eps", "norm"):
+            remedy = "use --protocol adaptive, or idc evaluate"
+            raise IDCError(f"a sweep of {protocol.name} over {name}", "a protocol whose attacks have a radius", remedy)
     with at_work(out, processes()[0], kind=SWEEP):
-        rows = list(_rows(request, name, values, out, say))
+        rows = list(_rows(name, values_asked, out, say))
         found: dict[str, Any] = {"setting": name, "protocol": request.protocol, "model": request.model, "rows": rows}
         if rows and name == "norm":
             found["union"] = union([read_lines(out / f"norm-{row['text']}") for row in rows])
@@ -69,15 +80,29 @@ def run_sweep(request: Request, over: str, out: Path, *, say: Say = print) -> di
     return found
 
 
-def _rows(request: Request, name: str, values: list[Any], out: Path, say: Say) -> Iterator[dict[str, Any]]:
-    for value in values:
-        changes = {name: value}
-        if name == "norm":
-            value, changes = value[0], dict(zip(("norm", "eps"), value, strict=True))
-        text = "-".join(map(str, value)) if isinstance(value, tuple) else value if name == "norm" else f"{value:g}"
-        say(f"{name} = {text}")
-        summary = evaluate(replace(request, **changes), out / f"{name}-{text}", say=say)
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A value of the setting, as it is written, and what is asked with it."""
+
+    value: Any
+    text: str
+    request: Request
+
+
+def _asked(request: Request, name: str, value: Any) -> _Asked:
+    changes = {name: value}
+    if name == "norm":
+        value, changes = value[0], dict(zip(("norm", "eps"), value, strict=True))
+    text = "-".join(map(str, value)) if isinstance(value, tuple) else value if name == "norm" else f"{value:g}"
+    return _Asked(value, text, replace(request, **changes))
+
+
+def _rows(name: str, values: Sequence[_Asked], out: Path, say: Say) -> Iterator[dict[str, Any]]:
+    for one in values:
+        say(f"{name} = {one.text}")
+        summary = evaluate(one.request, out / f"{name}-{one.text}", say=say)
         if summary:
-            eps = summary["settings"]["protocol"]["threat"]["eps"]
-            kinds = ("clean", "noise", "robust", "cost", "answer")
-            yield {"value": value, "text": text, "eps": eps} | {kind: summary[kind] for kind in kinds}
+            protocol = summary["settings"]["protocol"]
+            kinds = ("clean", *(() if protocol.get("within") else ("noise",)), "robust", "cost", "answer")
+            about = {"value": one.value, "text": one.text, "eps": protocol["threat"]["eps"]}
+            yield about | {kind: summary[kind] for kind in kinds}

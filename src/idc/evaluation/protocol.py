@@ -118,7 +118,7 @@ def _paper(threat: Threat) -> Protocol:
 def _adaptive(threat: Threat) -> Protocol:
     search = ("adaptive", AdaptiveAttack(threat=threat))
     if threat.norm == "l1":
-        absent = ("FAB", "Square", "AutoAttack's library as a check")
+        absent = ("FAB", "Square", "AutoAttack's library as a check", "APGD-L1's first rounds at larger radii")
         return Protocol("adaptive", threat, (search,), adaptive=True, gate=True, sanity=64, left_out=absent)
     fab, square = FAB(threat=threat, steps=50, targets=3), Square(threat=threat, draws=4, progress=0.5)
     attacks = (search, ("fab", fab), ("square", square))
@@ -179,6 +179,7 @@ PROTOCOLS: dict[str, Callable[[Threat], Protocol]] = {
     "clean": _clean, "paper": _paper, "adaptive": _adaptive, "autoattack": _autoattack, "curve": _curve,
     "quick": _quick, "pgd": _pgd, "apgd": _apgd, "corruptions": _corruptions, "shifts": _shifts,
 }  # fmt: skip
+WITHOUT_RADIUS = ("corruptions", "shifts")  # of them, those that are the same at every eps
 
 
 def build_protocol(
@@ -213,7 +214,8 @@ def build_protocol(
         if protocol.name == "clean":
             protocol = replace(protocol, name="own attacks", threat=threat)
         more = tuple((name, make(protocol.threat)) for name, make in attacks.items())
-        protocol = replace(protocol, attacks=(*protocol.attacks, *more))
+        within = protocol.within and ", and ".join((protocol.within, *attacks))
+        protocol = replace(protocol, attacks=(*protocol.attacks, *more), within=within)
     if changes:
         protocol = _turned(protocol, changes)
     return protocol if draws is None else replace(protocol, draws=draws)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from idc.attacks.corruption import KINDS
 from idc.attacks.target import COUNTED
 from idc.evaluation.distances import security_curve
 from idc.evaluation.verdict import Judged, verdict, wilson
@@ -73,16 +74,18 @@ def summarise_lines(lines: Sequence[Line], class_names: Sequence[str]) -> dict[s
 
 
 def averages(lines: Sequence[Line]) -> dict[str, Any]:
-    """Mean accuracy (of draws) over attacks that each had every image, such as corruptions: of them ``all``, and by
-    ``kind``, the part of their names before the last hyphen. Intervals take an image's mean as a share of it."""
-    every, kinds = list(lines[0]["attacks"]), dict[str, list[str]]()
-    for name in every:
-        kinds.setdefault(name.rpartition("-")[0] or name, []).append(name)
+    """Mean accuracy (of draws) over corruptions: of them ``all``, and by ``kind``, the part of their names before the
+    last hyphen. Intervals take an image's mean as a share of it."""
+    kinds: dict[str, list[str]] = {}
+    for name in lines[0]["attacks"]:
+        if (kind := name.rpartition("-")[0]) in KINDS:  # a user may have added an attack
+            kinds.setdefault(kind, []).append(name)
 
     def of(names: Sequence[str]) -> Any:
         right = sum(line["attacks"][name][0] / line["draws"] for line in lines for name in names)
         return recorded(wilson(right / (len(lines) * len(names)), len(lines)))
 
+    every = [name for names in kinds.values() for name in names]
     return {"all": of(every), "kind": {kind: of(names) for kind, names in kinds.items()}}
 
 

@@ -36,6 +36,7 @@ PAIRED = (
     "exact test. It speaks of these trainings: what another seed would change is not in it, nor that the best was "
     "chosen on the same images."
 )
+ANYWHERE = "No eps bounds {}: each was made once, and stands in the row of the largest."
 HALF = "Networks computed in bf16, their first and last layers in float32."
 
 
@@ -98,6 +99,8 @@ def markdown(rows: Sequence[dict[str, Any]], pairs: Sequence[dict[str, Any]] = (
     for row in rows:
         where = ", ".join(own["folder"] for own in row["protocols"].values())
         lines.append(table_row(*map(in_markdown, [*_cells(row, names), row["training"] or "", where])))
+    if free := dict.fromkeys(p for row in rows for p, own in row["protocols"].items() if own.get("within")):
+        lines += ["", ANYWHERE.format(", ".join(free))]
     if any(own.get("images_spared") for row in rows for own in row["protocols"].values()):
         lines += ["", SPARED]
     attacked = [(r["clean"], o["robust"]) for r in rows for o in r["protocols"].values() if o["attacks"]]
@@ -150,9 +153,10 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
             shares = [
                 own["robust"][k][end] for k in ("mean", "majority", "worst_of_n") for end in ("mean", "low", "high")
             ]
+            ball = ("", "") if own.get("within") else (row["norm"], row["eps"])
             lines.append([
                 row["name"], row["model"], _answer(row), row.get("answer", {}).get("precision", "fp32"), row["data"],
-                row["split"], row["norm"], row["eps"], protocol, row["images"], own["draws"], row["parameters"],
+                row["split"], *ball, protocol, row["images"], own["draws"], row["parameters"],
                 row["flops"], row["network_evaluations"], clean["mean"], clean["low"], clean["high"], *shares,
                 own["seconds"], own["reliable"], own.get("images_spared", 0), row["training"], own["folder"],
             ])  # fmt: skip
@@ -168,7 +172,10 @@ def _answer(row: dict[str, Any]) -> str:
 
 def figure(rows: Sequence[dict[str, Any]], *, with_published: bool = False) -> Figure:
     """Robust accuracy over the FLOPs of an answer, a panel for each eps, marks as large as the FLOPs (down to what can
-    be seen): full under the strongest protocol, hollow under the others."""
+    be seen): full under the strongest protocol, hollow under the others. Protocols without an eps are left to the
+    tables, if there are attacks with one."""
+    if any(own.get("attacks") and not own.get("within") for row in rows for own in row["protocols"].values()):
+        rows = [row | {"protocols": _bounded(row)} for row in rows if _bounded(row)]
     sizes = sorted({row["eps"] for row in rows})
     names = protocols(rows)
     strongest = "adaptive" if "adaptive" in names else names[-1]
@@ -194,7 +201,8 @@ def figure(rows: Sequence[dict[str, Any]], *, with_published: bool = False) -> F
         axes.set(ylabel="robust accuracy, %", ylim=(-8, 104))
         own = [r for r in rows if r["eps"] == eps]
         images = ", ".join(map(str, sorted({r["images"] for r in own})))
-        radius = f"{NORMS[own[0]['norm']]} eps {own[0]['eps_text']}"
+        free = next(iter(own[0]["protocols"].values())).get("within")
+        radius = free or f"{NORMS[own[0]['norm']]} eps {own[0]['eps_text']}"
         title = f"{own[0]['data']} {own[0]['split']}, {radius}, n = {images}; bars: 95%"
         axes.set_title(title, fontsize=9, loc="left")
         axes.grid(alpha=0.25)
@@ -208,6 +216,11 @@ def figure(rows: Sequence[dict[str, Any]], *, with_published: bool = False) -> F
     for axes, texts in labels.items():
         label_points(axes, texts, size=5, colour="#666666", near=6)
     return drawn
+
+
+def _bounded(row: dict[str, Any]) -> dict[str, Any]:
+    """What it holds by protocol, without those that no eps bounds."""
+    return {name: own for name, own in row["protocols"].items() if not own.get("within")}
 
 
 def comparable(rows: Sequence[dict[str, Any]], eps: float) -> bool:

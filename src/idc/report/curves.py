@@ -141,7 +141,8 @@ def over_setting(sweep: dict[str, Any]) -> Figure:
             continue
         _line(axes, x, [r["robust"][kind] for r in rows], style, colour, f"robust, {label}")
     axes.plot(x, [100 * r["clean"]["mean"]["mean"] for r in rows], "-", color="#222222", label="clean, mean of draws")
-    axes.plot(x, [100 * r["noise"]["mean"]["mean"] for r in rows], ":", color="#767676", label="random noise")
+    if all("noise" in r for r in rows):  # not of corruptions, which have no radius
+        axes.plot(x, [100 * r["noise"]["mean"]["mean"] for r in rows], ":", color="#767676", label="random noise")
     if not numeric:
         axes.set_xticks(x, [r["text"] for r in rows])
     elif min(x) > 0 and max(x) / min(x) > 8:

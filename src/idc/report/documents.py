@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from idc.report.content import Content
 from idc.report.results import Result, other_shares
-from idc.report.rows import KINDS, lines, points
+from idc.report.rows import KINDS, bound, lines, means, points
 from idc.storage.fields import recorded
 from idc.text import eps_text, gflops_text, in_markdown, percent, share, table_head, table_row
 
@@ -106,14 +106,12 @@ def _one(r: Result) -> Iterator[str]:
         others = {f"the model's own ({s['own']['answer']})": s["own"]["accuracy"]} | other_shares(s)
         yield _table(("answer", "accuracy"), [(name, share(value)) for name, value in others.items()])
     else:
-        ball = r.within or f"{r.threat['norm']} eps {eps_text(r.eps)}"
-        yield in_markdown(f"## {r.name}: {s['protocol']}, {ball}")
+        yield in_markdown(f"## {r.name}: {s['protocol']}, {bound(s)}")
         kinds = KINDS if s["draws"] > 1 else {"mean": "accuracy"}
         rows = [(p.name, *(share(p.verdict[kind]) for kind in kinds), p.verdict.get("attacked", "")) for p in points(s)]
         yield _table(("points", *kinds.values(), "images attacked"), rows)
-    if means := s.get("averages"):
-        means = {"all": means["all"]} | means["kind"]
-        yield _table(("mean over severities", "accuracy"), [(kind, share(own)) for kind, own in means.items()])
+    if averaged := means(s):
+        yield _table(("mean over severities", "accuracy"), [(kind, share(own)) for kind, own in averaged.items()])
     if s["sanity"]:
         checks = [(c["name"], "ok" if c["passed"] else "FAILED", c["figure"], "" if c["passed"] else c["remedy"])
                   for c in s["sanity"]]  # fmt: skip

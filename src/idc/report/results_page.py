@@ -12,7 +12,7 @@ from idc.report import curves, documents, figures
 from idc.report.content import Content, Heading, read_content
 from idc.report.html import environment
 from idc.report.pictures import of_the_method, own_answers, panel
-from idc.report.rows import lines, points
+from idc.report.rows import bound, lines, means, points
 from idc.storage.files import make_folder, whole_file, write_text
 from idc.text import csv_text, eps_text
 
@@ -35,7 +35,7 @@ def _html(content: Content, stem: str) -> str:
         results=[
             {
                 "r": r, "s": r.summary, "eps": eps_text(r.eps), "own": own_answers(r) if "own" in r.summary else None,
-                "points": points(r.summary),
+                "points": points(r.summary), "bound": bound(r.summary), "means": means(r.summary),
                 "panel": panel(r) if r.panel and r.summary["attacks"] else None,
                 "confusion": None if c is None else Markup(figures.svg(c)),
             }

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from idc.report.results import Result
+from idc.text import NORMS, eps_text
 
 KINDS = {"mean": "mean of draws", "majority": "majority", "worst_of_n": "worst of n"}
 _WORDS = {"clean": "clean", "noise": "random noise", "robust": "the worst of each"}
@@ -39,6 +40,26 @@ def points(summary: Mapping[str, Any]) -> list[Points]:
     return [clean, noise, *attacks, robust] if attacks else [clean]
 
 
+def bound(summary: Mapping[str, Any]) -> str:
+    """What its attacks keep to: a ball, such as ``linf eps 8/255``, or words."""
+    protocol = summary["settings"]["protocol"]
+    threat = protocol["threat"]
+    return str(protocol.get("within") or f"{threat['norm']} eps {eps_text(threat['eps'])}")
+
+
+def left_out(summary: Mapping[str, Any]) -> str:
+    """A sentence on what the protocol lacks in this norm; empty where it lacks nothing."""
+    protocol = summary["settings"]["protocol"]
+    absent = ", ".join(protocol.get("left_out", ()))
+    return f"Left out in {NORMS[protocol['threat']['norm']]} here: {absent}." if absent else ""
+
+
+def means(summary: Mapping[str, Any]) -> dict[str, Mapping[str, float]]:
+    """Mean accuracy over corruptions: of ``all``, then of each kind; nothing under another protocol."""
+    found = summary.get("averages")
+    return {"all": found["all"]} | found["kind"] if found else {}
+
+
 def lines(
     results: Sequence[Result], certificates: Sequence[dict[str, Any]], unions: Sequence[dict[str, Any]]
 ) -> Iterator[dict[str, Any]]:
@@ -54,10 +75,9 @@ def lines(
                 yield about | {"points": one.key, "verdict": kind} | _interval(one.verdict[kind])
         for v in s.get("distances", {}).get("curve", ()):
             yield about | {"eps": v["radius"], "points": "security curve", "verdict": "mean"} | _interval(v)
-        if means := s.get("averages"):
-            kinds = {"mean of corruptions": means["all"]} | {f"mean of {k}": v for k, v in means["kind"].items()}
-            for name, v in kinds.items():
-                yield about | {"points": name, "verdict": "mean"} | _interval(v)
+        for kind, v in means(s).items():
+            name = f"mean of {'corruptions' if kind == 'all' else kind}"
+            yield about | {"points": name, "verdict": "mean"} | _interval(v)
         if v := s.get("own", {}).get("accuracy"):
             own = {"norm": None, "eps": None, "draws": None, "points": "clean", "verdict": "own answer"}
             yield about | own | _interval(v)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from idc.report.rows import left_out, means
 from idc.text import NORMS, eps_text, share
 
 
@@ -24,8 +25,8 @@ def statement(summary: Mapping[str, Any]) -> str:
     if summary["draws"] > 1:
         worst = share(summary["robust"]["worst_of_n"])
         found += f" An attacker who may ask {summary['draws']} times leaves {worst}."
-    if absent := summary["settings"]["protocol"].get("left_out"):
-        found += f" Left out, without a form in {NORMS[threat['norm']]} here: {', '.join(absent)}."
+    if absent := left_out(summary):
+        found += f" {absent}"
     failed = [check["name"] for check in summary["sanity"] if not check["passed"]]
     if failed:
         return f"UNRELIABLE, not to be quoted: failed {', '.join(failed)}. {found}"
@@ -40,8 +41,9 @@ def _natural(summary: Mapping[str, Any], within: str) -> str:
     """Of corruptions, or rotations and shifts: nobody chose them for the model but from a list."""
     n, clean, robust = f"{summary['images']:,}", summary["clean"]["mean"], summary["robust"]["mean"]
     found = f"{share(robust)} of {n} images keep their class under {within}; {share(clean)} do clean."
-    if means := summary.get("averages"):
-        found = f"{share(means['all'])} is the mean accuracy under {len(summary['attacks'])} corruptions. {found}"
+    if kinds := means(summary):
+        count = sum(name.rpartition("-")[0] in kinds for name in summary["attacks"])
+        found = f"{share(kinds['all'])} is the mean accuracy under {count} corruptions. {found}"
     failed = [check["name"] for check in summary["sanity"] if not check["passed"]]
     alarm = f"UNRELIABLE, not to be quoted: failed {', '.join(failed)}. " if failed else ""
     return f"{alarm}{found} Nothing is said of an attacker's changes."

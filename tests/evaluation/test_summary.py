@@ -1,0 +1,20 @@
+"""What an evaluation's lines come to."""
+
+import pytest
+
+from idc.attacks.threat import Threat
+from idc.evaluation.protocol import build_protocol
+from idc.evaluation.summary import averages
+
+
+def test_a_mean_over_corruptions_is_of_corruptions_alone():
+    attacks = {"fog-1": [4, 0], "fog-2": [2, 0], "motion-blur-1": [0, 1], "my:Attack": [0, 1], "my-own-1": [0, 1]}
+    found = averages([{"attacks": attacks, "draws": 4}])
+    assert found["all"]["mean"] == pytest.approx(0.5)
+    assert {kind: own["mean"] for kind, own in found["kind"].items()} == pytest.approx({"fog": 0.75, "motion-blur": 0})
+
+
+def test_an_attack_beside_corruptions_is_named_with_them():
+    found = build_protocol("corruptions", Threat(), attacks={"my:Attack": lambda threat: lambda *given: given[1]})
+    assert found.within.endswith("corruptions at 5 severities, and my:Attack")
+    assert build_protocol("pgd", Threat(), attacks={"my:Attack": lambda threat: lambda *given: given[1]}).within == ""

@@ -111,3 +111,19 @@ def test_shifts_are_the_worst_of_a_grid():
     found = idc.evaluate(model, images, labels, protocol="shifts")
     assert found.robust == found.summary["attacks"]["worst-of-grid"]["mean"]["mean"] < 1
     assert "under each of 775 rotations up to 30 degrees" in str(found)
+
+
+def test_classes_without_images_are_the_models():
+    """Images of the first classes only, of a model of four."""
+    model = Linear(shape=(1, 6, 6))
+    images, classes = easy_images(model, 24)
+    some = classes < 2
+    found = idc.evaluate(model, images[some], classes[some], protocol="quick", eps=0.3)
+    assert len(found.summary["confusion"]["clean"]) == 4
+    assert found.summary["images"] == int(some.sum())
+
+
+@pytest.mark.parametrize(("given", "words"), [("runs/idc", "open it"), (lambda: None, "call the function")])
+def test_what_is_no_module_is_told(given, words):
+    with pytest.raises(idc.IDCError, match=words):
+        idc.evaluate(given, torch.zeros(1, 1, 4, 4), [0])

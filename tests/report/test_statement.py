@@ -49,3 +49,18 @@ def test_without_an_attack_nothing_is_said_of_robustness():
     assert statement(summary(attacks={}, own=own)).startswith(
         "90.0% [80.0%, 95.0%] of 1,000 images are answered rightly"
     )
+
+
+def test_quick_is_a_first_look():
+    assert "A first look" in statement(summary(protocol="quick"))
+
+
+def test_chance_is_told():
+    """One of two classes is right half of the time."""
+    confusion = {"clean": [[25, 25, 0], [25, 25, 0]]}
+    lucky = {"clean": {"mean": {"mean": 0.5, "low": 0.4, "high": 0.6}}, "confusion": confusion}
+    assert "no better than chance" in statement(summary(**lucky))
+    assert "no better than chance" in statement(summary(**lucky, attacks={}))
+    assert "chance" not in statement(
+        summary(clean={"mean": {"mean": 0.9, "low": 0.8, "high": 0.95}}, confusion=confusion)
+    )

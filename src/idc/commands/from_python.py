@@ -93,6 +93,9 @@ def evaluate(
     Raises:
         IDCError: if model, images and settings do not fit.
     """
+    if not isinstance(model, nn.Module):
+        remedy = "call the function that makes it" if callable(model) else "open it, as IDC.from_pretrained does"
+        raise IDCError(f"a model of type {type(model).__name__}", "an nn.Module", remedy)
     _, device = processes()
     data = _image_set(model, images, labels, class_names)
     name = type(model).__name__
@@ -108,6 +111,8 @@ def evaluate(
         raise IDCError(
             f"labels up to {int(data.labels.max())}", f"below the model's {classifier.num_classes}", "renumber"
         )
+    if classifier.num_classes > data.num_classes and not class_names:  # the last classes have no image here
+        data = replace(data, class_names=tuple(map(str, range(classifier.num_classes))))
     kept = TemporaryDirectory() if out is None else nullcontext(str(out))
     with kept as folder:
         return Outcome(evaluate_on(classifier, data, request, Path(folder), protocol=own, say=say))

@@ -42,11 +42,16 @@ def _finish(axes: Axes, xlabel: str) -> None:
 
 
 def over_eps(results: Sequence[Result]) -> Figure | None:
-    """Robust accuracy (mean of draws) over eps, a line for each model and protocol; None below two sizes."""
-    if len({r.eps for r in results if r.summary["attacks"] and not r.within}) < 2:
+    """Robust accuracy (mean of draws) over eps, a line for each model and protocol, a panel for each norm; None below
+    two sizes."""
+    attacked = [r for r in results if r.summary["attacks"] and not r.within]
+    if len({r.eps for r in attacked}) < 2:
         return None
-    figure, axes = _drawing()
-    draw_over_eps(axes, results)
+    norms = sorted({r.threat["norm"] for r in attacked}, reverse=True)
+    figure = Figure(figsize=(6.6, 3.8 * len(norms)), layout="tight" if len(norms) > 1 else None)
+    for index, norm in enumerate(norms):
+        axes = figure.add_subplot(len(norms), 1, index + 1)
+        draw_over_eps(axes, [r for r in attacked if r.threat["norm"] == norm])
     return figure
 
 
@@ -58,7 +63,9 @@ def draw_over_eps(axes: Axes, results: Sequence[Result]) -> None:
         eps = [0.0, *(r.eps for r in own)]
         shares = [clean, *(r.summary["robust"]["mean"] for r in own)]
         colour = COLOURS[index % len(COLOURS)]
-        _line(axes, eps, shares, "o-", colour, f"{r.name}, {r.protocol}, {r.threat['norm']}")
+        sure = all(r.summary["reliable"] for r in own)
+        label = f"{r.name}, {r.protocol}, {r.threat['norm']}"
+        _line(axes, eps, shares, "o-" if sure else "x--", colour, label if sure else f"{label}: UNRELIABLE")
         noise = [clean, *(r.summary["noise"]["mean"] for r in own)]
         axes.plot(eps, [100 * s["mean"] for s in noise], ":", color=colour, alpha=0.6)
     _finish(axes, "eps (dotted: random noise of that size)")
@@ -101,9 +108,11 @@ def over_flops(results: Sequence[Result]) -> Figure | None:
         colour = COLOURS[index % len(COLOURS)]
         axes.errorbar(x, mean, yerr=bars, fmt="none", ecolor=colour, alpha=0.5)
         sizes = [40 + 400 * r.summary["answer"]["flops"] / largest for r in own]
-        axes.scatter(x, mean, s=sizes, color=colour, alpha=0.5, label=protocol, edgecolors=colour)
+        faces = [colour if r.summary["reliable"] else "none" for r in own]
+        axes.scatter(x, mean, s=sizes, c=faces, alpha=0.5, label=protocol, edgecolors=colour)
         for r, a, b in zip(own, x, mean, strict=True):
-            labels.append((f"{r.name}, {eps_text(r.eps)}" if several else eps_text(r.eps), a, b))
+            mark = "" if r.summary["reliable"] else ": UNRELIABLE"
+            labels.append(((f"{r.name}, {eps_text(r.eps)}" if several else eps_text(r.eps)) + mark, a, b))
     flops_scale(axes)
     _finish(axes, f"GFLOPs of one answer (circle area); labels: {'model, ' * several}eps")
     label_points(axes, labels, size=6 if several else 7)

@@ -12,7 +12,8 @@ def statement(summary: Mapping[str, Any]) -> str:
     n, clean = f"{summary['images']:,}", summary["clean"]["mean"]
     if not summary["attacks"]:
         own = summary.get("own", {}).get("accuracy", clean)
-        return f"{share(own)} of {n} images are answered rightly. No attack was made: nothing is said of robustness."
+        found = f"{share(own)} of {n} images are answered rightly.{_chance(summary, own)}"
+        return f"{found} No attack was made: nothing is said of robustness."
     threat = summary["settings"]["protocol"]["threat"]
     if within := summary["settings"]["protocol"].get("within"):
         return _natural(summary, within)
@@ -28,13 +29,24 @@ def statement(summary: Mapping[str, Any]) -> str:
     if absent := left_out(summary):
         found += f" {absent}"
     failed = [check["name"] for check in summary["sanity"] if not check["passed"]]
+    found += _chance(summary, clean)
     if failed:
         return f"UNRELIABLE, not to be quoted: failed {', '.join(failed)}. {found}"
+    if summary["protocol"] == "quick":
+        return f"{found} A first look, and an upper bound: a figure to quote takes protocol adaptive."
     if not summary["adaptive"]:
         return f"{found} An upper bound: the attack was not made for this model (protocol adaptive is)."
     passed = len(summary["sanity"])
     checked = f" {passed} sanity checks passed." if passed > 1 else ""
     return f"{found}{checked} A stronger attack can only lower it; a trigger that nobody asks for stays unseen."
+
+
+def _chance(summary: Mapping[str, Any], clean: Mapping[str, float]) -> str:
+    """Of an interval that reaches down to chance and not far above it."""
+    chance = 1 / len(summary["confusion"]["clean"]) if "confusion" in summary else 0.0
+    if clean["low"] > chance or clean["high"] >= chance + 0.15:
+        return ""
+    return " Clean accuracy is no better than chance: are classes and scaling those that the model expects?"
 
 
 def _natural(summary: Mapping[str, Any], within: str) -> str:

@@ -33,10 +33,9 @@ def claim(out: Path, recipe: Settings, about: dict[str, Any], *, resume: bool) -
         raise IDCError(out, "a new or empty folder", "it holds a run: give --resume to go on, or another --out")
     if file.exists() and (apart := _changed(file, text, recorded(type(recipe)()))):
         now, then = (", ".join(f"{name} = {values[i]}" for name, values in apart.items()) for i in (0, 1))
-        longer = (
-            f"begin another run with --from {out} to train for longer" if {"minutes", "epochs"} & set(apart) else ""
-        )
-        remedy = longer or f"resume with --recipe {file}, or use another --out"
+        remedy = f"resume with --recipe {file}, or use another --out"
+        if set(apart) <= {"minutes", "epochs"}:
+            remedy = f"to train it for longer, begin another run with --from {out}"
         raise IDCError(f"{out}: {now}", f"{then}, as the run that it holds", remedy)
     write_text(file, text)
 

@@ -95,10 +95,8 @@ class Trainer:
         final = self.validation.take(recipe.final_limit) if recipe.final_limit else self.validation
         few, keep = self.validation.take(recipe.validation_limit), partial(self._save_model, "best")
         some = torch.randperm(len(self.train), generator=torch.Generator().manual_seed(recipe.seed))
-        learned = self.train.take(some[: min(len(final), _LEARNED)])
-        self.selection = Selection(
-            self.accelerator, objective, few, final, learned, self.bf16, self.state, out / "best", keep
-        )
+        sets = (few, final, self.train.take(some[: min(len(final), _LEARNED)]))
+        self.selection = Selection(self.accelerator, objective, *sets, self.bf16, self.state, out / "best", keep)
         self.sample = train.sample()
         self.resumes, self.start = resume, self._restore() if resume else 0
 
@@ -160,7 +158,7 @@ class Trainer:
             self._monitor() as monitor,
         ):
             if self.resumes:
-                spent = "nothing to train: its minutes are spent, at" if self.pace.ended else "going on from"
+                spent = "its minutes are spent, at" if self.recipe.minutes and self.pace.ended else "going on from"
                 told = "nothing to train: the run was finished at" if self.state.whole else spent
                 told = f"{told} step {self.start} of {self.pace.expected(self.start)}"
                 monitor.say(told if self.start else f"{self.out} holds no checkpoint: the training begins")

@@ -112,10 +112,12 @@ def test_a_cnns_rate_falls_with_its_batches():
 
 def test_a_cnn_on_own_images_takes_it_unless_told_otherwise(photos, tmp_path):
     said = []
-    start_cnn(str(photos), tmp_path / "run", width=1, changes={"epochs": 1.0, "method": "standard"}, say=said.append,
+    start_cnn(str(photos), tmp_path / "run", changes={"epochs": 1.0, "method": "standard"}, say=said.append,
               limit=16, image_size=8)  # fmt: skip
     recipe = yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())
     assert (recipe["batch_size"], recipe["lr"], recipe["epochs"]) == (32, pytest.approx(0.05), 1)
+    assert recipe["width"] == 16
+    assert (defaults.usual_width("digits", 1_132), defaults.usual_width("photos", 45_000)) == (8, 0)
 
 
 @pytest.mark.parametrize(("side", "patch"), [(8, 1), (32, 1), (48, 1), (64, 2), (96, 2), (128, 4), (72, 1)])

@@ -111,15 +111,18 @@ def train(out_folder: _OUT, **asked: Any) -> None:
     check_paths(asked["data"], asked["start"])
     from idc.commands.train import start_training
 
-    _run(start_training, Recipe, out_folder, asked, "idc predict {model} IMAGE...")
+    _run(start_training, Recipe, out_folder, asked, "idc predict {model} IMAGE..., or idc evaluate {model} --data ...")
 
 
 @_training(
     CNNRecipe,
     "published | fast | digits; auto: digits for digits, else fast, with epochs, batches and a rate for so many images",
     option("arch", str, "preact-resnet18", "preact-resnet18 | wrn-28-10 (any wrn-DEPTH-WIDEN)"),
-    option("width", int, 0, "channels of the first stage; 0: as published (64, or 16 for a wrn)", least=0),
-)
+    option(
+        "width", int, 0, "channels of the first stage; 0: as published (64, or 16 for a wrn), with recipe auto 8 for "
+        "digits, 16 below 10,000 images", least=0,
+    ),
+)  # fmt: skip
 def cnn(out_folder: _OUT, **asked: Any) -> None:
     """A convolutional network: standard, adversarially trained (PGD-AT, TRADES), or on Gaussian noise."""
     asked["began"] = time.monotonic()

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Unpack
 
-from idc.commands.defaults import usual_cnn_schedule, usual_size
+from idc.commands.defaults import usual_cnn_schedule, usual_size, usual_width
 from idc.commands.train import Loading, fresh_weights, load_splits, run_training
 from idc.errors import IDCError
 from idc.peers.cnn import CNN, CNNConfig
@@ -48,7 +48,7 @@ def start_cnn(
     Args:
         data: see ``idc.data.load``.
         out: the run's folder.
-        arch, width: see ``CNNConfig``.
+        arch, width: see ``CNNConfig``; with recipe "auto" a narrow network for few images, see ``usual_width``.
         recipe: a name in ``CNN_RECIPES``, or "auto": digits for digits, else fast with an image size and a schedule for
             these images; ``changes`` override its fields.
         resume, began, say, loading: as for ``start_training``.
@@ -64,11 +64,13 @@ def start_cnn(
     train, validation = load_splits(data, say=say, **loading)
     if own:
         chosen = usual_cnn_schedule(len(train), changes)
+    if recipe == "auto" and arch == "preact-resnet18":
+        width = width or usual_width(data, len(train))
     config = CNNConfig(arch, train.num_classes, train.shape, width, train.class_names)
     with fresh_weights(chosen):
         model = CNN(config)
     attacked = f" against {chosen.norm} attacks of {eps_text(chosen.eps)}" if chosen.adversarial else ""
-    say(f"{arch}, method {chosen.method}{attacked}: {len(train)} images")
+    say(f"{arch} of width {config.width} (--width), method {chosen.method}{attacked}: {len(train)} images")
     about = {"data": data, "arch": arch, "width": config.width}
     objective = CNNObjective(model, chosen)
     return run_training(

@@ -99,8 +99,8 @@ def test_missing_files(model, picture, tmp_path):
 
 @pytest.mark.parametrize("name", ["x" * 300, "/".join(["y" * 200] * 30)], ids=["long", "deep"])
 def test_names_that_no_file_can_have(model, picture, tmp_path, name):
-    out = ("--out", tmp_path / "r")
-    for args in (("predict", name, picture), ("predict", model, name), ("report", name, *out), ("rejudge", name),
+    out, page = ("--out", tmp_path / "r"), ("--out", tmp_path / "r.html")
+    for args in (("predict", name, picture), ("predict", model, name), ("report", name, *page), ("rejudge", name),
                  ("train", "--data", name, *out), ("train", "--recipe", f"{name}.yaml", *out)):  # fmt: skip
         result = idc(*args, HF_HUB_OFFLINE="1")
         refused(result, name[:20])

@@ -27,7 +27,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 # What the commands name besides what is written for them, and what they would take too long for here.
 SHORTER = {
     "--minutes 10": "--epochs 1",
-    "--data uoft-cs/cifar10 --protocol adaptive": "--data digits --protocol quick --limit 6",
+    "--data uoft-cs/cifar10 --protocol adaptive": "--data digits --protocol pgd --steps 2 --limit 6",
     "uoft-cs/cifar10": "digits --limit 60 --epochs 1",
     "--preset paper-cifar10 --recipe paper": "--preset digits --recipe paper",
     "--protocol adaptive": "--protocol quick --limit 6",
@@ -50,7 +50,8 @@ class Network(torch.nn.Module):
 """
 COMPARISON = """
 data: digits
-protocols: [quick]
+protocols: [pgd]
+steps: 2
 eps: [0.1]
 limit: 4
 models:
@@ -115,6 +116,8 @@ def test_own_model(workplace, capsys):
     torch.save({"layers.1.weight": torch.randn(2, 3072), "layers.1.bias": torch.zeros(2)}, workplace / "weights.pt")
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(workplace))
+        for name in ("mine", "my_project"):  # of another test, which this process has imported
+            patch.delitem(sys.modules, name, raising=False)
         run("model")
     assert "images keep their class" in capsys.readouterr().out
     assert "Our classifier" in (workplace / "report.html").read_text()

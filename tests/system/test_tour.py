@@ -7,7 +7,10 @@ import matplotlib
 import matplotlib.pyplot as plt
 
 TOUR = Path(__file__).parents[2] / "examples" / "tour.ipynb"
-SHORTER = {"limit=600": "limit=60", '"epochs": 6.0': '"epochs": 1.0', "limit=40": "limit=10"}
+SHORTER = {
+    "limit=600": "limit=60", '"epochs": 6.0': '"epochs": 1.0', "limit=40": "limit=10", "limit=200": "limit=20",
+    'protocol="quick"': 'protocol="pgd", steps=2', "[0.05, 0.1, 0.2, 0.3]": "[0.1]", "steps=10": "steps=2",
+}  # fmt: skip
 
 
 def test_the_tour_runs(tmp_path, monkeypatch, capsys):

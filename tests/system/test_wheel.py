@@ -45,7 +45,7 @@ def test_it_evaluates_and_reports(installed):
     idc = installed / "bin" / "idc"
     names = [row["name"] for row in json.loads(run(installed, idc, "models", "--json"))]
     assert "idc-digits-robust" in names
-    asked = ("--data", "digits", "--limit", "10", "--protocol", "quick", "--eps", "0.1", "--out", "out")
+    asked = ("--data", "digits", "--limit", "10", "--out", "out")
     run(installed, idc, "evaluate", "idc-digits-robust", *asked)
     run(installed, idc, "report", "out", "--out", "page.html")
     assert "<html" in (installed.parent / "page.html").read_text()

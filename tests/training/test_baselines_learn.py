@@ -7,8 +7,8 @@ import pytest
 from idc.commands.defaults import usual_cnn_schedule
 from idc.commands.train_peers import start_cnn, start_ddpm
 
-IMAGES, EPOCHS = 300, 12.0
-SMALL = {"validate_every": 1.0, "checkpoint_every": 100.0, "precision": "fp32", "validation_limit": 100}
+IMAGES, EPOCHS = 300, 11.0
+SMALL = {"validate_every": 1.0, "checkpoint_every": 100.0, "precision": "fp32", "validation_limit": 60}
 
 
 def curve(run, name):

@@ -157,6 +157,6 @@ def _moved(images: Tensor, change: Tensor, radius: Tensor) -> Tensor:
     x = (images + change).to(images)
     moved = (x.double() - images).abs().flatten(1)
     nearer = torch.nextafter(x, images)  # rounding went too far by less than this
-    spare = torch.where(moved > change.flatten(1).abs(), (x.double() - nearer).abs().flatten(1), 0)
-    before, excess = spare.cumsum(1) - spare, moved.sum(1, keepdim=True) - radius[:, None]
-    return torch.where((before < excess) & (spare > 0), nearer.flatten(1), x.flatten(1)).view_as(x)
+    room = torch.where(moved > change.flatten(1).abs(), (x.double() - nearer).abs().flatten(1), 0)
+    before, excess = room.cumsum(1) - room, moved.sum(1, keepdim=True) - radius[:, None]
+    return torch.where((before < excess) & (room > 0), nearer.flatten(1), x.flatten(1)).view_as(x)

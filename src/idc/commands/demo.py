@@ -18,7 +18,7 @@ from idc.text import percent, share
 EPS = (0.05, 0.1, 0.2, 0.3)
 DRAWS = 10
 IMAGES = 100  # enough to tell the sizes apart, in minutes on two cores
-QUICK_EPS, QUICK_IMAGES = 0.1, 40
+QUICK_EPS, QUICK_IMAGES = 0.1, 20
 _ANSWERS = ("multi-step", "one-step")  # and the folders of their sweeps
 
 Say = Callable[[str], object]
@@ -34,7 +34,7 @@ def run_demo(
             ``EPS``), ``quick/``, and of these ``report.html``, ``quick.html`` and ``overview.png``.
         seed: of weights, order, noise and attack.
         epochs: of training; by default the recipe's, which reach full accuracy.
-        limit: attack so many of the 539 test images, balanced by class, by default ``IMAGES``; ``quick`` takes 40 of
+        limit: attack so many of the 539 test images, balanced by class, by default ``IMAGES``; ``quick`` takes 20 of
             them at most.
         say: takes a line for the user.
 

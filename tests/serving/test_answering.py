@@ -112,3 +112,19 @@ def test_draws(model):
     assert (draws_of(model, None), draws_of(model, 3), draws_of(model.one_step, None)) == (10, 3, 1)
     with pytest.raises(IDCError, match="draws = 3 of an answer without noise"):
         draws_of(model.one_step, 3)
+
+
+@pytest.mark.parametrize(("doubt", "rejected"), [(1e-6, True), (1.0, False)])
+def test_it_may_be_none_of_these(image, doubt, rejected):
+    """No translation is as near as a threshold of 0 asks, none as far as one of 1."""
+    pytest.importorskip("gradio", reason="there is no gradio (pip install 'idc-classifier[serve]')")
+    from idc.serving.page import _sentence
+
+    model = tiny_model(4, SHAPE)
+    assert answer(model, image, draws=1).rejected is None  # not calibrated
+    visits, eta = tuple(model.config.visits), model.config.bridge.eta
+    model.card = {"calibration": {"temperature": 0.1, "doubt": [doubt] * 6, "images": 100, "draws": 1,
+                                  "visits": list(visits), "eta": eta}}  # fmt: skip
+    found = answer(model, image, draws=1)
+    assert found.rejected is rejected
+    assert ("None of these?" in _sentence(found)) is rejected

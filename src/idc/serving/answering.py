@@ -23,6 +23,9 @@ _FOLLOWED = ("one-step-inner", "chain-inner")  # functions whose gradient the at
 _SEED = 0  # of the noise in an answer: the same image has the same answer
 
 
+DOUBTED = 0.05  # share of the rightly answered validation images that is farther from every label
+
+
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Answer:
     """The answer for one image; pictures are (C, H, W) on the CPU, in [0, 1].
@@ -31,6 +34,8 @@ class Answer:
         name: of the class answered.
         confidence: of each class by name, nearest first; see ``Prediction``.
         distance: of the translation to the answered class's label, on [0, 1], and ``next_distance`` to the second.
+        rejected: whether it may be none of the classes, see ``Prediction.rejected`` at ``DOUBTED``; None if nothing is
+            known of that, as of an answer that is not calibrated.
         votes: of how many draws each class is the answer, most first, without those that are of none.
         image: as the model sees it. label: the answered class's.
         steps: timestep and translation (x0_hat) there, in the order of the visits, of the first draw.
@@ -40,6 +45,7 @@ class Answer:
     confidence: dict[str, float]
     distance: float
     next_distance: float
+    rejected: bool | None
     votes: dict[str, int]
     image: Tensor
     label: Tensor
@@ -88,6 +94,7 @@ def answer(model: IDC, image: Tensor, *, draws: int) -> Answer:
         confidence={names[k]: found.confidence[0, k].item() for k in near},
         distance=found.distances[0, near[0]].item(),
         next_distance=found.distances[0, near[1]].item(),
+        rejected=bool(found.rejected(DOUBTED)[0]) if found.calibration else None,
         votes={names[k]: votes[k] for k in sorted(near, key=lambda k: -votes[k]) if votes[k]},
         image=image[0].cpu(),
         label=model.labels[near[0]].cpu(),

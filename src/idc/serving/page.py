@@ -19,7 +19,7 @@ from idc.data.decoding import FORMATS
 from idc.errors import IDCError
 from idc.method.classifier import IDC
 from idc.report.html import data_uri, difference
-from idc.serving.answering import Answer, answer, attack, read_upload
+from idc.serving.answering import DOUBTED, Answer, answer, attack, read_upload
 from idc.text import percent
 
 UPLOADS = "GRADIO_TEMP_DIR"  # the variable that names the folder of what is sent
@@ -187,9 +187,15 @@ def _sentence(found: Answer) -> str:
         if len(found.votes) == 1
         else f"Of {draws} draws of the noise {voted}."
     )
+    doubt = (
+        f"<b>None of these?</b> The translation is farther from every label than those of {percent(1 - DOUBTED, 0)} of "
+        "the validation images that were answered rightly. "
+        if found.rejected
+        else ""
+    )
     return (
-        f"{agreed if draws > 1 else ''} The translation differs from the label of {name} by {percent(found.distance)} "
-        f"a pixel, from the next label by {percent(found.next_distance)}."
+        f"{doubt}{agreed if draws > 1 else ''} The translation differs from the label of {name} by "
+        f"{percent(found.distance)} a pixel, from the next label by {percent(found.next_distance)}."
     )
 
 

@@ -16,6 +16,7 @@ from idc.evaluation.verdict import wilson
 from idc.method.classifier import IDC
 from idc.method.prediction import DRAWS, Prediction
 from idc.noise import Streams, derive_seed
+from idc.report.statement import at_chance
 from idc.storage.fields import recorded
 from idc.text import percent, share
 from idc.types import Classifier, answered
@@ -50,9 +51,9 @@ def own_answers(request: Request, runner: Runner, images: datasets.ImageSet) -> 
 
 
 def warn_of_chance(clean: dict[str, float], model: Classifier, say: Callable[[str], object]) -> None:
-    """Of a user's module: an interval that reaches down to chance and not far above it."""
-    chance = 1 / model.num_classes
-    if clean["low"] <= chance and clean["high"] < chance + 0.15:
+    """Of a user's module whose clean accuracy is ``at_chance``: what may be the reason."""
+    if at_chance(clean, model.num_classes):
         order = "" if model.class_names else "its classes may be in another order (set class_names on the module), or "
-        say(f"warning: clean accuracy {share(clean)} is no better than chance ({percent(chance)}): {order}"
+        chance = percent(1 / model.num_classes)
+        say(f"warning: clean accuracy {share(clean)} is no better than chance ({chance}): {order}"
             "it may not expect images in [0, 1] (normalise inside the module)")  # fmt: skip

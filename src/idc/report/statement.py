@@ -41,10 +41,13 @@ def statement(summary: Mapping[str, Any]) -> str:
     return f"{found}{checked} A stronger attack can only lower it; a trigger that nobody asks for stays unseen."
 
 
+def at_chance(clean: Mapping[str, float], classes: int) -> bool:
+    """Whether the interval of an accuracy reaches down to chance and not far above it."""
+    return clean["low"] <= 1 / classes and clean["high"] < 1 / classes + 0.15
+
+
 def _chance(summary: Mapping[str, Any], clean: Mapping[str, float]) -> str:
-    """Of an interval that reaches down to chance and not far above it."""
-    chance = 1 / len(summary["confusion"]["clean"]) if "confusion" in summary else 0.0
-    if clean["low"] > chance or clean["high"] >= chance + 0.15:
+    if "confusion" not in summary or not at_chance(clean, len(summary["confusion"]["clean"])):
         return ""
     return " Clean accuracy is no better than chance: are classes and scaling those that the model expects?"
 

@@ -35,7 +35,7 @@ from idc.training.settings import Settings
 from idc.training.signals import Signals
 
 _LOG_EVERY = 20
-_LEARNED = 1_000  # training images on which the best weights are judged too, at most
+_REVISITED = 1_000  # training images on which the best weights are judged too, at most
 
 
 class Trainer:
@@ -95,7 +95,7 @@ class Trainer:
         final = self.validation.take(recipe.final_limit) if recipe.final_limit else self.validation
         few, keep = self.validation.take(recipe.validation_limit), partial(self._save_model, "best")
         some = torch.randperm(len(self.train), generator=torch.Generator().manual_seed(recipe.seed))
-        sets = (few, final, self.train.take(some[: min(len(final), _LEARNED)]))
+        sets = (few, final, self.train.take(some[: min(len(final), _REVISITED)]))
         self.selection = Selection(self.accelerator, objective, *sets, self.bf16, self.state, out / "best", keep)
         self.sample = train.sample()
         self.resumes, self.start = resume, self._restore() if resume else 0

@@ -13,6 +13,7 @@ The records come from
     python benchmarks/robustness.py idc-nano-cifar10 --name nano --data CIFAR --eps 8/255 2/255
     python benchmarks/pitfalls.py models/digits --name digits --data digits --eps 0.1
     python benchmarks/parity.py idc-digits-robust --data digits --eps 0.15 --limit 64
+    python benchmarks/passes.py BEFORE AFTER --name TEXT --kind robust
     make peers
     idc train --recipe recipes/idc-nano-cifar10-robust.yaml --data CIFAR --out runs/idc-nano-cifar10-robust
     python benchmarks/peers.py robust --stage train (makes models/cifar10-thin-pgd-at, where that is not)
@@ -46,7 +47,7 @@ from common import CIFAR, MODELS, RESULTS, ROUNDED, article, read, write
 from doubt_pages import doubt
 from paper_pages import claims, full_evaluation, own_photos, paper_network
 from peer_pages import at_a_glance, compared, field, full_size, peers, published_table
-from robust_pages import SHIPPED, costs, parity, pitfalls, robust, robustness
+from robust_pages import SHIPPED, costs, parity, passes, pitfalls, robust, robustness
 from speed_pages import bf16, loss_memory, plan, precision, profiled, scaling, speed
 
 from idc.storage import records
@@ -234,7 +235,7 @@ def serving() -> list[str]:
 
 BLOCKS: dict[str, Callable[[], list[str]]] = {
     f.__name__: f for f in (measured, answers, timesteps, learning, short, serving, robust, robustness, pitfalls,
-                            parity, costs, at_a_glance, compared, full_size, peers, published_table, field,
+                            parity, passes, costs, at_a_glance, compared, full_size, peers, published_table, field,
                             robust_learning, overfitting, speed, bf16, precision, profiled, scaling, plan, ablation,
                             doubt, claims, paper_network, full_evaluation, own_photos)
 }  # fmt: skip

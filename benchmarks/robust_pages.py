@@ -155,6 +155,20 @@ def parity() -> list[str]:
     return lines
 
 
+def passes() -> list[str]:
+    """docs/robustness.md: what the adaptive protocol costs beside what it did, on the same images."""
+    file = RESULTS / "passes.json"
+    head = ("model", "kind", "eps", "n", "robust before", "robust now", "verdicts that differ", "passes before", "now")
+    lines = table_head(*head)
+    for r in read(file)["rows"] if file.exists() else []:
+        both = (r["before"], r["after"])
+        told = "" if "only_before" not in r else f"{r['only_before']} only before, {r['only_after']} only now"
+        counts = [f"{found['forward']:,.0f} + {found['backward']:,.0f}" for found in both]
+        robust = [share(found["robust"]) for found in both]
+        lines.append(table_row(r["model"], r["kind"], r["eps"], both[1]["images"], *robust, told, *counts))
+    return lines
+
+
 def costs() -> list[str]:
     """docs/robustness.md: passes and seconds by protocol."""
     head = ("model", "protocol", "eps", "forward", "backward", "GFLOPs", "seconds", "floor, s", "ratio")

@@ -13,28 +13,26 @@ import torch
 
 from idc import data as datasets
 from idc.commands import defaults
-from idc.commands.plugins import guarded, is_plugin, plugin
+from idc.commands.plugins import guarded, plugin
+from idc.commands.training_plan import Asked, about_run, fit_plan, read_plan
 from idc.compute.hardware import accelerator
 from idc.errors import IDCError
 from idc.method.bridge import BridgeSpec
 from idc.method.classifier import IDC
 from idc.method.config import IDCConfig
 from idc.method.labels import orthogonal_labels
-from idc.method.presets import PRESETS, load_network, resolve_spec
 from idc.method.transfer import begin_with
 from idc.method.unet import UNetSpec, init_normal_
 from idc.noise import derive_seed
-from idc.storage.fields import recorded, take
 from idc.storage.files import alone_in
 from idc.storage.kinds import TRAINING
-from idc.storage.saved import open_saved
 from idc.text import epoch_text
 from idc.training.bridge_objective import BridgeObjective
 from idc.training.objective import TrainingObjective
-from idc.training.recipe import OF_THE_ATTACK, RECIPES, Recipe, load_recipe, usual_recipe, without_eps
+from idc.training.recipe import Recipe
 from idc.training.result import TrainResult
 from idc.training.run_folder import FOLDERS
-from idc.training.settings import Settings, override
+from idc.training.settings import Settings
 from idc.training.trainer import Trainer
 
 FEW = 300  # updates, which hardly train a network
@@ -142,28 +140,6 @@ def run_training(
         return trainer.run()
 
 
-def _chosen(name: str, given: str | None, extra: dict[str, Any]) -> str | None:
-    """A setting by its flag, else from the recipe's file; which code is run a flag alone says."""
-    found = given or extra.get(name)
-    if given is None and is_plugin(found):
-        raise IDCError(f"{name}: {found} in a recipe", "the same as a flag: no file runs code", f"add --{name} {found}")
-    return found
-
-
-def _as_begun(model: IDC, extra: dict[str, Any]) -> dict[str, Any]:
-    """What a recipe's file says besides its settings, with that of ``model`` for what it leaves out."""
-    config = model.config
-    channels, height, width = config.image_shape
-    own: dict[str, Any] = {
-        "network": recorded(config.unet), "bridge": recorded(config.bridge), "visits": list(config.visits),
-        "labels": config.label_kind, "label_cell": config.label_cell, "channels": channels,
-    }  # fmt: skip
-    own |= {"image_size": height} if height == width else {}
-    if "preset" in extra:
-        del own["network"]
-    return own | extra
-
-
 def start_training(
     data: str | None,
     out: Path,
@@ -211,80 +187,48 @@ def start_training(
     """
     began = time.monotonic() if began is None else began
     changes = changes or {}
-    asked = (labels, label_cell, visits, objective, start, changes.get("t_weights"), changes.get("rollout"))
-    free = recipe == preset == "auto" and all(value is None for value in asked)
-    if recipe == "auto":
-        recipe = usual_recipe(data or "digits")
-    chosen, extra = load_recipe(recipe, data)
-    chosen = override(chosen, changes)
-    idle = [name for name in OF_THE_ATTACK if name in changes]
-    if idle and not chosen.eps and "eps" not in changes and not resume:
-        raise without_eps(idle[0], getattr(chosen, idle[0]))
-    start = start or extra.get("from")
-    begun = open_saved(start, IDC) if start else None
-    if begun:
-        extra = _as_begun(begun, extra)
-    source = data or str(extra.get("data", "digits"))
-    usual = "custom" if "network" in extra else "digits" if source == "digits" else "nano"
-    name = preset if preset != "auto" else str(extra.get("preset", usual))
-    spec = resolve_spec(extra["network"]) if preset == "auto" and "network" in extra else load_network(name)
-    free, told = free and source != "digits", ""
-    size = image_size or extra.get("image_size") or (defaults.usual_size(source) if free else None)
+    asked = Asked(
+        start, preset, labels, label_cell, None if visits is None else tuple(visits), recipe, objective, resume, changes
+    )
+    plan = read_plan(data, asked)
+    size = image_size or plan.extra.get("image_size") or (defaults.usual_size(plan.source) if plan.free else None)
+    channels = channels or plan.extra.get("channels")
     train, validation = load_splits(
-        source, limit=limit, say=say, image_size=size, channels=channels or extra.get("channels"), skip_bad=skip_bad
+        plan.source, limit=limit, say=say, image_size=size, channels=channels, skip_bad=skip_bad
     )
-    if free:
-        extra, name = defaults.usual_labels(train), defaults.PRESET
-        spec = defaults.usual_network(train.shape[1])
-        chosen = override(defaults.usual_schedule(len(train), changes.get("epochs")), changes)
-        told = defaults.in_words(train, spec, chosen, extra)
-    kind, own = _chosen("labels", labels, extra) or "qr", _chosen("objective", objective, extra)
-    cell: Any = extra.get("label_cell", 1) if label_cell is None else label_cell
-    bridge = BridgeSpec(**take(BridgeSpec, extra.get("bridge", {}), what="bridge field"))
-    visits = extra.get("visits", ()) if visits is None else visits
-    if not spec.time_embedding and recipe in RECIPES and "t_weights" not in changes:
-        chosen = replace(chosen, t_weights=(0.0,) * (bridge.timesteps - 1) + (1.0,))  # there is no other choice
-    model = build_model(spec, train, chosen, bridge, labels=kind, cell=cell, visits=visits)
-    if begun:
-        taken = begin_with(model.unet, begun.unet, name=str(start))
-        same = begun.labels.shape == model.labels.shape and torch.equal(begun.labels, model.labels)
-        told = "" if resume else (
-            f"begins with the weights of {start}: {taken}; image labels of the {train.num_classes} classes: "
-            f"{'the same as its own' if same else 'new'}"
-        )  # fmt: skip
-    expected = "a class or function of (model, recipe) that gives what idc.training.objective.TrainingObjective lists"
-    made: TrainingObjective = (
-        guarded(plugin(own, TrainingObjective, lambda make: make(model, chosen), expected), own)
-        if own
-        else BridgeObjective(model, chosen)
+    plan = fit_plan(plan, asked, train)
+    model = build_model(
+        plan.spec, train, plan.recipe, plan.bridge, labels=plan.labels, cell=plan.cell, visits=plan.visits
     )
-    weights = dict(enumerate(chosen.t_weights))
+    told = plan.told
+    if plan.begun:
+        told = "" if resume else _begin(model, plan.begun, plan.start, train.num_classes)
+    weights = dict(enumerate(plan.recipe.t_weights))
     if untrained := [t for t in model.config.visits if weights.get(t, 1.0) == 0]:
         say(
             f"timesteps {', '.join(map(str, untrained))} of the answer are not trained (--t-weights): give "
-            f"--visits {bridge.timesteps - 1} for an answer in one step, or weights for them"
+            f"--visits {plan.bridge.timesteps - 1} for an answer in one step, or weights for them"
         )
-    about: dict[str, Any] = {
-        "data": source,
-        "preset": name if name in PRESETS else "custom",
-        "network": recorded(model.config.unet),
-    }
-    # Only what is not the default: runs from before there was a choice go on.
-    about |= {"bridge": recorded(bridge)} if bridge != BridgeSpec() else {}
-    about |= {"visits": list(visits)} if visits else {}
-    about |= ({"labels": kind} if kind != "qr" else {}) | ({"label_cell": cell} if cell != 1 else {})
-    about |= {"labels_sha256": model.labels_sha256} if is_plugin(kind) else {}
-    about |= ({"objective": own} if own else {}) | ({"from": start} if start else {})
     return run_training(
-        made,
-        chosen,
-        train,
-        validation,
-        out,
-        resume=resume,
-        about=about,
-        changes=changes,
-        began=began,
-        say=say,
-        chosen=told,
+        _objective(plan.objective, model, plan.recipe), plan.recipe, train, validation, out, resume=resume,
+        about=about_run(plan, model), changes=changes, began=began, say=say, chosen=told,
+    )  # fmt: skip
+
+
+def _begin(model: IDC, begun: IDC, name: str, num_classes: int) -> str:
+    """Give ``model`` the weights of ``begun`` that fit it, and say which."""
+    taken = begin_with(model.unet, begun.unet, name=name)
+    same = begun.labels.shape == model.labels.shape and torch.equal(begun.labels, model.labels)
+    return (
+        f"begins with the weights of {name}: {taken}; image labels of the {num_classes} classes: "
+        f"{'the same as its own' if same else 'new'}"
     )
+
+
+def _objective(name: str | None, model: IDC, recipe: Recipe) -> TrainingObjective:
+    """IDC's own, or the user's of that name."""
+    if name is None:
+        return BridgeObjective(model, recipe)
+    expected = "a class or function of (model, recipe) that gives what idc.training.objective.TrainingObjective lists"
+    made: TrainingObjective = plugin(name, TrainingObjective, lambda make: make(model, recipe), expected)
+    return guarded(made, name)

@@ -1,9 +1,9 @@
-"""Passes of the network that the same evaluation takes by two versions of a protocol, and whether its verdicts are the
-same: a row of benchmarks/results/passes.json.
+"""Passes of the network that an evaluation takes by two versions of a protocol, and whether the verdicts on the images
+that both have been given are the same: a row of benchmarks/results/passes.json.
 
     python benchmarks/passes.py BEFORE AFTER --name TEXT --kind robust
 
-BEFORE and AFTER are folders of `idc evaluate` on the same images. BEFORE may also be a file of
+BEFORE and AFTER are folders of `idc evaluate` with images that are done. BEFORE may also be a file of
 benchmarks/robustness.py, of which the row of the same protocol and radius is taken; its verdicts are known as a share.
 """
 
@@ -13,57 +13,48 @@ from typing import Any
 
 from common import RESULTS, read
 
-from idc.evaluation.pairing import survived
-from idc.evaluation.summary import read_lines
+from idc.evaluation.pairing import paired, survived
+from idc.evaluation.summary import read_costs, read_lines
+from idc.evaluation.verdict import wilson
+from idc.storage.fields import recorded
 from idc.storage.files import write_json
 from idc.text import eps_text
 
+PASSES = ("forward", "backward")
 KINDS = ("robust", "non-robust", "stochastic")
 FILE = RESULTS / "passes.json"
 
 
-def summary(place: Path, like: dict[str, Any] | None = None) -> dict[str, Any]:
-    """The summary of a result, or the row of a file that is ``like`` another in protocol and radius."""
-    found = read(place / "summary.json" if place.is_dir() else place)
-    if "rows" not in found:
-        return found
-    own = [_asked(row) for row in found["rows"]]
-    return found["rows"][own.index(_asked(like or {}))]  # type: ignore[no-any-return]
+def found_in(folder: Path) -> dict[str, Any]:
+    """Of an evaluation's records, finished or not: passes an image, and the share of images that are left."""
+    lines, total = read_lines(folder), read_costs(folder)
+    passes = {kind: sum(total[kind].values()) / total["images"] for kind in PASSES}
+    robust = recorded(wilson(sum(survived(lines).values()) / len(lines), len(lines)))
+    return passes | {"robust": robust, "images": len(lines)}
 
 
-def _asked(held: dict[str, Any]) -> tuple[str, float]:
-    return held["protocol"], held["settings"]["protocol"]["threat"]["eps"]
-
-
-def cost(held: dict[str, Any]) -> dict[str, Any]:
-    """Forward and backward passes an image, and what is left."""
-    passes = {kind: sum(held["cost"][kind].values()) for kind in ("forward", "backward")}
-    return passes | {"robust": held["robust"]["mean"], "images": held["images"], "reliable": held["reliable"]}
+def found_for(file: Path, protocol: str, eps: float) -> dict[str, Any]:
+    """The same of the row of that protocol and radius."""
+    asked = [(row["protocol"], row["settings"]["protocol"]["threat"]["eps"]) for row in read(file)["rows"]]
+    held = read(file)["rows"][asked.index((protocol, eps))]
+    passes = {kind: sum(held["cost"][kind].values()) for kind in PASSES}
+    return passes | {"robust": held["robust"]["majority"], "images": held["images"]}
 
 
 def row(before: Path, after: Path) -> dict[str, Any]:
-    """Both results, and on how many images their verdicts differ where the images' own are known.
+    """Both, and on how many of the images that both have their verdicts differ, where the images' own are known.
 
     Raises:
-        ValueError: if they are not of the same number of images.
+        ValueError: if they have no image in common.
     """
-    newer = summary(after)
-    older = summary(before, newer)
-    if older["images"] != newer["images"]:
-        raise ValueError(f"{older['images']} images before, {newer['images']} after")
-    found = {
-        "protocol": newer["protocol"],
-        "eps": eps_text(_asked(newer)[1]),
-        "before": cost(older),
-        "after": cost(newer),
-    }
-    if before.is_dir():
-        then, now = (survived(read_lines(folder)) for folder in (before, after))
-        if then.keys() != now.keys():
-            raise ValueError("the images are not the same")
-        found["only_before"] = sum(then[i] and not now[i] for i in then)
-        found["only_after"] = sum(now[i] and not then[i] for i in then)
-    return found
+    asked = read(after / "settings.json")["protocol"]
+    eps = asked["threat"]["eps"]
+    older = found_in(before) if before.is_dir() else found_for(before, asked["name"], eps)
+    found = {"protocol": asked["name"], "eps": eps_text(eps), "before": older, "after": found_in(after)}
+    if not before.is_dir():
+        return found
+    pair = paired(*(survived(read_lines(folder)) for folder in (before, after)))
+    return found | {"common": pair.images, "only_before": pair.only_first, "only_after": pair.only_second}
 
 
 def main() -> None:

@@ -166,14 +166,16 @@ def _times(ours: dict, library: dict) -> tuple[str, ...]:
 def passes() -> list[str]:
     """docs/robustness.md: what the adaptive protocol costs beside what it did, on the same images."""
     file = RESULTS / "passes.json"
-    head = ("model", "kind", "eps", "n", "robust before", "robust now", "verdicts that differ", "passes before", "now")
+    head = ("model", "kind", "eps", "robust before", "n", "robust now", "n", "verdicts that differ", "passes before",
+            "now")  # fmt: skip
     lines = table_head(*head)
     for r in read(file)["rows"] if file.exists() else []:
         both = (r["before"], r["after"])
-        told = "" if "only_before" not in r else f"{r['only_before']} only before, {r['only_after']} only now"
+        differing = r.get("only_before", 0) + r.get("only_after", 0)
+        told = f"{differing} of {r['common']}" if "common" in r else "not kept"
         counts = [f"{found['forward']:,.0f} + {found['backward']:,.0f}" for found in both]
-        robust = [share(found["robust"]) for found in both]
-        lines.append(table_row(r["model"], r["kind"], r["eps"], both[1]["images"], *robust, told, *counts))
+        robust = [cell for found in both for cell in (share(found["robust"]), found["images"])]
+        lines.append(table_row(f"`{r['model']}`", r["kind"], r["eps"], *robust, told, *counts))
     return lines
 
 

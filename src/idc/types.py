@@ -152,7 +152,7 @@ def check_images(images: Tensor, shape: tuple[int, int, int]) -> None:
         raise IDCError(f"images of {images.dtype}", "floating point in [0, 1]", "divide 8-bit images by 255")
     if torch.compiler.is_exporting() or images.numel() == 0:  # a graph cannot refuse values
         return
-    low, high = (v.item() for v in torch.aminmax(images.detach()))
+    low, high = torch.stack(torch.aminmax(images.detach())).tolist()  # one wait for a GPU, not two
     if not (low >= -1e-6 and high <= 1 + 1e-6):  # also catches NaN, for which every comparison is false
         raise IDCError(
             f"pixels in [{low:.4g}, {high:.4g}]",

@@ -23,15 +23,23 @@ class LogitUNet(BridgeUNet):
     """The encoder of ``spec`` up to its last layer, pooled over places, and a linear layer to K logits in float32. Of
     the same seed, all but that layer begin as ``BridgeUNet``'s.
 
+    Args:
+        spec, shape: as of a ``BridgeUNet``.
+        num_classes: K.
+        temperature: by which the linear layer's output is divided.
+
     Raises:
         IDCError: for a network with a decoder, position maps or a condition.
     """
 
-    def __init__(self, spec: UNetSpec, shape: tuple[int, int, int], num_classes: int) -> None:
+    def __init__(
+        self, spec: UNetSpec, shape: tuple[int, int, int], num_classes: int, *, temperature: float = 1.0
+    ) -> None:
         if spec.decoder or spec.position_channels or spec.condition != "none":
             raise IDCError("a network with a decoder, position maps or a condition", "an encoder alone", "take another")
         super().__init__(spec, shape)
         net: Any = self.net
+        self.temperature = temperature
         self.linear = nn.Linear(net.conv_out.in_channels, num_classes)
         compute_in_float32(self.linear)
         net.conv_out = nn.Identity()
@@ -41,14 +49,14 @@ class LogitUNet(BridgeUNet):
         x = nn.functional.pixel_unshuffle(x_t, self.spec.patch) if self.spec.patch > 1 else x_t
         features: Tensor = self.net(x, t, return_dict=False)[0]
         logits: Tensor = self.linear(features.mean((2, 3)))
-        return logits.float()
+        return logits.float() / self.temperature
 
 
 class KLogits(SavedClassifier):
     """Images (B, C, H, W) in [0, 1] -> K logits, by a ``LogitUNet`` at the last timestep.
 
     Args:
-        config: classes, shape and network; what it says of labels means nothing here.
+        config: classes, shape, network and temperature; what it says of labels means nothing here.
     """
 
     key, part = "k_logits", "unet"
@@ -62,7 +70,7 @@ class KLogits(SavedClassifier):
 
     @staticmethod
     def build(config: IDCConfig) -> nn.Module:
-        return LogitUNet(config.unet, config.image_shape, config.num_classes)
+        return LogitUNet(config.unet, config.image_shape, config.num_classes, temperature=config.temperature)
 
     extent = staticmethod(IDC.extent)
 
@@ -99,6 +107,23 @@ class MetricIDC(IDC):
     @staticmethod
     def build(config: IDCConfig) -> nn.Module:
         return MetricUNet(config.unet, config.image_shape)
+
+
+class ReadoutUNet(BridgeUNet):
+    """A ``BridgeUNet`` with K rows of D weights, ``readout``; see ``label_readings.Learned``."""
+
+    def __init__(self, spec: UNetSpec, shape: tuple[int, int, int], num_classes: int) -> None:
+        super().__init__(spec, shape)
+        channels, height, width = shape
+        self.readout = nn.Parameter(torch.randn(num_classes, channels * height * width))
+
+
+class ReadoutIDC(IDC):
+    """An IDC whose network has a ``readout``, which its own answer does not use: ``ReadClassifier`` does."""
+
+    @staticmethod
+    def build(config: IDCConfig) -> nn.Module:
+        return ReadoutUNet(config.unet, config.image_shape, config.num_classes)
 
 
 class ReadClassifier(nn.Module, ClassifierDefaults):

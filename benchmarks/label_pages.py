@@ -5,7 +5,7 @@ from itertools import groupby
 
 import numpy as np
 from common import RESULTS, read
-from label_sides import OWN, REFERENCE, SIDES
+from label_sides import OWN, REFERENCES, SIDES
 from numpy.typing import NDArray
 from scipy.stats import ttest_1samp
 
@@ -44,10 +44,14 @@ def differences(rows: list[dict], others: list[dict], key: str = "survived") -> 
     return interval(ahead.mean(1)), interval(ahead.mean(0))
 
 
-def points(found: Interval) -> str:
-    """In points: +1.2 [-0.3, +2.7]."""
-    mean, low, high = (100 * value for value in found)
-    return f"{mean:+.1f}" + (f" [{low:+.1f}, {high:+.1f}]" if math.isfinite(low) else " (one seed)")
+def points(found: tuple[Interval, Interval] | None) -> str:
+    """In points: +1.2, seeds [-0.3, +2.7], images [-0.1, +2.5]."""
+    if found is None:
+        return ""
+    (mean, *seeds), (_, *images) = found
+    told = [f"{name} [{100 * low:+.1f}, {100 * high:+.1f}]" if math.isfinite(low) else "one seed"
+            for name, (low, high) in (("seeds", seeds), ("images", images))]  # fmt: skip
+    return ", ".join([f"{100 * mean:+.1f}", *told])
 
 
 def _share(rows: list[dict], kind: str) -> str:
@@ -62,13 +66,14 @@ def _named(row: dict) -> str:
 
 
 def _table(rows: list[dict]) -> list[str]:
-    reference = [r for r in rows if r["side"] == REFERENCE]
-    lines = table_head("side", "seeds", "clean", "robust", f"beside `{REFERENCE}`: over seeds", "over images",
-                       "GFLOPs an answer", "of training, an image", "seconds")  # fmt: skip
+    references = [[r for r in rows if r["side"] == name] for name in REFERENCES]
+    beside = [f"beside `{name}`" for name in REFERENCES]
+    lines = table_head("side", "seeds", "clean", "robust", *beside, "GFLOPs an answer", "of training, an image",
+                       "seconds")  # fmt: skip
     for _, group in groupby(sorted(rows, key=_place), key=_place):
         own = list(group)
-        beside = differences(own, reference) if own[0]["side"] != REFERENCE else None
-        cells = [points(found) for found in beside] if beside else ["", ""]
+        cells = [points(differences(own, others)) if own[0]["side"] != name else ""
+                 for name, others in zip(REFERENCES, references, strict=True)]  # fmt: skip
         cost = [gflops_text(own[0]["flops"]), gflops_text(own[0]["training_flops"])]
         seconds = sum(r["seconds"] for r in own) / len(own)
         lines.append(
@@ -93,7 +98,7 @@ def _about(rows: list[dict], data: str) -> list[str]:
         f"{words['images']} validation images of {data}, protocol `quick`, L-inf {eps_text(one['eps'])}; trained for "
         f"{words['updates']} updates ({words['epochs']} epochs of {words['training_images']} images); the last weights "
         "are judged. Clean and robust: means over the seeds, brackets: 95% Wilson intervals over images. *Beside*: "
-        "points of what is robust, with Student's 95% intervals, over seeds, for these images, and over images, for "
+        "points of what is robust, with Student's 95% intervals: over seeds, for these images, and over images, for "
         "these networks. "
         f"Seconds of training are those of one thread of {machines} among others at work."
     ]

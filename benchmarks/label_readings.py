@@ -118,6 +118,27 @@ class Weighted(Whole):
         return scale * (point.flatten(1) @ (weights * signed).T - offsets) / len(weights)
 
 
+class Learned(Whole):
+    """K logits ``network.readout @ x0_hat / (2 D)``: what minus the distance to a Hadamard label is, but for a
+    constant, as long as x0_hat is within [-1, 1]; here the labels are learned, and may be anything."""
+
+    def inner(self, point: Tensor, network: Any) -> Tensor:
+        found: Tensor = point.flatten(1) @ network.readout.T / (2 * network.readout.shape[1])
+        return found
+
+    def answer(self, point: Tensor, network: nn.Module) -> Tensor:
+        return self.inner(point, network) / self.model.config.temperature
+
+    def learned(self, point: Tensor, network: nn.Module) -> Tensor:
+        return F.log_softmax(self.inner(point, network) / self.recipe.ce_temperature, 1)
+
+    climbed = learned
+
+    def surrogates(self, network: nn.Module) -> Mapping[str, Read]:
+        """Without the clamp of the answer."""
+        return {"inner": lambda point: self.inner(point, network)}
+
+
 class Parts(Whole):
     """Disjoint parts of the output, each of which answers by the nearest part of a label. The answer is their vote; the
     mean distance breaks ties. The mean over parts of each part's log-probabilities is learned, and climbed.

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from label_models import KLogits, MetricIDC, RandomParts, ReadClassifier
-from label_readings import Logits, Parts, Weighted, Whole, codes
+from label_models import KLogits, MetricIDC, RandomParts, ReadClassifier, ReadoutIDC
+from label_readings import Learned, Logits, Parts, Weighted, Whole, codes
 from label_training import ReadObjective
 
 from idc.commands.train import fresh_weights
@@ -24,8 +24,10 @@ from idc.training.settings import override
 RECIPE = Path(__file__).parents[1] / "recipes" / "idc-nano-cifar10-robust.yaml"
 LAST, CELL = 3, 8  # the timestep of every answer; pixels of a square of the labels
 REFERENCE, SHIPPED = "k-logits", "label"
+REFERENCES = (REFERENCE, "k-logits-gain")  # what every side is set beside
 CODES = "label_readings:codes"
 OWN = "its own"  # answer
+LEARNED: dict[str, Any] = {"metric": Weighted, "readout": Learned}  # readings with weights of their own, by network
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,8 @@ class Side:
     Args:
         meaning: in words.
         answers: by name, in words; each is judged by itself.
-        network: "labels", "logits" or "metric".
+        network: "labels", "logits", "sharp logits" (divided by twice the temperature of the labels' cross-entropy),
+            "metric" or "readout".
         parts: "", or how the labels and the output are parted: "squares" or "sets".
         bridge: trained as shipped, by ``BridgeObjective``; else by the cross-entropy alone.
         noise: whether the network is trained on images with the bridge's noise.
@@ -57,9 +60,15 @@ SIDES: dict[str, Side] = {
         "K logits of the pooled last features, by their cross-entropy (PGD-AT), on the same noise.", network="logits"
     ),
     "k-logits-no-noise": Side("The same on images without the bridge's noise.", network="logits", noise=False),
+    "k-logits-gain": Side(
+        "As `k-logits`, with the logits times 25, as the labels' cross-entropy has it.", network="sharp logits"
+    ),
     "label-cross-entropy": Side("An image label, by the cross-entropy of its distances alone."),
+    "label-learned": Side(
+        "The same output read by a learned linear layer in place of fixed labels.", network="readout"
+    ),
     "label-parts": Side(
-        "The same, of a code in each square of 8x8 pixels, each trained by its own cross-entropy.",
+        "As `label-cross-entropy`, of a code in each square of 8x8 pixels, each trained by its own cross-entropy.",
         {
             "vote": "the vote of the squares",
             "mean distance": "the label nearest as a whole",
@@ -68,11 +77,13 @@ SIDES: dict[str, Side] = {
         parts="squares",
     ),
     "label-sets": Side(
-        "The same, of a few sets of labels (one a channel, or a quarter of a grey image), each trained by its own "
-        "cross-entropy; the answer is the mean distance.",
+        "As `label-cross-entropy`, of a few sets of labels (one a channel, or a quarter of a grey image), each trained "
+        "by its own cross-entropy; the answer is the mean distance.",
         parts="sets",
     ),
-    "label-metric": Side("The same, by distances with a learned weight for each value.", network="metric"),
+    "label-metric": Side(
+        "As `label-cross-entropy`, by distances with a learned weight for each value.", network="metric"
+    ),
     "label-consistency": Side(
         "As `label`, but on clean images, with the translation of attacked ones drawn to theirs.",
         bridge=True,
@@ -119,20 +130,21 @@ def build(side: Side, data: ImageSet, recipe: Recipe, spec: UNetSpec) -> SavedCl
     config = IDCConfig(
         data.num_classes, data.shape, spec, class_names=data.class_names, visits=(LAST,),
         label_kind=CODES if parted else "hadamard", label_cell=parted["cell"] if parted else CELL,
+        temperature={"logits": 1.0, "sharp logits": 2 * recipe.ce_temperature}.get(side.network, 0.1),
     )  # fmt: skip
     with fresh_weights(recipe):
-        if side.network == "logits":
+        if "logits" in side.network:
             return KLogits(config)
         labels = codes(data.num_classes, data.shape, **parted) if parted else None
-        return MetricIDC(config) if side.network == "metric" else IDC(config, labels)
+        return {"metric": MetricIDC, "readout": ReadoutIDC}.get(side.network, IDC)(config, labels)
 
 
 def reading_of(side: Side) -> Callable[[Any, Recipe], Any]:
     """What makes the reading by which a side is trained, of its model and recipe."""
-    if side.network == "logits":
+    if "logits" in side.network:
         return lambda model, recipe: Logits()
-    if side.network == "metric":
-        return Weighted
+    if side.network in LEARNED:
+        return LEARNED[side.network]
     if side.parts:
         return lambda model, recipe: Parts(model, recipe, side=layout(side, model.input_shape)["side"])
     return Whole
@@ -148,6 +160,6 @@ def objective_of(side: Side, model: Any, recipe: Recipe) -> ModelObjective:
 def answer_of(side: Side, answer: str, model: Any, recipe: Recipe) -> Any:
     """The classifier that is judged, of a trained model on its device."""
     kinds = {"vote": ReadClassifier, "random half": RandomParts}
-    if side.network == "metric" or answer in kinds:
+    if side.network in LEARNED or answer in kinds:
         return kinds.get(answer, ReadClassifier)(model, reading_of(side)(model, recipe)).eval()
     return model

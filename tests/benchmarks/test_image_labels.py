@@ -77,6 +77,15 @@ def test_k_logits_leave_out_the_last_layer_alone():
     assert own - other == 2 * (16 * 9 * 8 * 64 - 8 * 10)
 
 
+def test_the_gain_is_that_of_the_labels_cross_entropy():
+    """A value's part in log softmax(-d / 0.02), d its mean absolute difference on [0, 1]: 1 / (2 0.02)."""
+    plain, sharp = (
+        label_sides.build(SIDES[name], DIGITS, recipe(), SPEC).eval() for name in (REFERENCE, "k-logits-gain")
+    )
+    images = DIGITS.images.float() / 255
+    torch.testing.assert_close(sharp(images), 25 * plain(images))
+
+
 @pytest.mark.parametrize("name", [REFERENCE, "label-parts"])
 def test_a_side_is_trained_and_judged(name, tmp_path, monkeypatch):
     """The whole way of a run, of one update and four images."""
@@ -126,7 +135,7 @@ def test_it_grows_and_goes_on(tmp_path, monkeypatch):
     assert not again.has("label-parts", 0, "a")  # two answers are lacking
     text = "\n".join(label_pages.image_labels())
     assert "| `label` | 1 | 75.0% [" in text
-    assert "+50.0 (one seed)" in text
+    assert "| +50.0, one seed, images [" in text
 
 
 def test_settings_tell_runs_apart_and_words_do_not(monkeypatch):

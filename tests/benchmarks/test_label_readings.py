@@ -4,8 +4,8 @@ import label_readings as own
 import numpy as np
 import pytest
 import torch
-from label_models import MetricIDC, RandomParts, ReadClassifier
-from label_readings import Parts, Weighted, Whole
+from label_models import MetricIDC, RandomParts, ReadClassifier, ReadoutIDC
+from label_readings import Learned, Parts, Weighted, Whole
 from label_sides import CODES
 
 from idc.attacks.target import ANSWER, Target
@@ -34,7 +34,7 @@ def fresh(kind=IDC, *, side=None, cell=4):
     return model
 
 
-MODEL, PARTED, METRIC = fresh(), fresh(side=8, cell=2), fresh(MetricIDC)
+MODEL, PARTED, METRIC, READOUT = fresh(), fresh(side=8, cell=2), fresh(MetricIDC), fresh(ReadoutIDC)
 PARTS = Parts(PARTED, RECIPE, side=8)
 
 
@@ -100,6 +100,14 @@ def test_a_weighted_distance_by_hand():
     )
 
 
+def test_a_readout_by_hadamard_labels_is_their_distance_within_the_unit_cube():
+    points = POINTS.clamp(-1, 1)
+    with torch.no_grad():
+        READOUT.unet.readout.copy_(2 * READOUT.labels.flatten(1) - 1)
+        found = Learned(READOUT, RECIPE).learned(points, READOUT.unet)
+    torch.testing.assert_close(found, Whole(READOUT, RECIPE).learned(points, READOUT.unet), rtol=1e-4, atol=1e-4)
+
+
 def test_margins_are_to_the_best_other():
     scores = torch.tensor([[3.0, 1.0, 2.0], [0.0, 0.0, -1.0]])
     assert own.margins(scores).tolist() == [[1, -2, -1], [0, 0, -1]]
@@ -109,6 +117,7 @@ CLASSIFIERS = {
     "vote": ReadClassifier(PARTED, PARTS),
     "random half": RandomParts(PARTED, PARTS),
     "metric": ReadClassifier(METRIC, Weighted(METRIC, RECIPE)),
+    "readout": ReadClassifier(READOUT, Learned(READOUT, RECIPE)),
 }
 
 

@@ -128,7 +128,7 @@ def paper_trainings() -> list[str]:
 
 
 def paper_flaws() -> list[str]:
-    """What each flaw of the published PGD-20 is worth, in points."""
+    """What each flaw of the published PGD-20 is worth, in points; at the end both protocols, by robustness.py."""
     held = {name: RESULTS / f"pitfalls-{name}.json" for name in ("nano", "digits")}
     found = {name: read(file) for name, file in held.items() if file.exists()}
     names = dict.fromkeys(attack for own in found.values() for attack in own["attacks"])
@@ -136,16 +136,24 @@ def paper_flaws() -> list[str]:
     for attack in names:
         cells: list[str] = []
         for own in found.values():
-            if attack not in own["attacks"]:
-                cells += ["", ""]
-                continue
-            mean = own["attacks"][attack]["mean"]
-            change = 100 * (mean["mean"] - own["attacks"]["as published"]["mean"]["mean"])
-            cells += [share(mean), "" if attack == "as published" else f"{change:+.1f}"]
+            mean, first = (own["attacks"].get(a, {}).get("mean") for a in (attack, "as published"))
+            cells += _beside(mean, first) if mean else ["", ""]
         lines.append(table_row(attack, *cells))
-    sources = {name: own["settings"]["data"]["source"] for name, own in found.items()}
+    cells = [cell for name, own in found.items() for cell in _both_protocols(name, own["eps_text"])]
+    lines.append(table_row("the adaptive protocol, beside PGD-20 on the same 512 images", *cells))
     about = "; ".join(
-        f"`{name}`: eps {own['eps_text']}, {own['images']} images of {sources[name]} test"
+        f"`{name}`: eps {own['eps_text']}, {own['images']} images of {own['settings']['data']['source']} test, "
+        f"{own['draws']} draws"
         for name, own in found.items()
     )
-    return [*lines, "", f"Mean of 20 draws, one model each. {about}."]
+    return [*lines, "", f"Mean of draws, one model each. {about}."]
+
+
+def _beside(mean: dict[str, float], first: dict[str, float]) -> list[str]:
+    """An accuracy, and how many points it is from the first."""
+    return [share(mean), "" if mean is first else f"{100 * (mean['mean'] - first['mean']):+.1f}"]
+
+
+def _both_protocols(name: str, eps: str) -> list[str]:
+    rows = {r["protocol"]: r for r in read(RESULTS / f"robustness-{name}.json")["rows"] if r["eps_text"] == eps}
+    return _beside(rows["adaptive"]["robust"]["mean"], rows["paper"]["attacks"]["pgd-20"]["mean"])

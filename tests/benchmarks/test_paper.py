@@ -3,10 +3,12 @@
 import json
 from dataclasses import replace
 
+import common
 import gpu
 import paper
 import paper_figures
 import paper_parts
+import pitfalls
 import pytest
 import torch
 
@@ -55,9 +57,27 @@ def test_steps_go_on_where_they_were_stopped_and_shares_are_of_images(tmp_path):
 
 @pytest.fixture
 def results(tmp_path, monkeypatch):
-    for module in (paper, paper_figures):
+    for module in (common, paper, paper_figures):
         monkeypatch.setattr(module, "RESULTS", tmp_path)
+    monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+def test_flaws_are_kept_of_the_images_that_have_finished(results):
+    pitfalls.keep("nano", 8 / 255, "command")
+    assert not (results / "pitfalls-nano.json").exists()
+    out = pitfalls.folder("nano", 8 / 255)
+    out.mkdir(parents=True)
+    (out / "settings.json").write_text(json.dumps({"data": {"images": 7}}))
+    common_keys = {"class": 1, "draws": 4, "noise": [4, 1], "robust": [0, 0], "worst": "a", "single": False}
+    rights = {3: ([4, 1], [1, 0]), 5: ([2, 1], [1, 2])}
+    lines = [{"id": i, "clean": clean, "attacks": {"a": own}} | common_keys for i, (clean, own) in rights.items()]
+    paper_parts.records.append(out / "images-0.jsonl", lines)
+    pitfalls.keep("nano", 8 / 255, "command")
+    held = json.loads((results / "pitfalls-nano.json").read_text())
+    assert (held["eps_text"], held["images"], held["settings"]["data"]["images"]) == ("8/255", 2, 7)
+    assert held["clean"]["mean"]["mean"] == 6 / 8
+    assert held["attacks"]["a"]["mean"]["mean"] == 2 / 8
 
 
 def test_parts_are_done_in_order_within_the_time_and_not_again(results, monkeypatch, tmp_path):

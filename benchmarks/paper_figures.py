@@ -1,6 +1,7 @@
 """The figures of docs/paper.md, from benchmarks/results alone; see paper.py."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ PROTOCOLS = {"paper": COLOURS[1], "adaptive": COLOURS[0]}
 LINES = {"published": "along the published probabilities", "smooth": "along the one-step answer's inner products"}
 STEPS = {"steps-nano": "idc-nano-cifar10, chain", "steps-robust": "idc-nano-cifar10-robust, one step"}
 TRAININGS = {"inter-class": "T = 4", "no-inter-class": "T = 4", "timesteps-2": "T = 2", "timesteps-8": "T = 8"}
+ABLATION = {"timesteps-2": "T = 2", "uniform-timesteps": "T = 4", "timesteps-8": "T = 8"}  # rows of ablation-nano
 PUBLISHED_COST = {"IDC": 27.09, "DiffPure": 14_260.0}  # GFLOPs of the paper's figure 1: no accuracy goes with them
 NEAR = 8.0  # points of accuracy
 Point = dict[str, Any]
@@ -187,20 +189,45 @@ def figure_4b() -> Figure:
 
 
 def figure_4c() -> Figure:
-    """Accuracy over visit lists of the same weights, and over T of short trainings."""
+    """Accuracy over visit lists of the same weights, and over T of trainings."""
     visits = measured("visits-nano", "rows")["rows"]
-    drawn = Figure(figsize=(9.2, 3.8), layout="tight")
-    axes = drawn.add_subplot(1, 2, 1)
-    _kinds(axes, visits, [", ".join(map(str, r["visits"])) for r in visits])
-    _finish(axes, "timesteps visited", f"idc-nano-cifar10, {CIFAR} test, n {visits[0]['images']}")
-    if part("trainings-digits").get("rows") or part("trainings-nano").get("rows"):
-        rows, about = _trainings()
-        some = [r for r in rows if r["training"] != "no-inter-class"]
-        own = sorted(some, key=lambda r: (TRAININGS[r["training"]], r["seed"]))
-        axes = drawn.add_subplot(1, 2, 2)
-        _kinds(axes, own, [f"{TRAININGS[r['training']]}\nseed {r['seed']}" for r in own])
-        _finish(axes, "trained with", f"{about}, n {own[0]['images']}")
+    panels: list[Callable[[Axes], None]] = [partial(_visits, rows=visits)]
+    if (RESULTS / "ablation-nano.json").exists():
+        panels.append(_ablation)
+    trained = [r["training"] for name in ("nano", "digits") for r in part(f"trainings-{name}").get("rows", ())]
+    if {"timesteps-2", "timesteps-8"} & set(trained):
+        panels.append(_over_t)
+    drawn = Figure(figsize=(4.6 * len(panels), 3.8), layout="tight")
+    for index, draw in enumerate(panels):
+        draw(drawn.add_subplot(1, len(panels), index + 1))
     return drawn
+
+
+def _visits(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
+    _kinds(axes, rows, [", ".join(map(str, r["visits"])) for r in rows])
+    _finish(axes, "timesteps visited", f"idc-nano-cifar10, {CIFAR} test, n {rows[0]['images']}")
+
+
+def _ablation(axes: Axes) -> None:
+    """Trainings against attacks with other T, from benchmarks/ablations.py."""
+    found = read(RESULTS / "ablation-nano.json")
+    rows = {(r["row"], r["answer_name"]): r for r in found["rows"]}
+    for index, (answer, style) in enumerate((("one step", "-"), ("chain", "--"))):
+        own = [rows[name, answer] for name in ABLATION if (name, answer) in rows]
+        for kind, mark in (("clean", "o"), ("robust", "^")):
+            label = f"{answer}, {'clean' if kind == 'clean' else 'quick'}, n {own[0]['images']}"
+            _line(axes, range(len(own)), [r[kind]["majority"] for r in own], index, label, mark + style)
+    axes.set_xticks(range(len(ABLATION)), list(ABLATION.values()))
+    title = f"nano-patch4, trained against attacks\n{CIFAR} validation, {found['eps']}"
+    _finish(axes, "trained with", title)
+
+
+def _over_t(axes: Axes) -> None:
+    rows, about = _trainings()
+    some = [r for r in rows if r["training"] != "no-inter-class"]
+    own = sorted(some, key=lambda r: (TRAININGS[r["training"]], r["seed"]))
+    _kinds(axes, own, [f"{TRAININGS[r['training']]}\nseed {r['seed']}" for r in own])
+    _finish(axes, "trained with", f"the paper's losses, {about}, n {own[0]['images']}")
 
 
 def _kinds(axes: Axes, rows: Sequence[dict[str, Any]], names: Sequence[str]) -> None:

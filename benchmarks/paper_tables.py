@@ -142,11 +142,17 @@ def paper_flaws() -> list[str]:
     cells = [cell for name, own in found.items() for cell in _both_protocols(name, own["eps_text"])]
     lines.append(table_row("the adaptive protocol, beside PGD-20 on the same 512 images", *cells))
     about = "; ".join(
-        f"`{name}`: eps {own['eps_text']}, {own['images']} images of {own['settings']['data']['source']} test, "
+        f"`{name}`: eps {own['eps_text']}, {_of(own)} images of {own['settings']['data']['source']} test, "
         f"{own['draws']} draws"
         for name, own in found.items()
     )
     return [*lines, "", f"Mean of draws, one model each. {about}."]
+
+
+def _of(found: dict[str, Any]) -> str:
+    """How many images have finished, of how many."""
+    asked = found["settings"]["data"]["images"]
+    return f"the first {found['images']} of {asked}" if found["images"] < asked else str(asked)
 
 
 def _beside(mean: dict[str, float], first: dict[str, float]) -> list[str]:

@@ -101,7 +101,8 @@ def paper_visits() -> list[str]:
         attacked = [share(value) for value in r["attacks"].values()]
         visits = ", ".join(map(str, r["visits"]))
         lines.append(table_row(visits, r["network_evaluations"], share(r["clean"]), *attacked))
-    about = f"{rows[0]['images']} test images of {CIFAR}, mean of {rows[0]['draws']} draws where the answer has noise"
+    about = f"{rows[0]['images']} test images of {CIFAR}, mean of {max(r['draws'] for r in rows)} draws where "
+    about += "the answer has noise"
     return [*lines, "", f"`idc-nano-cifar10`, {about}; {_machine(part('visits-nano'))}."]
 
 

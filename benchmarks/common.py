@@ -38,8 +38,14 @@ def cpu_name() -> str:
 
 def write(name: str, command: str, figures: dict[str, Any]) -> Path:
     """Write ``benchmarks/results/NAME.json``."""
-    header = {
-        "command": command,
+    make_folder(RESULTS)
+    write_json(RESULTS / f"{name}.json", {"hardware": {"command": command} | hardware()} | figures)
+    return RESULTS / f"{name}.json"
+
+
+def hardware() -> dict[str, Any]:
+    """The machine that a result is of, and the versions."""
+    return {
         "cpu": cpu_name(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
@@ -47,9 +53,6 @@ def write(name: str, command: str, figures: dict[str, Any]) -> Path:
         "torch": torch.__version__,
         "idc": __version__,
     }
-    make_folder(RESULTS)
-    write_json(RESULTS / f"{name}.json", {"hardware": header} | figures)
-    return RESULTS / f"{name}.json"
 
 
 def records_of(name: str) -> Path:

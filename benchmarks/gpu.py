@@ -22,7 +22,7 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -54,6 +54,7 @@ class Job:
     Args:
         seconds: that it may take.
         model, protocol, eps, limit, block, batch, data: as of ``idc evaluate``; by default the data of all jobs.
+        more: of its flags.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Job:
     block: int
     batch: int
     data: str = ""
+    more: tuple[str, ...] = ()
 
     def command(self, data: str, out: Path, *, rehearsal: bool = False) -> list[str]:
         """Its command line; in a rehearsal that of a small model, on two images."""
@@ -73,7 +75,7 @@ class Job:
         device = [] if rehearsal else ["--precision", "bf16", "--batch-size", self.batch]
         images = [self.data] if self.data else [data, "--data-name", CIFAR]
         started = [sys.executable, "-m", "idc.cli", "evaluate", model, "--data", *images]
-        return [str(part) for part in (*started, *given, *device, "--out", out / self.name)]
+        return [str(part) for part in (*started, *given, *device, *self.more, "--out", out / self.name)]
 
 
 def paper(name: str, seconds: int, protocol: str, eps: str, block: int = 512) -> Job:
@@ -91,6 +93,23 @@ def beside(name: str, model: str, eps: str, data: str = "") -> list[Job]:
     return [Job(f"{name}-{own}", 300, model, own, eps, 512, 512, 512, data) for own in ("adaptive", "autoattack")]
 
 
+def figure_4() -> list[Job]:
+    """The paper's figure 4 with its network: PGD over steps and over eps, along the published probabilities (with fresh
+    noise in each step) and along the one-step answer's inner products; other visits. What figure 4b compares, with and
+    without the inter-class loss, has to be trained first: ``full_size.py paper-losses``."""
+    found = []
+    for line, function in (("published", "published"), ("smooth", "one-step-inner")):
+        for steps in ("10", "40", "200"):  # 20 are those of base-paper-8 and of the job below
+            job = paper(f"base-{line}-steps-{steps}", 200, "pgd", "8/255")
+            found.append(replace(job, more=("--steps", steps, "--surrogate", function)))
+        for eps in ("1", "2", "4", "8"):
+            job = paper(f"base-{line}-eps-{eps}", 100, "pgd", f"{eps}/255")
+            found.append(replace(job, more=("--surrogate", function)))
+    quick = [("3", "3"), ("3-0", "3,0"), ("3-2-1-0", "3,2,1,0")]
+    visits = [replace(paper(f"base-visits-{n}", 150, "quick", "8/255"), more=("--visits", v)) for n, v in quick]
+    return [*found, *visits]
+
+
 JOBS = (
     Job(FIRST, 90, PAPER, "pgd", "8/255", 32, 32, 512),
     paper("base-adaptive-8", 400, "adaptive", "8/255"),
@@ -105,6 +124,7 @@ JOBS = (
     *beside("parity-thin", THIN, "8/255"),
     paper("base-adaptive-4", 300, "adaptive", "4/255"),
     paper("base-adaptive-2", 300, "adaptive", "2/255"),
+    *figure_4(),
 )
 
 

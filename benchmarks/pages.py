@@ -30,6 +30,7 @@ The records come from
     python benchmarks/doubt.py --data CIFAR --photos FOLDER
     python benchmarks/image_labels.py --data digits --limit 300
     python benchmarks/image_labels.py --data CIFAR
+    python benchmarks/paper.py run --data CIFAR; python benchmarks/paper.py draw
     python benchmarks/gpu.py run --data CIFAR; python benchmarks/gpu.py collect
     python benchmarks/photos.py run --data PHOTOS --heldout HELDOUT; python benchmarks/photos.py collect
     idc train --data CIFAR --preset nano --epochs 4 --compile [see SHORT] --out runs/short-NAME
@@ -48,7 +49,16 @@ from answer_pages import SHORT, answers, learning, short, timesteps
 from common import CIFAR, MODELS, RESULTS, ROUNDED, article, read, write
 from doubt_pages import doubt
 from label_pages import image_labels
-from paper_pages import claims, full_evaluation, own_photos, paper_network
+from paper_pages import claims, full_evaluation, own_photos
+from paper_tables import (
+    paper_attacks,
+    paper_flaws,
+    paper_points,
+    paper_pruning,
+    paper_steps,
+    paper_trainings,
+    paper_visits,
+)
 from peer_pages import at_a_glance, compared, field, full_size, peers, published_table
 from robust_pages import SHIPPED, costs, parity, passes, pitfalls, robust, robustness
 from speed_pages import bf16, loss_memory, plan, precision, profiled, scaling, speed
@@ -240,7 +250,8 @@ BLOCKS: dict[str, Callable[[], list[str]]] = {
     f.__name__: f for f in (measured, answers, timesteps, learning, short, serving, robust, robustness, pitfalls,
                             parity, passes, costs, at_a_glance, compared, full_size, peers, published_table, field,
                             robust_learning, overfitting, speed, bf16, precision, profiled, scaling, plan, ablation,
-                            doubt, image_labels, claims, paper_network, full_evaluation, own_photos)
+                            doubt, image_labels, claims, full_evaluation, own_photos, paper_attacks, paper_points,
+                            paper_pruning, paper_steps, paper_visits, paper_trainings, paper_flaws)
 }  # fmt: skip
 PLACE = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- /results -->)", re.DOTALL)
 

@@ -1,15 +1,17 @@
 """Which flaw of the published evaluation accounts for what: PGD-20 as published, its flaws removed one at a time, alone
 and on top of each other.
 
-    python benchmarks/pitfalls.py MODEL --name NAME --data D --eps 0.1 [--limit 512]
+    python benchmarks/pitfalls.py MODEL --name NAME --data D --eps 0.1 [--limit 512] [--alone] [--draws 20]
 
-Resumable; figures go to benchmarks/results/pitfalls-NAME.json.
+`--alone` leaves out those on top of each other: a hundred steps of four draws each take an hour of a core for a network
+like `nano`. Resumable; figures go to benchmarks/results/pitfalls-NAME.json, of the images that have finished.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from common import model_arguments, write
+from common import model_arguments, read, write
 
 from idc.attacks.adaptive import AdaptiveAttack
 from idc.attacks.gradient import Attack, apgd, pgd
@@ -20,6 +22,7 @@ from idc.commands.evaluate import evaluate
 from idc.commands.request import Request
 from idc.compute.memory import keep_freed_memory
 from idc.evaluation.protocol import PUBLISHED, Protocol
+from idc.evaluation.summary import LINES, read_lines, summarise_lines
 from idc.text import eps_name, eps_text, fraction
 
 
@@ -42,21 +45,47 @@ def variants(threat: Threat) -> tuple[tuple[str, Attack], ...]:
     )
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
+    """With ``arguments`` in place of the command line's."""
     parser = model_arguments(__doc__)
-    given = parser.parse_args()
+    parser.add_argument("--alone", action="store_true", help="each flaw alone, none on top of another")
+    parser.add_argument("--draws", type=int, help="of the noise, by which an image is judged")
+    given = parser.parse_args(arguments)
     (eps,) = given.eps
     threat = Threat("linf", fraction(eps))
-    request = Request(model=given.model, data=given.data, data_name=given.data_name, limit=given.limit)
-    out = Path("runs/pitfalls") / f"{given.name}-{eps_name(threat.eps)}"
-    found = evaluate(request, out, protocol=Protocol("pitfalls", threat, variants(threat)))
+    request = Request(
+        model=given.model, data=given.data, data_name=given.data_name, limit=given.limit, draws=given.draws
+    )
+    out = folder(given.name, threat.eps)
+    wanted = tuple(v for v in variants(threat) if not given.alone or not v[0].startswith("then: "))
+    found = evaluate(request, out, protocol=Protocol("pitfalls", threat, wanted))
     if found:  # in the first process
         for name, verdict in found["attacks"].items():
             print(f"{name:50} {verdict['mean']['mean']:.1%} {verdict['worst_of_n']['mean']:.1%}", flush=True)
         data = given.data_name or given.data
         command = f"python benchmarks/pitfalls.py {given.model} --name {given.name} --data {data}"
-        kept = {k: found[k] for k in ("clean", "noise", "attacks", "images", "draws", "single_draw", "settings")}
-        write(f"pitfalls-{given.name}", f"{command} --eps {eps}", {"eps_text": eps_text(threat.eps)} | kept)
+        command += f" --eps {eps}" + " --alone" * given.alone + (f" --draws {given.draws}" if given.draws else "")
+        keep(given.name, threat.eps, command)
+
+
+def folder(name: str, eps: float) -> Path:
+    """Of the evaluation."""
+    return Path("runs/pitfalls") / f"{name}-{eps_name(eps)}"
+
+
+def keep(name: str, eps: float, command: str) -> None:
+    """Write what has been measured so far: all of it, or the images that have finished; nothing if there are none."""
+    out = folder(name, eps)
+    if (out / "summary.json").exists():
+        found = read(out / "summary.json")
+    elif any(out.glob(f"{LINES}-*.jsonl")):
+        lines = read_lines(out)
+        found = summarise_lines(lines, [""] * (1 + max(line["class"] for line in lines)))
+        found |= {"settings": read(out / "settings.json")}
+    else:
+        return
+    kept = {k: found[k] for k in ("clean", "noise", "attacks", "images", "draws", "single_draw", "settings")}
+    write(f"pitfalls-{name}", command, {"eps_text": eps_text(eps)} | kept)
 
 
 if __name__ == "__main__":

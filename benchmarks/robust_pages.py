@@ -116,9 +116,9 @@ def pitfalls() -> list[str]:
             continue
         found = read(file)
         first = found["attacks"]["as published"]["mean"]["mean"]
+        then = ", or one after the other, *then*" if any(a.startswith("then: ") for a in found["attacks"]) else ""
         lines += [
-            f"PGD-20 on {NAMES[name][0]} at eps {found['eps_text']}, its flaws removed one at a time, *alone*, or one "
-            "after the other, *then*:",
+            f"PGD-20 on {NAMES[name][0]} at eps {found['eps_text']}, its flaws removed one at a time, *alone*{then}:",
             "",
             *table_head("attack", "mean of draws", "change", "majority", "worst of n"),
         ]
@@ -131,7 +131,9 @@ def pitfalls() -> list[str]:
             "",
             f"Alone, *{most.removeprefix('alone: ')}* accounts for most: {100 * alone[most]:+.1f} points.",
         ]
-        lines += ["", f"{found['images']} images of {NAMES[name][1]}, {found['draws']} draws, one seed.", ""]
+        asked = found["settings"]["data"]["images"]
+        part = f"The first {found['images']} of {asked}" if found["images"] < asked else str(asked)
+        lines += ["", f"{part} images of {NAMES[name][1]}, {found['draws']} draws, one seed.", ""]
     return lines
 
 

@@ -1,0 +1,166 @@
+"""The tables beside the figures of docs/paper.md, from benchmarks/results; see paper.py and pages.py."""
+
+from typing import Any
+
+from common import CIFAR, RESULTS, read
+from paper_figures import LINES, STEPS, TRAININGS, over_eps, part, points
+
+from idc.text import count_text, duration_text, eps_text, flops_text, gflops_text, share, table_head, table_row
+
+NETWORK = {"`paper`": "base-paper-8", "`adaptive`": "base-adaptive-8"}
+ATTACKS = {
+    "fgsm": "FGSM", "mi-fgsm": "MI-FGSM", "pgd-20": "PGD-20", "eot-pgd-50": "BPDA+EOT (PGD-50)",
+    "autoattack-10": "AutoAttack of 10 steps", "cw-l2": "C&W, L2", "adaptive": "search and long runs",
+    "square": "Square",
+}  # fmt: skip
+CHANGED = {
+    "inter-class": "the paper's losses (inter-class 0.2, T = 4)", "no-inter-class": "without the inter-class loss",
+    "timesteps-2": "T = 2", "timesteps-8": "T = 8",
+}  # fmt: skip
+NOTHING = ["Not measured yet."]
+
+
+def _machine(found: dict[str, Any]) -> str:
+    own = found["hardware"]
+    state = "" if found["state"] == "done" else "; not finished"
+    spent = duration_text(found["seconds"])
+    return f"one thread of {own['cpu']}, {spent}, float32, torch {own['torch']}{state}"
+
+
+def paper_attacks() -> list[str]:
+    """Every attack on the paper's network and on nano, under both protocols."""
+    jobs = {row["job"]: row for row in read(RESULTS / "gpu.json")["rows"]}
+    nano = [row for row in read(RESULTS / "robustness-nano.json")["rows"] if row["eps_text"] == "8/255"]
+    lines = table_head("protocol", "attack", "the paper's network", "n", "`nano`", "n")
+    for protocol, job in NETWORK.items():
+        pair = (jobs[job], next(row for row in nano if row["protocol"] == protocol.strip("`")))
+        kinds = {"none": "clean"} | {title: name for name, title in ATTACKS.items() if name in pair[0]["attacks"]}
+        for title, name in (kinds | {"**worst of them, image by image**": "robust"}).items():
+            own = [(row["attacks"].get(name) or row[name])["mean"] for row in pair]
+            lines.append(table_row(protocol, title, *(cell for one in own for cell in (share(one), one["n"]))))
+    failed = "; ".join(jobs["base-adaptive-8"].get("failed", [])) or "none"
+    plain = jobs["smoke"]["robust"]["mean"]
+    return [
+        *lines,
+        "",
+        f"L-inf 8/255, test images of {CIFAR}, mean of 20 draws, one model each, 95% intervals over images. "
+        "`models/idc-base-cifar10`: one H100, bf16; its sanity checks that failed: "
+        f"{failed}. `nano`: `idc-nano-cifar10` before its weights were rounded to bf16, on a CPU in float32; 19 "
+        "checks passed. A line of `adaptive` is what is left after it and those before it. PGD-20 on the logits of the "
+        f"paper's network, with fresh noise in each step (protocol `pgd`): {share(plain)}, n {plain['n']}.",
+    ]
+
+
+def paper_points() -> list[str]:
+    """Every point of figure 1."""
+    if not part("costs").get("models"):
+        return NOTHING
+    lines = table_head("data, L-inf eps", "system", "protocol", "GFLOPs", "parameters", "robust", "n")
+    for panel, own in points().items():
+        for p in sorted(own, key=lambda p: (p["flops"], p["system"], p["protocol"])):
+            size = "" if p["parameters"] is None else count_text(p["parameters"])
+            cells = (p["system"], f"`{p['protocol']}`", gflops_text(p["flops"]), size, share(p["robust"]))
+            lines.append(table_row(panel, *cells, f"{p['robust']['n']:,}"))
+    return lines
+
+
+def paper_pruning() -> list[str]:
+    """From BBDM's network to the paper's, and to ours."""
+    if not (rows := part("costs").get("pruning")):
+        return NOTHING
+    lines = table_head("network", "preset", "parameters", "one pass", "passes", "an answer")
+    for r in rows:
+        cost = (flops_text(r["flops_per_evaluation"]), r["network_evaluations"], flops_text(r["flops"]))
+        lines.append(table_row(r["network"], f"`{r['preset']}`", count_text(r["parameters"]), *cost))
+    return [*lines, "", "2 FLOPs a multiply-add, counted as the operations run (`idc profile --table`); images of "
+            "32x32 but for the first."]  # fmt: skip
+
+
+def paper_steps() -> list[str]:
+    """Figure 4a in numbers."""
+    done = {name: part(name) for name in STEPS if part(name).get("published")}
+    if not done:
+        return NOTHING
+    first = next(iter(done.values()))["published"]["points"]
+    lines = table_head("model", "gradient", *("clean" if not p["steps"] else p["steps"] for p in first), "n")
+    for name, found in done.items():
+        for line in (key for key in LINES if key in found):
+            own = found[line]
+            lines.append(table_row(STEPS[name], LINES[line], *map(share, own["points"]), own["images"]))
+    told = "; ".join(f"{STEPS[name].split(',')[0]}: {_machine(found)}" for name, found in done.items())
+    return [*lines, "", f"Test images of {CIFAR}, mean of 10 draws where the answer has noise. {told}."]
+
+
+def paper_visits() -> list[str]:
+    """Figure 4c, left, in numbers."""
+    if not (rows := part("visits-nano").get("rows")):
+        return NOTHING
+    names = [name.replace("adaptive", "search") for name in rows[0]["attacks"]]
+    lines = table_head("visits", "passes", "clean", *names)
+    for r in rows:
+        attacked = [share(value) for value in r["attacks"].values()]
+        visits = ", ".join(map(str, r["visits"]))
+        lines.append(table_row(visits, r["network_evaluations"], share(r["clean"]), *attacked))
+    about = f"{rows[0]['images']} test images of {CIFAR}, mean of {max(r['draws'] for r in rows)} draws where "
+    about += "the answer has noise"
+    return [*lines, "", f"`idc-nano-cifar10`, {about}; {_machine(part('visits-nano'))}."]
+
+
+def paper_trainings() -> list[str]:
+    """Figures 4b and 4c, right, in numbers."""
+    lines: list[str] = []
+    for name, data in (("trainings-nano", f"{CIFAR} test"), ("trainings-digits", "digits test")):
+        found = part(name)
+        if not (rows := found.get("rows")):
+            continue
+        sizes, _ = over_eps(rows[0])
+        search = next(key for key in rows[0]["attacks"] if key.startswith("adaptive "))
+        heads = [f"PGD-20, {eps_text(e)}" for e in sizes[1:]]
+        lines += table_head("training", "seed", "clean", *heads, f"search, {search.split()[1]}")
+        for r in sorted(rows, key=lambda r: (list(TRAININGS).index(r["training"]), r["seed"])):
+            cells = [share(value) for value in (*over_eps(r)[1], r["attacks"][search])]
+            lines.append(table_row(CHANGED[r["training"]], r["seed"], *cells))
+        seconds = [r["seconds"] for r in rows]
+        about = f"{rows[0]['images']} images of {data}, mean of {rows[0]['draws']} draws"
+        length = f"{rows[0]['epochs']:g} epochs ({rows[0]['images_seen']:,} images, {min(seconds):.0f} to"
+        length += f" {max(seconds):.0f} s each)"
+        lines += ["", f"{about}; trained without attacks, {length}; {_machine(found)}.", ""]
+    return lines or NOTHING
+
+
+def paper_flaws() -> list[str]:
+    """What each flaw of the published PGD-20 is worth, in points; at the end both protocols, by robustness.py."""
+    held = {name: RESULTS / f"pitfalls-{name}.json" for name in ("nano", "digits")}
+    found = {name: read(file) for name, file in held.items() if file.exists()}
+    names = dict.fromkeys(attack for own in found.values() for attack in own["attacks"])
+    lines = table_head("PGD-20", *(cell for name in found for cell in (f"`{name}`", "points")))
+    for attack in names:
+        cells: list[str] = []
+        for own in found.values():
+            mean, first = (own["attacks"].get(a, {}).get("mean") for a in (attack, "as published"))
+            cells += _beside(mean, first) if mean else ["", ""]
+        lines.append(table_row(attack, *cells))
+    cells = [cell for name, own in found.items() for cell in _both_protocols(name, own["eps_text"])]
+    lines.append(table_row("the adaptive protocol, beside PGD-20 on the same 512 images", *cells))
+    about = "; ".join(
+        f"`{name}`: eps {own['eps_text']}, {_of(own)} images of {own['settings']['data']['source']} test, "
+        f"{own['draws']} draws"
+        for name, own in found.items()
+    )
+    return [*lines, "", f"Mean of draws, one model each. {about}."]
+
+
+def _of(found: dict[str, Any]) -> str:
+    """How many images have finished, of how many."""
+    asked = found["settings"]["data"]["images"]
+    return f"the first {found['images']} of {asked}" if found["images"] < asked else str(asked)
+
+
+def _beside(mean: dict[str, float], first: dict[str, float]) -> list[str]:
+    """An accuracy, and how many points it is from the first."""
+    return [share(mean), "" if mean is first else f"{100 * (mean['mean'] - first['mean']):+.1f}"]
+
+
+def _both_protocols(name: str, eps: str) -> list[str]:
+    rows = {r["protocol"]: r for r in read(RESULTS / f"robustness-{name}.json")["rows"] if r["eps_text"] == eps}
+    return _beside(rows["adaptive"]["robust"]["mean"], rows["paper"]["attacks"]["pgd-20"]["mean"])

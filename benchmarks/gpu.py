@@ -16,18 +16,17 @@ import argparse
 import json
 import signal
 import subprocess
-import sys
 import tarfile
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
 from common import CIFAR, RESULTS, outside, read
+from gpu_jobs import FIRST, JOBS, PAIRS, Job, Training
 
 from idc.evaluation.pairing import paired, survived
 from idc.evaluation.summary import COSTS, LINES
@@ -39,112 +38,28 @@ from idc.storage.tensor_file import load_tensors
 
 LARGEST = 12_000_000  # bytes of a file that is packed
 GRACE = 15  # seconds in which a job that was asked to stop puts away what it has
-THIN = "models/cifar10-thin-pgd-at"
-SLIM = "models/cifar10-slim-pgd-at"
-PAPER = "models/idc-base-cifar10"
-SMALL = "idc-nano-cifar10"
-FIRST = "smoke"
-PAIRS = (("nano-robust-adaptive-8", "thin-adaptive-8"),)  # compared image by image
 
 
-@dataclass(frozen=True)
-class Job:
-    """An evaluation.
-
-    Args:
-        seconds: that it may take.
-        model, protocol, eps, limit, block, batch, data: as of ``idc evaluate``; by default the data of all jobs.
-        more: of its flags.
-    """
-
-    name: str
-    seconds: int
-    model: str
-    protocol: str
-    eps: str
-    limit: int
-    block: int
-    batch: int
-    data: str = ""
-    more: tuple[str, ...] = ()
-
-    def command(self, data: str, out: Path, *, rehearsal: bool = False) -> list[str]:
-        """Its command line; in a rehearsal that of a small model, on two images."""
-        model, limit = (SMALL if not self.data else self.model, 2) if rehearsal else (self.model, self.limit)
-        given = ["--protocol", self.protocol, "--eps", self.eps, "--limit", limit, "--block", min(limit, self.block)]
-        device = [] if rehearsal else ["--precision", "bf16", "--batch-size", self.batch]
-        images = [self.data] if self.data else [data, "--data-name", CIFAR]
-        started = [sys.executable, "-m", "idc.cli", "evaluate", model, "--data", *images]
-        return [str(part) for part in (*started, *given, *device, *self.more, "--out", out / self.name)]
-
-
-def paper(name: str, seconds: int, protocol: str, eps: str, block: int = 512) -> Job:
-    """An evaluation of the paper's network, whose gradient takes 512 images of an H100's memory at once."""
-    return Job(name, seconds, PAPER, protocol, eps, 512, block, 512)
-
-
-def whole(name: str, model: str) -> Job:
-    """All test images, of a network so small that only thousands of images fill a GPU."""
-    return Job(name, 400, model, "adaptive", "8/255", 10_000, 5_000, 5_000)
-
-
-def beside(name: str, model: str, eps: str, data: str = "") -> list[Job]:
-    """The same images under our protocol and under AutoAttack's library: see ``benchmarks/parity.py``."""
-    return [Job(f"{name}-{own}", 300, model, own, eps, 512, 512, 512, data) for own in ("adaptive", "autoattack")]
-
-
-def figure_4() -> list[Job]:
-    """The paper's figure 4 with its network: PGD over steps and over eps, along the published probabilities (with fresh
-    noise in each step) and along the one-step answer's inner products; other visits. What figure 4b compares, with and
-    without the inter-class loss, has to be trained first: ``full_size.py paper-losses``."""
-    found = []
-    for line, function in (("published", "published"), ("smooth", "one-step-inner")):
-        for steps in ("10", "40", "200"):  # 20 are those of base-paper-8 and of the job below
-            job = paper(f"base-{line}-steps-{steps}", 200, "pgd", "8/255")
-            found.append(replace(job, more=("--steps", steps, "--surrogate", function)))
-        for eps in ("1", "2", "4", "8"):
-            job = paper(f"base-{line}-eps-{eps}", 100, "pgd", f"{eps}/255")
-            found.append(replace(job, more=("--surrogate", function)))
-    quick = [("3", "3"), ("3-0", "3,0"), ("3-2-1-0", "3,2,1,0")]
-    visits = [replace(paper(f"base-visits-{n}", 150, "quick", "8/255"), more=("--visits", v)) for n, v in quick]
-    return [*found, *visits]
-
-
-JOBS = (
-    Job(FIRST, 90, PAPER, "pgd", "8/255", 32, 32, 512),
-    paper("base-adaptive-8", 400, "adaptive", "8/255"),
-    # Fifty steps of fifteen draws, and a thousand of Carlini and Wagner's: in blocks, so that some are whole.
-    paper("base-paper-8", 600, "paper", "8/255", 128),
-    whole("nano-robust-adaptive-8", "idc-nano-cifar10-robust"),
-    whole("thin-adaptive-8", THIN),
-    whole("nano-adaptive-8", SMALL),
-    *beside("parity-digits-robust", "idc-digits-robust", "0.1", "digits"),
-    *beside("parity-nano-robust", "idc-nano-cifar10-robust", "8/255"),
-    *beside("parity-slim", SLIM, "8/255"),
-    *beside("parity-thin", THIN, "8/255"),
-    paper("base-adaptive-4", 300, "adaptive", "4/255"),
-    paper("base-adaptive-2", 300, "adaptive", "2/255"),
-    *figure_4(),
-)
-
-
-def is_done(job: Job, out: Path) -> bool:
-    return (out / job.name / "summary.json").exists()
+def is_done(job: Job | Training, out: Path) -> bool:
+    return (out / job.folder / "summary.json").exists()
 
 
 def run(
-    jobs: Sequence[Job], data: str, out: Path, seconds: float, *, rehearsal: bool = False, together: int = 1
+    jobs: Sequence[Job | Training], data: str, out: Path, seconds: float, *, rehearsal: bool = False, together: int = 1
 ) -> list[dict[str, object]]:
     """Do what is not yet done, begun in order, so many at once; the rows of ``OUT/gpu.json``: job, seconds, state, last
     words."""
     end, lock, rows = time.monotonic() + seconds, Lock(), []
 
-    def one(job: Job) -> None:
+    def one(job: Job | Training) -> None:
         began = time.monotonic()
-        left = min(float(job.seconds), end - began - GRACE)
-        if left <= 0:
+        stop = min(began + job.seconds, end - GRACE)
+        if stop <= began:
             return
-        state, said = attend(job.command(data, out, rehearsal=rehearsal), left, out / f"{job.name}.log")
+        for command in job.commands(data, out, rehearsal=rehearsal):
+            state, said = attend(command, max(1.0, stop - time.monotonic()), out / f"{job.name}.log")
+            if state != "done":
+                break
         with lock:
             rows.append({"job": job.name, "seconds": round(time.monotonic() - began, 1), "state": state, "said": said})
             print(rows[-1], flush=True)
@@ -168,19 +83,23 @@ def collect(out: Path) -> None:
     file = RESULTS / "gpu.json"
     rows = {row["job"]: row for row in read(file)["rows"]} if file.exists() else {}
     for job in JOBS:
-        partial = next(iter(sorted((out / job.name).glob("partial-*.safetensors"))), out)
-        asked = {"job": job.name, "model": job.model, "protocol": job.protocol, "eps": job.eps, "images": job.limit}
+        folder, asked = out / job.folder, job.asked()
+        partial = next(iter(sorted(folder.glob("partial-*.safetensors"))), out)
+        trained = out / job.name / "summary.json"
+        if isinstance(job, Training) and trained.exists():
+            kept = ("validation", "seconds", "steps", "images_seen", "device")
+            asked["trained"] = {key: value for key, value in read(trained).items() if key in kept}
         if is_done(job, out):
-            held = read(out / job.name / "summary.json")
+            held = read(folder / "summary.json")
             keys = ("clean", "robust", "attacks", "reliable", "cost")
             failed = [f"{c['name']}: {c['figure']}" for c in held.get("sanity", []) if not c["passed"]]
             rows[job.name] = asked | {"state": "done"} | {key: held[key] for key in keys if key in held}
             rows[job.name]["failed"] = failed
-        elif lines := list(records.finished(out / job.name, LINES).values()):
+        elif lines := list(records.finished(folder, LINES).values()):
             rows[job.name] = asked | {"state": "not finished", "finished": len(lines)} | _figures(lines)
-            checks = records.read(out / job.name / "sanity.jsonl")
+            checks = records.read(folder / "sanity.jsonl")
             rows[job.name]["checks"] = {"made": len(checks), "passed": sum(bool(c["passed"]) for c in checks)}
-            costs = records.read_all(out / job.name, f"{COSTS}-*.jsonl", "block").values()
+            costs = records.read_all(folder, f"{COSTS}-*.jsonl", "block").values()
             rows[job.name]["seconds"] = sum(sum(block["seconds"].values()) for block in costs)
         elif partial != out:
             tensors, about = load_tensors(partial)

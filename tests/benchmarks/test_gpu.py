@@ -2,6 +2,7 @@
 
 import sys
 import tarfile
+from pathlib import Path
 
 import gpu
 import pytest
@@ -13,11 +14,14 @@ def do(monkeypatch, out, ends, seconds=1000):
 
     def attend(command, limit, log):
         name = log.stem
-        begun.append(name)
+        if name not in begun:  # of a training, the evaluation is a second command
+            begun.append(name)
         assert 0 < limit <= seconds
         state = ends.get(name, "done")
+        result = Path(command[command.index("--out") + 1])
+        result.mkdir(exist_ok=True, parents=True)
+        (result / ("summary.json" if state == "done" else "images-0.jsonl")).write_text("{}")
         (out / name).mkdir(exist_ok=True)
-        (out / name / ("summary.json" if state == "done" else "images-0.jsonl")).write_text("{}")
         (out / name / "large").write_bytes(bytes(gpu.LARGEST + 1))
         return state, ""
 
@@ -33,7 +37,9 @@ def test_jobs_that_are_not_done_are_done_in_order_and_what_is_small_is_packed(tm
     with tarfile.open(tmp_path / "out.tgz") as archive:
         packed = archive.getnames()
     assert set(packed) == {"out/gpu.json", f"out/{names[1]}/images-0.jsonl", f"out/{names[2]}/images-0.jsonl"} | {
-        f"out/{name}/summary.json" for name in (names[0], *names[3:])
+        f"out/{folder}/summary.json"
+        for job in (gpu.JOBS[0], *gpu.JOBS[3:])
+        for folder in dict.fromkeys((job.name, job.folder))
     }
     assert do(monkeypatch, out, {}) == names[1:3]
     assert do(monkeypatch, out, {}) == []
@@ -57,8 +63,36 @@ def test_a_command_is_attended(tmp_path, code, seconds, state):
 
 def test_a_rehearsal_asks_for_two_images_of_a_small_model_and_no_gpu(tmp_path):
     for job in gpu.JOBS:
-        whole, small = job.command("d", tmp_path), job.command("d", tmp_path, rehearsal=True)
-        assert {job.model, job.protocol, job.eps, str(job.limit)} <= set(whole)
+        (*_, whole), (*_, small) = (job.commands("d", tmp_path, rehearsal=few) for few in (False, True))
+        asked = job.asked()
+        assert {asked["protocol"], asked["eps"], str(asked["images"])} <= set(whole)
         assert "--precision" not in small
         assert small[small.index("--limit") + 1] == "2"
-        assert {"idc-nano-cifar10", "idc-digits-robust"} & set(small)
+        if "model" in asked:
+            assert asked["model"] in whole
+            assert {"idc-nano-cifar10", "idc-digits-robust"} & set(small)
+
+
+def test_trainings_are_of_the_same_seconds_and_judged_on_validation_images_of_their_own_run(tmp_path):
+    trainings = [job for job in gpu.JOBS if isinstance(job, gpu.Training)]
+    for added in ("plain", "cutmix", "branch"):
+        assert sum(job.name.endswith(f"-{added}") for job in trainings) == 2
+    minutes = set()
+    for job in trainings:
+        train, judge = job.commands("d", tmp_path)
+        minutes.add(train[train.index("--minutes") + 1])
+        assert train[train.index("--out") + 1] == judge[judge.index("evaluate") + 1] == str(tmp_path / job.name)
+        assert judge[judge.index("--split") + 1] == "validation"
+    assert minutes == {"2.50"}
+
+
+def test_what_a_training_has_come_to_is_collected_with_its_evaluation(tmp_path, monkeypatch):
+    job = next(job for job in gpu.JOBS if isinstance(job, gpu.Training))
+    (tmp_path / job.folder).mkdir(parents=True)
+    (tmp_path / job.name / "summary.json").write_text('{"validation": {"one_step": 0.5}, "steps": 7, "recipe": {}}')
+    (tmp_path / job.folder / "summary.json").write_text('{"clean": {"mean": 1}, "robust": {"mean": 0}, "sanity": []}')
+    monkeypatch.setattr(gpu, "RESULTS", tmp_path)
+    gpu.collect(tmp_path)
+    (row,) = gpu.read(tmp_path / "gpu.json")["rows"]
+    assert row["trained"] == {"validation": {"one_step": 0.5}, "steps": 7}
+    assert (row["state"], row["clean"], row["split"]) == ("done", {"mean": 1}, "validation")

@@ -22,24 +22,23 @@ class LossTerms:
     inter: Tensor
 
 
-def label_cross_entropy(
-    sample: BridgeSample, output: Tensor, labels: Tensor, classes: Tensor, *, temperature: float = 0.02
-) -> Tensor:
-    """Cross-entropy of the answer at x_t, softmax(-d / temperature) with d the mean absolute distance on [0, 1].
+def label_logits(sample: BridgeSample, output: Tensor, labels: Tensor, *, temperature: float = 0.02) -> Tensor:
+    """Logits of the answer at x_t: -d / temperature, with d the mean absolute distance to the labels on [0, 1].
 
-    Not in the paper. The L1 fit alone hardly tells classes apart until one of them is more likely than not (its optimum
-    is the per-pixel median over likely classes), which costs a small network its first epochs; this term does not wait.
+    Their cross-entropy is not in the paper. The L1 fit alone hardly tells classes apart until one of them is more
+    likely than not (its optimum is the per-pixel median over likely classes), which costs a small network its first
+    epochs; the cross-entropy does not wait.
 
     Args:
-        sample, output, labels, classes: as for ``bridge_loss``.
+        sample, output, labels: as for ``bridge_loss``.
         temperature: ``qr`` labels lie about 0.16 apart on [0, 1].
 
     Returns:
-        (B,).
+        (B, K).
     """
     x0_hat = (sample.x_t - output).flatten(1)
     distances = torch.cdist(x0_hat, labels.flatten(1), p=1.0) / (2 * x0_hat.shape[1])
-    return torch.nn.functional.cross_entropy(-distances / temperature, classes, reduction="none")
+    return -distances / temperature
 
 
 def label_distances(sample: BridgeSample, output: Tensor, labels: Tensor) -> Tensor:

@@ -7,28 +7,12 @@ from typing import Any, Literal
 from idc.errors import IDCError
 from idc.storage.fields import Rule, rules, setting, short, unknown
 from idc.storage.yaml_file import YAML_SUFFIXES, read_yaml
+from idc.training.class_settings import ClassSettings
 from idc.training.settings import REMEDY, Settings, override
 
 
 @dataclass(frozen=True, slots=True)
-class Mixing(Settings):
-    """The settings of a training on classes: beside those of every one, which images are mixed with one another."""
-
-    mix: Literal["none", "cutmix", "mixup"] = setting(
-        "none", "augmentation: mix each image with another one, and the losses of both classes alike; cutmix: a box of "
-        "the other is pasted in; mixup: the two are blended (a training without attacks, of timestep T-1 alone)",
-        omit_default=True,
-    )  # fmt: skip
-    mix_rate: float = setting(1.0, "with --mix: share of the images that are mixed", least=0, most=1, omit_default=True)
-
-    def refuse_mix(self, beside: str, remedy: str) -> None:
-        """Raise IDCError if images are mixed, ``beside`` what does not go with it."""
-        if self.mix != "none":
-            raise IDCError(f"mix = {self.mix} with {beside}", "one of them", remedy)
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe(Mixing):
+class Recipe(ClassSettings):
     """All settings of a training run of IDC but its data and its network."""
 
     inter_weight: float = setting(0.2, "weight of the inter-class loss, which drives the classes apart", least=0)
@@ -90,11 +74,10 @@ class Recipe(Mixing):
 
     def __post_init__(self) -> None:
         Settings.__post_init__(self)
-        if self.eps:
-            self.refuse_mix(f"eps = {self.eps:g}", "leave mix or eps out")
-        if self.replays > 1 and (self.consistency or self.weight_perturbation):
-            also = "consistency" if self.consistency else "weight_perturbation"
-            raise IDCError(f"replays = {self.replays} with {also}", "one of them", f"leave {also} or replays out")
+        for name in ("mix", "consistency", "weight_perturbation"):
+            self.refuse_both("replays", name)
+        if self.label_smoothing and not self.ce_weight:
+            raise IDCError("label_smoothing without ce_weight", "a cross-entropy to smooth", "give --ce-weight")
         off = {"consistency": 0, "weight_perturbation": 0, "attack_step": 0, "eps_warmup": 0, "replays": 1}
         for name in off:
             if getattr(self, name) != off[name] and not self.eps:
@@ -109,7 +92,7 @@ class Recipe(Mixing):
     @property
     def may_mix(self) -> bool:
         alone = any(self.t_weights) and not any(self.t_weights[:-1])
-        return alone and self.mix == "none" and not self.adversarial
+        return alone and self.mix == "none" and self.replays == 1
 
 
 # Fields that every recipe has a value for, and that say nothing without eps.
@@ -198,7 +181,7 @@ def load_recipe(name: str, data: str | None = None) -> tuple[Recipe, dict[str, A
 
 
 @dataclass(frozen=True, slots=True)
-class CNNRecipe(Mixing):
+class CNNRecipe(ClassSettings):
     """All settings of a CNN's training but its data and its network."""
 
     method: Literal["standard", "pgd-at", "trades", "noise"] = setting(
@@ -210,16 +193,10 @@ class CNNRecipe(Mixing):
     attack_step: float = setting(0.0, "pgd-at, trades: length of a step of the attack; 0: a quarter of eps", least=0)
     beta: float = setting(6.0, "trades: weight of the divergence", least=0)
     sigma: float = setting(0.25, "noise: its standard deviation, on [0, 1]", least=0)
-    label_smoothing: float = setting(0.0, "share of the label that goes to all classes alike", least=0, below=1)
-
-    def __post_init__(self) -> None:
-        Settings.__post_init__(self)
-        if self.adversarial:
-            self.refuse_mix(f"method = {self.method}", "leave mix out, or use method standard or noise")
 
     @property
     def may_mix(self) -> bool:
-        return self.mix == "none" and not self.adversarial
+        return self.mix == "none"
 
     @property
     def adversarial(self) -> bool:

@@ -16,7 +16,7 @@ import yaml
 from idc import IDCError
 from idc.method.presets import load_network
 from idc.storage.locate import HOME, packaged_names
-from idc.training.recipe import RECIPES, Recipe, load_recipe
+from idc.training.recipe import RECIPES, Recipe, load_recipe, renewed
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "recipes").glob("*.yaml"))
@@ -75,7 +75,7 @@ def test_the_digits_recipe_is_the_demos():
 @pytest.mark.parametrize("name", packaged_names())
 def test_the_packaged_model_was_trained_by_its_recipe(name):
     """By the settings that the training itself wrote down."""
-    trained = json.loads((HOME / name / "config.json").read_text())["card"]["recipe"]
+    trained = renewed(json.loads((HOME / name / "config.json").read_text())["card"]["recipe"])
     recipe, extra = load_recipe(str(ROOT / "recipes" / f"{name}.yaml"))
     # What a model's card does not tell is newer than it, and had its default.
     apart = {"preset": None, "labels": "qr", "label_cell": 1, "visits": None, "bridge": None}

@@ -54,8 +54,12 @@ def terms(made, images=IMAGES, classes=CLASSES):
     return made.loss(call, images, classes, torch.Generator().manual_seed(3))
 
 
+def hinged(**changes):
+    return idc(hinge_weight=3.0, **changes)
+
+
 @pytest.mark.parametrize("kind", ["cutmix", "mixup"])
-@pytest.mark.parametrize("made", [idc, cnn])
+@pytest.mark.parametrize("made", [idc, hinged, cnn])
 def test_the_loss_is_the_mixture_of_those_towards_both_classes(made, kind):
     """Against the loss of the mixed images one by one, as images of one class and then of the other."""
     mixed = mix(IMAGES, CLASSES, kind, 1.0, torch.Generator().manual_seed(3))
@@ -115,7 +119,7 @@ def test_the_loss_of_attacked_mixed_images_is_that_of_mixed_ones(made, kind, mon
 
 
 def test_an_idc_mixes_at_the_last_timestep_alone_and_not_in_free_training():
-    with pytest.raises(IDCError, match="replays = 2 with mix = cutmix"):
+    with pytest.raises(IDCError, match="mix = cutmix with replays = 2"):
         idc(mix="cutmix", eps=0.1, replays=2)
     with pytest.raises(IDCError, match="--t-weights 0,0,0,1"):
         idc(mix="cutmix", t_weights=()).check(DATA)

@@ -19,6 +19,19 @@ FEW = {"limit": 64, "image_size": 16}
 STARTS = {
     "cnn": (start_cnn, {"width": 4}, {"attack_steps": 2}),
     "cnn, trades": (start_cnn, {"width": 4}, {"attack_steps": 2, "method": "trades"}),
+    "cnn, every ingredient": (
+        start_cnn,
+        {"width": 4},
+        {
+            "attack_steps": 2,
+            "mix": "cutmix",
+            "label_smoothing": 0.1,
+            "eps_warmup": 1.0,
+            "step_share": 1.0,
+            "weight_perturbation": 0.005,
+            "awp_start": 0.4,
+        },
+    ),
     "ddpm": (start_ddpm, {}, {"conditional": True}),
 }
 

@@ -35,6 +35,6 @@ def test_mixed_and_smoothed_shares_one_by_one():
 
 
 def test_labels_are_smoothed_where_there_is_a_cross_entropy():
-    with pytest.raises(IDCError, match="label_smoothing without ce_weight"):
+    with pytest.raises(IDCError, match=r"label_smoothing = 0.1 with ce_weight"):
         Recipe(label_smoothing=0.1)
     assert Recipe(label_smoothing=0.1, ce_weight=1.0).label_smoothing == CNNRecipe(label_smoothing=0.1).label_smoothing

@@ -36,9 +36,32 @@ def label_logits(sample: BridgeSample, output: Tensor, labels: Tensor, *, temper
     Returns:
         (B, K).
     """
+    return -answer_distances(sample, output, labels) / temperature
+
+
+def answer_distances(sample: BridgeSample, output: Tensor, labels: Tensor) -> Tensor:
+    """Mean absolute distances of the answer at x_t, x_t - U, to the labels on [0, 1], (B, K). Arguments as for
+    ``bridge_loss``."""
     x0_hat = (sample.x_t - output).flatten(1)
-    distances = torch.cdist(x0_hat, labels.flatten(1), p=1.0) / (2 * x0_hat.shape[1])
-    return -distances / temperature
+    return torch.cdist(x0_hat, labels.flatten(1), p=1.0) / (2 * x0_hat.shape[1])
+
+
+def squared_hinge(distances: Tensor, classes: Tensor, *, margin: float) -> Tensor:
+    """relu(margin + d_c - min over j != c of d_j)^2: 0 as soon as the own label is nearer than any other by ``margin``.
+
+    Not in the paper: the squared hinge loss of Crammer and Singer's margin (JMLR 2001), on distances.
+
+    Args:
+        distances: (B, K).
+        classes: (B,) int64, the true classes.
+        margin: in the unit of the distances.
+
+    Returns:
+        (B,).
+    """
+    right = distances.gather(1, classes[:, None]).squeeze(1)
+    nearest = distances.scatter(1, classes[:, None], torch.inf).amin(1)
+    return (margin + right - nearest).relu().square()
 
 
 def label_distances(sample: BridgeSample, output: Tensor, labels: Tensor) -> Tensor:

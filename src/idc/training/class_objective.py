@@ -7,6 +7,7 @@ from idc.attacks.threat import Threat
 from idc.data.mixing import mix
 from idc.method.classifier import IDC
 from idc.peers.cnn import CNN
+from idc.training.adversarial import WeightShift
 from idc.training.objective import ModelObjective
 from idc.training.recipe import CNNRecipe, Recipe
 from idc.training.targets import Targets, targets
@@ -25,11 +26,40 @@ class ClassObjective(ModelObjective):
 
     def __init__(self, model: IDC | CNN, recipe: Recipe | CNNRecipe) -> None:
         self.model, self.recipe = model, recipe
-        self.threat = Threat(recipe.norm, recipe.eps)  # refuses an impossible eps before anything is written
-        self.eps = recipe.eps  # at this point of the run
+        Threat(recipe.norm, recipe.eps)  # refuses an impossible eps before anything is written
+        self.eps, self.done = recipe.eps, 0.0
 
     def to(self, device: torch.device, *, bf16: bool) -> None:
+        self.model.to(device)
         self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=bf16)
+        self.shift = WeightShift(self.network, self.recipe.weight_perturbation)
+
+    def begin(self, done: float, *, replay: int) -> None:
+        """The radius rises in the first ``eps_warmup`` of the run."""
+        self.done, warmup = done, self.recipe.eps_warmup
+        self.eps = self.recipe.eps * min(1.0, done / warmup if warmup else 1.0)
+
+    def end(self) -> None:
+        self.shift.back()
+
+    @property
+    def attacks(self) -> bool:
+        """Whether this step attacks its images; where the radius still rises, the first one does not."""
+        return self.recipe.adversarial and self.eps > 0
+
+    @property
+    def shifts(self) -> bool:
+        """Whether this step takes its gradient at perturbed weights."""
+        return self.attacks and self.recipe.weight_perturbation > 0 and self.done >= self.recipe.awp_start
+
+    @property
+    def threat(self) -> Threat:
+        """What the attack may do in this step."""
+        return Threat(self.recipe.norm, self.eps)
+
+    def step_length(self, usual: float) -> float:
+        """Of a step of the attack, unless the recipe says it ``usual``."""
+        return self.recipe.step_share * self.eps or self.recipe.attack_step or usual
 
     def batch(self, images: Tensor, classes: Tensor, random: torch.Generator) -> tuple[Tensor, Targets]:
         """Images (B, C, H, W) and what their answers should be: mixed with one another as the recipe says."""

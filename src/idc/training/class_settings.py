@@ -25,16 +25,40 @@ class ClassSettings(Settings):
         least=0, below=1, omit_default=True,
     )  # fmt: skip
 
-    def refuse_mix(self, beside: str, remedy: str) -> None:
-        """Raise IDCError if images are mixed, ``beside`` what does not go with it."""
-        if self.mix != "none":
-            raise IDCError(f"mix = {self.mix} with {beside}", "one of them", remedy)
+    beta: float = setting(
+        6.0, "methods trades and mart: weight of the divergence; IDC, method consistency: of the distance", least=0,
+        omit_default=True,
+    )  # fmt: skip
+    eps_warmup: float = setting(
+        0.0, "share of the run in which the attack's radius rises from 0; 1: all of it (ACAT; Addepalli et al., 2022)",
+        least=0, most=1, omit_default=True,
+    )  # fmt: skip
+    step_share: float = setting(
+        0.0, "length of a step of the attack as a share of the radius, with which it rises (ACAT: 1, two steps); 0: as "
+        "--attack-step says", least=0, omit_default=True,
+    )  # fmt: skip
+    weight_perturbation: float = setting(
+        0.0, "adversarial weight perturbation (AWP; Wu et al., 2020) in each step, as a share of the weights' norm "
+        "(there 0.005)", least=0, below=1, omit_default=True,
+    )  # fmt: skip
+    awp_start: float = setting(
+        0.0, "share of the run after which the weights are perturbed (there 0.05: 10 of 200 epochs)", least=0,
+        below=1, omit_default=True,
+    )  # fmt: skip
 
-    def refuse_both(self, first: str, second: str) -> None:
-        """Raise IDCError if two settings are given, neither of which has its default."""
-        if self.given(first) and self.given(second):
-            names = f"{first} = {getattr(self, first)} with {second} = {getattr(self, second)}"
-            raise IDCError(names, "one of them", f"leave {first} or {second} out")
+    def __post_init__(self) -> None:
+        Settings.__post_init__(self)
+        if self.step_share:
+            self.refuse(f"step_share = {self.step_share:g}", "attack_step")
+        if self.awp_start and not self.weight_perturbation:
+            raise IDCError("awp_start without weight_perturbation", "both or neither", "give --weight-perturbation")
+
+    def refuse(self, beside: str, *names: str, remedy: str = "") -> None:
+        """Raise IDCError for the first of the settings of these ``names`` that has another value than its default,
+        ``beside`` what does not go with it."""
+        for name in filter(self.given, names):
+            one = f"{name} = {getattr(self, name)}"
+            raise IDCError(f"{one} with {beside}", "one of them", remedy or f"leave {name} out, or change the other")
 
     def given(self, name: str) -> bool:
         """Whether a setting has another value than its default."""

@@ -1,12 +1,14 @@
-"""Training a convolutional peer: the standard way, by PGD-AT, by TRADES, or on Gaussian noise."""
+"""Training a convolutional peer: the standard way, by PGD-AT, TRADES or MART, or on Gaussian noise."""
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from idc.attacks.threat import Threat
 from idc.compute.modes import frozen
 from idc.data import ImageSet
 from idc.noise import Streams, derive_seed
@@ -16,6 +18,7 @@ from idc.training.adversarial import ascend, divergence, random_start
 from idc.training.class_objective import ClassObjective
 from idc.training.objective import Call, check_fits
 from idc.training.recipe import CNNRecipe
+from idc.training.robust_losses import classify
 from idc.types import answered
 
 
@@ -61,10 +64,6 @@ class CNNObjective(ClassObjective):
     def check(self, train: ImageSet) -> None:
         check_fits(train, self.model.input_shape, self.model.num_classes)
 
-    def to(self, device: torch.device, *, bf16: bool) -> None:
-        super().to(device, bf16=bf16)
-        self.model.to(device)
-
     def _logits(self, call: Call, images: Tensor) -> Tensor:
         logits: Tensor = call(normalised(images))
         return logits.float()
@@ -84,27 +83,26 @@ class CNNObjective(ClassObjective):
                 return values.sum()
 
             return ascend(
-                loss, images, self.threat, steps=self.recipe.attack_steps,
-                step=self.recipe.attack_step or self.recipe.eps / 4,
+                loss, images, self.threat, steps=self.recipe.attack_steps, step=self.step_length(self.eps / 4),
                 start=random_start(images, self.threat, random, share=0.01 if trades else 1.0),
             )  # fmt: skip
 
     def loss(self, call: Call, images: Tensor, classes: Tensor, random: torch.Generator) -> dict[str, Tensor]:
-        recipe = self.recipe
         images, targets = self.batch(images, classes, random)
         moved = images
-        if recipe.adversarial:
+        if self.attacks:
             moved = self._attacked(images, targets.answer, random)
-        elif recipe.method == "noise":
+        elif self.recipe.method == "noise":
             noise = torch.randn(images.shape, generator=random, device=images.device)
-            moved = (images + recipe.sigma * noise).clamp(0, 1)  # as idc certify asks the model
-        if recipe.method != "trades":
-            return {"total": F.cross_entropy(self._logits(call, moved), targets.answer)}
-        # One call for both halves: a distributed network may be called once a step.
-        clean, attacked = self._logits(call, torch.cat([images, moved])).chunk(2)
-        natural = F.cross_entropy(clean, targets.answer)
-        away = divergence(attacked, clean).mean()
-        return {"total": natural + recipe.beta * away, "natural": natural, "divergence": away}
+            moved = (images + self.recipe.sigma * noise).clamp(0, 1)  # as idc certify asks the model
+        # One call for clean and attacked images: a distributed network may be called once a step.
+        given = torch.cat([images, moved]) if self.attacks and self.recipe.compares else moved
+        losses = partial(classify, targets=targets, method=self.recipe.method, beta=self.recipe.beta)
+        if self.shifts:
+            with self.autocast:
+                logits = self._logits(self.network, given)
+            self.shift.up(losses(logits)["total"])
+        return losses(self._logits(call, given))
 
     def validate(
         self, network: nn.Module, data: ImageSet, *, final: bool, bf16: bool, shard: tuple[int, int]
@@ -125,9 +123,10 @@ class CNNObjective(ClassObjective):
         """() how many are right under PGD-10 from a random start of the image's own."""
         if not self.recipe.adversarial:
             return classes.new_zeros(())
+        threat = Threat(self.recipe.norm, self.recipe.eps)  # the whole of it, also while it still rises
         worst = ascend(
-            lambda x: F.cross_entropy(self._logits(network, x), classes, reduction="sum"), images, self.threat,
-            steps=10, step=self.recipe.eps / 4, start=self.threat.random(images, streams),
+            lambda x: F.cross_entropy(self._logits(network, x), classes, reduction="sum"), images, threat,
+            steps=10, step=threat.eps / 4, start=threat.random(images, streams),
         )  # fmt: skip
         with torch.no_grad():
             return (answered(self._logits(network, worst)) == classes).sum()

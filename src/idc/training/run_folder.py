@@ -13,6 +13,7 @@ from idc.storage.fields import recorded
 from idc.storage.files import make_folder, write_text
 from idc.storage.yaml_file import read_yaml
 from idc.training.checkpoint import RunState
+from idc.training.recipe import renewed
 from idc.training.settings import Settings
 
 FOLDERS = ("best", "last", "checkpoints")  # each is written whole or not at all
@@ -62,7 +63,7 @@ def _changed(file: Path, text: str, defaults: dict[str, Any]) -> dict[str, tuple
     """Settings of which ``text`` has another value than the file; one that either lacks has its default, as one that is
     newer than the file had."""
     usual = yaml.safe_load(_yaml(defaults))
-    now, then = usual | yaml.safe_load(text), usual | read_yaml(file, remedy="use another --out")
+    now, then = usual | yaml.safe_load(text), usual | renewed(read_yaml(file, remedy="use another --out"))
     return {
         name: (now.get(name, _DEFAULT), then.get(name, _DEFAULT))
         for name in dict.fromkeys([*now, *then])

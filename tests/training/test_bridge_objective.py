@@ -18,6 +18,7 @@ from idc.noise import Streams
 from idc.training.bridge_objective import BridgeObjective
 from idc.training.recipe import RECIPES
 from idc.training.robust_losses import mart, trades
+from idc.training.targets import rectified
 from tiny import tiny_model
 from watched import watched
 
@@ -174,6 +175,26 @@ def test_the_statistics_of_batch_norm_are_those_of_the_step_alone():
     assert {v.item() for k, v in found[0].items() if "num_batches" in k} == {1}
     for name, value in found[1].items():
         torch.testing.assert_close(value, found[0][name], msg=name)
+
+
+def test_the_averaged_network_answers_the_clean_image_for_the_target():
+    """Its own one-step answer, at the temperature of the cross-entropy; another network gives other targets."""
+    _, objective = bridging(eps=0.1, ce_weight=1.0, ce_temperature=0.1, rectify=(0.6, 0.9))
+    other = tiny_model(4, (1, 8, 8), seed=5)
+    objective.averaged = lambda: other.unet.train()
+    images, made = objective.batch(IMAGES, CLASSES, torch.Generator())
+    assert torch.equal(images, IMAGES)
+    assert other.unet.training
+    other.unet.eval()
+    x0_hat = 2 * IMAGES - 1 - other.unet(2 * IMAGES - 1, torch.tensor(3), 2 * IMAGES - 1)
+    distances = (x0_hat[:, None] - objective.labels[None]).abs().mean((2, 3, 4)) / 2
+    found = (-distances / 0.1 / 1.5).softmax(1)  # halfway from 2 to 1, and from 0.6 to 0.9
+    torch.testing.assert_close(made.answer, rectified(CLASSES, found, 0.75), rtol=1e-4, atol=1e-5)
+    assert not made.answer.requires_grad
+    seen = []
+    objective._attacked = lambda images, answer, random: seen.append(answer) or images
+    loss_of(objective)
+    torch.testing.assert_close(seen[0], made.answer)  # the attack raises what the loss falls towards
 
 
 @pytest.mark.parametrize(("done", "shifted"), [(0.0, False), (0.29, False), (0.3, True), (0.9, True)])

@@ -16,22 +16,14 @@ SHORT = {
     "validation_limit": 20, "final_limit": 20,
 }  # fmt: skip
 FEW = {"limit": 64, "image_size": 16}
+EVERY = {
+    "attack_steps": 2, "mix": "cutmix", "label_smoothing": 0.1, "eps_warmup": 1.0, "step_share": 1.0,
+    "weight_perturbation": 0.005, "awp_start": 0.4, "rectify": (0.7, 0.95), "ema_start": 2,
+}  # fmt: skip
 STARTS = {
     "cnn": (start_cnn, {"width": 4}, {"attack_steps": 2}),
     "cnn, trades": (start_cnn, {"width": 4}, {"attack_steps": 2, "method": "trades"}),
-    "cnn, every ingredient": (
-        start_cnn,
-        {"width": 4},
-        {
-            "attack_steps": 2,
-            "mix": "cutmix",
-            "label_smoothing": 0.1,
-            "eps_warmup": 1.0,
-            "step_share": 1.0,
-            "weight_perturbation": 0.005,
-            "awp_start": 0.4,
-        },
-    ),
+    "cnn, every ingredient": (start_cnn, {"width": 4}, EVERY),
     "ddpm": (start_ddpm, {}, {"conditional": True}),
 }
 

@@ -36,14 +36,13 @@ def label_logits(sample: BridgeSample, output: Tensor, labels: Tensor, *, temper
     Returns:
         (B, K).
     """
-    return -answer_distances(sample, output, labels) / temperature
+    return -answer_distances(sample.x_t - output, labels) / temperature
 
 
-def answer_distances(sample: BridgeSample, output: Tensor, labels: Tensor) -> Tensor:
-    """Mean absolute distances of the answer at x_t, x_t - U, to the labels on [0, 1], (B, K). Arguments as for
-    ``bridge_loss``."""
-    x0_hat = (sample.x_t - output).flatten(1)
-    return torch.cdist(x0_hat, labels.flatten(1), p=1.0) / (2 * x0_hat.shape[1])
+def answer_distances(x0_hat: Tensor, labels: Tensor) -> Tensor:
+    """Mean absolute distances (B, K), on [0, 1], of x0_hat (B, C, H, W) to the labels (K, C, H, W), both on [-1, 1]."""
+    flat = x0_hat.flatten(1)
+    return torch.cdist(flat, labels.flatten(1), p=1.0) / (2 * flat.shape[1])
 
 
 def squared_hinge(distances: Tensor, classes: Tensor, *, margin: float) -> Tensor:

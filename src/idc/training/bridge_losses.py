@@ -25,7 +25,7 @@ def bridge_terms(
         recipe: its weights of the losses.
     """
     found: dict[str, Tensor] = {}
-    distances = answer_distances(sample, output, labels) if recipe.hinge_weight else None
+    distances = answer_distances(sample.x_t - output, labels) if recipe.hinge_weight else None
     for classes, share in targets.each():
         if classes is not targets.classes:
             x0 = labels[classes]

@@ -18,7 +18,7 @@ from idc.method.bridge import BridgeSample
 from idc.method.calibration import FACT as CALIBRATION
 from idc.method.calibration import calibrate
 from idc.method.classifier import IDC
-from idc.method.loss import label_logits
+from idc.method.loss import answer_distances, label_logits
 from idc.noise import Streams, derive_seed
 from idc.storage.fields import recorded
 from idc.training.adversarial import ascend, divergence, random_start
@@ -148,14 +148,21 @@ class BridgeObjective(ClassObjective):
 
     # -- the attack ----------------------------------------------------------------------------------------------------
 
-    def _surrogate(self, network: nn.Module, images: Tensor) -> Tensor:
-        """Logits (B, K) of the one-step answer without its clamp: inner products of x0_hat with the labels."""
+    def _one_step(self, network: nn.Module, images: Tensor) -> Tensor:
+        """x0_hat (B, C, H, W) on [-1, 1] of the one-step answer, without its clamp."""
         y = 2 * images - 1
         t = torch.full((), self.model.one_step_visits[0], dtype=torch.int64, device=y.device)
         with self.autocast:
-            output = network(y, t, y)
+            return y - network(y, t, y)
+
+    def answer_logits(self, network: nn.Module, images: Tensor) -> Tensor:
+        distances = answer_distances(self._one_step(network, images).float(), self.labels)
+        return -distances / self.recipe.ce_temperature
+
+    def _surrogate(self, network: nn.Module, images: Tensor) -> Tensor:
+        """Logits (B, K) of the one-step answer without its clamp: inner products of x0_hat with the labels."""
         weights, offsets = self.products
-        products = (y - output).flatten(1) @ weights.T - offsets
+        products = self._one_step(network, images).flatten(1) @ weights.T - offsets
         return products / (weights.shape[1] * self.recipe.attack_temperature)
 
     def _attacked(self, images: Tensor, answer: Tensor, random: torch.Generator) -> Tensor:

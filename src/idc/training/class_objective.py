@@ -1,16 +1,19 @@
 """What the trainings of IDC and of a CNN on classes have in common: the batch, its targets, and the attack's course."""
 
+from dataclasses import replace
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from idc.attacks.threat import Threat
+from idc.compute.modes import evaluation_mode
 from idc.data.mixing import mix
 from idc.method.classifier import IDC
 from idc.peers.cnn import CNN
 from idc.training.adversarial import WeightShift
 from idc.training.objective import ModelObjective
 from idc.training.recipe import CNNRecipe, Recipe
-from idc.training.targets import Targets, targets
+from idc.training.targets import Targets, annealed, rectified, targets
 
 
 class ClassObjective(ModelObjective):
@@ -61,9 +64,26 @@ class ClassObjective(ModelObjective):
         """Of a step of the attack, unless the recipe says it ``usual``."""
         return self.recipe.step_share * self.eps or self.recipe.attack_step or usual
 
+    def answer_logits(self, network: nn.Module, images: Tensor) -> Tensor:
+        """Logits (B, K) that the cross-entropy is of, of ``network`` for images (B, C, H, W)."""
+        raise NotImplementedError
+
     def batch(self, images: Tensor, classes: Tensor, random: torch.Generator) -> tuple[Tensor, Targets]:
-        """Images (B, C, H, W) and what their answers should be: mixed with one another as the recipe says."""
+        """Images (B, C, H, W) and what their answers should be: mixed with one another, and with targets made softer,
+        as the recipe says."""
         recipe = self.recipe
         mixed = mix(images, classes, recipe.mix, recipe.mix_rate, random)
         images = mixed.images if mixed else images
-        return images, targets(classes, self.model.num_classes, mixed=mixed, smoothing=recipe.label_smoothing)
+        made = targets(classes, self.model.num_classes, mixed=mixed, smoothing=recipe.label_smoothing)
+        if recipe.rectify:
+            share = annealed(recipe.rectify, self.done)
+            made = replace(made, answer=rectified(made.answer, self._softened(images), share))
+        return images, made
+
+    @torch.no_grad()
+    def _softened(self, images: Tensor) -> Tensor:
+        """(B, K): what the network with its averaged weights makes of images that are not attacked."""
+        teacher = self.averaged() if self.averaged else self.network
+        with evaluation_mode(teacher):
+            logits = self.answer_logits(teacher, images)
+        return (logits / annealed(self.recipe.rectify_temperature, self.done)).softmax(1)

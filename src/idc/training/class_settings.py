@@ -25,6 +25,15 @@ class ClassSettings(Settings):
         least=0, below=1, omit_default=True,
     )  # fmt: skip
 
+    rectify: tuple[float, float] | None = setting(
+        None, "self-distillation: share of the averaged network's answer to the unattacked image in the target, at the "
+        "run's beginning and end, such as 0.7,0.95, less where it errs (ADR; Wu et al., 2024)",
+        least=0, most=1, omit_default=True,
+    )  # fmt: skip
+    rectify_temperature: tuple[float, float] = setting(
+        (2.0, 1.0), "with --rectify: by what the logits of that answer are divided, at the beginning and at the end",
+        above=0, omit_default=True,
+    )  # fmt: skip
     beta: float = setting(
         6.0, "methods trades and mart: weight of the divergence; IDC, method consistency: of the distance", least=0,
         omit_default=True,
@@ -52,6 +61,9 @@ class ClassSettings(Settings):
             self.refuse(f"step_share = {self.step_share:g}", "attack_step")
         if self.awp_start and not self.weight_perturbation:
             raise IDCError("awp_start without weight_perturbation", "both or neither", "give --weight-perturbation")
+
+        if self.rectify and not self.ema_decay:
+            raise IDCError("rectify with ema_decay = 0", "weights that are averaged", "give --ema-decay, such as 0.995")
 
     def refuse(self, beside: str, *names: str, remedy: str = "") -> None:
         """Raise IDCError for the first of the settings of these ``names`` that has another value than its default,

@@ -68,6 +68,10 @@ class CNNObjective(ClassObjective):
         logits: Tensor = call(normalised(images))
         return logits.float()
 
+    def answer_logits(self, network: nn.Module, images: Tensor) -> Tensor:
+        with self.autocast:
+            return self._logits(network, images)
+
     def _attacked(self, images: Tensor, answer: Tensor, random: torch.Generator) -> Tensor:
         """``images`` moved to raise the cross-entropy towards ``answer``, see ``Targets``, or for TRADES the divergence
         from the answer to clean images, with BatchNorm's statistics as they are."""

@@ -38,6 +38,7 @@ class TrainingObjective(typing.Protocol):
     default."""
 
     replays: int = 1  # steps in a row that get the same batch
+    averaged: Callable[[], nn.Module] | None = None  # by the trainer: ``network`` with its averaged weights, so far
 
     @property
     def network(self) -> nn.Module:

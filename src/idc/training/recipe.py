@@ -11,7 +11,7 @@ from idc.training.class_settings import ClassSettings
 from idc.training.settings import REMEDY, Settings, override
 
 OF_AN_ATTACK = ("attack_step", "eps_warmup", "step_share", "weight_perturbation")  # without which they say nothing
-SOFT = ("mix", "label_smoothing")  # targets of more than one class, of which MART has no form
+SOFT = ("mix", "label_smoothing", "rectify")  # targets of more than one class, of which MART has no form
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ class Recipe(ClassSettings):
             self.refuse("method = mart", *SOFT)
         if not self.ce_weight:
             beside = "ce_weight = 0, which leaves the cross-entropy out"
-            self.refuse(beside, "label_smoothing", remedy="give --ce-weight")
+            self.refuse(beside, "label_smoothing", "rectify", remedy="give --ce-weight")
             if self.method in ("trades", "mart"):
                 self.refuse(beside, "method", remedy="give --ce-weight")
         if self.t_weights and not any(self.t_weights):

@@ -1,5 +1,6 @@
 """What the answers to a batch should be: one notion for images of one class, mixed ones and smoothed labels."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -51,6 +52,30 @@ def targets(classes: Tensor, num_classes: int, *, mixed: Mixed | None = None, sm
     if mixed is not None:
         shares = torch.lerp(one_hot(mixed.others, num_classes), shares, mixed.share[:, None].to(shares))
     return Targets(classes, (1 - smoothing) * shares + smoothing / num_classes, mixed)
+
+
+def rectified(answer: Tensor, found: Tensor, share: float) -> Tensor:
+    """Targets with a part of what a network ``found``, less where that errs::
+
+        own    = min(max(share - (max over k of found_k - sum over k of answer_k found_k), 0), 1)
+        target = own found + (1 - own) answer
+
+    Annealing self-distillation rectification (ADR; Wu, Wang and Chen, ICLR 2024, section 4), whose answer is one class.
+
+    Args:
+        answer: (B,) classes, or (B, K) shares of them.
+        found: (B, K), probabilities.
+        share: in [0, 1].
+    """
+    shares = answer if answer.ndim == 2 else one_hot(answer, found.shape[1])
+    missed = found.amax(1, keepdim=True) - (shares * found).sum(1, keepdim=True)
+    return torch.lerp(shares, found, (share - missed).clamp(0, 1))
+
+
+def annealed(ends: tuple[float, float], done: float) -> float:
+    """Half a cosine from the first value to the last, after the share ``done`` in [0, 1] of a run."""
+    first, last = ends
+    return last + (first - last) * (1 + math.cos(math.pi * done)) / 2
 
 
 def one_hot(classes: Tensor, num_classes: int) -> Tensor:

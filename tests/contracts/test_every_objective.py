@@ -37,6 +37,7 @@ OBJECTIVES = {
         tiny_model(), Recipe(**UNDER, mix="cutmix", label_smoothing=0.1, t_weights=(0.0, 0.0, 0.0, 1.0))
     ),
     "cnn, mart": lambda: cnn(method="mart", weight_perturbation=0.01),
+    "cnn, two halves": lambda: cnn(strong_branch=True, method="trades"),
     "cnn, mixed": lambda: cnn(mix="cutmix", label_smoothing=0.1),
     "ddpm": lambda: NoiseObjective(Diffusion(DiffusionConfig(SHAPE, 4, channels=(8, 8), groups=4)), NoiseRecipe()),
     "plug-in": lambda: plugin(

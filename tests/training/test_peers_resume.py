@@ -24,6 +24,7 @@ STARTS = {
     "cnn": (start_cnn, {"width": 4}, {"attack_steps": 2}),
     "cnn, trades": (start_cnn, {"width": 4}, {"attack_steps": 2, "method": "trades"}),
     "cnn, every ingredient": (start_cnn, {"width": 4}, EVERY),
+    "cnn, two halves": (start_cnn, {"width": 4}, {"attack_steps": 1, "strong_branch": True, "rectify": (0.5, 0.5)}),
     "ddpm": (start_ddpm, {}, {"conditional": True}),
 }
 

@@ -86,6 +86,10 @@ class BridgeObjective(ClassObjective):
             self._climb_free(self.moved)
 
     def loss(self, call: Call, images: Tensor, classes: Tensor, random: torch.Generator) -> dict[str, Tensor]:
+        with self.branches(self.network, len(images)):
+            return self._loss(call, images, classes, random)
+
+    def _loss(self, call: Call, images: Tensor, classes: Tensor, random: torch.Generator) -> dict[str, Tensor]:
         images, targets = self.batch(images, classes, random)
         if self.recipe.sigma > 0:
             noise = torch.randn(images.shape, generator=random, device=images.device)

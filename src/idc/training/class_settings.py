@@ -20,6 +20,11 @@ class ClassSettings(Settings):
         omit_default=True,
     )  # fmt: skip
     mix_rate: float = setting(1.0, "with --mix: share of the images that are mixed", least=0, most=1, omit_default=True)
+    strong_branch: bool = setting(
+        False, "augmentation: beside each image, in the same batch, a strongly augmented one (TrivialAugment), for "
+        "which BatchNorm has statistics of its own (DAJAT; Addepalli et al., 2022); it doubles the cost of a step",
+        omit_default=True,
+    )  # fmt: skip
     label_smoothing: float = setting(
         0.0, "share of the target that goes to all classes alike, in the cross-entropy and in an attack that raises it",
         least=0, below=1, omit_default=True,
@@ -62,6 +67,8 @@ class ClassSettings(Settings):
         if self.awp_start and not self.weight_perturbation:
             raise IDCError("awp_start without weight_perturbation", "both or neither", "give --weight-perturbation")
 
+        if self.strong_branch:
+            self.refuse("strong_branch", "mix")
         if self.rectify and not self.ema_decay:
             raise IDCError("rectify with ema_decay = 0", "weights that are averaged", "give --ema-decay, such as 0.995")
 

@@ -92,6 +92,10 @@ class CNNObjective(ClassObjective):
             )  # fmt: skip
 
     def loss(self, call: Call, images: Tensor, classes: Tensor, random: torch.Generator) -> dict[str, Tensor]:
+        with self.branches(self.network, len(images)):
+            return self._loss(call, images, classes, random)
+
+    def _loss(self, call: Call, images: Tensor, classes: Tensor, random: torch.Generator) -> dict[str, Tensor]:
         images, targets = self.batch(images, classes, random)
         moved = images
         if self.attacks:

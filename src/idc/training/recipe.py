@@ -81,7 +81,7 @@ class Recipe(ClassSettings):
             for name in filter(self.given, ("method", *OF_AN_ATTACK, "replays")):
                 raise without_eps(name, getattr(self, name))
         if self.replays > 1:
-            self.refuse(f"replays = {self.replays}", "mix", "method", "weight_perturbation")
+            self.refuse(f"replays = {self.replays}", "mix", "method", "weight_perturbation", "strong_branch")
         if self.method == "mart":
             self.refuse("method = mart", *SOFT)
         if not self.ce_weight:

@@ -47,18 +47,22 @@ def test_resolves(file):
     assert limit == written["evaluate"]["limit"] >= 512
 
 
-@pytest.mark.parametrize("name", ["digits", "nano"])
+@pytest.mark.parametrize("name", ["digits", "nano", "robust"])
 def test_a_row_of_the_ablation_changes_one_thing_of_its_base(name):
     """Below the base, each file differs from it in one setting, but for what the setting brings with it."""
     rows = {row: yaml.safe_load(file.read_text()) for row, file in ablations.rows(name).items()}
-    assert list(rows).index(ablations.BASE) == 4
+    first = {"robust": 0}.get(name, 4)
+    assert list(rows).index(ablations.BASE) == first
     base = rows[ablations.BASE]
     brings = {
         "bridge": {"bridge", "t_weights"},  # as many weights as timesteps: uniform ones
         "labels": {"labels", "ce_temperature", "label_cell"},  # in proportion to the labels' distance
         "replays": {"replays", "attack_steps"},  # which has no part in it
+        "hinge_weight": {"hinge_weight", "ce_weight"},  # in whose place it is
+        "step_share": {"step_share", "attack_step", "eps_warmup"},  # ACAT is both a radius and a step that rise
+        "weight_perturbation": {"weight_perturbation", "awp_start"},
     }
-    for row, written in list(rows.items())[5:]:
+    for row, written in list(rows.items())[first + 1 :]:
         changed = {k for k in {*base, *written} if base.get(k) != written.get(k)}
         assert changed, row
         assert len(changed) == 1 or any(k in changed and changed <= v for k, v in brings.items()), (row, changed)

@@ -181,7 +181,7 @@ def test_the_averaged_network_answers_the_clean_image_for_the_target():
     """Its own one-step answer, at the temperature of the cross-entropy; another network gives other targets."""
     _, objective = bridging(eps=0.1, ce_weight=1.0, ce_temperature=0.1, rectify=(0.6, 0.9))
     other = tiny_model(4, (1, 8, 8), seed=5)
-    objective.averaged = lambda: other.unet.train()
+    objective.follow(lambda: other.unet.train())
     images, made = objective.batch(IMAGES, CLASSES, torch.Generator())
     assert torch.equal(images, IMAGES)
     assert other.unet.training

@@ -1,5 +1,6 @@
 """What the trainings of IDC and of a CNN on classes have in common: the batch, its targets, and the attack's course."""
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -36,6 +37,7 @@ class ClassObjective(ModelObjective):
         self.model, self.recipe = model, recipe
         Threat(recipe.norm, recipe.eps)  # refuses an impossible eps before anything is written
         self.eps, self.done = recipe.eps, 0.0
+        self.averaged: Callable[[], nn.Module] = lambda: self.network
         if recipe.strong_branch:
             split_norms(self.network)
 
@@ -43,6 +45,9 @@ class ClassObjective(ModelObjective):
         self.model.to(device)
         self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=bf16)
         self.shift = WeightShift(self.network, self.recipe.weight_perturbation)
+
+    def follow(self, averaged: Callable[[], nn.Module]) -> None:
+        self.averaged = averaged
 
     def begin(self, done: float, *, replay: int) -> None:
         """The radius rises in the first ``eps_warmup`` of the run."""
@@ -109,7 +114,7 @@ class ClassObjective(ModelObjective):
     @torch.no_grad()
     def _softened(self, images: Tensor) -> Tensor:
         """(B, K): what the network with its averaged weights makes of images that are not attacked."""
-        teacher = self.averaged() if self.averaged else self.network
+        teacher = self.averaged()
         with evaluation_mode(teacher), self.branches(teacher, len(images) // 2):
             logits = self.answer_logits(teacher, images)
         return (logits / annealed(self.recipe.rectify_temperature, self.done)).softmax(1)

@@ -38,7 +38,6 @@ class TrainingObjective(typing.Protocol):
     default."""
 
     replays: int = 1  # steps in a row that get the same batch
-    averaged: Callable[[], nn.Module] | None = None  # by the trainer: ``network`` with its averaged weights, so far
 
     @property
     def network(self) -> nn.Module:
@@ -49,6 +48,11 @@ class TrainingObjective(typing.Protocol):
 
     def to(self, device: torch.device, *, bf16: bool) -> None:
         """Move all that the loss needs; ``bf16``: what it computes beside ``call`` may be in half precision."""
+
+    def follow(self, averaged: Callable[[], nn.Module]) -> None:
+        """Called before the first step: ``averaged`` gives ``network`` with its averaged weights so far. By default
+        nobody asks for it."""
+        return
 
     def begin(self, done: float, *, replay: int) -> None:
         """Called before each ``loss``: ``done`` in [0, 1) is the share of the run that lies behind, ``replay`` how many

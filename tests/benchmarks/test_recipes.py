@@ -58,7 +58,6 @@ def test_a_row_of_the_ablation_changes_one_thing_of_its_base(name):
         "bridge": {"bridge", "t_weights"},  # as many weights as timesteps: uniform ones
         "labels": {"labels", "ce_temperature", "label_cell"},  # in proportion to the labels' distance
         "replays": {"replays", "attack_steps"},  # which has no part in it
-        "hinge_weight": {"hinge_weight", "ce_weight"},  # in whose place it is
         "step_share": {"step_share", "attack_step", "eps_warmup"},  # ACAT is both a radius and a step that rise
         "weight_perturbation": {"weight_perturbation", "awp_start"},
     }

@@ -11,7 +11,11 @@ from idc.evaluation.pairing import paired
 from idc.report.comparison import HALF
 from idc.text import share, table_head, table_row
 
-TITLES = {"digits": "The digits", "nano": "CIFAR-10, `nano-patch4`"}
+TITLES = {
+    "digits": "The digits",
+    "nano": "CIFAR-10, `nano-patch4`",
+    "robust": "What may be added: CIFAR-10, `nano-encoder-bn`",
+}
 
 
 def _verdicts(entries: list[dict]) -> Iterator[str]:
@@ -49,8 +53,9 @@ def ablation() -> list[str]:
         if not file.exists():
             continue
         found = read(file)
-        head = ("trained with", "one step: clean", "robust", f"beside `{BASE}`", "chain: clean", "robust",
-                "beside its one step", "seconds")  # fmt: skip
+        chained = any(r["answer_name"] == "chain" for r in found["rows"])
+        chain_head = ("chain: clean", "robust", "beside its one step") if chained else ()
+        head = ("trained with", "one step: clean", "robust", f"beside `{BASE}`", *chain_head, "seconds")
         base = [r for r in found["rows"] if r["row"] == BASE]
         done, wanted = {r["row"] for r in found["rows"]}, list(all_rows(name))
         lines += [f"### {title}", ""]
@@ -61,8 +66,9 @@ def ablation() -> list[str]:
         for name_of_row, group in groupby(found["rows"], key=lambda r: r["row"]):
             rows = list(group)
             answers = {a: list(g) for a, g in groupby(sorted(rows, key=_answer), key=_answer)}
-            one_step, chain = answers.pop("one step"), answers.pop("chain")
-            cells = [*_verdicts(one_step), _beside_base(one_step, base), *_verdicts(chain), _ahead(chain, one_step)]
+            one_step, chain = answers.pop("one step"), answers.pop("chain", None)
+            cells = [*_verdicts(one_step), _beside_base(one_step, base)]
+            cells += [*_verdicts(chain), _ahead(chain, one_step)] if chain else []
             seconds = sum(r["seconds"] for r in rows) / len(rows)
             lines.append(table_row(f"`{name_of_row}`: {rows[0]['meaning']}", *cells, f"{seconds:.0f}"))
             others += [
@@ -76,12 +82,14 @@ def ablation() -> list[str]:
         draws = max(r["draws"] for r in found["rows"])
         half = f" {HALF}" if found["precision"] == "bf16" else ""
         judged = {r["answer_name"]: r["images"] for r in found["rows"]}
+        of_chain = f" (one step) and {judged['chain']} (chain)" if chained else ""
         cpus = " or ".join(sorted({r["cpu"] for r in found["rows"]}))
         spread = "brackets: 95% Wilson intervals" if seeds == 1 else "mean over seeds, in brackets their range"
         lines += [
             "",
-            f"One step: a single answer; chain: majority of {draws} draws. Protocol `quick` at eps {found['eps']}, "
-            f"{judged['one step']} (one step) and {judged['chain']} (chain) {found['split']} images of "
+            f"One step: a single answer{f'; chain: majority of {draws} draws' * chained}. Protocol `quick` at eps "
+            f"{found['eps']}, {judged['one step']}"
+            f"{of_chain} {found['split']} images of "
             f"{found['data']}, {seeds} seed{'s' * (seeds > 1)}; {spread}. *Beside*: the difference of what is robust, "
             "in points, on the images that both were given, and p of McNemar's exact test. "
             f"Seconds of training are those of one core of {cpus} among others at work.{half}",

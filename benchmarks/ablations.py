@@ -1,15 +1,17 @@
-"""What carries the robustness: one setting changed at a time, on the digits or on CIFAR-10 with `nano-patch4`.
+"""What carries the robustness: one setting changed at a time, on the digits or on CIFAR-10 with `nano-patch4`; and what
+the field's ingredients add to a network that answers in one step (`robust`).
 
     python benchmarks/ablations.py digits [--seeds 2] [--only adversarial free]
     python benchmarks/ablations.py nano --data CIFAR --data-name "CIFAR-10 (JPEG-75)"
+    python benchmarks/ablations.py robust --data CIFAR --data-name "CIFAR-10 (JPEG-75)"
 
 A row is a file of recipes/ablation/NAME: a short training, then the protocol `quick` at the eps of the trainings on the
 one-step answer and on the chain (and, for the row `adversarial`, on other visits and another eta of the same weights).
 The digits are judged on their test split, whose recipe was chosen on the validation split alone; CIFAR-10 on validation
-images, its networks in bf16. Chains are judged on fewer images (--chain-limit): ten draws make them dear. Rows run side
-by side, one thread each, into runs/ablation/NAME, and all of it is resumable. Each row's figures go to
-benchmarks/results/ablation-NAME.json as soon as they are there; a row that the file has, of the same recipe, data and
-numbers of images, is not done again, also in another clone.
+images, its networks in bf16 (`robust`: fp32). Chains are judged on fewer images (--chain-limit): ten draws make them
+dear. Rows run side by side, one thread each, into runs/ablation/NAME, and all of it is resumable. Each row's figures go
+to benchmarks/results/ablation-NAME.json as soon as they are there; a row that the file has, of the same recipe, data
+and numbers of images, is not done again, also in another clone.
 """
 
 import argparse
@@ -33,9 +35,11 @@ from idc.training.recipe import load_recipe
 
 RECIPES = Path(__file__).parents[1] / "recipes" / "ablation"
 RUNS = Path("runs/ablation")
-EPS = {"digits": "0.1", "nano": "8/255"}
-SPLIT = {"digits": "test", "nano": "validation"}
-PRECISION = {"digits": "fp32", "nano": "bf16"}
+EPS = {"digits": "0.1", "nano": "8/255", "robust": "8/255"}
+SPLIT = {"digits": "test", "nano": "validation", "robust": "validation"}
+PRECISION = {"digits": "fp32", "nano": "bf16", "robust": "fp32"}
+LIMITS = {"digits": (500, 250), "nano": (500, 250), "robust": (2000, 0)}  # images for one-step answers and for chains
+ONE_STEP = ("robust",)  # whose networks have no chain
 BASE = "adversarial"
 ANSWERS: dict[str, dict[str, Any]] = {"one step": {"one_step": True}, "chain": {}}
 OTHERS: dict[str, dict[str, Any]] = {
@@ -57,8 +61,10 @@ def meaning(file: Path) -> str:
     return file.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
 
 
-def answers(row: str) -> dict[str, dict[str, Any]]:
+def answers(name: str, row: str) -> dict[str, dict[str, Any]]:
     """What is asked of a row's weights, by the answer's name."""
+    if name in ONE_STEP:
+        return {"one step": ANSWERS["one step"]}
     return ANSWERS | (OTHERS if row == BASE else {})
 
 
@@ -80,7 +86,7 @@ def one(name: str, row: str, seed: int, data: str | None, data_name: str | None,
     training = start_training(source, out, recipe=str(file), resume=True, changes={"seed": seed})
     if training.stopped:
         sys.exit(128 + training.stopped)
-    for answer, settings in answers(row).items():
+    for answer, settings in answers(name, row).items():
         request = Request(
             model=str(out), data=source, data_name=data_name, protocol="quick", eps=EPS[name],
             limit=limits["one_step" not in settings], split=SPLIT[name], precision=PRECISION[name], **settings,
@@ -94,7 +100,7 @@ def figures(name: str, row: str, seed: int) -> list[dict[str, Any]]:
     same = {"row": row, "meaning": meaning(rows(name)[row]), "seed": seed, "recipe": recipe(name, row)}
     same |= {"cpu": cpu_name(), "seconds": training["seconds"], "validation": training["validation"]}
     found = []
-    for answer in answers(row):
+    for answer in answers(name, row):
         folder = result(name, row, seed, answer)
         summary, right = read(folder / "summary.json"), survived(read_lines(folder))
         images = {"ids": " ".join(map(str, right)), "survived": "".join("01"[v] for v in right.values())}
@@ -127,7 +133,7 @@ class Table:
     def has(self, row: str, seed: int) -> bool:
         """Whether every answer of the row is there."""
         held = {r["answer_name"] for r in self.rows if (r["row"], r["seed"]) == (row, seed)}
-        return held >= set(answers(row))
+        return held >= set(answers(self.name, row))
 
     def add(self, row: str, seed: int) -> Path:
         """Take a row in that is done, and write the file."""
@@ -145,12 +151,12 @@ def main() -> None:
     parser.add_argument("--data")
     parser.add_argument("--data-name")
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--limit", type=int, default=500, help="images for one-step answers")
-    parser.add_argument("--chain-limit", type=int, default=250, help="images for chains")
+    parser.add_argument("--limit", type=int, help=f"images for one-step answers; by default {LIMITS}")
+    parser.add_argument("--chain-limit", type=int, help="images for chains")
     parser.add_argument("--only", nargs="+", metavar="ROW", help="do these rows only")
     parser.add_argument("--one", nargs=2, metavar=("ROW", "SEED"), help=argparse.SUPPRESS)
     given = parser.parse_args()
-    limits = given.limit, given.chain_limit
+    limits = given.limit or LIMITS[given.name][0], given.chain_limit or LIMITS[given.name][1]
     if given.one:
         one(given.name, given.one[0], int(given.one[1]), given.data, given.data_name, limits)
         return

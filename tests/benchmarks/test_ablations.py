@@ -26,7 +26,7 @@ def run(place, row, accuracy):
     folder = place / "runs" / "digits" / f"{row}-0"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "summary.json").write_text(json.dumps({"seconds": 2.0, "validation": {}}))
-    for answer in ablations.answers(row):
+    for answer in ablations.answers("digits", row):
         out = ablations.result("digits", row, 0, answer)
         out.mkdir(parents=True, exist_ok=True)
         held = {"clean": 1, "robust": accuracy, "images": 5, "draws": 2, "answer": {}}
@@ -51,6 +51,12 @@ def test_it_grows_and_goes_on(place):
     again.add("first", 0)
     rows = json.loads((place / "results" / "ablation-digits.json").read_text())["rows"]
     assert [r["robust"] for r in rows] == [0.75] * 2 + [0.5] * 5
+
+
+def test_a_network_without_a_chain_is_asked_for_its_one_step_alone():
+    assert list(ablations.answers("robust", ablations.BASE)) == ["one step"]
+    assert len(ablations.answers("nano", ablations.BASE)) == 5
+    assert {"digits", "nano", "robust"} == ablations.EPS.keys() == ablations.LIMITS.keys() == ablations.SPLIT.keys()
 
 
 def test_rows_of_before_images_were_kept_are_measured_again(place):

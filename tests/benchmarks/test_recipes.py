@@ -16,7 +16,7 @@ import yaml
 from idc import IDCError
 from idc.method.presets import load_network
 from idc.storage.locate import HOME, packaged_names
-from idc.training.recipe import RECIPES, Recipe, load_recipe
+from idc.training.recipe import RECIPES, Recipe, load_recipe, renewed
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "recipes").glob("*.yaml"))
@@ -47,18 +47,21 @@ def test_resolves(file):
     assert limit == written["evaluate"]["limit"] >= 512
 
 
-@pytest.mark.parametrize("name", ["digits", "nano"])
+@pytest.mark.parametrize("name", ["digits", "nano", "robust"])
 def test_a_row_of_the_ablation_changes_one_thing_of_its_base(name):
     """Below the base, each file differs from it in one setting, but for what the setting brings with it."""
     rows = {row: yaml.safe_load(file.read_text()) for row, file in ablations.rows(name).items()}
-    assert list(rows).index(ablations.BASE) == 4
+    first = {"robust": 0}.get(name, 4)
+    assert list(rows).index(ablations.BASE) == first
     base = rows[ablations.BASE]
     brings = {
         "bridge": {"bridge", "t_weights"},  # as many weights as timesteps: uniform ones
         "labels": {"labels", "ce_temperature", "label_cell"},  # in proportion to the labels' distance
         "replays": {"replays", "attack_steps"},  # which has no part in it
+        "step_share": {"step_share", "attack_step", "eps_warmup"},  # ACAT is both a radius and a step that rise
+        "weight_perturbation": {"weight_perturbation", "awp_start"},
     }
-    for row, written in list(rows.items())[5:]:
+    for row, written in list(rows.items())[first + 1 :]:
         changed = {k for k in {*base, *written} if base.get(k) != written.get(k)}
         assert changed, row
         assert len(changed) == 1 or any(k in changed and changed <= v for k, v in brings.items()), (row, changed)
@@ -75,7 +78,7 @@ def test_the_digits_recipe_is_the_demos():
 @pytest.mark.parametrize("name", packaged_names())
 def test_the_packaged_model_was_trained_by_its_recipe(name):
     """By the settings that the training itself wrote down."""
-    trained = json.loads((HOME / name / "config.json").read_text())["card"]["recipe"]
+    trained = renewed(json.loads((HOME / name / "config.json").read_text())["card"]["recipe"])
     recipe, extra = load_recipe(str(ROOT / "recipes" / f"{name}.yaml"))
     # What a model's card does not tell is newer than it, and had its default.
     apart = {"preset": None, "labels": "qr", "label_cell": 1, "visits": None, "bridge": None}

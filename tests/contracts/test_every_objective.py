@@ -18,10 +18,27 @@ SHAPE = (1, 8, 8)
 # Of fewer channels, torch 2.13's convolutions of 1x1 pixels write beyond their memory in the backward pass.
 WIDTH = 8
 AWP = {"eps": 0.1, "weight_perturbation": 0.01, "attack_steps": 1}
+UNDER = AWP | {"ce_weight": 1.0}
+
+
+def cnn(**changes):
+    return CNNObjective(
+        CNN(CNNConfig("preact-resnet18", 4, SHAPE, width=WIDTH)), CNNRecipe(attack_steps=1, **changes)
+    )  # fmt: skip
+
+
 OBJECTIVES = {
     "bridge": lambda: BridgeObjective(tiny_model(), Recipe()),
     "bridge, attacked": lambda: BridgeObjective(tiny_model(), Recipe(**AWP)),
-    "cnn": lambda: CNNObjective(CNN(CNNConfig("preact-resnet18", 4, SHAPE, width=WIDTH)), CNNRecipe(attack_steps=1)),
+    "cnn": lambda: cnn(),
+    "bridge, trades": lambda: BridgeObjective(tiny_model(), Recipe(**UNDER, method="trades")),
+    "bridge, mart": lambda: BridgeObjective(tiny_model(), Recipe(**UNDER, method="mart", hinge_weight=1.0)),
+    "bridge, mixed": lambda: BridgeObjective(
+        tiny_model(), Recipe(**UNDER, mix="cutmix", label_smoothing=0.1, t_weights=(0.0, 0.0, 0.0, 1.0))
+    ),
+    "cnn, mart": lambda: cnn(method="mart", weight_perturbation=0.01),
+    "cnn, two halves": lambda: cnn(strong_branch=True, method="trades"),
+    "cnn, mixed": lambda: cnn(mix="cutmix", label_smoothing=0.1),
     "ddpm": lambda: NoiseObjective(Diffusion(DiffusionConfig(SHAPE, 4, channels=(8, 8), groups=4)), NoiseRecipe()),
     "plug-in": lambda: plugin(
         "plugin_examples:IntraOnly", TrainingObjective, lambda own: own(tiny_model(), Recipe()), ""

@@ -6,7 +6,7 @@ import torch
 from idc.cost import peak_bytes
 from idc.method.bridge import Bridge
 from idc.method.labels import orthogonal_labels
-from idc.method.loss import bridge_loss, label_cross_entropy, label_distances
+from idc.method.loss import bridge_loss, label_distances, label_logits, squared_hinge
 
 
 def make(batch=6, classes=5, shape=(3, 4, 4), seed=0, near=None):
@@ -75,11 +75,17 @@ def test_weight_zero_is_the_intra_term():
     assert torch.allclose(found.intra, (args[0].target - args[1]).abs().flatten(1).mean(1))
 
 
-def test_cross_entropy_against_explicit_distances():
-    sample, output, labels, c = make()
+def test_logits_against_explicit_distances():
+    sample, output, labels, _ = make()
     d = ((sample.x_t - output)[:, None] - labels[None]).abs().flatten(2).mean(2) / 2
-    expected = -torch.log_softmax(-d / 0.02, dim=1)[torch.arange(len(c)), c]
-    assert torch.allclose(label_cross_entropy(sample, output, labels, c), expected, atol=1e-4)
+    torch.testing.assert_close(label_logits(sample, output, labels), -d / 0.02, rtol=1e-4, atol=1e-4)
+
+
+def test_the_squared_hinge_image_by_image():
+    distances = torch.tensor([[0.1, 0.4, 0.3], [0.1, 0.4, 0.3], [0.2, 0.25, 0.9], [0.5, 0.5, 0.5]])
+    classes = torch.tensor([0, 1, 0, 2])
+    expected = torch.tensor([0.0, (0.1 + 0.4 - 0.1) ** 2, (0.1 + 0.2 - 0.25) ** 2, 0.01])
+    torch.testing.assert_close(squared_hinge(distances, classes, margin=0.1), expected)
 
 
 def test_memory_grows_with_b_times_k_not_with_b_times_k_times_d():

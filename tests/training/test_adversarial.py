@@ -91,17 +91,19 @@ def test_validation_does_not_depend_on_sharding(tmp_path):
     assert torch.equal(counts(0, 2) + counts(1, 2), counts(0, 1))
 
 
-@pytest.mark.parametrize("method", ["trades", "noise"])
+@pytest.mark.parametrize("method", ["trades", "mart", "noise"])
 def test_the_other_methods_learn(tmp_path, method):
     result = train(tmp_path / "run", method)
     assert result.accuracy is not None
     assert result.accuracy.shares()["clean"] > 0.5
     kept = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert kept["recipe"]["method"] == method
-    assert ("natural" in (tmp_path / "run" / "metrics.jsonl").read_text()) == (method == "trades")
+    told = (tmp_path / "run" / "metrics.jsonl").read_text()
+    own = {"trades": "natural", "mart": "boosted"}
+    assert [name for name in own.values() if name in told] == [own[m] for m in own if m == method]
 
 
-@pytest.mark.parametrize(("method", "attack"), [("pgd-at", 3), ("trades", 4)])
+@pytest.mark.parametrize(("method", "attack"), [("pgd-at", 3), ("trades", 4), ("mart", 3)])
 def test_the_attack_on_a_cnn_takes_no_gradient_of_its_weights(method, attack):
     model = CNN(CNNConfig("preact-resnet18", 4, (1, 8, 8), width=2))
     objective = CNNObjective(model, CNNRecipe(method=method, eps=0.1, attack_steps=3))
@@ -113,3 +115,58 @@ def test_the_attack_on_a_cnn_takes_no_gradient_of_its_weights(method, attack):
     loss["total"].backward()
     assert seen == [False] * attack + [True]
     assert all(p.grad is not None for p in objective.network.parameters())
+
+
+def small_cnn(**changes):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = CNN(CNNConfig("preact-resnet18", 4, (1, 8, 8), width=8))
+    objective = CNNObjective(model, CNNRecipe(eps=0.1, attack_steps=2, **changes))
+    objective.to(torch.device("cpu"), bf16=False)
+    return objective
+
+
+def test_the_weights_of_a_cnn_are_shifted_uphill_and_come_back():
+    """By the published share of each weight's norm (AWP), along the gradient of the loss that is then taken there."""
+    images, classes = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(1)), torch.arange(6) % 4
+    found = []
+    for share in (0.01, 0.0):
+        objective = small_cnn(weight_perturbation=share)
+        objective.begin(0.5, replay=0)
+        before = {name: p.detach().clone() for name, p in objective.network.named_parameters()}
+        found.append(objective.loss(objective.network, images, classes, torch.Generator().manual_seed(3))["total"])
+        shares = torch.stack([
+            (p - before[n]).norm() / before[n].norm() for n, p in objective.network.named_parameters() if p.ndim > 1
+        ]).detach()  # fmt: skip
+        torch.testing.assert_close(shares, torch.full_like(shares, share), rtol=1e-2, atol=1e-6)
+        found[-1].backward()
+        objective.end()
+        assert all(torch.equal(p, before[name]) for name, p in objective.network.named_parameters())
+    assert found[0] > found[1]
+
+
+def test_radius_and_step_rise_together_to_the_end_of_the_run():
+    """ACAT: the radius is the done share of eps, and a step is as long as it."""
+    objective, radii = small_cnn(eps_warmup=1.0, step_share=1.0), []
+    for done in (0.0, 0.25, 0.5, 0.75):
+        objective.begin(done, replay=0)
+        radii.append((objective.eps, objective.step_length(0.02), objective.attacks))
+    assert [r[0] for r in radii] == pytest.approx([0.0, 0.025, 0.05, 0.075])
+    assert [r[1] for r in radii[1:]] == pytest.approx([r[0] for r in radii[1:]])
+    assert [r[2] for r in radii] == [False, True, True, True]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"method": "standard", "weight_perturbation": 0.01}, "weight_perturbation = 0.01 with method = standard"),
+        ({"method": "noise", "eps_warmup": 1.0}, "eps_warmup = 1.0 with method = noise"),
+        ({"awp_start": 0.1}, "awp_start without weight_perturbation"),
+        ({"attack_step": 0.1, "step_share": 1.0}, "attack_step = 0.1 with step_share = 1"),
+        ({"method": "mart", "mix": "cutmix"}, "mix = cutmix with method = mart"),
+        ({"method": "mart", "label_smoothing": 0.1}, "label_smoothing = 0.1 with method = mart"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(wrong, words):
+    with pytest.raises(IDCError, match=words):
+        CNNRecipe(**wrong)

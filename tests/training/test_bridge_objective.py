@@ -17,6 +17,8 @@ from idc.errors import IDCError
 from idc.noise import Streams
 from idc.training.bridge_objective import BridgeObjective
 from idc.training.recipe import RECIPES
+from idc.training.robust_losses import mart, trades
+from idc.training.targets import rectified
 from tiny import tiny_model
 from watched import watched
 
@@ -81,7 +83,7 @@ def test_the_loss_is_that_of_the_attacked_images(monkeypatch):
 def test_consistency_is_the_distance_of_the_predictions(monkeypatch):
     """The loss of clean images as they are, and the L1 distance of both x0 predictions at the same t and noise."""
     moved = (IMAGES + 0.05).clamp(0, 1)
-    model, objective = bridging(eps=0.1, consistency=2.0)
+    model, objective = bridging(eps=0.1, method="consistency", beta=2.0)
     monkeypatch.setattr(objective, "_attacked", lambda *_: moved)
     found, clean = loss_of(objective), loss_of(bridging()[1])
     torch.testing.assert_close(found["intra"], clean["intra"])
@@ -92,6 +94,49 @@ def test_consistency_is_the_distance_of_the_predictions(monkeypatch):
     samples = [model.bridge.sample(objective.labels[CLASSES], 2 * x - 1, t, eps) for x in (IMAGES, moved)]
     x0 = [s.x_t - model.unet(s.x_t, t, s.y) for s in samples]
     torch.testing.assert_close(found["consistency"], (x0[1] - x0[0]).abs().mean())
+
+
+@pytest.mark.parametrize("method", ["trades", "mart"])
+def test_trades_and_mart_take_the_place_of_the_cross_entropy(monkeypatch, method):
+    """The bridge's losses of clean images (TRADES) or attacked ones (MART), and the published loss of the distances."""
+    moved = (IMAGES + 0.05).clamp(0, 1)
+    weights = {"ce_weight": 0.5, "ce_temperature": 0.1, "t_weights": (0.0, 0.0, 0.0, 1.0)}
+    model, objective = bridging(eps=0.1, method=method, beta=3.0, **weights)
+    monkeypatch.setattr(objective, "_attacked", lambda *_: moved)
+    _, bare = bridging(**weights | {"ce_weight": 0.0})
+    found, bridge = loss_of(objective), loss_of(bare, IMAGES if method == "trades" else moved)
+    for name in ("intra", "inter"):
+        torch.testing.assert_close(found[name], bridge[name])
+    random = torch.Generator().manual_seed(3)
+    t = torch.multinomial(objective.t_weights, 6, replacement=True, generator=random)
+    eps = torch.randn(IMAGES.shape, generator=random)
+    samples = [model.bridge.sample(objective.labels[CLASSES], 2 * x - 1, t, eps) for x in (IMAGES, moved)]
+    logits = [
+        -((s.x_t - model.unet(s.x_t, t, s.y))[:, None] - objective.labels[None]).abs().mean((2, 3, 4)) / 2 / 0.1
+        for s in samples
+    ]
+    published = {"trades": trades, "mart": mart}[method](*logits, CLASSES, 3.0)["total"]
+    torch.testing.assert_close(found["total"], bridge["total"] + 0.5 * published)
+
+
+def test_the_attack_of_trades_climbs_the_divergence():
+    """Further from the answer to the clean image than the attack that climbs the cross-entropy, and within the ball."""
+    model, objective = bridging(eps=0.1, method="trades", ce_weight=1.0, attack_steps=5, attack_temperature=0.1)
+    _, plain = bridging(eps=0.1, attack_steps=5, attack_temperature=0.1)
+    found = objective._attacked(IMAGES, CLASSES, torch.Generator().manual_seed(0))
+    other = plain._attacked(IMAGES, CLASSES, torch.Generator().manual_seed(0))
+    assert (Threat("linf", 0.1).size(found, IMAGES) <= 0.1 + 1e-6).all()
+    clean, mine, theirs = (objective._surrogate(model.unet, x).softmax(1) for x in (IMAGES, found, other))
+    away = [(clean * (clean.log() - x.log())).sum().item() for x in (mine, theirs)]
+    assert away[0] > away[1] > 0
+
+
+def test_the_hinge_is_added_by_its_weight():
+    _, plain = bridging(t_weights=(0.0, 0.0, 0.0, 1.0))
+    _, hinged = bridging(t_weights=(0.0, 0.0, 0.0, 1.0), hinge_weight=2.0, hinge_margin=0.3)
+    found, before = loss_of(hinged), loss_of(plain)
+    assert found["hinge"] > 0
+    torch.testing.assert_close(found["total"], before["total"] + 2 * found["hinge"])
 
 
 def test_weights_are_shifted_uphill_and_come_back():
@@ -132,6 +177,35 @@ def test_the_statistics_of_batch_norm_are_those_of_the_step_alone():
         torch.testing.assert_close(value, found[0][name], msg=name)
 
 
+def test_the_averaged_network_answers_the_clean_image_for_the_target():
+    """Its own one-step answer, at the temperature of the cross-entropy; another network gives other targets."""
+    _, objective = bridging(eps=0.1, ce_weight=1.0, ce_temperature=0.1, rectify=(0.6, 0.9))
+    other = tiny_model(4, (1, 8, 8), seed=5)
+    objective.follow(lambda: other.unet.train())
+    images, made = objective.batch(IMAGES, CLASSES, torch.Generator())
+    assert torch.equal(images, IMAGES)
+    assert other.unet.training
+    other.unet.eval()
+    x0_hat = 2 * IMAGES - 1 - other.unet(2 * IMAGES - 1, torch.tensor(3), 2 * IMAGES - 1)
+    distances = (x0_hat[:, None] - objective.labels[None]).abs().mean((2, 3, 4)) / 2
+    found = (-distances / 0.1 / 1.5).softmax(1)  # halfway from 2 to 1, and from 0.6 to 0.9
+    torch.testing.assert_close(made.answer, rectified(CLASSES, found, 0.75), rtol=1e-4, atol=1e-5)
+    assert not made.answer.requires_grad
+    seen = []
+    objective._attacked = lambda images, answer, random: seen.append(answer) or images
+    loss_of(objective)
+    torch.testing.assert_close(seen[0], made.answer)  # the attack raises what the loss falls towards
+
+
+@pytest.mark.parametrize(("done", "shifted"), [(0.0, False), (0.29, False), (0.3, True), (0.9, True)])
+def test_weights_are_perturbed_from_a_share_of_the_run_on(done, shifted):
+    model, objective = bridging(eps=0.1, weight_perturbation=0.01, awp_start=0.3)
+    before = model.unet.net.conv_out.weight.detach().clone()
+    objective.begin(done, replay=0)
+    loss_of(objective)
+    assert torch.equal(model.unet.net.conv_out.weight, before) != shifted
+
+
 def test_free_training_climbs_by_the_gradient_of_its_own_loss():
     """Each replay goes one step from where the last one stood, along the sign of what the backward pass left."""
     model, objective = bridging(eps=0.1, replays=3)
@@ -153,7 +227,7 @@ def test_free_training_climbs_by_the_gradient_of_its_own_loss():
     torch.testing.assert_close(seen[3], seen[0])  # a new batch starts anew
 
 
-@pytest.mark.parametrize("wrong", [{"eps": 0.0, "replays": 2}, {"eps": 0.1, "replays": 2, "consistency": 1.0}])
+@pytest.mark.parametrize("wrong", [{"eps": 0.0, "replays": 2}, {"eps": 0.1, "replays": 2, "method": "consistency"}])
 def test_free_training_needs_an_attack_of_its_own(wrong):
     with pytest.raises(IDCError, match="replays"):
         replace(RECIPES["digits"], **wrong)
@@ -184,7 +258,7 @@ def test_a_rollout_is_what_the_chain_meets():
 
 def test_both_copies_of_an_image_are_rolled_out_or_neither(monkeypatch):
     """The consistency compares predictions at the same point of the bridge."""
-    _, objective = bridging(eps=0.1, consistency=1.0, rollout=0.5, t_weights=(1.0, 0.0, 0.0, 0.0))
+    _, objective = bridging(eps=0.1, method="consistency", beta=1.0, rollout=0.5, t_weights=(1.0, 0.0, 0.0, 0.0))
     monkeypatch.setattr(objective, "_attacked", lambda *_: IMAGES.repeat(20, 1, 1, 1))
     seen = []
     objective.loss(

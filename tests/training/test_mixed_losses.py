@@ -4,11 +4,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.nn import functional as F
 
+from idc.attacks.threat import Threat
 from idc.data import ImageSet
 from idc.data.mixing import mix
 from idc.errors import IDCError
 from idc.peers.cnn import CNN, CNNConfig
+from idc.training.adversarial import random_start
 from idc.training.bridge_objective import BridgeObjective
 from idc.training.cnn_objective import CNNObjective
 from idc.training.recipe import ONE_STEP, CNNRecipe
@@ -27,7 +30,19 @@ def cnn(**changes):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = CNN(CNNConfig("preact-resnet18", 4, (1, 8, 8), width=8))
-    return CNNObjective(model, CNNRecipe(method="standard", label_smoothing=0.1, **changes))
+    return CNNObjective(model, CNNRecipe(**{"method": "standard"} | changes))
+
+
+def attacked_idc(**changes):
+    """The objective, and the logits that its attack climbs: the model's own surrogate at the attack's temperature."""
+    made = BridgeObjective(tiny_model(), replace(ONE_STEP, precision="fp32", eps=0.1, **changes))
+    scale = made.model.config.temperature / made.recipe.attack_temperature
+    return made, lambda model, images: model.surrogates()["one-step-inner"](images) * scale
+
+
+def attacked_cnn(**changes):
+    made = cnn(method="pgd-at", eps=0.1, **changes)
+    return made, lambda model, images: model(images)
 
 
 def terms(made, images=IMAGES, classes=CLASSES):
@@ -39,8 +54,12 @@ def terms(made, images=IMAGES, classes=CLASSES):
     return made.loss(call, images, classes, torch.Generator().manual_seed(3))
 
 
+def hinged(**changes):
+    return idc(hinge_weight=3.0, **changes)
+
+
 @pytest.mark.parametrize("kind", ["cutmix", "mixup"])
-@pytest.mark.parametrize("made", [idc, cnn])
+@pytest.mark.parametrize("made", [idc, hinged, cnn])
 def test_the_loss_is_the_mixture_of_those_towards_both_classes(made, kind):
     """Against the loss of the mixed images one by one, as images of one class and then of the other."""
     mixed = mix(IMAGES, CLASSES, kind, 1.0, torch.Generator().manual_seed(3))
@@ -60,11 +79,48 @@ def test_a_rate_of_0_changes_nothing_bit_for_bit(made):
     assert {k: v.item() for k, v in found.items()} == {k: v.item() for k, v in plain.items()}
 
 
-def test_images_are_not_mixed_under_attack_nor_where_x_t_shows_a_label():
-    with pytest.raises(IDCError, match="mix = cutmix with eps"):
-        idc(mix="cutmix", eps=0.1)
-    with pytest.raises(IDCError, match="mix = mixup with method = pgd-at"):
-        CNNRecipe(mix="mixup")
+@pytest.mark.parametrize("kind", ["cutmix", "mixup"])
+@pytest.mark.parametrize("made", [attacked_idc, attacked_cnn])
+def test_the_attack_climbs_the_plain_sum_of_both_cross_entropies(made, kind):
+    """One step, from the same start, along the sign of the gradient that the test takes itself."""
+    objective, logits = made(mix=kind, attack_steps=1, attack_step=0.03)
+    objective.to(torch.device("cpu"), bf16=False)
+    objective.network.eval()
+    objective.begin(0.5, replay=0)
+    seen = []
+    watch = lambda *given: seen.append(given[-1]) or objective.network(*given)  # noqa: E731  # y is the last of an IDC
+    objective.loss(watch, IMAGES, CLASSES, torch.Generator().manual_seed(3))
+    random = torch.Generator().manual_seed(3)
+    mixed = mix(IMAGES, CLASSES, kind, 1.0, random)
+    start = random_start(mixed.images, Threat("linf", 0.1), random).requires_grad_()
+    found = logits(objective.model, start)
+    both = sum(
+        (share * F.cross_entropy(found, classes, reduction="none")).sum()
+        for share, classes in ((mixed.share, CLASSES), (1 - mixed.share, mixed.others))
+    )
+    (gradient,) = torch.autograd.grad(both, start)
+    expected = (start + 0.03 * gradient.sign()).clamp(mixed.images - 0.1, mixed.images + 0.1).clamp(0, 1)
+    scale = 4 if made is attacked_cnn else 2
+    away = (seen[-1] / scale + 0.5 - expected).abs()
+    assert (away < 1e-5).float().mean() > 0.99  # where the gradient is next to 0, rounding decides its sign
+    assert not torch.allclose(expected, start, atol=0.01)
+
+
+@pytest.mark.parametrize("kind", ["cutmix", "mixup"])
+@pytest.mark.parametrize("made", [idc, cnn])
+def test_the_loss_of_attacked_mixed_images_is_that_of_mixed_ones(made, kind, monkeypatch):
+    """An attack that moves nothing leaves the loss as it is without one."""
+    under = {"eps": 0.1, "attack_temperature": 0.02} if made is idc else {"eps": 0.1, "method": "pgd-at"}
+    objective = made(mix=kind, **under)
+    monkeypatch.setattr(objective, "_attacked", lambda images, *_, **__: images)
+    found, plain = terms(objective), terms(made(mix=kind))
+    for name, value in plain.items():
+        torch.testing.assert_close(found[name], value)
+
+
+def test_an_idc_mixes_at_the_last_timestep_alone_and_not_in_free_training():
+    with pytest.raises(IDCError, match="mix = cutmix with replays = 2"):
+        idc(mix="cutmix", eps=0.1, replays=2)
     with pytest.raises(IDCError, match="--t-weights 0,0,0,1"):
         idc(mix="cutmix", t_weights=()).check(DATA)
-    idc(mix="cutmix").check(DATA)
+    idc(mix="cutmix", eps=0.1).check(DATA)

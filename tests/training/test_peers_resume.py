@@ -1,4 +1,4 @@
-"""A peer's interrupted and resumed training ends, on the CPU, bit for bit like one that was not."""
+"""Peers, and trainings with all that may be added, resumed: they end, on the CPU, bit for bit like whole ones."""
 
 from typing import Any
 
@@ -6,19 +6,42 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from idc.commands.train import start_training
 from idc.commands.train_peers import start_cnn, start_ddpm
 from idc.data import ImageSet
 from idc.training.selection import Selection
 from idc.training.trainer import Trainer
+from tiny_training import NETWORK
 
 SHORT = {
     "epochs": 2, "validate_every": 1, "checkpoint_every": 1, "precision": "fp32", "batch_size": 16,
     "validation_limit": 20, "final_limit": 20,
 }  # fmt: skip
 FEW = {"limit": 64, "image_size": 16}
+EVERY = {
+    "attack_steps": 2, "mix": "cutmix", "label_smoothing": 0.1, "eps_warmup": 1.0, "step_share": 1.0,
+    "weight_perturbation": 0.005, "awp_start": 0.4, "rectify": (0.7, 0.95), "ema_start": 2,
+}  # fmt: skip
+BRIDGE = {"eps": 0.1, "ce_weight": 1.0, "t_weights": (0.0, 0.0, 0.0, 1.0)}
+
+
+def start_idc(data, out, **given):
+    file = out.parent / "network.yaml"
+    file.write_text(f"{NETWORK}norm: batch\nmiddle_attention: false\n")
+    return start_training(data, out, preset=str(file), visits=(3,), **given)
+
+
 STARTS = {
+    "idc, every ingredient": (start_idc, {}, BRIDGE | EVERY | {"hinge_weight": 1.0}),
+    "idc, two halves": (
+        start_idc,
+        {},
+        BRIDGE | {"attack_steps": 1, "strong_branch": True, "method": "trades", "rectify": (0.5, 0.5)},
+    ),
     "cnn": (start_cnn, {"width": 4}, {"attack_steps": 2}),
     "cnn, trades": (start_cnn, {"width": 4}, {"attack_steps": 2, "method": "trades"}),
+    "cnn, every ingredient": (start_cnn, {"width": 4}, EVERY),
+    "cnn, two halves": (start_cnn, {"width": 4}, {"attack_steps": 1, "strong_branch": True, "rectify": (0.5, 0.5)}),
     "ddpm": (start_ddpm, {}, {"conditional": True}),
 }
 

@@ -20,6 +20,35 @@ def test_none_means_uniform_timesteps():
     assert override(RECIPES["fast"], {"t_weights": "none"}).t_weights == ()
 
 
+def test_a_consistency_of_before_is_the_method_of_that_name(tmp_path):
+    file = tmp_path / "old.yaml"
+    file.write_text("eps: 8/255\nconsistency: 2\n")
+    found, _ = load_recipe(str(file))
+    assert (found.method, found.beta) == ("consistency", 2.0)
+    file.write_text("consistency: 0.0\n")
+    assert load_recipe(str(file))[0] == RECIPES["digits"]
+    file.write_text("consistency: some\n")
+    with pytest.raises(IDCError, match="consistency = 'some'"):
+        load_recipe(str(file))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"method": "trades"}, "method = trades without eps"),
+        ({"step_share": 1.0}, "step_share = 1.0 without eps"),
+        ({"eps": 0.1, "method": "mart", "mix": "cutmix"}, "mix = cutmix with method = mart"),
+        ({"eps": 0.1, "method": "mart", "ce_weight": 0.0}, "method = mart with ce_weight = 0"),
+        ({"eps": 0.1, "replays": 2, "method": "trades"}, "method = trades with replays = 2"),
+        ({"eps": 0.1, "awp_start": 0.1}, "awp_start without weight_perturbation"),
+        ({"eps": 0.1, "attack_step": 0.1, "step_share": 1.0}, r"attack_step = 0\.1 with step_share = 1"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(wrong, words):
+    with pytest.raises(IDCError, match=words):
+        override(RECIPES["fast"], wrong)
+
+
 @pytest.mark.parametrize(
     "changes",
     [

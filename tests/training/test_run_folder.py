@@ -38,6 +38,18 @@ def test_a_folder_in_use_is_refused_unless_the_run_goes_on(held):
     assert (held / "recipe.yaml").read_bytes() == before
 
 
+def test_a_run_from_before_a_setting_had_its_name_goes_on(held):
+    """``consistency`` was a weight of its own, recorded at 0 too; what is left out at its default was not always."""
+    file = held / "recipe.yaml"
+    before = file.read_text()
+    file.write_text(before + "consistency: 0.0\nweight_perturbation: 0.0\neps_warmup: 0.0\n")
+    claim(held, RECIPE, ABOUT, resume=True)
+    assert file.read_text() == before
+    file.write_text(before + "consistency: 2.0\n")
+    with pytest.raises(IDCError, match=r"beta = 6\.0, method = pgd-at: expected beta = 2\.0, method = consistency"):
+        claim(held, RECIPE, ABOUT, resume=True)
+
+
 def test_a_folder_of_somebody_elses_files_is_refused(tmp_path):
     """A run would put its own best/ in the place of theirs."""
     (tmp_path / "best").mkdir()

@@ -87,7 +87,7 @@ def augment(
         images = _move(images, mirrored, shifts[0], shifts[1])
     scaled = images.float() / 255
     if rotation:
-        scaled = _rotate(scaled, (2 * draws[3] - 1) * math.radians(rotation))
+        scaled = rotated(scaled, (2 * draws[3] - 1) * math.radians(rotation))
     return scaled
 
 
@@ -110,7 +110,7 @@ def _reflect(index: Tensor, size: int) -> Tensor:
     return last - (last - index.abs()).abs()
 
 
-def _rotate(images: Tensor, angles: Tensor) -> Tensor:
+def rotated(images: Tensor, angles: Tensor) -> Tensor:
     """Rotate float images (B, C, H, W) counter-clockwise by angles (B,) in radians; bilinear, black outside."""
     height, width = images.shape[-2:]
     cos, sin = angles.cos(), angles.sin()

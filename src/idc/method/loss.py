@@ -22,24 +22,45 @@ class LossTerms:
     inter: Tensor
 
 
-def label_cross_entropy(
-    sample: BridgeSample, output: Tensor, labels: Tensor, classes: Tensor, *, temperature: float = 0.02
-) -> Tensor:
-    """Cross-entropy of the answer at x_t, softmax(-d / temperature) with d the mean absolute distance on [0, 1].
+def label_logits(sample: BridgeSample, output: Tensor, labels: Tensor, *, temperature: float = 0.02) -> Tensor:
+    """Logits of the answer at x_t: -d / temperature, with d the mean absolute distance to the labels on [0, 1].
 
-    Not in the paper. The L1 fit alone hardly tells classes apart until one of them is more likely than not (its optimum
-    is the per-pixel median over likely classes), which costs a small network its first epochs; this term does not wait.
+    Their cross-entropy is not in the paper. The L1 fit alone hardly tells classes apart until one of them is more
+    likely than not (its optimum is the per-pixel median over likely classes), which costs a small network its first
+    epochs; the cross-entropy does not wait.
 
     Args:
-        sample, output, labels, classes: as for ``bridge_loss``.
+        sample, output, labels: as for ``bridge_loss``.
         temperature: ``qr`` labels lie about 0.16 apart on [0, 1].
+
+    Returns:
+        (B, K).
+    """
+    return -answer_distances(sample.x_t - output, labels) / temperature
+
+
+def answer_distances(x0_hat: Tensor, labels: Tensor) -> Tensor:
+    """Mean absolute distances (B, K), on [0, 1], of x0_hat (B, C, H, W) to the labels (K, C, H, W), both on [-1, 1]."""
+    flat = x0_hat.flatten(1)
+    return torch.cdist(flat, labels.flatten(1), p=1.0) / (2 * flat.shape[1])
+
+
+def squared_hinge(distances: Tensor, classes: Tensor, *, margin: float) -> Tensor:
+    """relu(margin + d_c - min over j != c of d_j)^2: 0 as soon as the own label is nearer than any other by ``margin``.
+
+    Not in the paper: the squared hinge loss of Crammer and Singer's margin (JMLR 2001), on distances.
+
+    Args:
+        distances: (B, K).
+        classes: (B,) int64, the true classes.
+        margin: in the unit of the distances.
 
     Returns:
         (B,).
     """
-    x0_hat = (sample.x_t - output).flatten(1)
-    distances = torch.cdist(x0_hat, labels.flatten(1), p=1.0) / (2 * x0_hat.shape[1])
-    return torch.nn.functional.cross_entropy(-distances / temperature, classes, reduction="none")
+    right = distances.gather(1, classes[:, None]).squeeze(1)
+    nearest = distances.scatter(1, classes[:, None], torch.inf).amin(1)
+    return (margin + right - nearest).relu().square()
 
 
 def label_distances(sample: BridgeSample, output: Tensor, labels: Tensor) -> Tensor:

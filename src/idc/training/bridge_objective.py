@@ -13,32 +13,35 @@ from idc.attacks.threat import Threat
 from idc.compute.hardware import unet_format
 from idc.compute.modes import evaluation_mode, frozen
 from idc.data import ImageSet
-from idc.data.mixing import mix
 from idc.errors import IDCError
 from idc.method.bridge import BridgeSample
 from idc.method.calibration import FACT as CALIBRATION
 from idc.method.calibration import calibrate
 from idc.method.classifier import IDC
-from idc.method.loss import bridge_loss, label_cross_entropy
+from idc.method.loss import answer_distances, label_logits
 from idc.noise import Streams, derive_seed
 from idc.storage.fields import recorded
-from idc.training.adversarial import WeightShift, ascend, random_start
-from idc.training.objective import Call, ModelObjective, check_fits
+from idc.training.adversarial import ascend, divergence, random_start
+from idc.training.bridge_losses import bridge_terms
+from idc.training.class_objective import ClassObjective
+from idc.training.objective import Call, check_fits
 from idc.training.recipe import Recipe
+from idc.training.robust_losses import classify
+from idc.training.targets import Targets
 
 
-class BridgeObjective(ModelObjective):
+class BridgeObjective(ClassObjective):
     """IDC: the intra-class and inter-class losses of the Brownian bridge (see ``idc.method.loss``).
 
     With ``recipe.eps`` the image end of the bridge is attacked in every step, by PGD on the one-step answer through its
-    smooth surrogate (no clamp, inner product with the labels): the losses are those of the attacked images (as PGD-AT),
-    or those of clean ones and the distance between the x0 predictions of both (in the manner of TRADES, whose attack,
-    unlike this one, climbs what the penalty measures).
+    smooth surrogate (no clamp, inner product with the labels). ``recipe.method`` says what is made of it: the losses of
+    the attacked images (as PGD-AT); those of clean ones and the distance between the x0 predictions of both
+    (consistency); or TRADES or MART in place of the cross-entropy of ``idc.method.loss.label_logits``.
 
     With ``recipe.mix`` an image is part of two classes: its loss is ``share L(a) + (1 - share) L(b)``, each L the whole
-    loss, intra-class, inter-class and cross-entropy, of the same output with one of them as the true class. That needs
-    an x_t which shows no label, as at T-1 alone: at an earlier t, x_t is made of one label and would contradict the
-    other.
+    loss, intra-class, inter-class and cross-entropy, of the same output with one of them as the true class, and so is
+    what an attack raises (see ``idc.training.targets``). That needs an x_t which shows no label, as at T-1 alone: at an
+    earlier t, x_t is made of one label and would contradict the other.
 
     Args:
         model: a fresh classifier.
@@ -46,11 +49,11 @@ class BridgeObjective(ModelObjective):
     """
 
     model: IDC
+    recipe: Recipe
 
     def __init__(self, model: IDC, recipe: Recipe) -> None:
-        self.model, self.recipe = model, recipe
-        Threat(recipe.norm, recipe.eps)  # refuses an impossible eps before anything is written
-        self.eps, self.replays = recipe.eps, recipe.replays
+        super().__init__(model, recipe)
+        self.replays = recipe.replays
         self.answers: list[tuple[Tensor, Tensor]] = []  # of the last final validation: distances, true classes
 
     def check(self, train: ImageSet) -> None:
@@ -61,61 +64,55 @@ class BridgeObjective(ModelObjective):
             raise IDCError(f"t_weights = {given}", f"{timesteps} numbers, one a timestep", "or give none: uniform")
         if not self.recipe.t_weights or any(self.recipe.t_weights[:-1]):
             alone = f"--t-weights {'0,' * (timesteps - 1)}1 --visits {timesteps - 1}"
-            self.recipe.refuse_mix("timesteps whose x_t shows the label", f"leave mix out, or give {alone}")
+            self.recipe.refuse("timesteps whose x_t shows the label", "mix", remedy=f"leave mix out, or give {alone}")
 
     def to(self, device: torch.device, *, bf16: bool) -> None:
         self.format = unet_format(device, batch_norm=self.model.config.unet.norm == "batch")
-        self.model.to(device).unet.to(memory_format=self.format)  # type: ignore[call-overload]  # torch's stubs lack it
+        super().to(device, bf16=bf16)
+        self.model.unet.to(memory_format=self.format)  # type: ignore[call-overload]  # torch's stubs lack it
         self.labels = 2 * self.model.labels - 1
         self.products = self.model.inner_products()
         weights = self.recipe.t_weights or (1.0,) * self.model.config.bridge.timesteps
         self.t_weights = torch.tensor(weights, device=device)
-        self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=bf16)
-        self.shift = WeightShift(self.network, self.recipe.weight_perturbation)
 
     def begin(self, done: float, *, replay: int) -> None:
-        """The radius rises in the first ``eps_warmup`` of the run."""
+        super().begin(done, replay=replay)
         if replay == 0:
             self.moved: Tensor | None = None
-        self.eps = self.recipe.eps * min(1.0, done / self.recipe.eps_warmup if self.recipe.eps_warmup else 1.0)
 
     def end(self) -> None:
-        self.shift.back()
+        super().end()
         if self.moved is not None:
             self._climb_free(self.moved)
 
     def loss(self, call: Call, images: Tensor, classes: Tensor, random: torch.Generator) -> dict[str, Tensor]:
-        mixed = mix(images, classes, self.recipe.mix, self.recipe.mix_rate, random)
-        images = mixed.images if mixed else images
+        with self.branches(self.network, len(images)):
+            return self._loss(call, images, classes, random)
+
+    def _loss(self, call: Call, images: Tensor, classes: Tensor, random: torch.Generator) -> dict[str, Tensor]:
+        images, targets = self.batch(images, classes, random)
         if self.recipe.sigma > 0:
             noise = torch.randn(images.shape, generator=random, device=images.device)
             images = (images + self.recipe.sigma * noise).clamp(0, 1)  # as idc certify asks the model
         moved = images
-        if self.eps > 0:
+        if self.attacks:
             attack = self._attacked_free if self.recipe.replays > 1 else self._attacked
-            moved = attack(images, classes, random)
-        both = self.eps > 0 and self.recipe.consistency > 0
+            moved = attack(images, targets.answer, random)
+        both = self.attacks and self.recipe.compares
         # Clean and attacked images go through the same point of the bridge, in one call of the network.
         y = 2 * (torch.cat([images, moved]) if both else moved) - 1
-        copies = len(y) // len(classes)
-        t = torch.multinomial(self.t_weights, len(classes), replacement=True, generator=random).repeat(copies)
+        copies = len(y) // len(images)
+        t = torch.multinomial(self.t_weights, len(images), replacement=True, generator=random).repeat(copies)
         eps = torch.randn(images.shape, generator=random, device=y.device).repeat(copies, 1, 1, 1)
-        true = classes.repeat(copies)
-        sample = self.model.bridge.sample(self.labels[true], y.contiguous(memory_format=self.format), t, eps)
+        x0 = self.labels[targets.classes.repeat(copies)]
+        sample = self.model.bridge.sample(x0, y.contiguous(memory_format=self.format), t, eps)
         if self.recipe.rollout > 0:
-            sample = self._rolled_out(sample, len(classes), random)
-        if self.eps > 0 and self.recipe.weight_perturbation > 0:
+            sample = self._rolled_out(sample, len(images), random)
+        if self.shifts:
             with self.autocast:
                 output = self.network(sample.x_t, t, sample.y)
-            self.shift.up(self._losses(sample, output, true, both=both)["total"])
-        output = call(sample.x_t, t, sample.y)
-        if mixed is None:
-            return self._losses(sample, output, true, both=both)
-        x0 = self.labels[mixed.others]
-        other = replace(sample, x0=x0, target=sample.x_t - x0)
-        own = self._losses(sample, output, classes, weights=mixed.share)
-        theirs = self._losses(other, output, mixed.others, weights=1 - mixed.share)
-        return {name: own[name] + theirs[name] for name in own}
+            self.shift.up(self._losses(sample, output, targets)["total"])
+        return self._losses(sample, call(sample.x_t, t, sample.y), targets)
 
     def _rolled_out(self, sample: BridgeSample, count: int, random: torch.Generator) -> BridgeSample:
         """``sample``, copies of ``count`` images, with the x_t of ``recipe.rollout`` of them as the chain meets it:
@@ -130,77 +127,79 @@ class BridgeObjective(ModelObjective):
         x_t = torch.where((chosen & (sample.t < last)).view(-1, 1, 1, 1), predicted.to(sample.x_t.dtype), sample.x_t)
         return replace(sample, x_t=x_t, target=x_t - sample.x0)
 
-    def _losses(
-        self,
-        sample: BridgeSample,
-        output: Tensor,
-        classes: Tensor,
-        *,
-        both: bool = False,
-        weights: Tensor | None = None,
-    ) -> dict[str, Tensor]:
-        """Means over the images, each times its weight of ``weights`` (B,); ``both``: of clean and attacked copies."""
-
-        def mean(values: Tensor) -> Tensor:
-            return (values if weights is None else values * weights).mean()
-
-        away = None
+    def _losses(self, sample: BridgeSample, output: Tensor, targets: Targets) -> dict[str, Tensor]:
+        """Means over the images; of two copies of each, the first are clean and the second attacked. Then the bridge's
+        losses are those of clean images, with MART, whose cross-entropy is that of attacked ones, of these."""
+        recipe, count = self.recipe, len(targets.classes)
+        both = len(output) > count
+        part, own = sample, output
         if both:
+            chosen = slice(count, None) if recipe.method == "mart" else slice(count)
+            part, own = sample.take(chosen), output[chosen]
+        found = bridge_terms(part, own, self.labels, targets, recipe)
+        if recipe.ce_weight > 0:
+            compared = both and recipe.method != "consistency"
+            given = (sample, output) if compared else (part, own)
+            logits = label_logits(*given, self.labels, temperature=recipe.ce_temperature)
+            entropy = classify(logits, targets, recipe.method, recipe.beta)
+            found["total"] = found["total"] + recipe.ce_weight * entropy.pop("total")
+            found |= entropy
+        if both and recipe.method == "consistency":
             clean, attacked = (sample.x_t - output).chunk(2)
             away = (attacked - clean).abs().mean()
-            half = len(classes) // 2
-            sample, output, classes = sample.take(slice(half)), output[:half], classes[:half]
-        terms = bridge_loss(sample, output, self.labels, classes, inter_weight=self.recipe.inter_weight)
-        found = {"total": mean(terms.total), "intra": mean(terms.intra), "inter": mean(terms.inter)}
-        if self.recipe.ce_weight > 0:
-            heat = self.recipe.ce_temperature
-            entropy = label_cross_entropy(sample, output, self.labels, classes, temperature=heat)
-            found["total"] = found["total"] + self.recipe.ce_weight * mean(entropy)
-        if away is not None:
-            found = found | {"total": found["total"] + self.recipe.consistency * away, "consistency": away}
+            found |= {"total": found["total"] + recipe.beta * away, "consistency": away}
         return found
 
     # -- the attack ----------------------------------------------------------------------------------------------------
 
-    def _surrogate(self, network: nn.Module, images: Tensor) -> Tensor:
-        """Logits (B, K) of the one-step answer without its clamp: inner products of x0_hat with the labels."""
+    def _one_step(self, network: nn.Module, images: Tensor) -> Tensor:
+        """x0_hat (B, C, H, W) on [-1, 1] of the one-step answer, without its clamp."""
         y = 2 * images - 1
         t = torch.full((), self.model.one_step_visits[0], dtype=torch.int64, device=y.device)
         with self.autocast:
-            output = network(y, t, y)
+            return y - network(y, t, y)
+
+    def answer_logits(self, network: nn.Module, images: Tensor) -> Tensor:
+        distances = answer_distances(self._one_step(network, images).float(), self.labels)
+        return -distances / self.recipe.ce_temperature
+
+    def _surrogate(self, network: nn.Module, images: Tensor) -> Tensor:
+        """Logits (B, K) of the one-step answer without its clamp: inner products of x0_hat with the labels."""
         weights, offsets = self.products
-        products = (y - output).flatten(1) @ weights.T - offsets
+        products = self._one_step(network, images).flatten(1) @ weights.T - offsets
         return products / (weights.shape[1] * self.recipe.attack_temperature)
 
-    def _climb(
-        self, network: nn.Module, images: Tensor, classes: Tensor, start: Tensor, threat: Threat, steps: int
-    ) -> Tensor:
-        """The cross-entropy of the surrogate raised by PGD within ``threat``."""
-        step = self.recipe.attack_step or min(1.25, 2.5 / steps) * threat.eps
-        return ascend(
-            lambda x: cross_entropy(self._surrogate(network, x), classes, reduction="sum"), images, threat,
-            steps=steps, step=step, start=start,
-        )  # fmt: skip
-
-    def _attacked(self, images: Tensor, classes: Tensor, random: torch.Generator) -> Tensor:
-        threat = Threat(self.recipe.norm, self.eps)
+    def _attacked(self, images: Tensor, answer: Tensor, random: torch.Generator) -> Tensor:
+        """``images`` moved to raise the cross-entropy of the surrogate towards ``answer``, see ``Targets``, or for
+        TRADES the divergence from its answer to clean images."""
+        threat, steps, trades = self.threat, self.recipe.attack_steps, self.recipe.method == "trades"
         with frozen(self.network):
-            start = random_start(images, threat, random)
-            return self._climb(self.network, images, classes, start, threat, self.recipe.attack_steps)
+            if trades:
+                with torch.no_grad():
+                    before = self._surrogate(self.network, images)
 
-    def _attacked_free(self, images: Tensor, classes: Tensor, random: torch.Generator) -> Tensor:
+            def loss(x: Tensor) -> Tensor:
+                logits = self._surrogate(self.network, x)
+                return divergence(logits, before).sum() if trades else cross_entropy(logits, answer, reduction="sum")
+
+            return ascend(
+                loss, images, threat, steps=steps, step=self.step_length(min(1.25, 2.5 / steps) * threat.eps),
+                start=random_start(images, threat, random, share=0.01 if trades else 1.0),
+            )  # fmt: skip
+
+    def _attacked_free(self, images: Tensor, answer: Tensor, random: torch.Generator) -> Tensor:
         """The point that the batch's earlier replays climbed to, as a leaf whose gradient the training's backward pass
         leaves (Shafahi et al., "Adversarial Training for Free!", NeurIPS 2019; theirs goes on from batch to batch, this
         one starts each at random, so that a resumed run is the same)."""
         if self.moved is None:
-            self.centre, self.moved = images, random_start(images, Threat(self.recipe.norm, self.eps), random)
+            self.centre, self.moved = images, random_start(images, self.threat, random)
         self.moved = self.moved.detach().requires_grad_(True)
         return self.moved
 
     def _climb_free(self, moved: Tensor) -> None:
         assert moved.grad is not None  # of the training's loss, at the timestep that it drew
-        threat = Threat(self.recipe.norm, self.eps)
-        step = self.recipe.attack_step or threat.eps
+        threat = self.threat
+        step = self.step_length(threat.eps)
         self.moved = threat.project(moved.detach() + step * threat.steepest(moved.grad), self.centre)
 
     # -- validation ----------------------------------------------------------------------------------------------------
@@ -220,7 +219,10 @@ class BridgeObjective(ModelObjective):
 
         def move(images: Tensor, classes: Tensor, ids: Tensor) -> Tensor:
             streams = Streams(ids, derive_seed(self.recipe.seed, "validation"))
-            return self._climb(network, images, classes, threat.random(images, streams), threat, 10)
+            return ascend(
+                lambda x: cross_entropy(self._surrogate(network, x), classes, reduction="sum"), images, threat,
+                steps=10, step=self.recipe.attack_step or threat.eps / 4, start=threat.random(images, streams),
+            )  # fmt: skip
 
         return torch.cat([found, measure(move=move)[1]])
 

@@ -1,4 +1,4 @@
-"""Training a convolutional peer: the standard way, by PGD-AT, by TRADES, or on Gaussian noise."""
+"""Training a convolutional peer: the standard way, by PGD-AT, TRADES or MART, or on Gaussian noise."""
 
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -11,13 +11,14 @@ from torch.nn import functional as F
 from idc.attacks.threat import Threat
 from idc.compute.modes import frozen
 from idc.data import ImageSet
-from idc.data.mixing import mix
 from idc.noise import Streams, derive_seed
 from idc.peers.cnn import CNN, normalised
 from idc.text import eps_text
 from idc.training.adversarial import ascend, divergence, random_start
-from idc.training.objective import Call, ModelObjective, check_fits
+from idc.training.class_objective import ClassObjective
+from idc.training.objective import Call, check_fits
 from idc.training.recipe import CNNRecipe
+from idc.training.robust_losses import classify
 from idc.types import answered
 
 
@@ -49,7 +50,7 @@ class RobustAccuracy:
         return "accuracy " + ", ".join(f"{v:.1%} {k}" for k, v in self.shares().items()) + f" ({self.images} images)"
 
 
-class CNNObjective(ModelObjective):
+class CNNObjective(ClassObjective):
     """A CNN's cross-entropy, on images as they are, noisy ones, or the worst within eps.
 
     Args:
@@ -58,64 +59,58 @@ class CNNObjective(ModelObjective):
     """
 
     model: CNN
-
-    def __init__(self, model: CNN, recipe: CNNRecipe) -> None:
-        self.model, self.recipe = model, recipe
-        self.threat = Threat(recipe.norm, recipe.eps)  # refuses an impossible eps before anything is written
+    recipe: CNNRecipe
 
     def check(self, train: ImageSet) -> None:
         check_fits(train, self.model.input_shape, self.model.num_classes)
-
-    def to(self, device: torch.device, *, bf16: bool) -> None:
-        self.model.to(device)
-        self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=bf16)
 
     def _logits(self, call: Call, images: Tensor) -> Tensor:
         logits: Tensor = call(normalised(images))
         return logits.float()
 
-    def _attacked(self, loss: Any, images: Tensor, random: torch.Generator, *, steps: int, start: float) -> Tensor:
-        """``images`` moved to raise ``loss`` of the logits, with BatchNorm's statistics as they are."""
-        call = self.network  # not the distributed wrapper: no gradient of a parameter is wanted
-        return ascend(
-            lambda x: loss(self._logits(call, x)).sum(), images, self.threat, steps=steps,
-            step=self.recipe.attack_step or self.recipe.eps / 4,
-            start=random_start(images, self.threat, random, share=start),
-        )  # fmt: skip
+    def answer_logits(self, network: nn.Module, images: Tensor) -> Tensor:
+        with self.autocast:
+            return self._logits(network, images)
+
+    def _attacked(self, images: Tensor, answer: Tensor, random: torch.Generator) -> Tensor:
+        """``images`` moved to raise the cross-entropy towards ``answer``, see ``Targets``, or for TRADES the divergence
+        from the answer to clean images, with BatchNorm's statistics as they are."""
+        call, trades = self.network, self.recipe.method == "trades"  # not the distributed wrapper: for images alone
+        with frozen(call), self.autocast:
+            if trades:
+                with torch.no_grad():
+                    before = self._logits(call, images)
+
+            def loss(x: Tensor) -> Tensor:
+                logits = self._logits(call, x)
+                values = divergence(logits, before) if trades else F.cross_entropy(logits, answer, reduction="none")
+                return values.sum()
+
+            return ascend(
+                loss, images, self.threat, steps=self.recipe.attack_steps, step=self.step_length(self.eps / 4),
+                start=random_start(images, self.threat, random, share=0.01 if trades else 1.0),
+            )  # fmt: skip
 
     def loss(self, call: Call, images: Tensor, classes: Tensor, random: torch.Generator) -> dict[str, Tensor]:
-        recipe = self.recipe
-        mixed = mix(images, classes, recipe.mix, recipe.mix_rate, random)
-        images = mixed.images if mixed else images
-        if recipe.method == "trades":
-            return self._trades(call, images, classes, random)
-        if recipe.method == "pgd-at":
-            with frozen(self.network), self.autocast:
-                images = self._attacked(
-                    lambda logits: F.cross_entropy(logits, classes, reduction="none"), images, random,
-                    steps=recipe.attack_steps, start=1.0,
-                )  # fmt: skip
-        elif recipe.method == "noise":
-            noise = torch.randn(images.shape, generator=random, device=images.device)
-            images = (images + recipe.sigma * noise).clamp(0, 1)  # as idc certify asks the model
-        entropy = partial(F.cross_entropy, self._logits(call, images), label_smoothing=recipe.label_smoothing)
-        if mixed is None:
-            return {"total": entropy(classes)}
-        own, other = (entropy(target, reduction="none") for target in (classes, mixed.others))
-        return {"total": (mixed.share * own + (1 - mixed.share) * other).mean()}
+        with self.branches(self.network, len(images)):
+            return self._loss(call, images, classes, random)
 
-    def _trades(self, call: Call, images: Tensor, classes: Tensor, random: torch.Generator) -> dict[str, Tensor]:
-        with frozen(self.network), self.autocast:
-            with torch.no_grad():
-                before = self._logits(self.network, images)
-            moved = self._attacked(
-                lambda logits: divergence(logits, before), images, random, steps=self.recipe.attack_steps, start=0.01
-            )
-        # One call for both halves: a distributed network may be called once a step.
-        clean, attacked = self._logits(call, torch.cat([images, moved])).chunk(2)
-        natural = F.cross_entropy(clean, classes, label_smoothing=self.recipe.label_smoothing)
-        away = divergence(attacked, clean).mean()
-        return {"total": natural + self.recipe.beta * away, "natural": natural, "divergence": away}
+    def _loss(self, call: Call, images: Tensor, classes: Tensor, random: torch.Generator) -> dict[str, Tensor]:
+        images, targets = self.batch(images, classes, random)
+        moved = images
+        if self.attacks:
+            moved = self._attacked(images, targets.answer, random)
+        elif self.recipe.method == "noise":
+            noise = torch.randn(images.shape, generator=random, device=images.device)
+            moved = (images + self.recipe.sigma * noise).clamp(0, 1)  # as idc certify asks the model
+        # One call for clean and attacked images: a distributed network may be called once a step.
+        given = torch.cat([images, moved]) if self.attacks and self.recipe.compares else moved
+        losses = partial(classify, targets=targets, method=self.recipe.method, beta=self.recipe.beta)
+        if self.shifts:
+            with self.autocast:
+                logits = self._logits(self.network, given)
+            self.shift.up(losses(logits)["total"])
+        return losses(self._logits(call, given))
 
     def validate(
         self, network: nn.Module, data: ImageSet, *, final: bool, bf16: bool, shard: tuple[int, int]
@@ -136,9 +131,10 @@ class CNNObjective(ModelObjective):
         """() how many are right under PGD-10 from a random start of the image's own."""
         if not self.recipe.adversarial:
             return classes.new_zeros(())
+        threat = Threat(self.recipe.norm, self.recipe.eps)  # the whole of it, also while it still rises
         worst = ascend(
-            lambda x: F.cross_entropy(self._logits(network, x), classes, reduction="sum"), images, self.threat,
-            steps=10, step=self.recipe.eps / 4, start=self.threat.random(images, streams),
+            lambda x: F.cross_entropy(self._logits(network, x), classes, reduction="sum"), images, threat,
+            steps=10, step=threat.eps / 4, start=threat.random(images, streams),
         )  # fmt: skip
         with torch.no_grad():
             return (answered(self._logits(network, worst)) == classes).sum()

@@ -49,6 +49,11 @@ class TrainingObjective(typing.Protocol):
     def to(self, device: torch.device, *, bf16: bool) -> None:
         """Move all that the loss needs; ``bf16``: what it computes beside ``call`` may be in half precision."""
 
+    def follow(self, averaged: Callable[[], nn.Module]) -> None:
+        """Called before the first step: ``averaged`` gives ``network`` with its averaged weights so far. By default
+        nobody asks for it."""
+        return
+
     def begin(self, done: float, *, replay: int) -> None:
         """Called before each ``loss``: ``done`` in [0, 1) is the share of the run that lies behind, ``replay`` how many
         steps the batch has had. By default nothing changes with time."""

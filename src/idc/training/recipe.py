@@ -7,35 +7,34 @@ from typing import Any, Literal
 from idc.errors import IDCError
 from idc.storage.fields import Rule, rules, setting, short, unknown
 from idc.storage.yaml_file import YAML_SUFFIXES, read_yaml
+from idc.training.class_settings import ClassSettings
 from idc.training.settings import REMEDY, Settings, override
 
-
-@dataclass(frozen=True, slots=True)
-class Mixing(Settings):
-    """The settings of a training on classes: beside those of every one, which images are mixed with one another."""
-
-    mix: Literal["none", "cutmix", "mixup"] = setting(
-        "none", "augmentation: mix each image with another one, and the losses of both classes alike; cutmix: a box of "
-        "the other is pasted in; mixup: the two are blended (a training without attacks, of timestep T-1 alone)",
-        omit_default=True,
-    )  # fmt: skip
-    mix_rate: float = setting(1.0, "with --mix: share of the images that are mixed", least=0, most=1, omit_default=True)
-
-    def refuse_mix(self, beside: str, remedy: str) -> None:
-        """Raise IDCError if images are mixed, ``beside`` what does not go with it."""
-        if self.mix != "none":
-            raise IDCError(f"mix = {self.mix} with {beside}", "one of them", remedy)
+OF_AN_ATTACK = ("attack_step", "eps_warmup", "step_share", "weight_perturbation")  # without which they say nothing
+SOFT = ("mix", "label_smoothing", "rectify")  # targets of more than one class, of which MART has no form
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe(Mixing):
+class Recipe(ClassSettings):
     """All settings of a training run of IDC but its data and its network."""
 
+    method: Literal["pgd-at", "trades", "mart", "consistency"] = setting(
+        "pgd-at", "with --eps: pgd-at (Madry et al., 2018), trades (Zhang et al., 2019) or mart (Wang et al., 2020) of "
+        "the distances; consistency: of clean images, and the distance of their x0 to that of attacked ones",
+        omit_default=True,
+    )  # fmt: skip
     inter_weight: float = setting(0.2, "weight of the inter-class loss, which drives the classes apart", least=0)
     ce_weight: float = setting(
         0.0, "weight of a cross-entropy over the distances to the labels (not in the paper)", least=0
     )
     ce_temperature: float = setting(0.02, "temperature of the softmax in that cross-entropy", above=0)
+    hinge_weight: float = setting(
+        0.0, "weight of a squared hinge on the distances to the labels (not in the paper)", least=0, omit_default=True
+    )
+    hinge_margin: float = setting(
+        0.1, "by how much the own label is to be nearer than any other, of distances on [0, 1]", least=0,
+        omit_default=True,
+    )  # fmt: skip
     t_weights: tuple[float, ...] = setting(
         (), "how often each timestep 0 to T-1 is trained, as T numbers; none: all alike", least=0
     )
@@ -62,18 +61,6 @@ class Recipe(Mixing):
         1, "with --eps: free adversarial training: so many steps in a row on the same batch, in each of which the "
         "attack goes one step on (of --attack-step, else eps); an epoch has as many steps, on fewer images", least=1
     )  # fmt: skip
-    eps_warmup: float = setting(0.0, "with --eps: share of the run in which the radius rises from 0", least=0, below=1)
-    consistency: float = setting(
-        0.0,
-        "with --eps: train on clean images, and add so many times the distance of their x0 to that of attacked ones",
-        least=0,
-    )
-    weight_perturbation: float = setting(
-        0.0,
-        "with --eps: adversarial weight perturbation (AWP) in each step, as a share of the weights' norm",
-        least=0,
-        below=1,
-    )
     rollout: float = setting(
         0.0,
         "share of images whose x_t is made of the network's own x0, as when it answers, in place of the true label",
@@ -89,16 +76,19 @@ class Recipe(Mixing):
     )
 
     def __post_init__(self) -> None:
-        Settings.__post_init__(self)
-        if self.eps:
-            self.refuse_mix(f"eps = {self.eps:g}", "leave mix or eps out")
-        if self.replays > 1 and (self.consistency or self.weight_perturbation):
-            also = "consistency" if self.consistency else "weight_perturbation"
-            raise IDCError(f"replays = {self.replays} with {also}", "one of them", f"leave {also} or replays out")
-        off = {"consistency": 0, "weight_perturbation": 0, "attack_step": 0, "eps_warmup": 0, "replays": 1}
-        for name in off:
-            if getattr(self, name) != off[name] and not self.eps:
+        ClassSettings.__post_init__(self)
+        if not self.eps:
+            for name in filter(self.given, ("method", *OF_AN_ATTACK, "replays")):
                 raise without_eps(name, getattr(self, name))
+        if self.replays > 1:
+            self.refuse(f"replays = {self.replays}", "mix", "method", "weight_perturbation", "strong_branch")
+        if self.method == "mart":
+            self.refuse("method = mart", *SOFT)
+        if not self.ce_weight:
+            beside = "ce_weight = 0, which leaves the cross-entropy out"
+            self.refuse(beside, "label_smoothing", "rectify", remedy="give --ce-weight")
+            if self.method in ("trades", "mart"):
+                self.refuse(beside, "method", remedy="give --ce-weight")
         if self.t_weights and not any(self.t_weights):
             raise IDCError(f"t_weights = {short(self.t_weights)}", "weights that are not all 0", REMEDY)
 
@@ -107,9 +97,14 @@ class Recipe(Mixing):
         return self.eps > 0
 
     @property
+    def compares(self) -> bool:
+        """Whether the loss is of clean and attacked images."""
+        return self.adversarial and self.method != "pgd-at"
+
+    @property
     def may_mix(self) -> bool:
         alone = any(self.t_weights) and not any(self.t_weights[:-1])
-        return alone and self.mix == "none" and not self.adversarial
+        return alone and self.mix == "none" and self.replays == 1
 
 
 # Fields that every recipe has a value for, and that say nothing without eps.
@@ -169,6 +164,19 @@ _BESIDE = {
 }  # fmt: skip
 
 
+def renewed(values: dict[str, Any]) -> dict[str, Any]:
+    """A recipe's values as they are written now: ``consistency`` of before is the method of that name and its weight.
+
+    Raises:
+        IDCError: for a weight that is no number.
+    """
+    if "consistency" not in values:
+        return values
+    rest = {name: value for name, value in values.items() if name != "consistency"}
+    weight = Rule(float, least=0).value("consistency", values["consistency"], remedy=REMEDY)
+    return rest | ({"method": "consistency", "beta": weight} if weight else {})
+
+
 def usual_recipe(data: str) -> str:
     """The name of the recipe that "auto" stands for: only digits must not be mirrored."""
     return "digits" if data == "digits" else "fast"
@@ -186,6 +194,7 @@ def load_recipe(name: str, data: str | None = None) -> tuple[Recipe, dict[str, A
     if path.suffix not in YAML_SUFFIXES:
         raise IDCError(f"recipe {name!r}", f"one of {', '.join(RECIPES)}, or a .yaml file", "correct its name")
     values = read_yaml(path, remedy="compare with the recipe.yaml of a run")
+    values = renewed(values)
     base = values.pop("recipe", usual_recipe(data or values.get("data", "digits")))
     if not isinstance(base, str) or base not in RECIPES:
         raise IDCError(f"recipe {short(base)} in {name}", f"one of {', '.join(RECIPES)}", "correct its name")
@@ -198,32 +207,39 @@ def load_recipe(name: str, data: str | None = None) -> tuple[Recipe, dict[str, A
 
 
 @dataclass(frozen=True, slots=True)
-class CNNRecipe(Mixing):
+class CNNRecipe(ClassSettings):
     """All settings of a CNN's training but its data and its network."""
 
-    method: Literal["standard", "pgd-at", "trades", "noise"] = setting(
-        "pgd-at", "standard, pgd-at (Madry et al.), trades (Zhang et al.), or noise (Gaussian, Cohen et al.)"
+    method: Literal["standard", "pgd-at", "trades", "mart", "noise"] = setting(
+        "pgd-at",
+        "standard, pgd-at (Madry et al.), trades (Zhang et al.), mart (Wang et al.), or noise (Gaussian, Cohen et al.)",
     )
-    norm: Literal["linf", "l2"] = setting("linf", "pgd-at, trades: norm of the perturbation")
-    eps: float = setting(8 / 255, "pgd-at, trades: its radius, on [0, 1]; also of the validation's attack", least=0)
-    attack_steps: int = setting(10, "pgd-at, trades: steps of the attack on each batch", least=1)
-    attack_step: float = setting(0.0, "pgd-at, trades: length of a step of the attack; 0: a quarter of eps", least=0)
-    beta: float = setting(6.0, "trades: weight of the divergence", least=0)
+    norm: Literal["linf", "l2"] = setting("linf", "under attack: norm of the perturbation")
+    eps: float = setting(8 / 255, "under attack: its radius, on [0, 1]; also of the validation's attack", least=0)
+    attack_steps: int = setting(10, "under attack: steps of the attack on each batch", least=1)
+    attack_step: float = setting(0.0, "under attack: length of a step of the attack; 0: a quarter of eps", least=0)
     sigma: float = setting(0.25, "noise: its standard deviation, on [0, 1]", least=0)
-    label_smoothing: float = setting(0.0, "share of the label that goes to all classes alike", least=0, below=1)
 
     def __post_init__(self) -> None:
-        Settings.__post_init__(self)
-        if self.adversarial:
-            self.refuse_mix(f"method = {self.method}", "leave mix out, or use method standard or noise")
+        ClassSettings.__post_init__(self)
+        if not self.adversarial:
+            remedy = "use --method pgd-at, trades or mart"
+            self.refuse(f"method = {self.method}, which has no attack", *OF_AN_ATTACK, remedy=remedy)
+        if self.method == "mart":
+            self.refuse("method = mart", *SOFT)
 
     @property
     def may_mix(self) -> bool:
-        return self.mix == "none" and not self.adversarial
+        return self.mix == "none"
 
     @property
     def adversarial(self) -> bool:
-        return self.method in ("pgd-at", "trades")
+        return self.method in ("pgd-at", "trades", "mart")
+
+    @property
+    def compares(self) -> bool:
+        """Whether the loss is of clean and attacked images."""
+        return self.method in ("trades", "mart")
 
 
 # SGD with momentum 0.9, weight decay 5e-4, flips and 4-pixel crops, as all four papers; the rate as Rice et al.,

@@ -1,5 +1,6 @@
 """The folder of a training run: its recipe.yaml, by which a resumed run is told from another, and its summary.json."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ from idc.storage.fields import recorded
 from idc.storage.files import make_folder, write_text
 from idc.storage.yaml_file import read_yaml
 from idc.training.checkpoint import RunState
+from idc.training.recipe import renewed
 from idc.training.settings import Settings
 
 FOLDERS = ("best", "last", "checkpoints")  # each is written whole or not at all
-_DEFAULT = "its default"  # of what is recorded only if it is not
+_DEFAULT = "its default"  # of what is recorded of the network and the data only if it is not
 
 
 def claim(out: Path, recipe: Settings, about: dict[str, Any], *, resume: bool) -> None:
@@ -31,7 +33,7 @@ def claim(out: Path, recipe: Settings, about: dict[str, Any], *, resume: bool) -
     file, text = out / "recipe.yaml", _yaml(about | recorded(recipe))
     if file.exists() and not resume:
         raise IDCError(out, "a new or empty folder", "it holds a run: give --resume to go on, or another --out")
-    if file.exists() and (apart := _changed(file, text, recorded(type(recipe)()))):
+    if file.exists() and (apart := _changed(file, text, asdict(type(recipe)()))):
         now, then = (", ".join(f"{name} = {values[i]}" for name, values in apart.items()) for i in (0, 1))
         remedy = f"resume with --recipe {file}, or use another --out"
         if set(apart) <= {"minutes", "epochs"}:
@@ -58,9 +60,10 @@ def write_summary(
 
 
 def _changed(file: Path, text: str, defaults: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Settings of which ``text`` has another value than the file; one that the file lacks is newer than it, and had its
-    default."""
-    now, then = yaml.safe_load(text), yaml.safe_load(_yaml(defaults)) | read_yaml(file, remedy="use another --out")
+    """Settings of which ``text`` has another value than the file; one that either lacks has its default, as one that is
+    newer than the file had."""
+    usual = yaml.safe_load(_yaml(defaults))
+    now, then = usual | yaml.safe_load(text), usual | renewed(read_yaml(file, remedy="use another --out"))
     return {
         name: (now.get(name, _DEFAULT), then.get(name, _DEFAULT))
         for name in dict.fromkeys([*now, *then])

@@ -81,6 +81,7 @@ class Trainer:
         self.steps = max(1, round(recipe.epochs * self.batches.per_epoch))  # of the schedule
         objective.to(self.device, bf16=self.bf16)
         self.objective, self.raw = objective, objective.network
+        objective.follow(self.averaged)
         self.average = optim.build_average(self.raw, recipe)
         self.pace = build_pace(recipe, self.steps, self.accelerator, began=began)
         if optim.compiles(recipe, self.device, self.steps):

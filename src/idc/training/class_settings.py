@@ -1,0 +1,85 @@
+"""The settings of a training on classes that IDC and its CNN peers have in common: what an image's target is, and what
+goes with an attack. Each is off by default, so that each can be set beside a training without it."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from idc.errors import IDCError
+from idc.storage.fields import setting
+from idc.training.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class ClassSettings(Settings):
+    """Beside the settings of every training: mixed images, soft targets, and the company of an attack."""
+
+    mix: Literal["none", "cutmix", "mixup"] = setting(
+        "none", "augmentation: mix each image with another one, and the losses of both classes alike, in an attack too "
+        "(Rebuffi et al., 2021); cutmix: a box of the other is pasted in; mixup: the two are blended (IDC: a training "
+        "of timestep T-1 alone)",
+        omit_default=True,
+    )  # fmt: skip
+    mix_rate: float = setting(1.0, "with --mix: share of the images that are mixed", least=0, most=1, omit_default=True)
+    strong_branch: bool = setting(
+        False, "augmentation: beside each image, in the same batch, a strongly augmented one (TrivialAugment), for "
+        "which BatchNorm has statistics of its own (DAJAT; Addepalli et al., 2022); it doubles the cost of a step",
+        omit_default=True,
+    )  # fmt: skip
+    label_smoothing: float = setting(
+        0.0, "share of the target that goes to all classes alike, in the cross-entropy and in an attack that raises it",
+        least=0, below=1, omit_default=True,
+    )  # fmt: skip
+
+    rectify: tuple[float, float] | None = setting(
+        None, "self-distillation: share of the averaged network's answer to the unattacked image in the target, at the "
+        "run's beginning and end, such as 0.7,0.95, less where it errs (ADR; Wu et al., 2024)",
+        least=0, most=1, omit_default=True,
+    )  # fmt: skip
+    rectify_temperature: tuple[float, float] = setting(
+        (2.0, 1.0), "with --rectify: by what the logits of that answer are divided, at the beginning and at the end",
+        above=0, omit_default=True,
+    )  # fmt: skip
+    beta: float = setting(
+        6.0, "methods trades and mart: weight of the divergence; IDC, method consistency: of the distance", least=0,
+        omit_default=True,
+    )  # fmt: skip
+    eps_warmup: float = setting(
+        0.0, "share of the run in which the attack's radius rises from 0; 1: all of it (ACAT; Addepalli et al., 2022)",
+        least=0, most=1, omit_default=True,
+    )  # fmt: skip
+    step_share: float = setting(
+        0.0, "length of a step of the attack as a share of the radius, with which it rises (ACAT: 1, two steps); 0: as "
+        "--attack-step says", least=0, omit_default=True,
+    )  # fmt: skip
+    weight_perturbation: float = setting(
+        0.0, "adversarial weight perturbation (AWP; Wu et al., 2020) in each step, as a share of the weights' norm "
+        "(there 0.005)", least=0, below=1, omit_default=True,
+    )  # fmt: skip
+    awp_start: float = setting(
+        0.0, "share of the run after which the weights are perturbed (there 0.05: 10 of 200 epochs)", least=0,
+        below=1, omit_default=True,
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        Settings.__post_init__(self)
+        if self.step_share:
+            self.refuse(f"step_share = {self.step_share:g}", "attack_step")
+        if self.awp_start and not self.weight_perturbation:
+            raise IDCError("awp_start without weight_perturbation", "both or neither", "give --weight-perturbation")
+
+        if self.strong_branch:
+            self.refuse("strong_branch", "mix")
+        if self.rectify and not self.ema_decay:
+            raise IDCError("rectify with ema_decay = 0", "weights that are averaged", "give --ema-decay, such as 0.995")
+
+    def refuse(self, beside: str, *names: str, remedy: str = "") -> None:
+        """Raise IDCError for the first of the settings of these ``names`` that has another value than its default,
+        ``beside`` what does not go with it."""
+        for name in filter(self.given, names):
+            one = f"{name} = {getattr(self, name)}"
+            raise IDCError(f"{one} with {beside}", "one of them", remedy or f"leave {name} out, or change the other")
+
+    def given(self, name: str) -> bool:
+        """Whether a setting has another value than its default."""
+        default: Any = type(self).__dataclass_fields__[name].default
+        return bool(getattr(self, name) != default)

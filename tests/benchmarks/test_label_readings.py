@@ -11,7 +11,7 @@ from label_sides import CODES
 from idc.attacks.target import ANSWER, Target
 from idc.method.classifier import IDC
 from idc.method.config import IDCConfig
-from idc.method.loss import label_cross_entropy
+from idc.method.loss import label_logits
 from idc.method.unet import UNetSpec
 from idc.noise import Streams
 from idc.training.recipe import Recipe
@@ -77,7 +77,8 @@ def test_learned_is_the_cross_entropy_of_the_shipped_training():
     classes, t = torch.arange(5) % K, torch.full((5,), 3)
     labels = 2 * MODEL.labels - 1
     sample = MODEL.bridge.sample(labels[classes], POINTS, t, torch.zeros_like(POINTS))
-    expected = label_cross_entropy(sample, sample.x_t - POINTS, labels, classes, temperature=RECIPE.ce_temperature)
+    logits = label_logits(sample, sample.x_t - POINTS, labels, temperature=RECIPE.ce_temperature)
+    expected = torch.nn.functional.cross_entropy(logits, classes, reduction="none")
     found = -Whole(MODEL, RECIPE).learned(POINTS, MODEL.unet).gather(1, classes[:, None])[:, 0]
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 

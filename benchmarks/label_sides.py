@@ -87,7 +87,7 @@ SIDES: dict[str, Side] = {
     "label-consistency": Side(
         "As `label`, but on clean images, with the translation of attacked ones drawn to theirs.",
         bridge=True,
-        changes={"consistency": 10.0},
+        changes={"method": "consistency", "beta": 10.0},
     ),
 }
 

@@ -147,6 +147,15 @@ def test_settings_tell_runs_apart_and_words_do_not(monkeypatch):
     assert image_labels.settings("digits", SHIPPED, **asked) == found
 
 
+def test_what_was_measured_is_not_measured_again():
+    """The rows that are kept were made by the settings of today, whatever has been added to a recipe since."""
+    table = image_labels.Table("digits")
+    asked = {(r["side"], r["seed"], r["epochs"]) for r in table.rows() if r["data"] == "digits"}
+    assert asked
+    for side, seed, epochs in asked:
+        assert table.has(side, seed, image_labels.settings("digits", side, seed=seed, epochs=epochs, limit=300)), side
+
+
 def test_differences_by_their_definition():
     """Student's interval written out, with its quantiles from a table: 4.303 of 2 and 3.182 of 3 degrees of freedom."""
     ours, theirs = ("1110", "1100", "1111"), ("0100", "1000", "0111")

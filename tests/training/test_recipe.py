@@ -2,7 +2,7 @@ import pytest
 
 from idc.errors import IDCError
 from idc.training.optim import rate
-from idc.training.recipe import RECIPES, Recipe, load_recipe
+from idc.training.recipe import RECIPES, CNNRecipe, Recipe, load_recipe
 from idc.training.settings import override
 
 
@@ -142,3 +142,15 @@ def test_paper_recipe_is_the_authors():
     )  # fmt: skip
     assert paper == expected
     assert paper.ce_weight == 0
+
+
+@pytest.mark.parametrize(
+    ("idle", "kind"),
+    [({"hinge_margin": 0.2}, Recipe), ({"beta": 3.0, "eps": 0.1}, Recipe),
+     ({"rectify_temperature": (3.0, 1.0)}, Recipe), ({"rectify_temperature": (3.0, 1.0)}, CNNRecipe)],
+)  # fmt: skip
+def test_a_setting_that_would_say_nothing_is_refused(idle, kind):
+    with pytest.raises(IDCError, match=f"{next(iter(idle))} = .*give --"):
+        kind(**idle)
+    Recipe(hinge_weight=1.0, hinge_margin=0.2, method="consistency", eps=0.1, beta=3.0)
+    CNNRecipe(rectify=(0.7, 0.95), rectify_temperature=(3.0, 1.0))

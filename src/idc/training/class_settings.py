@@ -66,7 +66,8 @@ class ClassSettings(Settings):
             self.refuse(f"step_share = {self.step_share:g}", "attack_step")
         if self.awp_start and not self.weight_perturbation:
             raise IDCError("awp_start without weight_perturbation", "both or neither", "give --weight-perturbation")
-
+        if not self.rectify:
+            self.refuse("rectify = None", "rectify_temperature", remedy="give --rectify, such as 0.7,0.95")
         if self.strong_branch:
             self.refuse("strong_branch", "mix")
         if self.rectify and not self.ema_decay:

@@ -89,6 +89,10 @@ class Recipe(ClassSettings):
             self.refuse(beside, "label_smoothing", "rectify", remedy="give --ce-weight")
             if self.method in ("trades", "mart"):
                 self.refuse(beside, "method", remedy="give --ce-weight")
+        if not self.hinge_weight:
+            self.refuse("hinge_weight = 0", "hinge_margin", remedy="give --hinge-weight")
+        if self.method == "pgd-at":
+            self.refuse("method = pgd-at, which has no divergence", "beta", remedy="give --method, such as trades")
         if self.t_weights and not any(self.t_weights):
             raise IDCError(f"t_weights = {short(self.t_weights)}", "weights that are not all 0", REMEDY)
 

@@ -112,6 +112,11 @@ def test_the_batch_is_the_images_and_as_many_augmented_ones():
         CNNRecipe(mix="cutmix", strong_branch=True)
 
 
+def test_a_network_without_batch_norm_has_no_second_statistics():
+    with pytest.raises(IDCError, match="without BatchNorm"):
+        split_norms(torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.GroupNorm(2, 4)))
+
+
 def test_an_idc_has_a_branch_too(tmp_path):
     from dataclasses import replace
 

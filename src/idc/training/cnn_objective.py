@@ -79,7 +79,7 @@ class CNNObjective(ClassObjective):
         with frozen(call), self.autocast:
             if trades:
                 with torch.no_grad():
-                    before = self._logits(call, images)
+                    before = self._logits(call, images).clone()  # a compiled network may write over it
 
             def loss(x: Tensor) -> Tensor:
                 logits = self._logits(call, x)

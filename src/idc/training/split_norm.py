@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from idc.errors import IDCError
+
 
 class SplitBatchNorm2d(nn.BatchNorm2d):
     """A ``BatchNorm2d`` that ``split_norms`` has changed in place. Outside of ``halves`` it is one of the plain kind.
@@ -39,7 +41,13 @@ class SplitBatchNorm2d(nn.BatchNorm2d):
 
 
 def split_norms(network: nn.Module) -> None:
-    """Give every BatchNorm of ``network`` second statistics, in place; its parameters stay the same objects."""
+    """Give every BatchNorm of ``network`` second statistics, in place; its parameters stay the same objects.
+
+    Raises:
+        IDCError: if it has none.
+    """
+    if not any(isinstance(m, nn.BatchNorm2d) for m in network.modules()):
+        raise IDCError("strong_branch of a network without BatchNorm", "norm: batch", "give --preset nano-encoder-bn")
     found: list[Any] = [m for m in network.modules() if type(m) is nn.BatchNorm2d and m.track_running_stats]
     for module in found:
         module.__class__, module.block = SplitBatchNorm2d, 0

@@ -32,7 +32,8 @@ class ClassSettings(Settings):
 
     rectify: tuple[float, float] | None = setting(
         None, "self-distillation: share of the averaged network's answer to the unattacked image in the target, at the "
-        "run's beginning and end, such as 0.7,0.95, less where it errs; before --ema-start the network's own (ADR; Wu et al., 2024)",
+        "run's beginning and end, such as 0.7,0.95, less where it errs; before --ema-start the network's own (ADR; Wu "
+        "et al., 2024)",
         least=0, most=1, omit_default=True,
     )  # fmt: skip
     rectify_temperature: tuple[float, float] = setting(

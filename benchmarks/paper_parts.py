@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from common import CIFAR, read
+from common import CIFAR, ROOT, read
 from torch import Tensor
 
 from idc.attacks.gradient import GradientAttack, pgd
@@ -31,7 +31,6 @@ from idc.storage.files import make_folder
 from idc.text import eps_text
 from idc.types import Classifier
 
-ROOT = Path(__file__).parents[1]
 EPS = 8 / 255
 READ = (10, 20, 40, 80, 120, 200)  # steps at which the accuracy is read off
 FUNCTIONS = {"published": PUBLISHED, "smooth": "one-step-inner"}  # line of figure 4a -> whose gradient is followed

@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 from idc.accuracy import BridgeAccuracy, accuracy, from_counts
 from idc.attacks.threat import Threat
 from idc.compute.hardware import unet_format
-from idc.compute.modes import evaluation_mode, frozen
+from idc.compute.modes import evaluation_mode
 from idc.data import ImageSet
 from idc.errors import IDCError
 from idc.method.bridge import BridgeSample
@@ -21,7 +21,7 @@ from idc.method.classifier import IDC
 from idc.method.loss import answer_distances, label_logits
 from idc.noise import Streams, derive_seed
 from idc.storage.fields import recorded
-from idc.training.adversarial import ascend, divergence, random_start
+from idc.training.adversarial import ascend, random_start
 from idc.training.bridge_losses import bridge_terms
 from idc.training.class_objective import ClassObjective
 from idc.training.objective import Call, check_fits
@@ -84,10 +84,6 @@ class BridgeObjective(ClassObjective):
         super().end()
         if self.moved is not None:
             self._climb_free(self.moved)
-
-    def loss(self, call: Call, images: Tensor, classes: Tensor, random: torch.Generator) -> dict[str, Tensor]:
-        with self.branches(self.network, len(images)):
-            return self._loss(call, images, classes, random)
 
     def _loss(self, call: Call, images: Tensor, classes: Tensor, random: torch.Generator) -> dict[str, Tensor]:
         images, targets = self.batch(images, classes, random)
@@ -169,23 +165,8 @@ class BridgeObjective(ClassObjective):
         products = self._one_step(network, images).flatten(1) @ weights.T - offsets
         return products / (weights.shape[1] * self.recipe.attack_temperature)
 
-    def _attacked(self, images: Tensor, answer: Tensor, random: torch.Generator) -> Tensor:
-        """``images`` moved to raise the cross-entropy of the surrogate towards ``answer``, see ``Targets``, or for
-        TRADES the divergence from its answer to clean images."""
-        threat, steps, trades = self.threat, self.recipe.attack_steps, self.recipe.method == "trades"
-        with frozen(self.network):
-            if trades:
-                with torch.no_grad():
-                    before = self._surrogate(self.network, images)
-
-            def loss(x: Tensor) -> Tensor:
-                logits = self._surrogate(self.network, x)
-                return divergence(logits, before).sum() if trades else cross_entropy(logits, answer, reduction="sum")
-
-            return ascend(
-                loss, images, threat, steps=steps, step=self.step_length(min(1.25, 2.5 / steps) * threat.eps),
-                start=random_start(images, threat, random, share=0.01 if trades else 1.0),
-            )  # fmt: skip
+    def usual_step(self) -> float:
+        return min(1.25, 2.5 / self.recipe.attack_steps) * self.eps
 
     def _attacked_free(self, images: Tensor, answer: Tensor, random: torch.Generator) -> Tensor:
         """The point that the batch's earlier replays climbed to, as a leaf whose gradient the training's backward pass

@@ -8,15 +8,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from idc.attacks.threat import Threat
-from idc.compute.modes import evaluation_mode
+from idc.compute.modes import evaluation_mode, frozen
 from idc.data.mixing import mix
 from idc.data.strong import strongly_augmented
 from idc.method.classifier import IDC
 from idc.peers.cnn import CNN
-from idc.training.adversarial import WeightShift
-from idc.training.objective import ModelObjective
+from idc.training.adversarial import WeightShift, ascend, divergence, random_start
+from idc.training.objective import Call, ModelObjective
 from idc.training.recipe import CNNRecipe, Recipe
 from idc.training.split_norm import halves, plain_norms, split_norms
 from idc.training.targets import Targets, annealed, rectified, targets
@@ -76,6 +77,10 @@ class ClassObjective(ModelObjective):
         """Of a step of the attack, unless the recipe says it ``usual``."""
         return self.recipe.step_share * self.eps or self.recipe.attack_step or usual
 
+    def usual_step(self) -> float:
+        """Length of a step of the attack where the recipe leaves it open."""
+        raise NotImplementedError
+
     def branches(self, network: nn.Module, block: int) -> AbstractContextManager[None]:
         """Inside, a batch of ``network`` is so many images as they are and as many strongly augmented ones in turn, if
         the recipe says so."""
@@ -94,6 +99,35 @@ class ClassObjective(ModelObjective):
 
     def answer_logits(self, network: nn.Module, images: Tensor) -> Tensor:
         """Logits (B, K) that the cross-entropy is of, of ``network`` for images (B, C, H, W)."""
+        raise NotImplementedError
+
+    def _surrogate(self, network: nn.Module, images: Tensor) -> Tensor:
+        """Logits (B, K) along which the attack goes: the answer's, where nothing is easier to differentiate."""
+        return self.answer_logits(network, images)
+
+    def _attacked(self, images: Tensor, answer: Tensor, random: torch.Generator) -> Tensor:
+        """``images`` moved to raise the cross-entropy of the surrogate towards ``answer``, see ``Targets``, or for
+        TRADES the divergence from its answer to clean images, with BatchNorm's statistics as they are."""
+        network, trades = self.network, self.recipe.method == "trades"  # not distributed: for images alone
+        with frozen(network):
+            if trades:
+                with torch.no_grad():
+                    before = self._surrogate(network, images).clone()  # a compiled network may write over it
+
+            def loss(x: Tensor) -> Tensor:
+                logits = self._surrogate(network, x)
+                return divergence(logits, before).sum() if trades else cross_entropy(logits, answer, reduction="sum")
+
+            start = random_start(images, self.threat, random, share=0.01 if trades else 1.0)
+            steps, step = self.recipe.attack_steps, self.step_length(self.usual_step())
+            return ascend(loss, images, self.threat, steps=steps, step=step, start=start)
+
+    def loss(self, call: Call, images: Tensor, classes: Tensor, random: torch.Generator) -> dict[str, Tensor]:
+        with self.branches(self.network, len(images)):
+            return self._loss(call, images, classes, random)
+
+    def _loss(self, call: Call, images: Tensor, classes: Tensor, random: torch.Generator) -> dict[str, Tensor]:
+        """``loss`` within ``branches``."""
         raise NotImplementedError
 
     def batch(self, images: Tensor, classes: Tensor, random: torch.Generator) -> tuple[Tensor, Targets]:

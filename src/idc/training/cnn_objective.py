@@ -9,12 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from idc.attacks.threat import Threat
-from idc.compute.modes import frozen
 from idc.data import ImageSet
 from idc.noise import Streams, derive_seed
 from idc.peers.cnn import CNN, normalised
 from idc.text import eps_text
-from idc.training.adversarial import ascend, divergence, random_start
+from idc.training.adversarial import ascend
 from idc.training.class_objective import ClassObjective
 from idc.training.objective import Call, check_fits
 from idc.training.recipe import CNNRecipe
@@ -72,28 +71,8 @@ class CNNObjective(ClassObjective):
         with self.autocast:
             return self._logits(network, images)
 
-    def _attacked(self, images: Tensor, answer: Tensor, random: torch.Generator) -> Tensor:
-        """``images`` moved to raise the cross-entropy towards ``answer``, see ``Targets``, or for TRADES the divergence
-        from the answer to clean images, with BatchNorm's statistics as they are."""
-        call, trades = self.network, self.recipe.method == "trades"  # not the distributed wrapper: for images alone
-        with frozen(call), self.autocast:
-            if trades:
-                with torch.no_grad():
-                    before = self._logits(call, images).clone()  # a compiled network may write over it
-
-            def loss(x: Tensor) -> Tensor:
-                logits = self._logits(call, x)
-                values = divergence(logits, before) if trades else F.cross_entropy(logits, answer, reduction="none")
-                return values.sum()
-
-            return ascend(
-                loss, images, self.threat, steps=self.recipe.attack_steps, step=self.step_length(self.eps / 4),
-                start=random_start(images, self.threat, random, share=0.01 if trades else 1.0),
-            )  # fmt: skip
-
-    def loss(self, call: Call, images: Tensor, classes: Tensor, random: torch.Generator) -> dict[str, Tensor]:
-        with self.branches(self.network, len(images)):
-            return self._loss(call, images, classes, random)
+    def usual_step(self) -> float:
+        return self.eps / 4
 
     def _loss(self, call: Call, images: Tensor, classes: Tensor, random: torch.Generator) -> dict[str, Tensor]:
         images, targets = self.batch(images, classes, random)

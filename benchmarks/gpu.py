@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from threading import Lock
+from threading import Event, Lock
 from typing import Any
 
 from common import CIFAR, RESULTS, outside, read
@@ -50,8 +50,19 @@ def run(
     """Do what is not yet done, begun in order, so many at once; the rows of ``OUT/gpu.json``: job, seconds, state, last
     words."""
     end, lock, rows = time.monotonic() + seconds, Lock(), []
+    wanted = [job for job in jobs if not is_done(job, out)]
+    over = {job.name: Event() for job in wanted}
 
     def one(job: Job | Training) -> None:
+        for name in job.after:  # begun before it, since jobs are begun in order
+            if name in over:
+                over[name].wait()
+        try:
+            attended(job)
+        finally:
+            over[job.name].set()
+
+    def attended(job: Job | Training) -> None:
         began = time.monotonic()
         stop = min(began + job.seconds, end - GRACE)
         if stop <= began:
@@ -68,7 +79,6 @@ def run(
         if job.name == FIRST and state != "done":
             raise SystemExit(f"nothing else is begun: see {out / job.name}.log")
 
-    wanted = [job for job in jobs if not is_done(job, out)]
     for job in wanted:
         if job.name == FIRST:
             one(job)

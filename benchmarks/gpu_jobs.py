@@ -8,6 +8,13 @@ from typing import Any
 from common import CIFAR, ROOT
 
 JUDGING = 40  # seconds of a training's job for what it has come to
+STARTING = 20  # seconds of a training's job that is not judged, before its clock begins
+RUNS = "{runs}"
+SMALLER = {  # networks of a rehearsal
+    ("train-peer", "cnn"): ("--width", "8"),
+    ("train-peer", "ddpm"): ("--network", "digits"),
+    ("train", "--recipe"): ("--preset", "nano-encoder-bn"),
+}
 THIN = "models/cifar10-thin-pgd-at"
 SLIM = "models/cifar10-slim-pgd-at"
 PAPER = "models/idc-base-cifar10"
@@ -23,7 +30,9 @@ class Job:
     Args:
         seconds: that it may take.
         model, protocol, eps, limit, block, batch, data: as of ``idc evaluate``; by default the data of all jobs.
+            ``RUNS`` in the model stands for the folder of all jobs, in which those before it have trained.
         more: of its flags.
+        after: jobs that it waits for.
     """
 
     name: str
@@ -36,6 +45,7 @@ class Job:
     batch: int
     data: str = ""
     more: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
 
     @property
     def folder(self) -> str:
@@ -49,7 +59,9 @@ class Job:
 
     def commands(self, data: str, out: Path, *, rehearsal: bool = False) -> list[list[str]]:
         """Its command line; in a rehearsal that of a small model, on two images."""
-        model, limit = (SMALL if not self.data else self.model, 2) if rehearsal else (self.model, self.limit)
+        model, limit = self.model.replace(RUNS, str(out)), self.limit
+        if rehearsal:
+            model, limit = (model if self.data or self.after else SMALL), 2
         given = ["--protocol", self.protocol, "--eps", self.eps, "--limit", limit, "--block", min(limit, self.block)]
         device = [] if rehearsal else ["--precision", "bf16", "--batch-size", self.batch]
         images = [self.data] if self.data else [data, "--data-name", CIFAR]
@@ -59,41 +71,45 @@ class Job:
 
 @dataclass(frozen=True)
 class Training:
-    """A training by the clock, whose best weights are judged on validation images by the protocol `quick` at 8/255.
+    """A training, whose best weights are judged on validation images by the protocol `quick` at 8/255.
 
     Trainings that are compared have the GPU for themselves: `--together 1 --only NAME ...`.
 
     Args:
         seconds: that both may take; the judging is left ``JUDGING`` of them.
-        arguments: of ``idc``, but for data, minutes and folder.
-        limit: validation images.
+        arguments: of ``idc``, but for data, length and folder.
+        limit: validation images; 0: it is not judged.
+        epochs: of the training; 0: as many as the seconds allow.
     """
 
     name: str
     seconds: int
     arguments: tuple[str, ...]
     limit: int = 1000
+    epochs: int = 0
+    after: tuple[str, ...] = ()
 
     @property
     def folder(self) -> str:
         """Of its result, in that of all jobs."""
-        return f"{self.name}/quick"
+        return f"{self.name}/quick" if self.limit else self.name
 
     def asked(self) -> dict[str, Any]:
         """What its row says of it."""
-        own = {"training": " ".join(self.arguments), "protocol": "quick", "eps": "8/255", "images": self.limit}
-        return {"job": self.name} | own | {"split": "validation"}
+        judged = {"protocol": "quick", "eps": "8/255", "images": self.limit, "split": "validation"}
+        return {"job": self.name, "training": " ".join(self.arguments)} | (judged if self.limit else {})
 
     def commands(self, data: str, out: Path, *, rehearsal: bool = False) -> list[list[str]]:
         """The training, then the evaluation; in a rehearsal of a small network on a few images."""
         idc, run = (sys.executable, "-m", "idc.cli"), out / self.name
-        size: tuple[str, ...] = ("--minutes", f"{(self.seconds - JUDGING) / 60:.2f}")
+        left = self.seconds - (JUDGING if self.limit else STARTING)
+        size: tuple[str, ...] = ("--epochs", str(self.epochs)) if self.epochs else ("--minutes", f"{left / 60:.2f}")
         if rehearsal:
-            cnn = self.arguments[0] == "train-peer"
-            small = ("--width", "8") if cnn else ("--preset", "nano-encoder-bn")
-            size = (*small, "--limit", "64", "--epochs", "1", "--batch-size", "16", "--validation-limit", "16",
-                    "--final-limit", "16")  # fmt: skip
+            size = (*SMALLER[self.arguments[:2]], "--limit", "64", "--epochs", "1", "--batch-size", "16",
+                    "--validation-limit", "16", "--final-limit", "16")  # fmt: skip
         train = (*idc, *self.arguments, "--data", data, *size, "--out", run, "--resume")
+        if not self.limit:
+            return [[str(part) for part in train]]
         limit, device = (2, ()) if rehearsal else (self.limit, ("--precision", "bf16", "--block", "1000"))
         judge = (*idc, "evaluate", run, "--data", data, "--data-name", CIFAR, "--split", "validation", "--protocol",
                  "quick", "--eps", "8/255", "--limit", limit, *device, "--out", out / self.folder)  # fmt: skip
@@ -153,6 +169,40 @@ def trainings() -> list[Training]:
     ]
 
 
+def nano() -> list[Training]:
+    """The small network of the package for twice its epochs, with what keeps robustness from falling in the second half."""
+    recipe = ("train", "--recipe", str(ROOT / "recipes" / "idc-nano-cifar10-robust.yaml"))
+    perturbed = ("--weight-perturbation", "0.005", "--awp-start", "0.05")
+    added = {
+        "plain": (),
+        "rectified": ("--rectify", "0.7,0.95"),
+        "awp": perturbed,
+        "rectified-awp": ("--rectify", "0.7,0.95", *perturbed),
+        "smoothed-awp": ("--label-smoothing", "0.1", *perturbed),
+    }
+    return [Training(f"train-nano-{name}", 240, (*recipe, *more), 2000, epochs=48) for name, more in added.items()]
+
+
+def diffusion_peers() -> list[Job | Training]:
+    """A diffusion model of CIFAR-10 and a CNN trained without attacks, and what is made of them."""
+    ddpm, cnn = "train-ddpm", "train-cnn-standard"
+    network = f"ddpm={RUNS}/{ddpm}"
+    made = {
+        "diffpure": f"diffpure:{network},classifier={RUNS}/{cnn},depth=0.1,steps=5",
+        "zdc": f"zdc:{network},timesteps=5",
+        "rdc": f"rdc:{network},timesteps=5,maximise=5,budget=8/255",
+    }
+    return [
+        Training(ddpm, 300, ("train-peer", "ddpm", "--conditional"), limit=0),
+        Training(cnn, 80, ("train-peer", "cnn", "--method", "standard"), limit=0),
+        *(
+            Job(f"{name}-{protocol}", 300, model, protocol, "8/255", 128, 32, 128, after=(ddpm, cnn))
+            for name, model in made.items()
+            for protocol in ("adaptive", "paper")
+        ),
+    ]
+
+
 JOBS: tuple[Job | Training, ...] = (
     Job(FIRST, 90, PAPER, "pgd", "8/255", 32, 32, 512),
     paper("base-adaptive-8", 400, "adaptive", "8/255"),
@@ -167,6 +217,8 @@ JOBS: tuple[Job | Training, ...] = (
     *beside("parity-thin", THIN, "8/255"),
     paper("base-adaptive-4", 300, "adaptive", "4/255"),
     paper("base-adaptive-2", 300, "adaptive", "2/255"),
+    *nano(),
     *trainings(),
+    *diffusion_peers(),
     *figure_4(),
 )

@@ -8,6 +8,7 @@ from label_readings import Reading
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from idc.accuracy import ON_CROSS_ENTROPY
 from idc.attacks.threat import Threat
 from idc.compute.hardware import unet_format
 from idc.compute.modes import frozen
@@ -113,7 +114,8 @@ class ReadObjective(ModelObjective):
 
     def judged(self, counts: Tensor, *, final: bool) -> RobustAccuracy:
         right, robust, images = counts.tolist()
-        return RobustAccuracy(right / max(images, 1), robust / max(images, 1), int(images), self.recipe.eps)
+        shares = right / max(images, 1), robust / max(images, 1)
+        return RobustAccuracy(*shares, int(images), self.recipe.eps, attack=ON_CROSS_ENTROPY)
 
     def restored(self, values: dict[str, Any]) -> RobustAccuracy:
         return RobustAccuracy(**values)

@@ -2,9 +2,11 @@
 
 import sys
 import tarfile
+import time
 from pathlib import Path
 
 import gpu
+import gpu_jobs
 import pytest
 
 
@@ -65,16 +67,42 @@ def test_a_rehearsal_asks_for_two_images_of_a_small_model_and_no_gpu(tmp_path):
     for job in gpu.JOBS:
         (*_, whole), (*_, small) = (job.commands("d", tmp_path, rehearsal=few) for few in (False, True))
         asked = job.asked()
-        assert {asked["protocol"], asked["eps"], str(asked["images"])} <= set(whole)
         assert "--precision" not in small
+        if not job.limit:
+            assert "evaluate" not in whole
+            continue
+        assert {asked["protocol"], asked["eps"], str(asked["images"])} <= set(whole)
         assert small[small.index("--limit") + 1] == "2"
         if "model" in asked:
-            assert asked["model"] in whole
-            assert {"idc-nano-cifar10", "idc-digits-robust"} & set(small)
+            used = asked["model"].replace(gpu_jobs.RUNS, str(tmp_path))
+            assert used in whole
+            assert {"idc-nano-cifar10", "idc-digits-robust", used if job.after else ""} & set(small)
+
+
+def test_a_job_waits_for_those_that_it_needs(tmp_path, monkeypatch):
+    order = []
+
+    def attend(command, limit, log):
+        if "train-peer" in command:
+            time.sleep(0.2)  # what does not wait is over before
+        order.append(log.stem)
+        return "done", ""
+
+    monkeypatch.setattr(gpu, "attend", attend)
+    names = ("train-ddpm", "train-cnn-standard", "rdc-adaptive")
+    gpu.run([job for job in gpu.JOBS if job.name in names], "data", tmp_path, 1000, together=3)
+    assert sorted(order[:2]) == sorted(names[:2])
+    assert order[2:] == ["rdc-adaptive"]
+
+
+def test_jobs_stand_after_those_that_they_need():
+    names = [job.name for job in gpu.JOBS]
+    for place, job in enumerate(gpu.JOBS):
+        assert set(job.after) <= set(names[:place])
 
 
 def test_trainings_are_of_the_same_seconds_and_judged_on_validation_images_of_their_own_run(tmp_path):
-    trainings = [job for job in gpu.JOBS if isinstance(job, gpu.Training)]
+    trainings = gpu_jobs.trainings()
     for added in ("plain", "cutmix", "branch"):
         assert sum(job.name.endswith(f"-{added}") for job in trainings) == 2
     minutes = set()

@@ -12,7 +12,7 @@ from idc.commands.opening import open_model
 from idc.commands.train_peers import start_cnn
 from idc.errors import IDCError
 from idc.peers.cnn import CNN, CNNConfig
-from idc.training.adversarial import ascend, divergence, random_start
+from idc.training.adversarial import ascend, divergence, random_start, worst
 from idc.training.cnn_objective import CNNObjective
 from idc.training.recipe import CNNRecipe
 from watched import watched
@@ -32,6 +32,26 @@ def test_the_worst_point_of_a_linear_loss(norm):
     dual = w.flatten(1).abs().sum(1) if norm == "linf" else torch.linalg.vector_norm(w.flatten(1), dim=1)
     torch.testing.assert_close(gain, 0.1 * dual, rtol=1e-3, atol=1e-5)
     assert (threat.size(found, images) <= 0.1 + 1e-6).all()
+
+
+def test_validation_images_go_over_to_the_class_that_is_nearest_also_where_the_answer_is_flat():
+    """Of a linear answer of ten classes, one is within reach along the first pixel, and eight far ones fall along it:
+    together they outweigh it in the gradient of the cross-entropy, not in that of the margin."""
+    slopes = torch.tensor([0.0, 1.0, *[-1.0] * 8])
+    heights = torch.tensor([0.0, -0.05, *[-0.5] * 8])
+    images, classes = torch.full((3, 1, 2, 2), 0.5), torch.zeros(3, dtype=torch.int64)
+
+    def logits(x):
+        return heights + (x[:, 0, 0, 0, None] - 0.5) * slopes
+
+    threat = Threat("linf", 0.1)
+    start = images.clone()
+    found = worst(logits, images, classes, threat, start=start)
+    torch.testing.assert_close(found[:, 0, 0, 0], torch.full((3,), 0.6))
+    assert (logits(found).argmax(1) == 1).all()
+    entropy = ascend(lambda x: F.cross_entropy(logits(x), classes, reduction="sum"), images, threat, steps=10,
+                     step=0.025, start=start)  # fmt: skip
+    assert (logits(entropy).argmax(1) == 0).all()
 
 
 def test_divergence_against_torch_distributions():

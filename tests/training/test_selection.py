@@ -2,16 +2,20 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from idc import IDC, data
-from idc.accuracy import accuracy
+from idc.accuracy import ON_MARGIN, accuracy
 from idc.commands.train import start_training
 from idc.method.calibration import temperature
 from idc.storage import records
+from idc.training.checkpoint import RunState
+from idc.training.cnn_objective import RobustAccuracy
+from idc.training.selection import Selection
 from idc.training.trainer import Trainer
 from processes import run
 from tiny_training import SMALL, train
@@ -79,6 +83,23 @@ def test_a_finished_run_of_before_gets_the_figures_of_its_best_weights(whole, ne
     found = json.loads((run / "summary.json").read_text())
     assert found["validation"] == expected["validation"]
     assert found["best_step"] is None
+
+
+@pytest.mark.parametrize(("attack", "kept"), [({}, True), ({"attack": ON_MARGIN}, False)], ids=["older", "same"])
+def test_a_score_under_another_attack_is_no_measure(tmp_path, attack, kept):
+    """A run of an older version, whose validation images were attacked by less, goes on with the attack of today."""
+    found = RobustAccuracy(clean=0.8, robust=0.3, images=10, eps=0.1)
+    objective = SimpleNamespace(validate=lambda *_, **__: torch.zeros(3), judged=lambda *_, **__: found,
+                                pictures=lambda *_: None)  # fmt: skip
+    alone = SimpleNamespace(process_index=0, num_processes=1, is_main_process=True, reduce=lambda x, **__: x)
+    state = RunState(
+        {}, accuracy={"clean": 0.8, "robust": 0.4, "images": 10, "eps": 0.1} | attack, best=0.4, best_step=3
+    )
+    steps = []
+    selection = Selection(alone, objective, None, None, None, False, state, tmp_path, steps.append)
+    selection.validate(torch.nn.Identity(), SimpleNamespace(validation=lambda *_, **__: None), 5, epoch=1.0)
+    assert steps == [5] * kept
+    assert (state.best, state.best_step) == ((0.3, 5) if kept else (0.4, 3))
 
 
 def test_without_its_best_weights_a_run_keeps_the_last(whole, network, tmp_path, capsys):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from idc.attacks.objective import Margin
 from idc.attacks.threat import Threat
 
 Loss = Callable[[Tensor], Tensor]  # images -> a sum over them
@@ -40,6 +41,20 @@ def ascend(loss: Loss, images: Tensor, threat: Threat, *, steps: int, step: floa
             (gradient,) = torch.autograd.grad(loss(x), x)
         x = threat.project(x.detach() + step * threat.steepest(gradient), images)
     return x.detach()
+
+
+def worst(
+    logits: Callable[[Tensor], Tensor], images: Tensor, classes: Tensor, threat: Threat, *, start: Tensor
+) -> Tensor:
+    """What validation images are attacked by: ten steps of PGD on the margin, images as of ``ascend``.
+
+    The gradient of the cross-entropy is a mean over all wrong classes, and the flatter the answer, the less it is of
+    the one that is nearest to win: it would flatter a training with soft targets.
+    """
+    margin = Margin()
+    return ascend(
+        lambda x: margin(logits(x), classes).sum(), images, threat, steps=10, step=threat.eps / 4, start=start
+    )
 
 
 class WeightShift:

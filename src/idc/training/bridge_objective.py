@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from idc.accuracy import BridgeAccuracy, accuracy, from_counts
 from idc.attacks.threat import Threat
@@ -21,7 +20,7 @@ from idc.method.classifier import IDC
 from idc.method.loss import answer_distances, label_logits
 from idc.noise import Streams, derive_seed
 from idc.storage.fields import recorded
-from idc.training.adversarial import ascend, random_start
+from idc.training.adversarial import random_start, worst
 from idc.training.bridge_losses import bridge_terms
 from idc.training.class_objective import ClassObjective
 from idc.training.objective import Call, check_fits
@@ -188,7 +187,7 @@ class BridgeObjective(ClassObjective):
     def validate(
         self, network: nn.Module, data: ImageSet, *, final: bool, bf16: bool, shard: tuple[int, int]
     ) -> Tensor:
-        """Counts (4,), with ``recipe.eps`` (8,): of images as they are, and under PGD-10 with a start of their own."""
+        """Counts (4,), with ``recipe.eps`` (8,): of images as they are, and under ``worst``."""
         model = self.model.with_network(network)
         measure = partial(accuracy, model, data, draws=self._draws(final), bf16=bf16, shard=shard)
         self.answers = []
@@ -200,10 +199,8 @@ class BridgeObjective(ClassObjective):
 
         def move(images: Tensor, classes: Tensor, ids: Tensor) -> Tensor:
             streams = Streams(ids, derive_seed(self.recipe.seed, "validation"))
-            return ascend(
-                lambda x: cross_entropy(self._surrogate(network, x), classes, reduction="sum"), images, threat,
-                steps=10, step=self.recipe.attack_step or threat.eps / 4, start=threat.random(images, streams),
-            )  # fmt: skip
+            start = threat.random(images, streams)
+            return worst(partial(self._surrogate, network), images, classes, threat, start=start)
 
         return torch.cat([found, measure(move=move)[1]])
 

@@ -48,9 +48,9 @@ class RunState:
     clock: dict[str, float] = field(default_factory=dict)
     best: float | None = None
     best_step: int | None = None
-    accuracy: dict[str, float] | None = None
-    whole: dict[str, float] | None = None
-    fit: dict[str, float] | None = None
+    accuracy: dict[str, float | str] | None = None
+    whole: dict[str, float | str] | None = None
+    fit: dict[str, float | str] | None = None
     facts: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -58,7 +58,7 @@ class RunState:
         """In all."""
         return sum(self.seconds_on.values())
 
-    def card(self, validation: dict[str, float] | None) -> dict[str, Any]:
+    def card(self, validation: dict[str, float | str] | None) -> dict[str, Any]:
         """For the model card: what the training took, and the figures of a validation."""
         effort = ", ".join(f"{seconds:,.0f} s on {name}" for name, seconds in self.seconds_on.items())
         figures = {f"validation {k}": v for k, v in (validation or {}).items()}

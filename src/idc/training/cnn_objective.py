@@ -6,14 +6,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from idc.accuracy import ON_CROSS_ENTROPY, ON_MARGIN
 from idc.attacks.threat import Threat
 from idc.data import ImageSet
 from idc.noise import Streams, derive_seed
 from idc.peers.cnn import CNN, normalised
 from idc.text import eps_text
-from idc.training.adversarial import ascend
+from idc.training.adversarial import worst
 from idc.training.class_objective import ClassObjective
 from idc.training.objective import Call, check_fits
 from idc.training.recipe import CNNRecipe
@@ -23,12 +23,13 @@ from idc.types import answered
 
 @dataclass(frozen=True, slots=True)
 class RobustAccuracy:
-    """Shares of ``images`` that were answered rightly as they are, and under ``PGD-10`` at the recipe's eps."""
+    """Shares of ``images`` that were answered rightly as they are, and under ``attack`` at the recipe's eps."""
 
     clean: float
     robust: float
     images: int
     eps: float
+    attack: str = ON_MARGIN
 
     @property
     def score(self) -> float:
@@ -36,13 +37,14 @@ class RobustAccuracy:
         where nothing is held out against."""
         return self.robust if self.eps else self.clean
 
-    def to_dict(self) -> dict[str, float]:
-        """The fields, JSON-ready."""
-        return asdict(self)
+    def to_dict(self) -> dict[str, float | str]:
+        """The fields, JSON-ready; without eps no attack."""
+        return {name: value for name, value in asdict(self).items() if self.eps or name != "attack"}
 
     def shares(self) -> dict[str, float]:
         """Accuracy by name."""
-        return {"clean": self.clean} | ({f"under PGD-10 at {eps_text(self.eps)}": self.robust} if self.eps else {})
+        under = f"under {self.attack} at {eps_text(self.eps)}"
+        return {"clean": self.clean} | ({under: self.robust} if self.eps else {})
 
     def text(self) -> str:
         """For people."""
@@ -94,7 +96,7 @@ class CNNObjective(ClassObjective):
     def validate(
         self, network: nn.Module, data: ImageSet, *, final: bool, bf16: bool, shard: tuple[int, int]
     ) -> Tensor:
-        """(3,) float64: right as they are, right under PGD-10 with a start of their own, images."""
+        """(3,) float64: right as they are, right under ``worst``, images."""
         device = data.images.device
         counts = torch.zeros(3, dtype=torch.float64, device=device)
         for chosen in torch.arange(len(data))[shard[0] :: shard[1]].split(500):
@@ -107,16 +109,14 @@ class CNNObjective(ClassObjective):
         return counts
 
     def _robust(self, network: nn.Module, images: Tensor, classes: Tensor, streams: Streams) -> Tensor:
-        """() how many are right under PGD-10 from a random start of the image's own."""
+        """() how many are right under ``worst`` from a random start of the image's own."""
         if not self.recipe.adversarial:
             return classes.new_zeros(())
         threat = Threat(self.recipe.norm, self.recipe.eps)  # the whole of it, also while it still rises
-        worst = ascend(
-            lambda x: F.cross_entropy(self._logits(network, x), classes, reduction="sum"), images, threat,
-            steps=10, step=threat.eps / 4, start=threat.random(images, streams),
-        )  # fmt: skip
+        start = threat.random(images, streams)
+        moved = worst(partial(self._logits, network), images, classes, threat, start=start)
         with torch.no_grad():
-            return (answered(self._logits(network, worst)) == classes).sum()
+            return (answered(self._logits(network, moved)) == classes).sum()
 
     def judged(self, counts: Tensor, *, final: bool) -> RobustAccuracy:
         right, robust, images = counts.tolist()
@@ -124,4 +124,4 @@ class CNNObjective(ClassObjective):
         return RobustAccuracy(right / max(images, 1), robust / max(images, 1), int(images), eps)
 
     def restored(self, values: dict[str, Any]) -> RobustAccuracy:
-        return RobustAccuracy(**values)
+        return RobustAccuracy(**{"attack": ON_CROSS_ENTROPY} | values)

@@ -83,13 +83,14 @@ class Monitor:
         if (left := (self.total - after) / rate) >= _WORTH_SAYING:
             self.say(f"{rate:,.0f} images a second: about {duration_text(left)} more, validations not counted")
 
-    def scalars(self, step: int, values: dict[str, float]) -> None:
-        """One JSON line and a TensorBoard point for each value."""
+    def scalars(self, step: int, values: dict[str, float | str]) -> None:
+        """One JSON line, and a TensorBoard point for each number."""
         if self.out is None:
             return
         with explained(self.out):
             for name, value in values.items() if self.writer else ():
-                self.writer.add_scalar(name, value, step)
+                if not isinstance(value, str):
+                    self.writer.add_scalar(name, value, step)
             self.file.write(json.dumps({"step": step} | values) + "\n")
             self.file.flush()
 

@@ -24,7 +24,7 @@ class Validation(typing.Protocol):
     def score(self) -> float:
         """By which the best weights of a run are chosen: more is better."""
 
-    def to_dict(self) -> dict[str, float]: ...
+    def to_dict(self) -> dict[str, float | str]: ...
     def shares(self) -> dict[str, float]:
         """Accuracy by the name of what was asked, such as "one-step"."""
 

@@ -48,7 +48,9 @@ class Selection:
     def validate(self, network: nn.Module, monitor: Monitor, step: int, *, epoch: float) -> None:
         """Validate ``network`` in short, and keep it if it is the best so far."""
         found = self._measured(network, self.few, final=False)
-        self.state.accuracy = found.to_dict()
+        before, self.state.accuracy = self.state.accuracy, found.to_dict()
+        if before and before.get("attack") != self.state.accuracy.get("attack"):
+            self.state.best = None  # of an older version's attack: nothing to compare with
         monitor.validation(step, found, epoch=epoch, seconds=self.state.seconds)
         if self.accelerator.is_main_process:
             with evaluation_mode(network):

@@ -30,6 +30,9 @@ def test_a_consistency_of_before_is_the_method_of_that_name(tmp_path):
     file.write_text("consistency: some\n")
     with pytest.raises(IDCError, match="consistency = 'some'"):
         load_recipe(str(file))
+    file.write_text("eps: 8/255\nconsistency: 2\nmethod: trades\n")
+    with pytest.raises(IDCError, match="consistency = 2 with method or beta"):
+        load_recipe(str(file))
 
 
 @pytest.mark.parametrize(
@@ -147,7 +150,9 @@ def test_paper_recipe_is_the_authors():
 @pytest.mark.parametrize(
     ("idle", "kind"),
     [({"hinge_margin": 0.2}, Recipe), ({"beta": 3.0, "eps": 0.1}, Recipe),
-     ({"rectify_temperature": (3.0, 1.0)}, Recipe), ({"rectify_temperature": (3.0, 1.0)}, CNNRecipe)],
+     ({"rectify_temperature": (3.0, 1.0)}, Recipe), ({"rectify_temperature": (3.0, 1.0)}, CNNRecipe),
+     ({"beta": 3.0}, CNNRecipe), ({"beta": 3.0, "method": "noise"}, CNNRecipe),
+     ({"mix_rate": 0.5}, CNNRecipe), ({"mix_rate": 0.5}, Recipe)],
 )  # fmt: skip
 def test_a_setting_that_would_say_nothing_is_refused(idle, kind):
     with pytest.raises(IDCError, match=f"{next(iter(idle))} = .*give --"):

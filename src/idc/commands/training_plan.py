@@ -13,7 +13,7 @@ from idc.method.presets import PRESETS, load_network, resolve_spec
 from idc.method.unet import UNetSpec
 from idc.storage.fields import recorded, take
 from idc.storage.saved import open_saved
-from idc.training.recipe import OF_THE_ATTACK, RECIPES, Recipe, load_recipe, usual_recipe, without_eps
+from idc.training.recipe import ATTACK_SETTINGS, RECIPES, Recipe, load_recipe, usual_recipe, without_eps
 from idc.training.settings import override
 
 
@@ -77,7 +77,7 @@ def read_plan(data: str | None, asked: Asked) -> Plan:
     name = asked.recipe if asked.recipe != "auto" else usual_recipe(data or "digits")
     recipe, extra = load_recipe(name, data)
     recipe = override(recipe, asked.changes)
-    idle = [name for name in OF_THE_ATTACK if name in asked.changes]
+    idle = [name for name in ATTACK_SETTINGS if name in asked.changes]
     if idle and not recipe.eps and "eps" not in asked.changes and not asked.resume:
         raise without_eps(idle[0], getattr(recipe, idle[0]))
     start = asked.start or extra.get("from")

@@ -69,6 +69,8 @@ class ClassSettings(Settings):
             raise IDCError("awp_start without weight_perturbation", "both or neither", "give --weight-perturbation")
         if not self.rectify:
             self.refuse("rectify = None", "rectify_temperature", remedy="give --rectify, such as 0.7,0.95")
+        if self.mix == "none":
+            self.refuse("mix = none", "mix_rate", remedy="give --mix, such as cutmix")
         if self.strong_branch:
             self.refuse("strong_branch", "mix")
         if self.rectify and not self.ema_decay:

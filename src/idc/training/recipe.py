@@ -10,8 +10,9 @@ from idc.storage.yaml_file import YAML_SUFFIXES, read_yaml
 from idc.training.class_settings import ClassSettings
 from idc.training.settings import REMEDY, Settings, override
 
-OF_AN_ATTACK = ("attack_step", "eps_warmup", "step_share", "weight_perturbation")  # without which they say nothing
+NEED_AN_ATTACK = ("attack_step", "eps_warmup", "step_share", "weight_perturbation")  # without which they say nothing
 SOFT = ("mix", "label_smoothing", "rectify")  # targets of more than one class, of which MART has no form
+GIVE_METHOD = "give --method, such as trades"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ class Recipe(ClassSettings):
     def __post_init__(self) -> None:
         ClassSettings.__post_init__(self)
         if not self.eps:
-            for name in filter(self.given, ("method", *OF_AN_ATTACK, "replays")):
+            for name in filter(self.given, ("method", *NEED_AN_ATTACK, "replays")):
                 raise without_eps(name, getattr(self, name))
         if self.replays > 1:
             self.refuse(f"replays = {self.replays}", "mix", "method", "weight_perturbation", "strong_branch")
@@ -92,7 +93,7 @@ class Recipe(ClassSettings):
         if not self.hinge_weight:
             self.refuse("hinge_weight = 0", "hinge_margin", remedy="give --hinge-weight")
         if self.method == "pgd-at":
-            self.refuse("method = pgd-at, which has no divergence", "beta", remedy="give --method, such as trades")
+            self.refuse("method = pgd-at, which has no divergence", "beta", remedy=GIVE_METHOD)
         if self.t_weights and not any(self.t_weights):
             raise IDCError(f"t_weights = {short(self.t_weights)}", "weights that are not all 0", REMEDY)
 
@@ -112,7 +113,7 @@ class Recipe(ClassSettings):
 
 
 # Fields that every recipe has a value for, and that say nothing without eps.
-OF_THE_ATTACK = ("attack_steps", "attack_temperature", "norm")
+ATTACK_SETTINGS = ("attack_steps", "attack_temperature", "norm")
 
 
 def without_eps(name: str, value: object) -> IDCError:
@@ -172,12 +173,15 @@ def renewed(values: dict[str, Any]) -> dict[str, Any]:
     """A recipe's values as they are written now: ``consistency`` of before is the method of that name and its weight.
 
     Raises:
-        IDCError: for a weight that is no number.
+        IDCError: for a weight that is no number, or beside what it stands for.
     """
     if "consistency" not in values:
         return values
     rest = {name: value for name, value in values.items() if name != "consistency"}
     weight = Rule(float, least=0).value("consistency", values["consistency"], remedy=REMEDY)
+    if weight and rest.keys() & {"method", "beta"}:
+        both = f"consistency = {weight:g} with method or beta"
+        raise IDCError(both, "one of them", "write method: consistency and its weight as beta")
     return rest | ({"method": "consistency", "beta": weight} if weight else {})
 
 
@@ -228,9 +232,11 @@ class CNNRecipe(ClassSettings):
         ClassSettings.__post_init__(self)
         if not self.adversarial:
             remedy = "use --method pgd-at, trades or mart"
-            self.refuse(f"method = {self.method}, which has no attack", *OF_AN_ATTACK, remedy=remedy)
+            self.refuse(f"method = {self.method}, which has no attack", *NEED_AN_ATTACK, remedy=remedy)
         if self.method == "mart":
             self.refuse("method = mart", *SOFT)
+        if not self.compares:
+            self.refuse(f"method = {self.method}, which has no divergence", "beta", remedy=GIVE_METHOD)
 
     @property
     def may_mix(self) -> bool:

@@ -2,14 +2,15 @@
 
     python benchmarks/gpu.py run --seconds 780 [--data D] [--out runs/gpu] [--only JOB ...]
     python benchmarks/gpu.py list [--out runs/gpu]
+    python benchmarks/gpu.py keep --only TRAINING          # its weights, into OUT/TRAINING/kept
     python benchmarks/gpu.py collect [--out runs/gpu]      # to benchmarks/results/gpu.json
 
 Each job is a command that goes on where it was stopped, and has a limit of its own. It is asked to stop when its limit
 or the time of all is over. The first shows in a few seconds whether the machine can do anything at all; if it fails,
 nothing else is begun. The others run several at once (`--together`): an attack on the few images that are left waits
 for the processor more than for the GPU. What jobs have made lies in OUT, and after each of them in OUT.tgz, but for
-files above 12 MB: unpacked on the next machine, it is gone on with. `--rehearse` does all of them on two images with a
-small model, for which a CPU will do.
+files above 12 MB (kept weights are in bf16, in shards below that): unpacked on the next machine, it is gone on with.
+`--rehearse` does all of them on two images with a small model, for which a CPU will do.
 """
 
 import argparse
@@ -22,18 +23,21 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from threading import Event, Lock
+from threading import Lock
 from typing import Any
 
 from common import CIFAR, RESULTS, outside, read
-from gpu_jobs import FIRST, JOBS, PAIRS, Job, Training
+from gpu_jobs import FIRST, JOBS, KEPT, PAIRS, Job, Training
 
+from idc.commands.opening import open_model
 from idc.evaluation.pairing import paired, survived
 from idc.evaluation.summary import COSTS, LINES
 from idc.evaluation.verdict import wilson
+from idc.peers.diffusion import Diffusion
 from idc.storage import records
 from idc.storage.fields import recorded
 from idc.storage.files import write_json
+from idc.storage.model_folder import split
 from idc.storage.tensor_file import load_tensors
 
 LARGEST = 12_000_000  # bytes of a file that is packed
@@ -51,18 +55,8 @@ def run(
     words."""
     end, lock, rows = time.monotonic() + seconds, Lock(), []
     wanted = [job for job in jobs if not is_done(job, out)]
-    over = {job.name: Event() for job in wanted}
 
     def one(job: Job | Training) -> None:
-        for name in job.after:  # begun before it, since jobs are begun in order
-            if name in over:
-                over[name].wait()
-        try:
-            attended(job)
-        finally:
-            over[job.name].set()
-
-    def attended(job: Job | Training) -> None:
         began = time.monotonic()
         stop = min(began + job.seconds, end - GRACE)
         if stop <= began:
@@ -82,10 +76,26 @@ def run(
     for job in wanted:
         if job.name == FIRST:
             one(job)
+    others = [job for job in wanted if job.name != FIRST]
     with ThreadPoolExecutor(together) as pool:
-        list(pool.map(one, (job for job in wanted if job.name != FIRST)))
+        list(pool.map(one, (job for job in others if not job.after)))
+        list(pool.map(one, (job for job in others if job.after and can_begin(job, out))))
     pack(out)
     return rows
+
+
+def can_begin(job: Job | Training, out: Path) -> bool:
+    """Whether the trainings that it needs are done."""
+    return all(is_done(needed, out) for needed in JOBS if needed.name in job.after)
+
+
+def keep(job: Training, out: Path) -> None:
+    """The best weights of a training in bf16, in shards that are packed."""
+    run, folder = out / job.name, out / job.name / KEPT
+    model: Any = Diffusion.from_pretrained(run / "best") if "ddpm" in job.arguments else open_model(str(run))
+    model.save_pretrained(folder, dtype="bf16")
+    split(folder, LARGEST)
+    write_json(folder / "summary.json", read(run / "summary.json"))
 
 
 def collect(out: Path) -> None:
@@ -175,7 +185,7 @@ def pack(out: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("verb", choices=["run", "list", "collect"])
+    parser.add_argument("verb", choices=["run", "list", "keep", "collect"])
     parser.add_argument("--seconds", type=float, default=780.0)
     parser.add_argument("--data", default="runs/cifar10-jpeg")
     parser.add_argument("--out", type=Path, default=Path("runs/gpu"))
@@ -190,6 +200,11 @@ def main() -> None:
         return
     if given.verb == "collect":
         collect(given.out)
+        return
+    if given.verb == "keep":
+        for job in jobs:
+            if isinstance(job, Training):
+                keep(job, given.out)
         return
     given.out.mkdir(parents=True, exist_ok=True)
     run(jobs, given.data, given.out, given.seconds, rehearsal=given.rehearse, together=given.together)

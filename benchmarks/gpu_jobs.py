@@ -8,7 +8,8 @@ from typing import Any
 from common import CIFAR, ROOT
 
 JUDGING = 40  # seconds of a training's job for what it has come to
-STARTING = 20  # seconds of a training's job that is not judged, before its clock begins
+KEEPING = 30  # seconds of a training's job for putting its weights away
+KEPT = "kept"  # folder of them, in a run
 RUNS = "{runs}"
 SMALLER = {  # networks of a rehearsal
     ("train-peer", "cnn"): ("--width", "8"),
@@ -32,7 +33,7 @@ class Job:
         model, protocol, eps, limit, block, batch, data: as of ``idc evaluate``; by default the data of all jobs.
             ``RUNS`` in the model stands for the folder of all jobs, in which those before it have trained.
         more: of its flags.
-        after: jobs that it waits for.
+        after: trainings without which it cannot be done.
     """
 
     name: str
@@ -71,28 +72,27 @@ class Job:
 
 @dataclass(frozen=True)
 class Training:
-    """A training, whose best weights are judged on validation images by the protocol `quick` at 8/255.
+    """A training by the clock, whose best weights are judged on validation images by the protocol `quick` at 8/255, or
+    kept for jobs after it.
 
     Trainings that are compared have the GPU for themselves: `--together 1 --only NAME ...`.
 
     Args:
         seconds: that both may take; the judging is left ``JUDGING`` of them.
-        arguments: of ``idc``, but for data, length and folder.
-        limit: validation images; 0: it is not judged.
-        epochs: of the training; 0: as many as the seconds allow.
+        arguments: of ``idc``, but for data, minutes and folder.
+        limit: validation images; 0: the weights are kept, and not judged.
     """
 
     name: str
     seconds: int
     arguments: tuple[str, ...]
     limit: int = 1000
-    epochs: int = 0
     after: tuple[str, ...] = ()
 
     @property
     def folder(self) -> str:
         """Of its result, in that of all jobs."""
-        return f"{self.name}/quick" if self.limit else self.name
+        return f"{self.name}/{'quick' if self.limit else KEPT}"
 
     def asked(self) -> dict[str, Any]:
         """What its row says of it."""
@@ -102,14 +102,15 @@ class Training:
     def commands(self, data: str, out: Path, *, rehearsal: bool = False) -> list[list[str]]:
         """The training, then the evaluation; in a rehearsal of a small network on a few images."""
         idc, run = (sys.executable, "-m", "idc.cli"), out / self.name
-        left = self.seconds - (JUDGING if self.limit else STARTING)
-        size: tuple[str, ...] = ("--epochs", str(self.epochs)) if self.epochs else ("--minutes", f"{left / 60:.2f}")
+        left = self.seconds - (JUDGING if self.limit else KEEPING)
+        size: tuple[str, ...] = ("--minutes", f"{left / 60:.2f}")
         if rehearsal:
             size = (*SMALLER[self.arguments[:2]], "--limit", "64", "--epochs", "1", "--batch-size", "16",
                     "--validation-limit", "16", "--final-limit", "16")  # fmt: skip
         train = (*idc, *self.arguments, "--data", data, *size, "--out", run, "--resume")
         if not self.limit:
-            return [[str(part) for part in train]]
+            keep = (sys.executable, Path(__file__).with_name("gpu.py"), "keep", "--only", self.name, "--out", out)
+            return [[str(part) for part in command] for command in (train, keep)]
         limit, device = (2, ()) if rehearsal else (self.limit, ("--precision", "bf16", "--block", "1000"))
         judge = (*idc, "evaluate", run, "--data", data, "--data-name", CIFAR, "--split", "validation", "--protocol",
                  "quick", "--eps", "8/255", "--limit", limit, *device, "--out", out / self.folder)  # fmt: skip
@@ -170,7 +171,7 @@ def trainings() -> list[Training]:
 
 
 def nano() -> list[Training]:
-    """The small network of the package for twice its epochs, with what keeps robustness from falling in the second half."""
+    """The package's small network, with what keeps robustness from falling in the second half of a training."""
     recipe = ("train", "--recipe", str(ROOT / "recipes" / "idc-nano-cifar10-robust.yaml"))
     perturbed = ("--weight-perturbation", "0.005", "--awp-start", "0.05")
     added = {
@@ -180,15 +181,15 @@ def nano() -> list[Training]:
         "rectified-awp": ("--rectify", "0.7,0.95", *perturbed),
         "smoothed-awp": ("--label-smoothing", "0.1", *perturbed),
     }
-    return [Training(f"train-nano-{name}", 240, (*recipe, *more), 2000, epochs=48) for name, more in added.items()]
+    return [Training(f"train-nano-{name}", 240, (*recipe, *more), 2000) for name, more in added.items()]
 
 
 def diffusion_peers() -> list[Job | Training]:
     """A diffusion model of CIFAR-10 and a CNN trained without attacks, and what is made of them."""
     ddpm, cnn = "train-ddpm", "train-cnn-standard"
-    network = f"ddpm={RUNS}/{ddpm}"
+    network = f"ddpm={RUNS}/{ddpm}/{KEPT}"
     made = {
-        "diffpure": f"diffpure:{network},classifier={RUNS}/{cnn},depth=0.1,steps=5",
+        "diffpure": f"diffpure:{network},classifier={RUNS}/{cnn}/{KEPT},depth=0.1,steps=5",
         "zdc": f"zdc:{network},timesteps=5",
         "rdc": f"rdc:{network},timesteps=5,maximise=5,budget=8/255",
     }

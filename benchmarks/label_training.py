@@ -115,7 +115,7 @@ class ReadObjective(ModelObjective):
     def judged(self, counts: Tensor, *, final: bool) -> RobustAccuracy:
         right, robust, images = counts.tolist()
         shares = right / max(images, 1), robust / max(images, 1)
-        return RobustAccuracy(*shares, int(images), self.recipe.eps, attack=ON_CROSS_ENTROPY)
+        return RobustAccuracy(*shares, int(images), self.recipe.eps, attacked_by=ON_CROSS_ENTROPY)
 
     def restored(self, values: dict[str, Any]) -> RobustAccuracy:
-        return RobustAccuracy(**values)
+        return RobustAccuracy(**{"attacked_by": ON_CROSS_ENTROPY} | values)

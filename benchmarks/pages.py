@@ -63,6 +63,7 @@ from peer_pages import at_a_glance, compared, field, full_size, peers, published
 from robust_pages import SHIPPED, costs, parity, passes, pitfalls, robust, robustness
 from speed_pages import bf16, loss_memory, plan, precision, profiled, scaling, speed
 
+from idc.accuracy import ON_CROSS_ENTROPY
 from idc.storage import records
 from idc.storage.locate import HOME
 from idc.text import eps_text, percent, share, table_head, table_row
@@ -183,7 +184,8 @@ def robust_learning() -> list[str]:
         return ["Not measured yet."]
     found = read(RESULTS / "robust-train.json")
     runs = [found["runs"][run] for run in (SHIPPED, THIN)]
-    lines = table_head("epoch", "IDC: clean", "under PGD-10", "CNN: clean", "under PGD-10")
+    under = [f"under {run['summary']['validation'].get('attacked_by', ON_CROSS_ENTROPY)}" for run in runs]
+    lines = table_head("epoch", "IDC: clean", under[0], "CNN: clean", under[1])
     keys = (("one_step", "attacked_one_step"), ("clean", "robust"))
     curves = [{r["epoch"]: [r[k] for k in own] for r in run["curve"]} for run, own in zip(runs, keys, strict=True)]
     for epoch in sorted({epoch for curve in curves for epoch in curve}):
@@ -197,7 +199,7 @@ def robust_learning() -> list[str]:
         f"{runs[0]['curve'][0]['images']:,} validation images of {CIFAR}, eps {eps_text(own['eps'])}, one seed; IDC "
         f"{idc['seconds']:,.0f} s, CNN {cnn['seconds']:,.0f} s, one thread each on two cores of "
         f"{article(found['hardware']['cpu'])}. On {own['images']:,} validation images the kept weights reach "
-        f"{own['one_step']:.1%} clean and {own['attacked_one_step']:.1%} under PGD-10 (IDC), {other['clean']:.1%} and "
+        f"{own['one_step']:.1%} clean and {own['attacked_one_step']:.1%} {under[0]} (IDC), {other['clean']:.1%} and "
         f"{other['robust']:.1%} (CNN).",
     ]
 
@@ -206,7 +208,8 @@ def overfitting() -> list[str]:
     """docs/training.md: clean and robust accuracy in a longer training, of a U-Net."""
     found = read(RESULTS / "nano-robust-train.json")
     curve, summary = found["curve"], found["summary"]
-    lines = table_head("epoch", "clean", "one-step under PGD-10", "multi-step under PGD-10")
+    under = f"under {summary['validation'].get('attacked_by', ON_CROSS_ENTROPY)}"
+    lines = table_head("epoch", "clean", f"one-step {under}", f"multi-step {under}")
     names = ("one_step", "attacked_one_step", "attacked_multi_step")
     shown = [r for r in curve if r["epoch"] % 10 == 0 and r["epoch"] < summary["recipe"]["epochs"]]
     lines += [table_row(f"{r['epoch']:g}", *(f"{r[name]:.1%}" for name in names)) for r in shown]
@@ -218,7 +221,7 @@ def overfitting() -> list[str]:
         "",
         f"{best['images']:,} validation images of {CIFAR}, one draw, eps {eps_text(own['eps'])}, one seed; {hours}. "
         f"The best validation is kept, here that of epoch {best['epoch']:g}. On {own['images']:,} validation "
-        f"images its weights reach {own['one_step']:.1%} clean and {own['attacked_one_step']:.1%} under PGD-10 in one "
+        f"images its weights reach {own['one_step']:.1%} clean and {own['attacked_one_step']:.1%} {under} in one "
         f"step, the last weights {last['one_step']:.1%} and {last['attacked_one_step']:.1%} (on {last['images']:,}).",
     ]
 

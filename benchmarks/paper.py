@@ -91,11 +91,13 @@ def _held(name: str, out: Path) -> dict[str, Any]:
 
 PARTS = (
     Part("costs", "figure 1, table of pruning", 30, 1, _costs, partial(_held, "costs.json")),
-    Part("steps-nano", "figure 4a", 1100, 256, _steps(NANO), parts.steps_found),
+    Part("all-nano", "all test images", 2400, 10_000,
+         lambda data, limit, out: parts.measure_all(NANO, data, limit, out), parts.all_found),
+    Part("steps-nano", "figure 4a", 2200, 512, _steps(NANO), parts.steps_found),
     Part("flaws-nano", "the flaws one by one", 1600, 256, _flaws, _flaws_found,
          file="pitfalls-nano.json"),
     Part("trainings-digits", "figures 4b and 4c", 2400, 64, _digits, parts.trainings_found),
-    Part("steps-robust", "figure 4a", 300, 128, _steps(ROBUST), parts.steps_found),
+    Part("steps-robust", "figure 4a", 1000, 512, _steps(ROBUST), parts.steps_found),
     Part("visits-nano", "figure 4c, visits", 400, 48,
          lambda data, limit, out: parts.measure_visits(NANO, data, limit, out), parts.visits_found),
     # A day of a core: 36 epochs four times.

@@ -8,6 +8,7 @@ from common import CIFAR, RESULTS, read, records_of
 from robust_pages import NAMES, SHIPPED
 
 from idc import IDC
+from idc.accuracy import ON_CROSS_ENTROPY
 from idc.commands.compare import read_comparison
 from idc.commands.opening import open_model
 from idc.cost import answer_cost
@@ -111,8 +112,8 @@ def full_size() -> list[str]:
     rows = [r for r in read(file)["rows"] if r["name"] in FULL_SIZE] if file.exists() else []
     if not rows:
         return ["Not measured yet."]
-    head = ("model", "GFLOPs an answer", "epochs", "images a second", "seconds", "validation: clean", "under PGD-10",
-            "n")  # fmt: skip
+    under = " or ".join(dict.fromkeys(f"under {r['chosen'].get('attacked_by', ON_CROSS_ENTROPY)}" for r in rows))
+    head = ("model", "GFLOPs an answer", "epochs", "images a second", "seconds", "validation: clean", under, "n")
     lines = table_head(*head)
     for r in rows:
         name, folder = FULL_SIZE[r["name"]]

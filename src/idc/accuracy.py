@@ -20,8 +20,8 @@ Move = Callable[[Tensor, Tensor, Tensor], Tensor]  # images, classes, ids -> ima
 @dataclass(frozen=True, slots=True)
 class BridgeAccuracy:
     """Shares of ``images`` answered rightly: by the one-step answer, by the mean distance over ``draws`` of the default
-    multi-step answer, and by a single such draw on average; with ``eps`` the first two also of images under ``attack``.
-    With 0 draws the model answers in one step, and the others repeat that."""
+    multi-step answer, and by a single such draw on average; with ``eps`` the first two also of attacked images. With 0
+    draws the model answers in one step, and the others repeat that."""
 
     one_step: float
     multi_step: float
@@ -31,7 +31,7 @@ class BridgeAccuracy:
     attacked_one_step: float = 0.0
     attacked_multi_step: float = 0.0
     eps: float = 0.0
-    attack: str = ON_MARGIN
+    attacked_by: str = ON_MARGIN
 
     @property
     def score(self) -> float:
@@ -52,7 +52,7 @@ class BridgeAccuracy:
     def to_dict(self) -> dict[str, float | str]:
         """The fields, JSON-ready; with 0 draws without those that repeat others, without eps those of no attack."""
         repeated = () if self.draws else ("multi_step", "single_draw", "draws", "attacked_multi_step")
-        unmade = () if self.eps else ("attacked_one_step", "attacked_multi_step", "eps", "attack")
+        unmade = () if self.eps else ("attacked_one_step", "attacked_multi_step", "eps", "attacked_by")
         out = (*repeated, *unmade)
         return {name: value for name, value in asdict(self).items() if name not in out}
 
@@ -61,14 +61,14 @@ class BridgeAccuracy:
         """What gave these values as its ``to_dict``."""
         one, attacked = values["one_step"], values.get("attacked_one_step", 0.0)
         repeated = {"multi_step": one, "single_draw": one, "draws": 0, "attacked_multi_step": attacked}
-        repeated["attack"] = ON_CROSS_ENTROPY if attacked else ON_MARGIN
+        repeated["attacked_by"] = ON_CROSS_ENTROPY if values.get("eps") else ON_MARGIN
         return cls(**repeated | values)
 
     def shares(self) -> dict[str, float]:
         """The answers by name."""
         found = {"one-step": self.one_step, "multi-step": self.multi_step}
         if self.eps:
-            under = f"under {self.attack} at {eps_text(self.eps)}"
+            under = f"under {self.attacked_by} at {eps_text(self.eps)}"
             found |= {f"one-step {under}": self.attacked_one_step, f"multi-step {under}": self.attacked_multi_step}
         return {name: value for name, value in found.items() if self.draws or name.startswith("one-step")}
 

@@ -2,15 +2,17 @@
 
 import sys
 import tarfile
-import time
 from pathlib import Path
 
 import gpu
 import gpu_jobs
 import pytest
+import torch
+
+from idc.peers.cnn import CNN, CNNConfig
 
 
-def do(monkeypatch, out, ends, seconds=1000):
+def do(monkeypatch, out, ends, seconds=1000, jobs=gpu.JOBS):
     """Run all jobs with commands that end as ``ends`` says, else done; returns the names of those that were begun."""
     begun = []
 
@@ -20,7 +22,7 @@ def do(monkeypatch, out, ends, seconds=1000):
             begun.append(name)
         assert 0 < limit <= seconds
         state = ends.get(name, "done")
-        result = Path(command[command.index("--out") + 1])
+        result = out / name / gpu.KEPT if "keep" in command else Path(command[command.index("--out") + 1])
         result.mkdir(exist_ok=True, parents=True)
         (result / ("summary.json" if state == "done" else "images-0.jsonl")).write_text("{}")
         (out / name).mkdir(exist_ok=True)
@@ -28,12 +30,12 @@ def do(monkeypatch, out, ends, seconds=1000):
         return state, ""
 
     monkeypatch.setattr(gpu, "attend", attend)
-    gpu.run(gpu.JOBS, "data", out, seconds)
+    gpu.run(jobs, "data", out, seconds)
     return begun
 
 
 def test_jobs_that_are_not_done_are_done_in_order_and_what_is_small_is_packed(tmp_path, monkeypatch):
-    out, names = tmp_path / "out", [job.name for job in gpu.JOBS]
+    out, names = tmp_path / "out", [job.name for job in sorted(gpu.JOBS, key=lambda job: bool(job.after))]
     out.mkdir()
     assert do(monkeypatch, out, {names[1]: "stopped", names[2]: "failed"}) == names
     with tarfile.open(tmp_path / "out.tgz") as archive:
@@ -69,7 +71,7 @@ def test_a_rehearsal_asks_for_two_images_of_a_small_model_and_no_gpu(tmp_path):
         asked = job.asked()
         assert "--precision" not in small
         if not job.limit:
-            assert "evaluate" not in whole
+            assert "keep" in whole
             continue
         assert {asked["protocol"], asked["eps"], str(asked["images"])} <= set(whole)
         assert small[small.index("--limit") + 1] == "2"
@@ -79,20 +81,28 @@ def test_a_rehearsal_asks_for_two_images_of_a_small_model_and_no_gpu(tmp_path):
             assert {"idc-nano-cifar10", "idc-digits-robust", used if job.after else ""} & set(small)
 
 
-def test_a_job_waits_for_those_that_it_needs(tmp_path, monkeypatch):
-    order = []
+def test_a_job_is_begun_when_what_it_needs_is_done_and_not_otherwise(tmp_path, monkeypatch):
+    needed, wants = ("train-ddpm", "train-cnn-standard"), "rdc-adaptive"
+    chosen = [job for job in gpu.JOBS if job.name in (*needed, wants)]
+    for ends, expected in (({"train-ddpm": "stopped"}, [*needed]), ({}, ["train-ddpm", wants])):
+        begun = do(monkeypatch, tmp_path, ends, jobs=chosen)
+        assert sorted(begun) == sorted(expected)
+    assert begun[-1] == wants
 
-    def attend(command, limit, log):
-        if "train-peer" in command:
-            time.sleep(0.2)  # what does not wait is over before
-        order.append(log.stem)
-        return "done", ""
 
-    monkeypatch.setattr(gpu, "attend", attend)
-    names = ("train-ddpm", "train-cnn-standard", "rdc-adaptive")
-    gpu.run([job for job in gpu.JOBS if job.name in names], "data", tmp_path, 1000, together=3)
-    assert sorted(order[:2]) == sorted(names[:2])
-    assert order[2:] == ["rdc-adaptive"]
+def test_kept_weights_are_those_of_a_training_in_small_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu, "LARGEST", 60_000)
+    job = next(job for job in gpu.JOBS if job.name == "train-cnn-standard")
+    model = CNN(CNNConfig("preact-resnet18", 10, (3, 32, 32), width=8))
+    model.save_pretrained(tmp_path / job.name / "best")
+    (tmp_path / job.name / "summary.json").write_text("{}")
+    gpu.keep(job, tmp_path)
+    assert gpu.is_done(job, tmp_path)
+    folder = tmp_path / job.folder
+    assert len(list(folder.glob("*.safetensors"))) > 1
+    images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(CNN.from_pretrained(folder).eval()(images), model.eval()(images), rtol=0, atol=0.05)
 
 
 def test_jobs_stand_after_those_that_they_need():

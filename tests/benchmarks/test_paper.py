@@ -55,6 +55,31 @@ def test_steps_go_on_where_they_were_stopped_and_shares_are_of_images(tmp_path):
     assert [p["mean"] for p in found["published"]["points"]] == [1.0] + [0.75] * len(paper_parts.READ)
 
 
+def test_more_images_are_added_to_those_that_are_there(tmp_path, monkeypatch):
+    """An image's line is that of any number of images, and is not written again."""
+    monkeypatch.setattr(paper_parts, "READ", (1, 2))
+    monkeypatch.setattr(paper_parts.read_off, "__kwdefaults__", {"at": (1, 2), "draws": 1})
+    model = str(paper_parts.ROOT / "models" / "digits")
+
+    def lines(folder, *limits):
+        for limit in limits:
+            paper_parts.measure_steps(model, "digits", limit, tmp_path / folder)
+        return (tmp_path / folder / "smooth.jsonl").read_text().splitlines()
+
+    few, grown, whole = lines("grown", 3), lines("grown", 8), lines("whole", 8)
+    assert len(few) == 3
+    assert grown[:3] == few
+    assert sorted(grown) == sorted(whole)
+
+
+def test_all_images_are_told_once_they_are_done(tmp_path):
+    assert paper_parts.all_found(tmp_path) == {}
+    held = {"images": 9, "clean": {"n": 9}, "robust": {"n": 9}, "sanity": [{"passed": True}, {"passed": False}]}
+    (tmp_path / "summary.json").write_text(json.dumps(held))
+    found = paper_parts.all_found(tmp_path)
+    assert (found["images"], found["checks"]) == (9, {"made": 2, "passed": 1})
+
+
 @pytest.fixture
 def results(tmp_path, monkeypatch):
     for module in (common, paper, paper_figures):

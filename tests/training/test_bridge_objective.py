@@ -311,6 +311,6 @@ def test_an_idc_trained_under_attack_holds_where_another_falls(tmp_path):
         noted[eps] = json.loads((out / "summary.json").read_text())["validation"]
     assert robust[0.0] < 0.35
     assert robust[0.1] > robust[0.0] + 0.3
-    assert not {"eps", "attacked_one_step", "attack"} & set(noted[0.0])
+    assert not {"eps", "attacked_one_step", "attacked_by"} & set(noted[0.0])
     assert abs(noted[0.1]["attacked_one_step"] - robust[0.1]) < 0.03
-    assert noted[0.1]["attack"] == "PGD-10 on the margin"
+    assert noted[0.1]["attacked_by"] == "PGD-10 on the margin"

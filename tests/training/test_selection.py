@@ -85,15 +85,15 @@ def test_a_finished_run_of_before_gets_the_figures_of_its_best_weights(whole, ne
     assert found["best_step"] is None
 
 
-@pytest.mark.parametrize(("attack", "kept"), [({}, True), ({"attack": ON_MARGIN}, False)], ids=["older", "same"])
-def test_a_score_under_another_attack_is_no_measure(tmp_path, attack, kept):
+@pytest.mark.parametrize(("named", "kept"), [({}, True), ({"attacked_by": ON_MARGIN}, False)], ids=["older", "same"])
+def test_a_score_under_another_attack_is_no_measure(tmp_path, named, kept):
     """A run of an older version, whose validation images were attacked by less, goes on with the attack of today."""
     found = RobustAccuracy(clean=0.8, robust=0.3, images=10, eps=0.1)
     objective = SimpleNamespace(validate=lambda *_, **__: torch.zeros(3), judged=lambda *_, **__: found,
                                 pictures=lambda *_: None)  # fmt: skip
     alone = SimpleNamespace(process_index=0, num_processes=1, is_main_process=True, reduce=lambda x, **__: x)
     state = RunState(
-        {}, accuracy={"clean": 0.8, "robust": 0.4, "images": 10, "eps": 0.1} | attack, best=0.4, best_step=3
+        {}, accuracy={"clean": 0.8, "robust": 0.4, "images": 10, "eps": 0.1} | named, best=0.4, best_step=3
     )
     steps = []
     selection = Selection(alone, objective, None, None, None, False, state, tmp_path, steps.append)

@@ -23,13 +23,13 @@ from idc.types import answered
 
 @dataclass(frozen=True, slots=True)
 class RobustAccuracy:
-    """Shares of ``images`` that were answered rightly as they are, and under ``attack`` at the recipe's eps."""
+    """Shares of ``images`` that were answered rightly as they are, and attacked at the recipe's eps."""
 
     clean: float
     robust: float
     images: int
     eps: float
-    attack: str = ON_MARGIN
+    attacked_by: str = ON_MARGIN
 
     @property
     def score(self) -> float:
@@ -39,11 +39,11 @@ class RobustAccuracy:
 
     def to_dict(self) -> dict[str, float | str]:
         """The fields, JSON-ready; without eps no attack."""
-        return {name: value for name, value in asdict(self).items() if self.eps or name != "attack"}
+        return {name: value for name, value in asdict(self).items() if self.eps or name != "attacked_by"}
 
     def shares(self) -> dict[str, float]:
         """Accuracy by name."""
-        under = f"under {self.attack} at {eps_text(self.eps)}"
+        under = f"under {self.attacked_by} at {eps_text(self.eps)}"
         return {"clean": self.clean} | ({under: self.robust} if self.eps else {})
 
     def text(self) -> str:
@@ -124,4 +124,4 @@ class CNNObjective(ClassObjective):
         return RobustAccuracy(right / max(images, 1), robust / max(images, 1), int(images), eps)
 
     def restored(self, values: dict[str, Any]) -> RobustAccuracy:
-        return RobustAccuracy(**{"attack": ON_CROSS_ENTROPY} | values)
+        return RobustAccuracy(**({"attacked_by": ON_CROSS_ENTROPY} if values["eps"] else {}) | values)

@@ -1,7 +1,7 @@
 """What a run trains, and towards what: the part of training that differs between IDC and its peers."""
 
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ class Validation(typing.Protocol):
     def score(self) -> float:
         """By which the best weights of a run are chosen: more is better."""
 
-    def to_dict(self) -> dict[str, float | str]: ...
+    def to_dict(self) -> Mapping[str, float | str]: ...
     def shares(self) -> dict[str, float]:
         """Accuracy by the name of what was asked, such as "one-step"."""
 

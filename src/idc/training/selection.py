@@ -48,8 +48,9 @@ class Selection:
     def validate(self, network: nn.Module, monitor: Monitor, step: int, *, epoch: float) -> None:
         """Validate ``network`` in short, and keep it if it is the best so far."""
         found = self._measured(network, self.few, final=False)
-        before, self.state.accuracy = self.state.accuracy, found.to_dict()
-        if before and before.get("attack") != self.state.accuracy.get("attack"):
+        before, values = self.state.accuracy, dict(found.to_dict())
+        self.state.accuracy = values
+        if before and before.get("attacked_by") != values.get("attacked_by"):
             self.state.best = None  # of an older version's attack: nothing to compare with
         monitor.validation(step, found, epoch=epoch, seconds=self.state.seconds)
         if self.accelerator.is_main_process:
@@ -100,10 +101,10 @@ class Selection:
                 plain = tensor.contiguous()
                 torch.distributed.broadcast(plain, 0)
                 tensor.copy_(plain)
-        self.state.fit = self._measured(network, self.learned, final=True).to_dict()
+        self.state.fit = dict(self._measured(network, self.learned, final=True).to_dict())
         found = self._measured(network, self.final, final=True)
         network.load_state_dict(own)
-        self.state.whole, self.state.facts = found.to_dict(), self.objective.facts()
+        self.state.whole, self.state.facts = dict(found.to_dict()), self.objective.facts()
         return found
 
     def _measured(self, network: nn.Module, data: ImageSet, *, final: bool) -> Validation:

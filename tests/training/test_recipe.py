@@ -43,7 +43,7 @@ def test_a_consistency_of_before_is_the_method_of_that_name(tmp_path):
         ({"eps": 0.1, "method": "mart", "mix": "cutmix"}, "mix = cutmix with method = mart"),
         ({"eps": 0.1, "method": "mart", "ce_weight": 0.0}, "method = mart with ce_weight = 0"),
         ({"eps": 0.1, "replays": 2, "method": "trades"}, "method = trades with replays = 2"),
-        ({"eps": 0.1, "awp_start": 0.1}, "awp_start without weight_perturbation"),
+        ({"eps": 0.1, "awp_start": 0.1}, "awp_start = 0.1: expected weight_perturbation"),
         ({"eps": 0.1, "attack_step": 0.1, "step_share": 1.0}, r"attack_step = 0\.1 with step_share = 1"),
     ],
 )
@@ -157,5 +157,9 @@ def test_paper_recipe_is_the_authors():
 def test_a_setting_that_would_say_nothing_is_refused(idle, kind):
     with pytest.raises(IDCError, match=f"{next(iter(idle))} = .*give --"):
         kind(**idle)
+    name = next(iter(idle))
+    usual = getattr(kind(), name)
+    with pytest.raises(IDCError, match=f"{name} = .*give --"):
+        override(kind(), {n: v for n, v in idle.items() if n != name} | {name: usual})  # asked for in so many words
     Recipe(hinge_weight=1.0, hinge_margin=0.2, method="consistency", eps=0.1, beta=3.0)
     CNNRecipe(rectify=(0.7, 0.95), rectify_temperature=(3.0, 1.0))

@@ -2,7 +2,7 @@
 
 import typing
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, Field, fields
 from inspect import Parameter, Signature, signature
 from typing import Annotated, Any
 
@@ -38,11 +38,23 @@ def of_fields(
         recipe: the flag that names a recipe, if the fields' defaults are those of a recipe.
         defaults: instead of the fields' own.
     """
-    override = {"unset": "the recipe's", "panel": f"Recipe (each overrides {recipe})"} if recipe else {}
+    panel = {"panel": f"Recipe (each overrides {recipe})"} if recipe else {}
     chosen = [f for f in fields(kind) if names is None or f.name in names]
     given = {f.name: None if recipe else defaults.get(f.name, f.default) for f in chosen}
     own = rules(kind)
-    return [_flag(f.name, own[f.name], given[f.name], {**f.metadata} | override) for f in chosen]
+    return [
+        _flag(f.name, own[f.name], given[f.name], {**f.metadata} | panel | ({"unset": _unset(f)} if recipe else {}))
+        for f in chosen
+    ]
+
+
+def _unset(field: Field[Any]) -> str:
+    """What a recipe's flag that is not given stands for; no named recipe has another value of what is left out of
+    files at its default."""
+    if not field.metadata.get("omit_default") or field.default in (None, False, "none"):
+        return "the recipe's"
+    value = ",".join(f"{v:g}" for v in field.default) if isinstance(field.default, tuple) else field.default
+    return f"the recipe's, else {value:g}" if isinstance(value, float) else f"the recipe's, else {value}"
 
 
 def with_flags(*flags: Parameter) -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -124,7 +124,7 @@ def train(out_folder: _OUT, **asked: Any) -> None:
     ),
 )  # fmt: skip
 def cnn(out_folder: _OUT, **asked: Any) -> None:
-    """A convolutional network: standard, adversarially trained (PGD-AT, TRADES), or on Gaussian noise."""
+    """A convolutional network: standard, adversarially trained (PGD-AT, TRADES, MART), or on Gaussian noise."""
     asked["began"] = time.monotonic()
     check_paths(asked["data"])
     from idc.commands.train_peers import start_cnn

@@ -63,7 +63,7 @@ class BridgeObjective(ClassObjective):
             raise IDCError(f"t_weights = {given}", f"{timesteps} numbers, one a timestep", "or give none: uniform")
         if not self.recipe.t_weights or any(self.recipe.t_weights[:-1]):
             alone = f"--t-weights {'0,' * (timesteps - 1)}1 --visits {timesteps - 1}"
-            self.recipe.refuse("timesteps whose x_t shows the label", "mix", remedy=f"leave mix out, or give {alone}")
+            self.recipe.refuse("timesteps before the last one, whose input shows the true label", "mix", remedy=f"leave mix out, or give {alone}")
 
     def to(self, device: torch.device, *, bf16: bool) -> None:
         self.format = unet_format(device, batch_norm=self.model.config.unet.norm == "batch")
@@ -163,9 +163,6 @@ class BridgeObjective(ClassObjective):
         weights, offsets = self.products
         products = self._one_step(network, images).flatten(1) @ weights.T - offsets
         return products / (weights.shape[1] * self.recipe.attack_temperature)
-
-    def usual_step(self) -> float:
-        return min(1.25, 2.5 / self.recipe.attack_steps) * self.eps
 
     def _attacked_free(self, images: Tensor, answer: Tensor, random: torch.Generator) -> Tensor:
         """The point that the batch's earlier replays climbed to, as a leaf whose gradient the training's backward pass

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from idc.errors import IDCError
 from idc.storage.fields import setting
-from idc.training.settings import Settings
+from idc.training.settings import Settings, refuse_idle
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,23 +65,37 @@ class ClassSettings(Settings):
         Settings.__post_init__(self)
         if self.step_share:
             self.refuse(f"step_share = {self.step_share:g}", "attack_step")
-        if self.awp_start and not self.weight_perturbation:
-            raise IDCError("awp_start without weight_perturbation", "both or neither", "give --weight-perturbation")
-        if not self.rectify:
-            self.refuse("rectify = None", "rectify_temperature", remedy="give --rectify, such as 0.7,0.95")
-        if self.mix == "none":
-            self.refuse("mix = none", "mix_rate", remedy="give --mix, such as cutmix")
+        refuse_idle(self, (name for name in type(self).__dataclass_fields__ if self.given(name)))
         if self.strong_branch:
             self.refuse("strong_branch", "mix")
         if self.rectify and not self.ema_decay:
             raise IDCError("rectify with ema_decay = 0", "weights that are averaged", "give --ema-decay, such as 0.995")
+
+    @property
+    def compares(self) -> bool:
+        """Whether the loss is of clean and attacked images."""
+        raise NotImplementedError
+
+    def idle(self) -> dict[str, str]:
+        found = {}
+        if not self.weight_perturbation:
+            found["awp_start"] = "weight_perturbation beside it: give --weight-perturbation, such as 0.005"
+        if not self.rectify:
+            found["rectify_temperature"] = "rectify beside it: give --rectify, such as 0.7,0.95"
+        if self.mix == "none":
+            found["mix_rate"] = "mix beside it: give --mix, such as cutmix"
+        if not self.compares:
+            found["beta"] = "a method with a divergence beside it: give --method, such as trades"
+        return found
 
     def refuse(self, beside: str, *names: str, remedy: str = "") -> None:
         """Raise IDCError for the first of the settings of these ``names`` that has another value than its default,
         ``beside`` what does not go with it."""
         for name in filter(self.given, names):
             one = f"{name} = {getattr(self, name)}"
-            raise IDCError(f"{one} with {beside}", "one of them", remedy or f"leave {name} out, or change the other")
+            raise IDCError(
+                f"{one} with {beside}", "one without the other", remedy or f"leave {name} out, or change the other"
+            )
 
     def given(self, name: str) -> bool:
         """Whether a setting has another value than its default."""

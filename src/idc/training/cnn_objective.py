@@ -73,9 +73,6 @@ class CNNObjective(ClassObjective):
         with self.autocast:
             return self._logits(network, images)
 
-    def usual_step(self) -> float:
-        return self.eps / 4
-
     def _loss(self, call: Call, images: Tensor, classes: Tensor, random: torch.Generator) -> dict[str, Tensor]:
         images, targets = self.batch(images, classes, random)
         moved = images

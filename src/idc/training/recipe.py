@@ -12,7 +12,6 @@ from idc.training.settings import REMEDY, Settings, override
 
 NEED_AN_ATTACK = ("attack_step", "eps_warmup", "step_share", "weight_perturbation")  # without which they say nothing
 SOFT = ("mix", "label_smoothing", "rectify")  # targets of more than one class, of which MART has no form
-GIVE_METHOD = "give --method, such as trades"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +89,12 @@ class Recipe(ClassSettings):
             self.refuse(beside, "label_smoothing", "rectify", remedy="give --ce-weight")
             if self.method in ("trades", "mart"):
                 self.refuse(beside, "method", remedy="give --ce-weight")
-        if not self.hinge_weight:
-            self.refuse("hinge_weight = 0", "hinge_margin", remedy="give --hinge-weight")
-        if self.method == "pgd-at":
-            self.refuse("method = pgd-at, which has no divergence", "beta", remedy=GIVE_METHOD)
         if self.t_weights and not any(self.t_weights):
             raise IDCError(f"t_weights = {short(self.t_weights)}", "weights that are not all 0", REMEDY)
+
+    def idle(self) -> dict[str, str]:
+        hinge = "hinge_weight beside it: give --hinge-weight"
+        return ClassSettings.idle(self) | ({} if self.hinge_weight else {"hinge_margin": hinge})
 
     @property
     def adversarial(self) -> bool:
@@ -103,7 +102,6 @@ class Recipe(ClassSettings):
 
     @property
     def compares(self) -> bool:
-        """Whether the loss is of clean and attacked images."""
         return self.adversarial and self.method != "pgd-at"
 
     @property
@@ -225,7 +223,9 @@ class CNNRecipe(ClassSettings):
     norm: Literal["linf", "l2"] = setting("linf", "under attack: norm of the perturbation")
     eps: float = setting(8 / 255, "under attack: its radius, on [0, 1]; also of the validation's attack", least=0)
     attack_steps: int = setting(10, "under attack: steps of the attack on each batch", least=1)
-    attack_step: float = setting(0.0, "under attack: length of a step of the attack; 0: a quarter of eps", least=0)
+    attack_step: float = setting(
+        0.0, "under attack: length of a step of the attack; 0: 2.5 eps divided by the steps, at most 1.25 eps", least=0
+    )
     sigma: float = setting(0.25, "noise: its standard deviation, on [0, 1]", least=0)
 
     def __post_init__(self) -> None:
@@ -235,8 +235,6 @@ class CNNRecipe(ClassSettings):
             self.refuse(f"method = {self.method}, which has no attack", *NEED_AN_ATTACK, remedy=remedy)
         if self.method == "mart":
             self.refuse("method = mart", *SOFT)
-        if not self.compares:
-            self.refuse(f"method = {self.method}, which has no divergence", "beta", remedy=GIVE_METHOD)
 
     @property
     def may_mix(self) -> bool:
@@ -248,7 +246,6 @@ class CNNRecipe(ClassSettings):
 
     @property
     def compares(self) -> bool:
-        """Whether the loss is of clean and attacked images."""
         return self.method in ("trades", "mart")
 
 

@@ -1,8 +1,10 @@
 """The settings that every training run has; recipes add those of their own objective. Fields become flags."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from idc.errors import IDCError
 from idc.storage.fields import check, rules, setting, short, unknown
 
 if TYPE_CHECKING:  # the command line reads the fields of a recipe before anything heavy is imported
@@ -83,6 +85,10 @@ class Settings:
         """Whether the training attacks each batch."""
         return False
 
+    def idle(self) -> dict[str, str]:
+        """By name, settings that say nothing beside the others, and what they need."""
+        return {}
+
     @property
     def may_mix(self) -> bool:
         """Whether images are not mixed with one another, but may be."""
@@ -103,11 +109,22 @@ def override(recipe: S, changes: dict[str, Any]) -> S:
     """``recipe`` with fields replaced; texts are read as a flag's.
 
     Raises:
-        IDCError: for an unknown field or a value of the wrong type.
+        IDCError: for an unknown field, a value of the wrong type, or a setting that would say nothing.
     """
     known = rules(type(recipe))
     for name in changes:
         if name not in known:
             raise unknown(f"recipe field {short(name)}", name, known)
     texts = {n: known[n].read(n, v, remedy=REMEDY) for n, v in changes.items() if isinstance(v, str)}
-    return replace(recipe, **changes | texts)
+    found = replace(recipe, **changes | texts)
+    refuse_idle(found, changes)
+    return found
+
+
+def refuse_idle(recipe: Settings, names: Iterable[str]) -> None:
+    """Raise IDCError for the first of the settings of these names that says nothing beside the others."""
+    idle = recipe.idle()
+    for name in names:
+        if name in idle:
+            needs, _, remedy = idle[name].partition(": ")
+            raise IDCError(f"{name} = {getattr(recipe, name)}", needs, remedy)

@@ -63,7 +63,8 @@ class BridgeObjective(ClassObjective):
             raise IDCError(f"t_weights = {given}", f"{timesteps} numbers, one a timestep", "or give none: uniform")
         if not self.recipe.t_weights or any(self.recipe.t_weights[:-1]):
             alone = f"--t-weights {'0,' * (timesteps - 1)}1 --visits {timesteps - 1}"
-            self.recipe.refuse("timesteps before the last one, whose input shows the true label", "mix", remedy=f"leave mix out, or give {alone}")
+            early = "timesteps before the last one, whose input shows the true label"
+            self.recipe.refuse(early, "mix", remedy=f"leave mix out, or give {alone}")
 
     def to(self, device: torch.device, *, bf16: bool) -> None:
         self.format = unet_format(device, batch_norm=self.model.config.unet.norm == "batch")

@@ -93,10 +93,11 @@ def _about(rows: list[dict], data: str) -> list[str]:
     several = {key: sorted({r[key] for r in rows}) for key in ("updates", "epochs", "images", "training_images")}
     words = {key: " or ".join(f"{value:,g}" for value in values) for key, values in several.items()}
     machines = " or ".join(sorted({r["hardware"]["gpu"] or r["hardware"]["cpu"] for r in rows}))
+    epochs = "epoch" if words["epochs"] == "1" else "epochs"
     noisy = [r for r in rows if r["draws"] > 1 and r["answer"] == "random half"]
     parts = [
         f"{words['images']} validation images of {data}, protocol `quick`, L-inf {eps_text(one['eps'])}; trained for "
-        f"{words['updates']} updates ({words['epochs']} epochs of {words['training_images']} images); the last weights "
+        f"{words['updates']} updates ({words['epochs']} {epochs} of {words['training_images']} images); the last weights "
         "are judged. Clean and robust: means over the seeds, brackets: 95% Wilson intervals over images. *Beside*: "
         "points of what is robust, with Student's 95% intervals: over seeds, for these images, and over images, for "
         "these networks. "

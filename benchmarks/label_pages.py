@@ -99,8 +99,8 @@ def _about(rows: list[dict], data: str) -> list[str]:
         f"{words['images']} validation images of {data}, protocol `quick`, L-inf {eps_text(one['eps'])}; trained for "
         f"{words['updates']} updates ({words['epochs']} {epochs} of {words['training_images']} images); the last "
         "weights are judged. Clean and robust: means over the seeds, brackets: 95% Wilson intervals over images. "
-        "*Beside*: points of what is robust, with Student's 95% intervals: over seeds, for these images, and over images, "
-        "for these networks. "
+        "*Beside*: points of what is robust, with Student's 95% intervals: over seeds, for these images, and over "
+        "images, for these networks. "
         f"Seconds of training are those of one thread of {machines} among others at work."
     ]
     if noisy:

@@ -210,7 +210,9 @@ def all_found(out: Path) -> dict[str, Any]:
         return {}
     held = read(out / "summary.json")
     checks = {"made": len(held["sanity"]), "passed": sum(check["passed"] for check in held["sanity"])}
-    return {"images": held["images"], "clean": held["clean"], "robust": held["robust"], "checks": checks}
+    seconds = held["cost"]["seconds"] * held["images"]  # of all processes, whoever began and ended it
+    found = {"images": held["images"], "clean": held["clean"], "robust": held["robust"]}
+    return found | {"checks": checks, "core_seconds": round(seconds)}
 
 
 # -- costs -------------------------------------------------------------------------------------------------------------

@@ -74,10 +74,11 @@ def test_more_images_are_added_to_those_that_are_there(tmp_path, monkeypatch):
 
 def test_all_images_are_told_once_they_are_done(tmp_path):
     assert paper_parts.all_found(tmp_path) == {}
-    held = {"images": 9, "clean": {"n": 9}, "robust": {"n": 9}, "sanity": [{"passed": True}, {"passed": False}]}
+    held = {"images": 9, "clean": {"n": 9}, "robust": {"n": 9}, "sanity": [{"passed": True}, {"passed": False}],
+            "cost": {"seconds": 0.5}}  # fmt: skip
     (tmp_path / "summary.json").write_text(json.dumps(held))
     found = paper_parts.all_found(tmp_path)
-    assert (found["images"], found["checks"]) == (9, {"made": 2, "passed": 1})
+    assert (found["images"], found["checks"], found["core_seconds"]) == (9, {"made": 2, "passed": 1}, 4)
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from idc.accuracy import BridgeAccuracy, accuracy, from_counts
-from idc.attacks.threat import Threat
 from idc.compute.hardware import unet_format
 from idc.compute.modes import evaluation_mode
 from idc.data import ImageSet
@@ -18,9 +17,8 @@ from idc.method.calibration import FACT as CALIBRATION
 from idc.method.calibration import calibrate
 from idc.method.classifier import IDC
 from idc.method.loss import answer_distances, label_logits
-from idc.noise import Streams, derive_seed
 from idc.storage.fields import recorded
-from idc.training.adversarial import random_start, worst
+from idc.training.adversarial import random_start
 from idc.training.bridge_losses import bridge_terms
 from idc.training.class_objective import ClassObjective
 from idc.training.objective import Call, check_fits
@@ -193,12 +191,9 @@ class BridgeObjective(ClassObjective):
         found = measure(seen=keep)[1]
         if not self.recipe.eps:
             return found
-        threat = Threat(self.recipe.norm, self.recipe.eps)  # the whole of it, also while it still rises
 
         def move(images: Tensor, classes: Tensor, ids: Tensor) -> Tensor:
-            streams = Streams(ids, derive_seed(self.recipe.seed, "validation"))
-            start = threat.random(images, streams)
-            return worst(partial(self._surrogate, network), images, classes, threat, start=start)
+            return self._worst(partial(self._surrogate, network), images, classes, ids)
 
         return torch.cat([found, measure(move=move)[1]])
 

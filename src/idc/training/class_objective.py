@@ -15,8 +15,9 @@ from idc.compute.modes import evaluation_mode, frozen
 from idc.data.mixing import mix
 from idc.data.strong import strongly_augmented
 from idc.method.classifier import IDC
+from idc.noise import Streams, derive_seed
 from idc.peers.cnn import CNN
-from idc.training.adversarial import WeightShift, ascend, divergence, random_start
+from idc.training.adversarial import WeightShift, ascend, divergence, random_start, worst
 from idc.training.objective import Call, ModelObjective
 from idc.training.recipe import CNNRecipe, Recipe
 from idc.training.split_norm import halves, plain_norms, split_norms
@@ -121,6 +122,12 @@ class ClassObjective(ModelObjective):
             start = random_start(images, self.threat, random, share=0.01 if trades else 1.0)
             steps, step = self.recipe.attack_steps, self.step_length(self.usual_step())
             return ascend(loss, images, self.threat, steps=steps, step=step, start=start)
+
+    def _worst(self, logits: Callable[[Tensor], Tensor], images: Tensor, classes: Tensor, ids: Tensor) -> Tensor:
+        """Validation images under ``worst`` within the whole radius, also while it still rises, from starts by id."""
+        threat = Threat(self.recipe.norm, self.recipe.eps)
+        streams = Streams(ids, derive_seed(self.recipe.seed, "validation"))
+        return worst(logits, images, classes, threat, start=threat.random(images, streams))
 
     def loss(self, call: Call, images: Tensor, classes: Tensor, random: torch.Generator) -> dict[str, Tensor]:
         with self.branches(self.network, len(images)):

@@ -8,12 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from idc.accuracy import ON_CROSS_ENTROPY, ON_MARGIN
-from idc.attacks.threat import Threat
 from idc.data import ImageSet
-from idc.noise import Streams, derive_seed
 from idc.peers.cnn import CNN, normalised
 from idc.text import eps_text
-from idc.training.adversarial import worst
 from idc.training.class_objective import ClassObjective
 from idc.training.objective import Call, check_fits
 from idc.training.recipe import CNNRecipe
@@ -100,18 +97,15 @@ class CNNObjective(ClassObjective):
             images, classes = data.images[chosen].float().div(255), data.labels[chosen]
             with torch.no_grad():
                 right = (answered(self._logits(network, images)) == classes).sum()
-            streams = Streams(data.ids[chosen], derive_seed(self.recipe.seed, "validation"))
-            robust = self._robust(network, images, classes, streams)
+            robust = self._robust(network, images, classes, data.ids[chosen])
             counts += torch.stack([right, robust, right.new_tensor(len(chosen))])
         return counts
 
-    def _robust(self, network: nn.Module, images: Tensor, classes: Tensor, streams: Streams) -> Tensor:
+    def _robust(self, network: nn.Module, images: Tensor, classes: Tensor, ids: Tensor) -> Tensor:
         """() how many are right under ``worst`` from a random start of the image's own."""
         if not self.recipe.adversarial:
             return classes.new_zeros(())
-        threat = Threat(self.recipe.norm, self.recipe.eps)  # the whole of it, also while it still rises
-        start = threat.random(images, streams)
-        moved = worst(partial(self._logits, network), images, classes, threat, start=start)
+        moved = self._worst(partial(self._logits, network), images, classes, ids)
         with torch.no_grad():
             return (answered(self._logits(network, moved)) == classes).sum()
 

@@ -29,7 +29,7 @@ class NoiseError:
         """Smaller errors are better."""
         return 1 / (1 + self.mse)
 
-    def to_dict(self) -> dict[str, float | str]:
+    def to_dict(self) -> dict[str, float]:
         """The fields, JSON-ready."""
         return asdict(self)
 

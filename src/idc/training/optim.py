@@ -11,16 +11,19 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from idc.compute.hardware import can_compile, uses_bf16
 from idc.errors import IDCError
+from idc.training.muon import Muon
 from idc.training.settings import LONG, WORTH_COMPILING, Settings
 
 
 def build_optimizer(model: nn.Module, recipe: Settings, device: torch.device) -> torch.optim.Optimizer:
-    """Adam, AdamW or SGD; biases, norms and position maps are not decayed."""
+    """Adam, AdamW, SGD or Muon; but for Adam, biases, norms and position maps are not decayed."""
     fused = device.type in ("cpu", "cuda")
     betas = (0.9, recipe.beta2)
     if recipe.optimizer == "adam":
         return torch.optim.Adam(model.parameters(), lr=recipe.lr, betas=betas, fused=fused)
     named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+    if recipe.optimizer == "muon":
+        return Muon(named, lr=recipe.lr, weight_decay=recipe.weight_decay, beta2=recipe.beta2, fused=fused)
     decayed = [p for n, p in named if p.ndim > 1 and not n.endswith("position")]
     free = [p for n, p in named if p.ndim <= 1 or n.endswith("position")]
     groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": free, "weight_decay": 0.0}]

@@ -26,12 +26,14 @@ class Settings:
     )  # fmt: skip
     batch_size: int = setting(128, "images in one step of the training, all processes together", least=1)
     accumulation: int = setting(1, "steps whose gradients are averaged into one update of the weights", least=1)
-    optimizer: Literal["adam", "adamw", "sgd"] = setting(
-        "adamw", "how the weights are updated; sgd has Nesterov momentum 0.9"
+    optimizer: Literal["adam", "adamw", "sgd", "muon"] = setting(
+        "adamw",
+        "how the weights are updated; sgd has Nesterov momentum 0.9; muon: inner layers' weights by Muon, all others "
+        "by adamw",
     )
     lr: float = setting(2e-3, "learning rate at its highest", above=0)
-    weight_decay: float = setting(0.05, "weight decay: decoupled with adamw, an L2 penalty with sgd", least=0)
-    beta2: float = setting(0.99, "adam, adamw: decay of the average of squared gradients", least=0, below=1)
+    weight_decay: float = setting(0.05, "weight decay: decoupled with adamw and muon, an L2 penalty with sgd", least=0)
+    beta2: float = setting(0.99, "adam, adamw, muon: decay of the average of squared gradients", least=0, below=1)
     schedule: Literal["constant", "cosine", "linear", "piecewise", "plateau"] = setting(
         "linear",
         "how the learning rate falls after the warm-up; piecewise: to a tenth at 1/2 and again at 3/4 of all updates",

@@ -77,7 +77,7 @@ def test_every_setting_of_a_recipe_is_a_flag(verb, kind):
     if "beta" in kind.__dataclass_fields__:  # off in every recipe: what it is when asked for stands nowhere else
         assert "[default: (the recipe's, else 6)]" in rows["--beta"]
         assert "[default: (the recipe's, else 2,1)]" in rows["--rectify-temperature"]
-    assert "<adam|adamw|sgd>" in rows["--optimizer"]
+    assert "<adam|adamw|sgd|muon>" in rows["--optimizer"]
 
 
 ASKED = {
@@ -135,7 +135,7 @@ def test_flags_override_a_recipe(monkeypatch):
     [
         ("train --lr true", "--lr = 'true': expected a number above 0; correct --lr"),
         ("train --epochs inf", "--epochs = 'inf': expected a number above 0; correct --epochs"),
-        ("train --optimizer lion", "--optimizer = 'lion': expected one of adam, adamw, sgd; correct --optimizer"),
+        ("train --optimizer lion", "--optimizer = 'lion': expected one of adam, adamw, sgd, muon; correct --optimizer"),
         ("train --label-cell 0", "--label-cell = '0': expected a whole number, at least 1; correct --label-cell"),
         ("evaluate m --visits 3,x", "--visits = '3,x': expected timesteps such as [3, 1, 0], or none; "),
         ("evaluate m --eps 1/0", "--eps = '1/0': expected a number such as 0.1 or 8/255, or none; "),

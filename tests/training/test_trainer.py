@@ -1,7 +1,6 @@
 """Training: an interrupted and resumed run ends bit for bit like one that was not; both learn."""
 
 import json
-import os
 import re
 import signal
 from functools import partial
@@ -18,21 +17,7 @@ from idc.storage import records
 from idc.training.checkpoint import load_latest
 from idc.training.trainer import Trainer
 from processes import run
-from tiny_training import SMALL, train, weights
-
-FLAGS = ("--limit", 128, *(part for k, v in SMALL.items() for part in (f"--{k.replace('_', '-')}", v)))
-
-
-def signalled(number: int, within: int) -> None:
-    """For ``before``: the process gets this signal within this step."""
-    plain = Trainer.step
-
-    def step(self, now):
-        if now == within:
-            os.kill(os.getpid(), number)
-        return plain(self, now)
-
-    Trainer.step = step
+from tiny_training import FLAGS, SMALL, signalled, train, weights
 
 
 def test_a_run_leaves_what_it_promises(whole):

@@ -139,6 +139,22 @@ def test_a_training_has_its_curve(tmp_path, keys):
     assert "training, 12 s, 4,567 images seen" in (tmp_path / "out" / "page.html").read_text()
 
 
+def test_each_attack_of_a_resumed_run_has_its_own_curve():
+    """Of records without a name the validation's attack followed the cross-entropy."""
+    older = [
+        {"epoch": e, "validation/one_step": 0.6, "validation/attacked_one_step": 0.4, "validation/eps": 0.1}
+        for e in (1, 2)
+    ]
+    newer = {"epoch": 3, "validation/one_step": 0.7, "validation/attacked_one_step": 0.3, "validation/eps": 0.1}
+    (axes,) = curves.over_epochs([*older, newer | {"validation/attacked_by": "PGD-10 on the margin"}]).axes
+    drawn = {line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in axes.lines}
+    assert drawn == {
+        "one-step": ([1, 2, 3], [60.0, 60.0, 70.0]),
+        "one-step, attacked: PGD-10": ([1, 2], [40.0, 40.0]),
+        "one-step, attacked: PGD-10 on the margin": ([3], [30.0]),
+    }
+
+
 @pytest.fixture
 def certified(tmp_path):
     def make(name: str, sigma: float):

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
+from idc.accuracy import ON_CROSS_ENTROPY
 from idc.report.labelling import label_points
 from idc.report.results import Result
 from idc.text import eps_text
@@ -177,13 +178,19 @@ def over_radius(certificates: Sequence[dict[str, Any]]) -> Figure | None:
 
 
 def over_epochs(history: Sequence[dict[str, Any]]) -> Figure:
-    """Validation accuracy of a training over its epochs, a line for each answer that was measured."""
+    """Validation accuracy of a training over its epochs, a line for each answer that was measured and, where a resumed
+    run has changed its validation's attack, for each attack."""
     figure, axes = _drawing(height=2.8)
+    attacks = {m.get("validation/attacked_by", ON_CROSS_ENTROPY): None for m in history if "validation/eps" in m}
     for (key, label), colour in zip(MEASURED.items(), COLOURS, strict=False):
-        points = [m for m in history if f"validation/{key}" in m]
-        if points:
-            x, y = [m["epoch"] for m in points], [100 * m[f"validation/{key}"] for m in points]
-            axes.plot(x, y, "o-", ms=3, color=colour, label=label)
+        several = len(attacks) > 1 and "attacked" in label
+        for style, attack in zip(("o-", "o:"), attacks if several else (None,), strict=False):
+            own = [m for m in history if f"validation/{key}" in m]
+            if attack:
+                own = [m for m in own if m.get("validation/attacked_by", ON_CROSS_ENTROPY) == attack]
+            if own:
+                x, y = [m["epoch"] for m in own], [100 * m[f"validation/{key}"] for m in own]
+                axes.plot(x, y, style, ms=3, color=colour, label=f"{label}: {attack}" if attack else label)
     _finish(axes, "epoch")
     axes.set_ylabel("validation accuracy, %")
     return figure

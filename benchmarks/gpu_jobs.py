@@ -154,6 +154,7 @@ _CNN = ("train-peer", "cnn", "--method", "pgd-at", "--attack-steps", "2", "--att
         "256", "--lr", "0.1", "--clip-norm", "5", "--ema-decay", "0.998")  # fmt: skip
 _ADDED = {  # what is set beside a plain training against attacks, of the IDC and of the CNN alike
     "plain": (),
+    "muon": ("--optimizer", "muon", "--lr", "0.004", "--weight-decay", "0.05"),
     "cutmix": ("--mix", "cutmix"),
     "branch": ("--strong-branch",),
     "rectified": ("--rectify", "0.7,0.95"),
@@ -172,7 +173,7 @@ def trainings() -> list[Training]:
 
 def nano() -> list[Training]:
     """The package's small network, with what keeps robustness from falling in the second half of a training."""
-    recipe = ("train", "--recipe", str(ROOT / "recipes" / "idc-nano-cifar10-robust.yaml"))
+    recipe = ("train", "--recipe", str(ROOT / "recipes" / "idc-nano-cifar10-robust-v2.yaml"))
     perturbed = ("--weight-perturbation", "0.005", "--awp-start", "0.05")
     added = {
         "plain": (),
@@ -210,6 +211,7 @@ JOBS: tuple[Job | Training, ...] = (
     # Fifty steps of fifteen draws, and a thousand of Carlini and Wagner's: in blocks, so that some are whole.
     paper("base-paper-8", 600, "paper", "8/255", 128),
     whole("nano-robust-adaptive-8", "idc-nano-cifar10-robust"),
+    whole("nano-robust-v2-adaptive-8", "idc-nano-cifar10-robust-v2"),
     whole("thin-adaptive-8", THIN),
     whole("nano-adaptive-8", SMALL),
     *beside("parity-digits-robust", "idc-digits-robust", "0.1", "digits"),

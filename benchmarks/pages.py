@@ -16,6 +16,7 @@ The records come from
     python benchmarks/passes.py BEFORE AFTER --name TEXT --kind robust
     make peers
     idc train --recipe recipes/idc-nano-cifar10-robust.yaml --data CIFAR --out runs/idc-nano-cifar10-robust
+    idc train --recipe recipes/idc-nano-cifar10-robust-v2.yaml --data CIFAR --out runs/idc-nano-cifar10-robust-v2
     python benchmarks/peers.py robust --stage train (makes models/cifar10-thin-pgd-at, where that is not)
     idc train --recipe benchmarks/unet.yaml --visits 3,1,0 --data CIFAR --out runs/nano-robust
     python benchmarks/answers.py runs/nano --data CIFAR --limit 2000
@@ -60,7 +61,7 @@ from paper_tables import (
     paper_visits,
 )
 from peer_pages import at_a_glance, compared, field, full_size, peers, published_table
-from robust_pages import SHIPPED, costs, parity, passes, pitfalls, robust, robustness
+from robust_pages import LATEST, SHIPPED, costs, parity, passes, pitfalls, robust, robustness
 from speed_pages import bf16, loss_memory, plan, precision, profiled, scaling, speed
 
 from idc.accuracy import ON_CROSS_ENTROPY
@@ -95,6 +96,10 @@ def collect() -> None:
         curve = _curve(RUNS / "nano-robust", "one_step", "attacked_one_step", "attacked_multi_step", "images")
         command = f"idc train --recipe {UNET} --visits 3,1,0 --data CIFAR --out runs/nano-robust"
         write("nano-robust-train", command, {"summary": summary, "curve": curve})
+    if (RUNS / LATEST / "summary.json").exists():
+        curve = _curve(RUNS / LATEST, "one_step", "attacked_one_step", "images")
+        command = f"idc train --recipe recipes/{LATEST}.yaml --data CIFAR --out runs/{LATEST}"
+        write("muon-train", command, {"summary": _summary(LATEST), "curve": curve})
     if all((RUNS / run / "summary.json").exists() for run in (SHIPPED, THIN)):
         both = {SHIPPED: _curve(RUNS / SHIPPED, "one_step", "attacked_one_step", "images"),
                 THIN: _curve(RUNS / THIN, "clean", "robust", "images")}  # fmt: skip
@@ -204,6 +209,27 @@ def robust_learning() -> list[str]:
     ]
 
 
+def muon_learning() -> list[str]:
+    """docs/training.md: the same of idc-nano-cifar10-robust-v2."""
+    if not (RESULTS / "muon-train.json").exists():
+        return ["Not measured yet."]
+    found = read(RESULTS / "muon-train.json")
+    summary, own = found["summary"], found["summary"]["validation"]
+    under = f"under {own['attacked_by']}"
+    lines = table_head("epoch", "clean", under)
+    lines += [
+        table_row(f"{r['epoch']:g}", f"{r['one_step']:.1%}", f"{r['attacked_one_step']:.1%}") for r in found["curve"]
+    ]
+    return [
+        *lines,
+        "",
+        f"{found['curve'][0]['images']:,} validation images of {CIFAR}, eps {eps_text(own['eps'])}, one seed; "
+        f"{summary['seconds']:,.0f} s, {summary['images_seen']:,} images, one thread of "
+        f"{article(found['hardware']['cpu'])}, bf16. On {own['images']:,} validation images the kept weights reach "
+        f"{own['one_step']:.1%} clean and {own['attacked_one_step']:.1%} {under}.",
+    ]
+
+
 def overfitting() -> list[str]:
     """docs/training.md: clean and robust accuracy in a longer training, of a U-Net."""
     found = read(RESULTS / "nano-robust-train.json")
@@ -252,8 +278,8 @@ def serving() -> list[str]:
 BLOCKS: dict[str, Callable[[], list[str]]] = {
     f.__name__: f for f in (measured, answers, timesteps, learning, short, serving, robust, robustness, pitfalls,
                             parity, passes, costs, at_a_glance, compared, full_size, peers, published_table, field,
-                            robust_learning, overfitting, speed, bf16, precision, profiled, scaling, plan, ablation,
-                            doubt, image_labels, claims, full_evaluation, own_photos, paper_attacks, paper_points,
+                            robust_learning, muon_learning, overfitting, speed, bf16, precision, profiled, scaling,
+                            plan, ablation, doubt, image_labels, claims, full_evaluation, own_photos, paper_attacks, paper_points,
                             paper_pruning, paper_steps, paper_visits, paper_trainings, paper_flaws)
 }  # fmt: skip
 PLACE = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- /results -->)", re.DOTALL)

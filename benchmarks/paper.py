@@ -30,7 +30,7 @@ from gpu import GRACE, attend
 from idc.compute.memory import keep_freed_memory
 from idc.storage.files import make_folder, write_json
 
-NANO, ROBUST = "idc-nano-cifar10", "idc-nano-cifar10-robust"
+NANO, ROBUST, LATEST = "idc-nano-cifar10", "idc-nano-cifar10-robust", "idc-nano-cifar10-robust-v2"
 DIGITS_EPS = (0.05, 0.1, 0.2)
 CIFAR_EPS = tuple(n / 255 for n in (1, 2, 4, 6, 8))
 Measure = Callable[[str, int, Path], object]  # data, images, folder
@@ -93,6 +93,8 @@ PARTS = (
     Part("costs", "figure 1, table of pruning", 30, 1, _costs, partial(_held, "costs.json")),
     Part("all-nano", "all test images", 2400, 10_000,
          lambda data, limit, out: parts.measure_all(NANO, data, limit, out), parts.all_found),
+    Part("all-robust-v2", "all test images", 8000, 10_000,
+         lambda data, limit, out: parts.measure_all(LATEST, data, limit, out, precision="bf16"), parts.all_found),
     Part("steps-nano", "figure 4a", 2200, 512, _steps(NANO), parts.steps_found),
     Part("flaws-nano", "the flaws one by one", 1600, 256, _flaws, _flaws_found,
          file="pitfalls-nano.json"),

@@ -17,6 +17,16 @@ def _jobs() -> dict[str, dict[str, Any]]:
     return {row["job"]: row for row in read(RESULTS / "gpu.json")["rows"]}
 
 
+FULL = {  # parts of paper.py
+    "all-nano": "`idc-nano-cifar10`, one step",
+    "all-robust-v2": "`idc-nano-cifar10-robust-v2`",
+}
+
+
+def _checks(made: dict[str, int], *, passed: bool) -> str:
+    return "passed" if passed else f"{made.get('passed', 0)} of {made.get('made', 0)} passed"
+
+
 def full_evaluation() -> list[str]:
     """All test images under the adaptive protocol."""
     lines = table_head("model", "clean", "robust, 8/255", "n", "seconds", "of", "sanity checks")
@@ -25,17 +35,17 @@ def full_evaluation() -> list[str]:
         if row["images"] == 10_000 and "robust" in row:
             cost = row.get("cost", {})
             seconds = row["seconds"] if "seconds" in row else cost["seconds"] * row["images"]
-            made = row.get("checks", {})
-            checks = "passed" if row.get("reliable") else f"{made.get('passed', 0)} of {made.get('made', 0)} passed"
+            checks = _checks(row.get("checks", {}), passed=row.get("reliable", False))
             checks += "" if row["state"] == "done" else ", the rest not made"
             pair = [share(row[kind]["mean"]) for kind in ("clean", "robust")]
             lines.append(table_row(f"`{row['model']}`", *pair, row["images"], f"{seconds:.0f}", gpu, checks))
-    if (small := part("all-nano")).get("robust"):
-        pair = [share(small[kind]["mean"]) for kind in ("clean", "robust")]
-        seconds, of = f"{small['core_seconds']:.0f}", f"one core of {article(small['hardware']['cpu'])}, float32"
-        made = small["checks"]
-        checks = "passed" if made["passed"] == made["made"] else f"{made['passed']} of {made['made']} passed"
-        lines.append(table_row("`idc-nano-cifar10`, one step", *pair, small["images"], seconds, of, checks))
+    for name, title in FULL.items():
+        if (own := part(name)).get("robust"):
+            pair = [share(own[kind]["mean"]) for kind in ("clean", "robust")]
+            numbers = {"fp32": "float32"}.get(own.get("precision", "fp32"), "bf16")
+            of = f"one core of {article(own['hardware']['cpu'])}, {numbers}"
+            checks = _checks(own["checks"], passed=own["checks"]["passed"] == own["checks"]["made"])
+            lines.append(table_row(title, *pair, own["images"], f"{own['core_seconds']:.0f}", of, checks))
     said = [
         f"Of the same {p['images']:,} images the IDC alone survives {p['only_first']} and the CNN alone "
         f"{p['only_second']}; the difference is {100 * p['difference']:+.1f} points "

@@ -198,10 +198,15 @@ def _judged(folder: Path) -> dict[str, Any]:
 # -- all test images --------------------------------------------------------------------------------------------------
 
 
-def measure_all(model: str, data: str, limit: int, out: Path) -> None:
+def measure_all(model: str, data: str, limit: int, out: Path, *, precision: str = "fp32") -> None:
     """The one-step answer under the adaptive protocol."""
-    request = Request(model=model, data=data, data_name=CIFAR, limit=limit, protocol="adaptive", eps=EPS, one_step=True)
-    evaluate(request, out)
+    evaluate(
+        Request(
+            model=model, data=data, data_name=CIFAR, limit=limit, protocol="adaptive", eps=EPS, one_step=True,
+            precision=precision,
+        ),
+        out,
+    )  # fmt: skip
 
 
 def all_found(out: Path) -> dict[str, Any]:
@@ -211,7 +216,12 @@ def all_found(out: Path) -> dict[str, Any]:
     held = read(out / "summary.json")
     checks = {"made": len(held["sanity"]), "passed": sum(check["passed"] for check in held["sanity"])}
     seconds = held["cost"]["seconds"] * held["images"]  # of all processes, whoever began and ended it
-    found = {"images": held["images"], "clean": held["clean"], "robust": held["robust"]}
+    found = {
+        "precision": held["answer"].get("precision", "fp32"),
+        "images": held["images"],
+        "clean": held["clean"],
+        "robust": held["robust"],
+    }
     return found | {"checks": checks, "core_seconds": round(seconds)}
 
 

@@ -5,7 +5,8 @@ from typing import cast
 
 import torch
 from common import CIFAR, RESULTS, read, records_of
-from robust_pages import NAMES, SHIPPED
+from paper_figures import part
+from robust_pages import LATEST, NAMES
 
 from idc import IDC
 from idc.accuracy import ON_CROSS_ENTROPY
@@ -63,6 +64,11 @@ def at_a_glance() -> list[str]:
         cost = answer_cost(cast(Classifier, open_model(rows[job]["model"])), torch.device("cpu"))["flops"]
         cells = (gflops_text(cost), percent(clean["mean"]), share(robust), f"{robust['n']:,}")
         lines.append(table_row(f"{CIFAR} test, {rows[job]['eps']}", title, *cells))
+    if robust := part("all-robust-v2").get("robust"):
+        clean = part("all-robust-v2")["clean"]["mean"]["mean"]
+        cost = answer_cost(IDC.from_pretrained(LATEST), torch.device("cpu"))["flops"]
+        cells = (gflops_text(cost), percent(clean), share(robust["mean"]), f"{robust['mean']['n']:,}")
+        lines.append(table_row(f"{CIFAR} test, 8/255", "IDC, trained against attacks for longer, by Muon", *cells))
     failed = [title for job, title in GLANCE.items() if rows[job].get("failed")]
     note = "Mean over draws of the noise, 95% intervals over images; one training and one seed each."
     return [*lines, "", note + (f" An upper bound, since sanity checks failed: {', '.join(failed)}." if failed else "")]
@@ -184,7 +190,7 @@ def published_table() -> list[str]:
 
 def field() -> list[str]:
     """docs/peers.md: where the shipped robust model, by its card, is set beside published networks, in a sentence."""
-    model = IDC.from_pretrained(SHIPPED)
+    model = IDC.from_pretrained(LATEST)
     own = next((r for r in model.card["measured"] if r["attack"] == "adaptive, L-inf 8/255"), None)
     if own is None:
         return ["Not measured yet."]
@@ -193,7 +199,7 @@ def field() -> list[str]:
     others = [p for name in wanted for p in published() if p["system"].startswith(f"{name} (")]
     told = [f"{p['system'].split(' (')[0]} {p['robust']}% at {p['gflops']:.3g} ({p['extra']})" for p in others]
     return [
-        f"`{SHIPPED}`, measured here: {own['accuracy']} at 8/255 under `adaptive`, {gflops:.3g} GFLOPs an "
+        f"`{LATEST}`, measured here: {own['accuracy']} at 8/255 under `adaptive`, {gflops:.3g} GFLOPs an "
         f"answer, {own['n']:,} test images of {CIFAR}, no images but the training split (its card). Published, under "
         f"AutoAttack: {'; '.join(told)}. The smallest of these costs {others[0]['gflops'] / gflops:.0f} times as much "
         "an answer."

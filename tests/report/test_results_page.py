@@ -140,7 +140,6 @@ def test_a_training_has_its_curve(tmp_path, keys):
 
 
 def test_each_attack_of_a_resumed_run_has_its_own_curve():
-    """Of records without a name the validation's attack followed the cross-entropy."""
     older = [
         {"epoch": e, "validation/one_step": 0.6, "validation/attacked_one_step": 0.4, "validation/eps": 0.1}
         for e in (1, 2)
@@ -150,7 +149,7 @@ def test_each_attack_of_a_resumed_run_has_its_own_curve():
     drawn = {line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in axes.lines}
     assert drawn == {
         "one-step": ([1, 2, 3], [60.0, 60.0, 70.0]),
-        "one-step, attacked: PGD-10": ([1, 2], [40.0, 40.0]),
+        "one-step, attacked: without a name": ([1, 2], [40.0, 40.0]),
         "one-step, attacked: PGD-10 on the margin": ([3], [30.0]),
     }
 

@@ -9,7 +9,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from idc.accuracy import ON_CROSS_ENTROPY
 from idc.report.labelling import label_points
 from idc.report.results import Result
 from idc.text import eps_text
@@ -20,6 +19,7 @@ MEASURED = {  # what a validation may have measured, and its name
     "one_step": "one-step", "multi_step": "multi-step", "attacked_one_step": "one-step, attacked",
     "attacked_multi_step": "multi-step, attacked", "clean": "clean", "robust": "attacked",
 }  # fmt: skip
+_UNNAMED = "without a name"  # the validation's attack in records of before it had one
 KINDS = (("mean", "o-", "mean of draws"), ("majority", "s--", "majority"), ("worst_of_n", "v:", "worst of n"))
 
 
@@ -181,13 +181,13 @@ def over_epochs(history: Sequence[dict[str, Any]]) -> Figure:
     """Validation accuracy of a training over its epochs, a line for each answer that was measured and, where a resumed
     run has changed its validation's attack, for each attack."""
     figure, axes = _drawing(height=2.8)
-    attacks = {m.get("validation/attacked_by", ON_CROSS_ENTROPY): None for m in history if "validation/eps" in m}
+    attacks = {m.get("validation/attacked_by", _UNNAMED): None for m in history if "validation/eps" in m}
     for (key, label), colour in zip(MEASURED.items(), COLOURS, strict=False):
         several = len(attacks) > 1 and "attacked" in label
         for style, attack in zip(("o-", "o:"), attacks if several else (None,), strict=False):
             own = [m for m in history if f"validation/{key}" in m]
             if attack:
-                own = [m for m in own if m.get("validation/attacked_by", ON_CROSS_ENTROPY) == attack]
+                own = [m for m in own if m.get("validation/attacked_by", _UNNAMED) == attack]
             if own:
                 x, y = [m["epoch"] for m in own], [100 * m[f"validation/{key}"] for m in own]
                 axes.plot(x, y, style, ms=3, color=colour, label=f"{label}: {attack}" if attack else label)

@@ -11,11 +11,7 @@ from idc.evaluation.pairing import paired
 from idc.report.comparison import HALF
 from idc.text import share, table_head, table_row
 
-TITLES = {
-    "digits": "The digits",
-    "nano": "CIFAR-10, `nano-patch4`",
-    "robust": "What may be added: CIFAR-10, `nano-encoder-bn`",
-}
+TITLES = {"digits": "The digits", "nano": "CIFAR-10, `nano-patch4`"}
 
 
 def _verdicts(entries: list[dict]) -> Iterator[str]:
@@ -46,9 +42,19 @@ def _ahead(entries: list[dict], others: list[dict]) -> str:
 
 
 def ablation() -> list[str]:
-    """Every row, by its answers."""
+    """What carries the robustness, row by row."""
+    return _tables("digits", "nano")
+
+
+def ingredients() -> list[str]:
+    """What may be added, row by row."""
+    return _tables("robust")
+
+
+def _tables(*names: str) -> list[str]:
+    """Every row of these ablations, by its answers."""
     lines: list[str] = []
-    for name, title in TITLES.items():
+    for name in names:
         file = RESULTS / f"ablation-{name}.json"
         if not file.exists():
             continue
@@ -58,7 +64,7 @@ def ablation() -> list[str]:
         head = ("trained with", "one step: clean", "robust", f"beside `{BASE}`", *chain_head, "seconds")
         base = [r for r in found["rows"] if r["row"] == BASE]
         done, wanted = {r["row"] for r in found["rows"]}, list(all_rows(name))
-        lines += [f"### {title}", ""]
+        lines += [f"### {TITLES[name]}", ""] if len(names) > 1 else []
         if lacking := [r for r in wanted if r not in done]:
             lines += [f"{len(done)} of {len(wanted)} rows; not measured yet: {', '.join(lacking)}.", ""]
         lines += table_head(*head)

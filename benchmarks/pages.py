@@ -45,7 +45,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from ablation_pages import ablation
+from ablation_pages import ablation, ingredients
 from answer_pages import SHORT, answers, learning, short, timesteps
 from common import CIFAR, MODELS, RESULTS, ROUNDED, article, read, write
 from doubt_pages import doubt
@@ -279,8 +279,8 @@ BLOCKS: dict[str, Callable[[], list[str]]] = {
     f.__name__: f for f in (measured, answers, timesteps, learning, short, serving, robust, robustness, pitfalls,
                             parity, passes, costs, at_a_glance, compared, full_size, peers, published_table, field,
                             robust_learning, muon_learning, overfitting, speed, bf16, precision, profiled, scaling,
-                            plan, ablation, doubt, image_labels, claims, full_evaluation, own_photos, paper_attacks,
-                            paper_points, paper_pruning, paper_steps, paper_visits, paper_trainings, paper_flaws)
+                            plan, ablation, ingredients, doubt, image_labels, claims, full_evaluation, own_photos,
+                            paper_attacks, paper_points, paper_pruning, paper_steps, paper_visits, paper_trainings, paper_flaws)
 }  # fmt: skip
 PLACE = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- /results -->)", re.DOTALL)
 

@@ -211,8 +211,6 @@ def robust_learning() -> list[str]:
 
 def muon_learning() -> list[str]:
     """docs/training.md: the same of idc-nano-cifar10-robust-v2."""
-    if not (RESULTS / "muon-train.json").exists():
-        return ["Not measured yet."]
     found = read(RESULTS / "muon-train.json")
     summary, own = found["summary"], found["summary"]["validation"]
     under = f"under {own['attacked_by']}"
@@ -280,7 +278,8 @@ BLOCKS: dict[str, Callable[[], list[str]]] = {
                             parity, passes, costs, at_a_glance, compared, full_size, peers, published_table, field,
                             robust_learning, muon_learning, overfitting, speed, bf16, precision, profiled, scaling,
                             plan, ablation, ingredients, doubt, image_labels, claims, full_evaluation, own_photos,
-                            paper_attacks, paper_points, paper_pruning, paper_steps, paper_visits, paper_trainings, paper_flaws)
+                            paper_attacks, paper_points, paper_pruning, paper_steps, paper_visits,
+                            paper_trainings, paper_flaws)
 }  # fmt: skip
 PLACE = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- /results -->)", re.DOTALL)
 

@@ -47,7 +47,7 @@ from pathlib import Path
 
 from ablation_pages import ablation, ingredients
 from answer_pages import SHORT, answers, learning, short, timesteps
-from common import CIFAR, MODELS, RESULTS, ROUNDED, article, read, write
+from common import CIFAR, MODELS, RESULTS, ROOT, ROUNDED, article, read, write
 from doubt_pages import doubt
 from label_pages import image_labels
 from paper_pages import claims, full_evaluation, own_photos
@@ -69,7 +69,6 @@ from idc.storage import records
 from idc.storage.locate import HOME
 from idc.text import eps_text, percent, share, table_head, table_row
 
-ROOT = Path(__file__).parents[1]
 RUNS = Path("runs")
 UNET = "benchmarks/unet.yaml"
 THIN = "peers/thin"

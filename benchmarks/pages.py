@@ -221,8 +221,8 @@ def muon_learning() -> list[str]:
         *lines,
         "",
         f"{found['curve'][0]['images']:,} validation images of {CIFAR}, eps {eps_text(own['eps'])}, one seed; "
-        f"{summary['seconds']:,.0f} s, {summary['images_seen']:,} images, one thread of "
-        f"{article(found['hardware']['cpu'])}, bf16. On {own['images']:,} validation images the kept weights reach "
+        f"{summary['seconds']:,.0f} s, {summary['images_seen']:,} images, one of two "
+        f"cores of {article(found['hardware']['cpu'])}. On {own['images']:,} validation images the kept weights reach "
         f"{own['one_step']:.1%} clean and {own['attacked_one_step']:.1%} {under}.",
     ]
 

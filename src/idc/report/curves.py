@@ -1,7 +1,7 @@
 """Figures of results: accuracy over eps, inference FLOPs, a swept setting, a radius, epochs; confusion."""
 
 from collections.abc import Sequence
-from itertools import groupby
+from itertools import cycle, groupby
 from typing import Any
 
 import numpy as np
@@ -184,7 +184,7 @@ def over_epochs(history: Sequence[dict[str, Any]]) -> Figure:
     attacks = {m.get("validation/attacked_by", _UNNAMED): None for m in history if "validation/eps" in m}
     for (key, label), colour in zip(MEASURED.items(), COLOURS, strict=False):
         several = len(attacks) > 1 and "attacked" in label
-        for style, attack in zip(("o-", "o:"), attacks if several else (None,), strict=False):
+        for style, attack in zip(cycle(("o-", "o:", "o--")), attacks if several else (None,), strict=False):
             own = [m for m in history if f"validation/{key}" in m]
             if attack:
                 own = [m for m in own if m.get("validation/attacked_by", _UNNAMED) == attack]

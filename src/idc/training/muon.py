@@ -1,26 +1,20 @@
-"""Muon for the inner layers of a network, AdamW for its ends, its biases and its norms.
+"""Muon for the inner layers of a network, AdamW for its ends, its embeddings, its biases and its norms.
 
 Muon (Jordan et al., 2024; "Muon: An optimizer for hidden layers in neural networks") takes the matrix of a layer's
-averaged gradients and replaces its singular values by ones: every direction of the layer is changed as much. torch has
-it for matrices; a convolution's weights are one, of a row an output channel.
+averaged gradients and brings all its singular values close to one: every direction of the layer is changed about as
+much. torch has it for matrices; a convolution's weights are one, of a row an output channel.
 """
 
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-
-
-def matrix(value: Tensor, *, like: Tensor) -> Tensor:
-    """(out, in, ...) -> (out, the rest), in the order in which ``like``, a weight of the same shape, lies in memory, be
-    it channels last or not: of the weight itself that is no copy."""
-    channels_last = like.ndim == 4 and not like.is_contiguous()
-    return (value.permute(0, 2, 3, 1) if channels_last else value).flatten(1)
+from torch import nn
 
 
 def inner_weights(named: list[tuple[str, nn.Parameter]]) -> list[nn.Parameter]:
-    """The weights between the ends of a network: all that multiply but the first convolution and the last layer."""
-    weights = [p for n, p in named if p.ndim > 1 and not n.endswith("position")]
+    """The weights between the ends of a network: all that multiply but embeddings, the first convolution and the last
+    layer."""
+    weights = [p for n, p in named if p.ndim > 1 and "embedding" not in n and not n.endswith("position")]
     first = next((p for p in weights if p.ndim == 4), None)
     return [p for p in weights[:-1] if p is not first]
 
@@ -46,9 +40,11 @@ class Muon(torch.optim.Optimizer):
         free = [p for n, p in rest if p.ndim <= 1 or n.endswith("position")]
         groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
         self.adamw = torch.optim.AdamW([g for g in groups if g["params"]], lr=lr, betas=(0.9, beta2), fused=fused)
-        self.matrices = [nn.Parameter(matrix(p.detach(), like=p)) for p in self.inner]
-        self.muon = torch.optim.Muon(self.matrices, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
-        self.both: tuple[torch.optim.Optimizer, ...] = (self.adamw, self.muon)
+        self.matrices = [nn.Parameter(p.detach().flatten(1)) for p in self.inner]
+        self.both: list[torch.optim.Optimizer] = [self.adamw]
+        if self.inner:
+            muon = torch.optim.Muon(self.matrices, lr, weight_decay, adjust_lr_fn="match_rms_adamw")
+            self.both.append(muon)
         super().__init__([p for _, p in named], {"lr": lr})
         self.param_groups = [group for one in self.both for group in one.param_groups]
 
@@ -56,13 +52,14 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: None = None) -> None:  # type: ignore[override]  # nothing here calls it with a closure
         """One update of all parameters that have a gradient."""
         for seen, weight in zip(self.matrices, self.inner, strict=True):
-            seen.data = matrix(weight.data, like=weight)
-            seen.grad = None if weight.grad is None else matrix(weight.grad, like=weight)
+            # A view, but of weights in channels last: a copy in the order that every device's checkpoint has.
+            seen.data = weight.data.flatten(1)
+            seen.grad = None if weight.grad is None else weight.grad.flatten(1)
         for one in self.both:
             one.step()
         for seen, weight in zip(self.matrices, self.inner, strict=True):
             if seen.data_ptr() != weight.data_ptr():
-                raise RuntimeError("Muon changed a copy of a weight")
+                weight.copy_(seen.view_as(weight))
             seen.grad = None
 
     def zero_grad(self, set_to_none: bool = True) -> None:
@@ -74,10 +71,10 @@ class Muon(torch.optim.Optimizer):
                 weight.grad.zero_()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"adamw": self.adamw.state_dict(), "muon": self.muon.state_dict()}
+        return {type(one).__name__: one.state_dict() for one in self.both}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over what ``state_dict`` gave."""
-        self.adamw.load_state_dict(state_dict["adamw"])
-        self.muon.load_state_dict(state_dict["muon"])
+        for one in self.both:
+            one.load_state_dict(state_dict[type(one).__name__])
         self.param_groups = [group for one in self.both for group in one.param_groups]

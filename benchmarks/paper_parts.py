@@ -217,7 +217,7 @@ def all_found(out: Path) -> dict[str, Any]:
     checks = {"made": len(held["sanity"]), "passed": sum(check["passed"] for check in held["sanity"])}
     seconds = held["cost"]["seconds"] * held["images"]  # of all processes, whoever began and ended it
     found = {
-        "precision": held.get("answer", {}).get("precision", "fp32"),
+        "precision": held.get("settings", {}).get("classifier", {}).get("precision", "fp32"),
         "images": held["images"],
         "clean": held["clean"],
         "robust": held["robust"],

@@ -26,11 +26,12 @@ import paper_parts as parts
 import pitfalls
 from common import CIFAR, RESULTS, alone, hardware, read
 from gpu import GRACE, attend
+from robust_pages import LATEST, SHIPPED
 
 from idc.compute.memory import keep_freed_memory
 from idc.storage.files import make_folder, write_json
 
-NANO, ROBUST, LATEST = "idc-nano-cifar10", "idc-nano-cifar10-robust", "idc-nano-cifar10-robust-v2"
+NANO = "idc-nano-cifar10"
 DIGITS_EPS = (0.05, 0.1, 0.2)
 CIFAR_EPS = tuple(n / 255 for n in (1, 2, 4, 6, 8))
 Measure = Callable[[str, int, Path], object]  # data, images, folder
@@ -99,7 +100,7 @@ PARTS = (
     Part("flaws-nano", "the flaws one by one", 1600, 256, _flaws, _flaws_found,
          file="pitfalls-nano.json"),
     Part("trainings-digits", "figures 4b and 4c", 2400, 64, _digits, parts.trainings_found),
-    Part("steps-robust", "figure 4a", 1000, 512, _steps(ROBUST), parts.steps_found),
+    Part("steps-robust", "figure 4a", 1000, 512, _steps(SHIPPED), parts.steps_found),
     Part("visits-nano", "figure 4c, visits", 400, 48,
          lambda data, limit, out: parts.measure_visits(NANO, data, limit, out), parts.visits_found),
     # A day of a core: 36 epochs four times.

@@ -5,6 +5,7 @@ from typing import Any
 
 from common import CIFAR, RESULTS, article, read
 from paper_figures import part
+from robust_pages import LATEST
 
 from idc.text import count_text, flops_text, percent, share, table_head, table_row
 
@@ -19,7 +20,7 @@ def _jobs() -> dict[str, dict[str, Any]]:
 
 FULL = {  # parts of paper.py
     "all-nano": "`idc-nano-cifar10`, one step",
-    "all-robust-v2": "`idc-nano-cifar10-robust-v2`",
+    "all-robust-v2": f"`{LATEST}`",
 }
 
 

@@ -15,6 +15,7 @@ from idc.method.unet import BridgeUNet
 from idc.peers.cnn import ResidualNetwork
 from idc.peers.diffusion import Diffusion, DiffusionConfig
 from idc.training.muon import Muon, inner_weights
+from idc.training.optim import decay_groups
 from processes import run
 from tiny_training import FLAGS, SMALL, signalled, weights
 
@@ -29,7 +30,8 @@ def small(*, channels_last: bool) -> nn.Sequential:
 
 
 def optimizer(net: nn.Module) -> Muon:
-    return Muon(list(net.named_parameters()), lr=LR, weight_decay=DECAY, beta2=BETA2, fused=False)
+    inner, rest = inner_weights(list(net.named_parameters()))
+    return Muon(inner, decay_groups(rest, DECAY), lr=LR, weight_decay=DECAY, beta2=BETA2, fused=False)
 
 
 def gradients(net: nn.Module, seed: int) -> None:
@@ -82,19 +84,19 @@ def test_the_first_step_moves_every_direction_as_far():
 def test_the_ends_and_the_position_are_not_inner():
     net = BridgeUNet(resolve_spec("base-encoder"), (3, 32, 32))
     named = list(net.named_parameters())
-    inner = {id(p) for p in inner_weights(named)}
+    inner = {id(p) for p in inner_weights(named)[0]}
     outside = {n for n, p in named if p.ndim > 1 and id(p) not in inner}
     assert outside == {"position", "net.conv_in.weight", "net.conv_out.weight"}
     cnn = ResidualNetwork(3, 10, 8, [(8, 1, 1), (16, 1, 2)], last_norm=True)
     named = list(cnn.named_parameters())
-    inner = {id(p) for p in inner_weights(named)}
+    inner = {id(p) for p in inner_weights(named)[0]}
     assert {n for n, p in named if p.ndim > 1 and id(p) not in inner} == {"conv.weight", "linear.weight"}
 
 
 def test_embeddings_are_not_inner():
     model = Diffusion(DiffusionConfig((3, 8, 8), 10, channels=(16, 16)))
     named = list(model.named_parameters())
-    inner = {id(p) for p in inner_weights(named)}
+    inner = {id(p) for p in inner_weights(named)[0]}
     names = {n for n, p in named if id(p) in inner}
     assert names
     assert not [n for n in names if "embedding" in n]

@@ -10,13 +10,17 @@ from typing import Any
 import torch
 from torch import nn
 
+Named = list[tuple[str, nn.Parameter]]
 
-def inner_weights(named: list[tuple[str, nn.Parameter]]) -> list[nn.Parameter]:
-    """The weights between the ends of a network: all that multiply but embeddings, the first convolution and the last
-    layer."""
+
+def inner_weights(named: Named) -> tuple[list[nn.Parameter], Named]:
+    """The weights between the ends of a network, all that multiply but embeddings, the first convolution and the last
+    layer; and all other parameters."""
     weights = [p for n, p in named if p.ndim > 1 and "embedding" not in n and not n.endswith("position")]
     first = next((p for p in weights if p.ndim == 4), None)
-    return [p for p in weights[:-1] if p is not first]
+    inner = [p for p in weights[:-1] if p is not first]
+    chosen = set(map(id, inner))
+    return inner, [(n, p) for n, p in named if id(p) not in chosen]
 
 
 class Muon(torch.optim.Optimizer):
@@ -26,26 +30,29 @@ class Muon(torch.optim.Optimizer):
     learning rate and one weight decay do for both.
 
     Args:
-        named: the parameters, by name.
+        inner: the weights that Muon moves: see ``inner_weights``.
+        groups: of all other parameters, as AdamW takes them.
         beta2: AdamW's; Muon's momentum is 0.95.
     """
 
     def __init__(
-        self, named: list[tuple[str, nn.Parameter]], *, lr: float, weight_decay: float, beta2: float, fused: bool
+        self,
+        inner: list[nn.Parameter],
+        groups: list[dict[str, Any]],
+        *,
+        lr: float,
+        weight_decay: float,
+        beta2: float,
+        fused: bool,
     ) -> None:
-        self.inner = inner_weights(named)
-        chosen = set(map(id, self.inner))
-        rest = [(n, p) for n, p in named if id(p) not in chosen]
-        decayed = [p for n, p in rest if p.ndim > 1 and not n.endswith("position")]
-        free = [p for n, p in rest if p.ndim <= 1 or n.endswith("position")]
-        groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
-        self.adamw = torch.optim.AdamW([g for g in groups if g["params"]], lr=lr, betas=(0.9, beta2), fused=fused)
+        self.inner = inner
+        self.adamw = torch.optim.AdamW(groups, lr=lr, betas=(0.9, beta2), fused=fused)
         self.matrices = [nn.Parameter(p.detach().flatten(1)) for p in self.inner]
         self.both: list[torch.optim.Optimizer] = [self.adamw]
         if self.inner:
             muon = torch.optim.Muon(self.matrices, lr, weight_decay, adjust_lr_fn="match_rms_adamw")
             self.both.append(muon)
-        super().__init__([p for _, p in named], {"lr": lr})
+        super().__init__([*inner, *(p for group in groups for p in group["params"])], {"lr": lr})
         self.param_groups = [group for one in self.both for group in one.param_groups]
 
     @torch.no_grad()

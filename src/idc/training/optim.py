@@ -11,8 +11,15 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from idc.compute.hardware import can_compile, uses_bf16
 from idc.errors import IDCError
-from idc.training.muon import Muon
+from idc.training.muon import Muon, Named, inner_weights
 from idc.training.settings import LONG, WORTH_COMPILING, Settings
+
+
+def decay_groups(named: Named, weight_decay: float) -> list[dict[str, Any]]:
+    """Two groups of these parameters: those that are decayed, and biases, norms and position maps, which are not."""
+    decayed = [p for n, p in named if p.ndim > 1 and not n.endswith("position")]
+    free = [p for n, p in named if p.ndim <= 1 or n.endswith("position")]
+    return [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
 
 
 def build_optimizer(model: nn.Module, recipe: Settings, device: torch.device) -> torch.optim.Optimizer:
@@ -23,10 +30,10 @@ def build_optimizer(model: nn.Module, recipe: Settings, device: torch.device) ->
         return torch.optim.Adam(model.parameters(), lr=recipe.lr, betas=betas, fused=fused)
     named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
     if recipe.optimizer == "muon":
-        return Muon(named, lr=recipe.lr, weight_decay=recipe.weight_decay, beta2=recipe.beta2, fused=fused)
-    decayed = [p for n, p in named if p.ndim > 1 and not n.endswith("position")]
-    free = [p for n, p in named if p.ndim <= 1 or n.endswith("position")]
-    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": free, "weight_decay": 0.0}]
+        inner, rest = inner_weights(named)
+        groups, decay = decay_groups(rest, recipe.weight_decay), recipe.weight_decay
+        return Muon(inner, groups, lr=recipe.lr, weight_decay=decay, beta2=recipe.beta2, fused=fused)
+    groups = decay_groups(named, recipe.weight_decay)
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=recipe.lr, momentum=0.9, nesterov=True, fused=fused)
     return torch.optim.AdamW(groups, lr=recipe.lr, betas=betas, fused=fused)

@@ -1,11 +1,14 @@
 """Averaged weights, and when a run is compiled."""
 
+from copy import deepcopy
+
 import pytest
 import torch
+from torch import nn
 
 from idc.commands.train import start_training
 from idc.compute import hardware
-from idc.training.optim import compiles
+from idc.training.optim import build_optimizer, compiles
 from idc.training.recipe import Recipe
 from tiny_training import SMALL
 
@@ -48,3 +51,27 @@ def test_a_run_is_not_compiled_where_it_cannot_be(monkeypatch, triton, tool):
     monkeypatch.setattr(hardware.shutil, "which", lambda name: name if name == tool else None)
     assert compiles(Recipe(), torch.device("cuda"), 9999) == bool(triton and tool)
     assert compiles(Recipe(compile=True), torch.device("cuda"), 9999)
+
+
+@pytest.mark.parametrize("kind", ["adam", "adamw", "sgd", "muon"])
+def test_a_state_goes_on_where_weights_lie_otherwise_in_memory(kind):
+    """As from a CPU, where they may be contiguous, to a GPU, where they are in channels last."""
+    recipe = Recipe(optimizer=kind, lr=0.1)
+    nets = [nn.Sequential(*(nn.Conv2d(n, n + 1, 3) for n in (3, 4, 5))) for _ in range(2)]
+    nets[1].to(memory_format=torch.channels_last)
+    first, second = (build_optimizer(net, recipe, torch.device("cpu")) for net in nets)
+
+    def step(net, optimizer, seed):
+        drawn = torch.Generator().manual_seed(seed)
+        for p in net.parameters():
+            p.grad = torch.empty_like(p).copy_(torch.randn(p.shape, generator=drawn))
+        optimizer.step()
+
+    for seed in range(4):
+        step(nets[0], first, seed)
+    nets[1].load_state_dict(nets[0].state_dict())
+    second.load_state_dict(deepcopy(first.state_dict()))
+    for net, optimizer in zip(nets, (first, second), strict=True):
+        step(net, optimizer, 9)
+    for p, q in zip(*(net.parameters() for net in nets), strict=True):
+        torch.testing.assert_close(p, q, rtol=0, atol=1e-6)

@@ -33,6 +33,18 @@ PRESETS: dict[str, UNetSpec] = {
         decoder=False,
         time_embedding=False,
     ),
+    # Three times the FLOPs and the parameters of nano-encoder-patch2: as much as an hour or two of a processor trains.
+    "small-encoder": UNetSpec(
+        64,
+        (1, 2, 4),
+        groups=1,
+        patch=2,
+        residual=True,
+        norm="batch",
+        middle_attention=False,
+        decoder=False,
+        time_embedding=False,
+    ),
     # For a GPU: the levels of a wide ResNet, two fifths of the FLOPs of one pass of the paper's network.
     "base-encoder": UNetSpec(
         96,

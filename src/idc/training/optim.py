@@ -24,7 +24,13 @@ def decay_groups(named: Named, weight_decay: float) -> list[dict[str, Any]]:
 
 def build_optimizer(model: nn.Module, recipe: Settings, device: torch.device) -> torch.optim.Optimizer:
     """Adam, AdamW, SGD or Muon; but for Adam, biases, norms and position maps are not decayed."""
-    fused = device.type in ("cpu", "cuda")
+    optimizer = _optimizer(model, recipe, fused=device.type in ("cpu", "cuda"))
+    for one in optimizer.both if isinstance(optimizer, Muon) else [optimizer]:
+        one.register_load_state_dict_post_hook(_lay_as_weights)
+    return optimizer
+
+
+def _optimizer(model: nn.Module, recipe: Settings, *, fused: bool) -> torch.optim.Optimizer:
     betas = (0.9, recipe.beta2)
     if recipe.optimizer == "adam":
         return torch.optim.Adam(model.parameters(), lr=recipe.lr, betas=betas, fused=fused)
@@ -37,6 +43,15 @@ def build_optimizer(model: nn.Module, recipe: Settings, device: torch.device) ->
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=recipe.lr, momentum=0.9, nesterov=True, fused=fused)
     return torch.optim.AdamW(groups, lr=recipe.lr, betas=betas, fused=fused)
+
+
+def _lay_as_weights(optimizer: torch.optim.Optimizer) -> None:
+    """Lay what was loaded out in memory as the weights are: torch's fused steps walk both side by side as they lie,
+    and a checkpoint may be of a machine where weights lay otherwise."""
+    for weight, state in optimizer.state.items():
+        for name, value in state.items():
+            if torch.is_tensor(value) and value.shape == weight.shape:
+                state[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
 
 
 class LearningRate:

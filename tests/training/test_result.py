@@ -8,6 +8,7 @@ from sklearn.neighbors import NearestCentroid
 
 from idc import data
 from idc.accuracy import BridgeAccuracy
+from idc.commands.train import start_training
 from idc.data import ImageSet
 from idc.training.recipe import CNN_RECIPES, Recipe
 from idc.training.result import nearest_mean, remarks
@@ -109,3 +110,20 @@ def test_a_run_that_has_not_ended_says_what_its_chain_lacks():
     chain = BridgeAccuracy(one_step=0.9, multi_step=0.5, single_draw=0.5, draws=1, images=100)
     (lags,) = remarks(chain, None, photos(8), photos(8), Recipe(), updates=1)
     assert "lags behind" in lags
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({}, ""),
+        ({"eps": 0.1, "attack_steps": 1}, ", against L-inf attacks of 0.1 in 1 step"),
+        ({"eps": 8 / 255, "attack_steps": 3, "optimizer": "muon"}, ", against L-inf attacks of 8/255 in 3 steps"),
+        ({"eps": 0.5, "replays": 2, "norm": "l2"}, ", against L2 attacks of 0.5 in 2 steps"),
+    ],
+)
+def test_a_run_says_what_moves_its_weights_and_attacks_its_images(changes, told, network, tmp_path):
+    said = []
+    one = {"epochs": 1.0, "batch_size": 32, "precision": "fp32", "final_limit": 8}
+    start_training("digits", tmp_path, preset=network, limit=32, changes=one | changes, say=said.append)
+    (line,) = [text for text in said if text.startswith("trains ")]
+    assert line.endswith(f" images by {changes.get('optimizer', 'adamw')}{told}")

@@ -128,10 +128,11 @@ def run_training(
             say(line)
         updates = math.ceil(trainer.steps / recipe.accumulation)
         weights = sum(p.numel() for p in objective.network.parameters())
+        against = f", against {objective.attack}" if objective.attack else ""
         length = f"for {recipe.minutes:g} minutes by batches" if recipe.minutes else f"{updates:,} updates"
         say(
             f"trains {weights:,} parameters on {trainer.device}, {'bf16' if trainer.bf16 else 'fp32'}, {length} of "
-            f"{trainer.batch * recipe.accumulation} images"
+            f"{trainer.batch * recipe.accumulation} images by {recipe.optimizer}{against}"
         )
         if updates < FEW and "epochs" not in (changes or {}) and not recipe.minutes:
             say(

@@ -10,7 +10,6 @@ from idc.commands.train import Loading, fresh_weights, load_splits, run_training
 from idc.errors import IDCError
 from idc.peers.cnn import CNN, CNNConfig
 from idc.peers.diffusion import Diffusion, DiffusionConfig
-from idc.text import eps_text
 from idc.training.cnn_objective import CNNObjective
 from idc.training.noise_objective import NoiseObjective
 from idc.training.recipe import CNN_RECIPES, NOISE_RECIPES, usual_recipe
@@ -69,8 +68,7 @@ def start_cnn(
     config = CNNConfig(arch, train.num_classes, train.shape, width, train.class_names)
     with fresh_weights(chosen):
         model = CNN(config)
-    attacked = f" against {chosen.norm} attacks of {eps_text(chosen.eps)}" if chosen.adversarial else ""
-    say(f"{arch} of width {config.width} (--width), method {chosen.method}{attacked}: {len(train)} images")
+    say(f"{arch} of width {config.width} (--width), method {chosen.method}: {len(train)} images")
     about = {"data": data, "arch": arch, "width": config.width}
     objective = CNNObjective(model, chosen)
     return run_training(

@@ -28,7 +28,7 @@ def to_rgb(image: Array) -> Array:
 def png(figure: Figure, *, dpi: int = 100) -> bytes:
     """The figure as PNG."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi)
+    figure.savefig(buffer, format="png", dpi=dpi, bbox_inches="tight")
     return buffer.getvalue()
 
 

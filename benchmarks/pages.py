@@ -17,6 +17,7 @@ The records come from
     make peers
     idc train --recipe recipes/idc-nano-cifar10-robust.yaml --data CIFAR --out runs/idc-nano-cifar10-robust
     idc train --recipe recipes/idc-nano-cifar10-robust-v2.yaml --data CIFAR --out runs/idc-nano-cifar10-robust-v2
+    idc train --recipe recipes/idc-small-cifar10-robust.yaml --data CIFAR --out runs/idc-small-cifar10-robust
     python benchmarks/peers.py robust --stage train (makes models/cifar10-thin-pgd-at, where that is not)
     idc train --recipe benchmarks/unet.yaml --visits 3,1,0 --data CIFAR --out runs/nano-robust
     python benchmarks/answers.py runs/nano --data CIFAR --limit 2000
@@ -61,17 +62,16 @@ from paper_tables import (
     paper_visits,
 )
 from peer_pages import at_a_glance, compared, field, full_size, peers, published_table
-from robust_pages import LATEST, SHIPPED, costs, parity, passes, pitfalls, robust, robustness
+from robust_pages import costs, parity, passes, pitfalls, robust, robustness
 from speed_pages import bf16, loss_memory, plan, precision, profiled, scaling, speed
+from training_pages import BY_MUON, SHIPPED, THIN, muon_learning, overfitting, robust_learning, small_learning
 
-from idc.accuracy import ON_CROSS_ENTROPY
 from idc.storage import records
 from idc.storage.locate import HOME
-from idc.text import eps_text, percent, share, table_head, table_row
+from idc.text import percent, share, table_head, table_row
 
 RUNS = Path("runs")
 UNET = "benchmarks/unet.yaml"
-THIN = "peers/thin"
 ANSWERS = {"one-step": "one_step", "multi-step": "multi_step"}  # the demo's sweeps
 CNN = "python benchmarks/peers.py robust --stage train, without models/cifar10-thin-pgd-at"
 
@@ -95,10 +95,11 @@ def collect() -> None:
         curve = _curve(RUNS / "nano-robust", "one_step", "attacked_one_step", "attacked_multi_step", "images")
         command = f"idc train --recipe {UNET} --visits 3,1,0 --data CIFAR --out runs/nano-robust"
         write("nano-robust-train", command, {"summary": summary, "curve": curve})
-    if (RUNS / LATEST / "summary.json").exists():
-        curve = _curve(RUNS / LATEST, "one_step", "attacked_one_step", "images")
-        command = f"idc train --recipe recipes/{LATEST}.yaml --data CIFAR --out runs/{LATEST}"
-        write("muon-train", command, {"summary": _summary(LATEST), "curve": curve})
+    for name, run in BY_MUON.items():
+        if (RUNS / run / "summary.json").exists():
+            curve = _curve(RUNS / run, "one_step", "attacked_one_step", "images")
+            command = f"idc train --recipe recipes/{run}.yaml --data CIFAR --out runs/{run}"
+            write(name, command, {"summary": _summary(run), "curve": curve})
     if all((RUNS / run / "summary.json").exists() for run in (SHIPPED, THIN)):
         both = {SHIPPED: _curve(RUNS / SHIPPED, "one_step", "attacked_one_step", "images"),
                 THIN: _curve(RUNS / THIN, "clean", "robust", "images")}  # fmt: skip
@@ -182,73 +183,6 @@ def measured() -> list[str]:
     ]  # fmt: skip
 
 
-def robust_learning() -> list[str]:
-    """docs/training.md: clean and robust accuracy while idc-nano-cifar10-robust was trained, and a CNN beside it."""
-    if not (RESULTS / "robust-train.json").exists():
-        return ["Not measured yet."]
-    found = read(RESULTS / "robust-train.json")
-    runs = [found["runs"][run] for run in (SHIPPED, THIN)]
-    under = [f"under {run['summary']['validation'].get('attacked_by', ON_CROSS_ENTROPY)}" for run in runs]
-    lines = table_head("epoch", "IDC: clean", under[0], "CNN: clean", under[1])
-    keys = (("one_step", "attacked_one_step"), ("clean", "robust"))
-    curves = [{r["epoch"]: [r[k] for k in own] for r in run["curve"]} for run, own in zip(runs, keys, strict=True)]
-    for epoch in sorted({epoch for curve in curves for epoch in curve}):
-        pairs = [[f"{v:.1%}" for v in curve.get(epoch, ())] or ["", ""] for curve in curves]
-        lines.append(table_row(f"{epoch:g}", *pairs[0], *pairs[1]))
-    idc, cnn = (run["summary"] for run in runs)
-    own, other = idc["validation"], cnn["validation"]
-    return [
-        *lines,
-        "",
-        f"{runs[0]['curve'][0]['images']:,} validation images of {CIFAR}, eps {eps_text(own['eps'])}, one seed; IDC "
-        f"{idc['seconds']:,.0f} s, CNN {cnn['seconds']:,.0f} s, one thread each on two cores of "
-        f"{article(found['hardware']['cpu'])}. On {own['images']:,} validation images the kept weights reach "
-        f"{own['one_step']:.1%} clean and {own['attacked_one_step']:.1%} {under[0]} (IDC), {other['clean']:.1%} and "
-        f"{other['robust']:.1%} (CNN).",
-    ]
-
-
-def muon_learning() -> list[str]:
-    """docs/training.md: the same of idc-nano-cifar10-robust-v2."""
-    found = read(RESULTS / "muon-train.json")
-    summary, own = found["summary"], found["summary"]["validation"]
-    under = f"under {own['attacked_by']}"
-    lines = table_head("epoch", "clean", under)
-    lines += [
-        table_row(f"{r['epoch']:g}", f"{r['one_step']:.1%}", f"{r['attacked_one_step']:.1%}") for r in found["curve"]
-    ]
-    return [
-        *lines,
-        "",
-        f"{found['curve'][0]['images']:,} validation images of {CIFAR}, eps {eps_text(own['eps'])}, one seed; "
-        f"{summary['seconds']:,.0f} s, {summary['images_seen']:,} images, one of two "
-        f"cores of {article(found['hardware']['cpu'])}. On {own['images']:,} validation images the kept weights reach "
-        f"{own['one_step']:.1%} clean and {own['attacked_one_step']:.1%} {under}.",
-    ]
-
-
-def overfitting() -> list[str]:
-    """docs/training.md: clean and robust accuracy in a longer training, of a U-Net."""
-    found = read(RESULTS / "nano-robust-train.json")
-    curve, summary = found["curve"], found["summary"]
-    under = f"under {summary['validation'].get('attacked_by', ON_CROSS_ENTROPY)}"
-    lines = table_head("epoch", "clean", f"one-step {under}", f"multi-step {under}")
-    names = ("one_step", "attacked_one_step", "attacked_multi_step")
-    shown = [r for r in curve if r["epoch"] % 10 == 0 and r["epoch"] < summary["recipe"]["epochs"]]
-    lines += [table_row(f"{r['epoch']:g}", *(f"{r[name]:.1%}" for name in names)) for r in shown]
-    best = max(curve[:-1], key=lambda r: r["attacked_one_step"] + r["attacked_multi_step"])
-    last, own = curve[-1], summary["validation"]
-    hours = f"{summary['seconds'] / 3600:.1f} hours, nearly all on two cores of {article(found['hardware']['cpu'])}"
-    return [
-        *lines,
-        "",
-        f"{best['images']:,} validation images of {CIFAR}, one draw, eps {eps_text(own['eps'])}, one seed; {hours}. "
-        f"The best validation is kept, here that of epoch {best['epoch']:g}. On {own['images']:,} validation "
-        f"images its weights reach {own['one_step']:.1%} clean and {own['attacked_one_step']:.1%} {under} in one "
-        f"step, the last weights {last['one_step']:.1%} and {last['attacked_one_step']:.1%} (on {last['images']:,}).",
-    ]
-
-
 def serving() -> list[str]:
     """docs/serving.md: latency, throughput and agreement of every engine."""
     if not (RESULTS / "export.json").exists():
@@ -275,10 +209,10 @@ def serving() -> list[str]:
 BLOCKS: dict[str, Callable[[], list[str]]] = {
     f.__name__: f for f in (measured, answers, timesteps, learning, short, serving, robust, robustness, pitfalls,
                             parity, passes, costs, at_a_glance, compared, full_size, peers, published_table, field,
-                            robust_learning, muon_learning, overfitting, speed, bf16, precision, profiled, scaling,
-                            plan, ablation, ingredients, doubt, image_labels, claims, full_evaluation, own_photos,
-                            paper_attacks, paper_points, paper_pruning, paper_steps, paper_visits,
-                            paper_trainings, paper_flaws)
+                            robust_learning, muon_learning, small_learning, overfitting, speed, bf16, precision,
+                            profiled, scaling, plan, ablation, ingredients, doubt, image_labels, claims,
+                            full_evaluation, own_photos, paper_attacks, paper_points, paper_pruning, paper_steps,
+                            paper_visits, paper_trainings, paper_flaws)
 }  # fmt: skip
 PLACE = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- /results -->)", re.DOTALL)
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from common import CIFAR, RESULTS, article, read
 from paper_figures import part
-from robust_pages import LATEST
+from robust_pages import LATEST, SMALL
 
 from idc.text import count_text, flops_text, percent, share, table_head, table_row
 
@@ -21,6 +21,7 @@ def _jobs() -> dict[str, dict[str, Any]]:
 FULL = {  # parts of paper.py
     "all-nano": "`idc-nano-cifar10`, one step",
     "all-robust-v2": f"`{LATEST}`",
+    "all-small-robust": f"`{SMALL}`",
 }
 
 

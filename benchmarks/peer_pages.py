@@ -6,7 +6,7 @@ from typing import cast
 import torch
 from common import CIFAR, RESULTS, read, records_of
 from paper_figures import part
-from robust_pages import LATEST, NAMES
+from robust_pages import LATEST, NAMES, SMALL
 
 from idc import IDC
 from idc.accuracy import ON_CROSS_ENTROPY
@@ -33,7 +33,10 @@ GLANCE = {  # jobs of gpu.py
 }
 
 
-NEWER = "IDC, trained against attacks by Muon, on patches"
+NEWER = {  # parts of paper.py
+    "all-robust-v2": (LATEST, "IDC, trained against attacks by Muon, on patches"),
+    "all-small-robust": (SMALL, "the same, three times its size"),
+}
 
 
 def _comparisons() -> list[tuple[str, dict, str]]:
@@ -68,11 +71,12 @@ def at_a_glance() -> list[str]:
         cells = (gflops_text(cost), percent(clean["mean"]), share(robust), f"{robust['n']:,}")
         lines.append(table_row(f"{CIFAR} test, {rows[job]['eps']}", title, *cells))
     failed = [title for job, title in GLANCE.items() if rows[job].get("failed")]
-    if robust := (own := part("all-robust-v2")).get("robust"):
-        cost = answer_cost(IDC.from_pretrained(LATEST), torch.device("cpu"))["flops"]
-        cells = (gflops_text(cost), percent(own["clean"]["mean"]["mean"]), share(robust["mean"]))
-        lines.append(table_row(f"{CIFAR} test, 8/255", NEWER, *cells, f"{robust['mean']['n']:,}"))
-        failed += [NEWER] if own["checks"]["passed"] < own["checks"]["made"] else []
+    for name, (model, title) in NEWER.items():
+        if robust := (own := part(name)).get("robust"):
+            cost = answer_cost(IDC.from_pretrained(model), torch.device("cpu"))["flops"]
+            cells = (gflops_text(cost), percent(own["clean"]["mean"]["mean"]), share(robust["mean"]))
+            lines.append(table_row(f"{CIFAR} test, 8/255", title, *cells, f"{robust['mean']['n']:,}"))
+            failed += [title] if own["checks"]["passed"] < own["checks"]["made"] else []
     note = "Mean over draws of the noise, 95% intervals over images; one training and one seed each."
     return [*lines, "", note + (f" An upper bound, since sanity checks failed: {', '.join(failed)}." if failed else "")]
 

@@ -74,6 +74,7 @@ _PRUNING = (
     ("nano-encoder (ours)", "nano-encoder", (3, 32, 32), 3),
     ("nano-encoder-bn (ours)", "nano-encoder-bn", (3, 32, 32), 1),
     ("nano-encoder-patch2 (ours)", "nano-encoder-patch2", (3, 32, 32), 1),
+    ("small-encoder (ours)", "small-encoder", (3, 32, 32), 1),
     ("base-encoder (ours)", "base-encoder", (3, 32, 32), 1),
     ("digits (ours)", "digits", (1, 32, 32), 3),
     ("digits-encoder (ours)", "digits-encoder", (1, 32, 32), 3),

@@ -61,7 +61,7 @@ from paper_tables import (
     paper_trainings,
     paper_visits,
 )
-from peer_pages import at_a_glance, compared, field, full_size, peers, published_table
+from peer_pages import at_a_glance, compared, field, full_size, peers, published_table, transfer
 from robust_pages import costs, parity, passes, pitfalls, robust, robustness
 from speed_pages import bf16, loss_memory, plan, precision, profiled, scaling, speed
 from training_pages import BY_MUON, SHIPPED, THIN, muon_learning, overfitting, robust_learning, small_learning
@@ -212,7 +212,7 @@ BLOCKS: dict[str, Callable[[], list[str]]] = {
                             robust_learning, muon_learning, small_learning, overfitting, speed, bf16, precision,
                             profiled, scaling, plan, ablation, ingredients, doubt, image_labels, claims,
                             full_evaluation, own_photos, paper_attacks, paper_points, paper_pruning, paper_steps,
-                            paper_visits, paper_trainings, paper_flaws)
+                            paper_visits, paper_trainings, paper_flaws, transfer)
 }  # fmt: skip
 PLACE = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- /results -->)", re.DOTALL)
 

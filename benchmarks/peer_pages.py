@@ -185,6 +185,22 @@ def _full_size_attacked() -> list[str]:
     ]
 
 
+def transfer() -> list[str]:
+    """docs/peers.md: attacked images of one model, given to others."""
+    if not (RESULTS / "transfer.json").exists():
+        return ["Not measured yet."]
+    found = read(RESULTS / "transfer.json")
+    models = [name for name in found["rows"][0] if name != "source"]
+    told = {"clean": "none: clean", "random": "none: moved at random"}
+    return [
+        *table_head("images made for", *(f"asked: `{name}`" for name in models)),
+        *(table_row(told.get(r["source"], f"`{r['source']}`"), *(share(r[n]) for n in models)) for r in found["rows"]),
+        "",
+        f"What each model answers rightly. {found['images']:,} test images of {found['data']}, L-inf {found['eps']}, "
+        f"PGD of {found['steps']} steps, the last one; brackets: 95% Wilson intervals (`python benchmarks/transfer.py`).",
+    ]
+
+
 def published_table() -> list[str]:
     """docs/peers.md: what others published, apart from what is measured here."""
     head = ("system (published, not measured here)", "extra data", "clean", "robust", "GFLOPs", "setting", "source")

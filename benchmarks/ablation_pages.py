@@ -5,7 +5,8 @@ from itertools import groupby
 
 from ablations import BASE
 from ablations import rows as all_rows
-from common import RESULTS, read
+from common import RESULTS, read, survivors
+from label_pages import differences, points
 
 from idc.evaluation.pairing import paired
 from idc.report.comparison import HALF
@@ -32,11 +33,11 @@ def _beside_base(entries: list[dict], base: list[dict]) -> str:
 
 
 def _ahead(entries: list[dict], others: list[dict]) -> str:
-    """How far the first are ahead of the others on the same images, all seeds together, in points, and p."""
-    first, second = (
-        {(e["seed"], i): s == "1" for e in side for i, s in zip(e["ids"].split(), e["survived"], strict=True)}
-        for side in (entries, others)
-    )
+    """How far the first are ahead of the others on the same images, in points: of one seed with p, of several with the
+    intervals over them and over images."""
+    if len({e["seed"] for e in entries} & {e["seed"] for e in others}) > 1:
+        return points(differences(entries, others))
+    first, second = ({(e["seed"], i): s for e in side for i, s in survivors(e).items()} for side in (entries, others))
     found = paired(first, second)
     return f"{100 * found.difference:+.1f}, p = {found.p:.1g}"
 
@@ -61,7 +62,16 @@ def _tables(*names: str) -> list[str]:
         found = read(file)
         chained = any(r["answer_name"] == "chain" for r in found["rows"])
         chain_head = ("chain: clean", "robust", "beside its one step") if chained else ()
-        head = ("trained with", "one step: clean", "robust", f"beside `{BASE}`", *chain_head, "seconds")
+        several = any(r["seed"] for r in found["rows"])
+        head = (
+            "trained with",
+            *["seeds"] * several,
+            "one step: clean",
+            "robust",
+            f"beside `{BASE}`",
+            *chain_head,
+            "seconds",
+        )
         base = [r for r in found["rows"] if r["row"] == BASE]
         done, wanted = {r["row"] for r in found["rows"]}, list(all_rows(name))
         lines += [f"### {TITLES[name]}", ""] if len(names) > 1 else []
@@ -76,7 +86,11 @@ def _tables(*names: str) -> list[str]:
             cells = [*_verdicts(one_step), _beside_base(one_step, base)]
             cells += [*_verdicts(chain), _ahead(chain, one_step)] if chain else []
             seconds = sum(r["seconds"] for r in rows) / len(rows)
-            lines.append(table_row(f"`{name_of_row}`: {rows[0]['meaning']}", *cells, f"{seconds:.0f}"))
+            lines.append(
+                table_row(
+                    f"`{name_of_row}`: {rows[0]['meaning']}", *[len(one_step)] * several, *cells, f"{seconds:.0f}"
+                )
+            )
             others += [
                 table_row(answer, entries[0]["draws"], *_verdicts(entries), _ahead(entries, one_step))
                 for answer, entries in answers.items()
@@ -84,20 +98,21 @@ def _tables(*names: str) -> list[str]:
         if others:
             lines += ["", f"Other answers of the weights of `{BASE}`:", ""]
             lines += [*table_head("answer", "draws", "clean", "robust", "beside the one step"), *others]
-        seeds = 1 + max(r["seed"] for r in found["rows"])
         draws = max(r["draws"] for r in found["rows"])
         half = f" {HALF}" if found["precision"] == "bf16" else ""
         judged = {r["answer_name"]: r["images"] for r in found["rows"]}
         of_chain = f" (one step) and {judged['chain']} (chain)" if chained else ""
         cpus = " or ".join(sorted({r["cpu"] for r in found["rows"]}))
-        spread = "brackets: 95% Wilson intervals" if seeds == 1 else "mean over seeds, in brackets their range"
+        spread = "one or several seeds" if several else "1 seed"
+        spread += "; brackets: 95% Wilson intervals" + ", or, of several seeds, their mean and range" * several
+        pairs = ", of several seeds with 95% intervals over seeds (Student) and over images" * several
         lines += [
             "",
             f"One step: a single answer{f'; chain: majority of {draws} draws' * chained}. Protocol `quick` at eps "
             f"{found['eps']}, {judged['one step']}"
             f"{of_chain} {found['split']} images of "
-            f"{found['data']}, {seeds} seed{'s' * (seeds > 1)}; {spread}. *Beside*: the difference of what is robust, "
-            "in points, on the images that both were given, and p of McNemar's exact test. "
+            f"{found['data']}, {spread}. *Beside*: the difference of what is robust, in points, on the images that "
+            f"both were given, and p of McNemar's exact test{pairs}. "
             f"Seconds of training are those of one core of {cpus} among others at work.{half}",
             "",
         ]

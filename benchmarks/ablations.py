@@ -22,14 +22,12 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from common import CORES, RESULTS, alone, cpu_name, read, write
+from common import CORES, RESULTS, alone, cpu_name, of_images, read, write
 
 from idc.commands.evaluate import evaluate
 from idc.commands.request import Request
 from idc.commands.train import start_training
 from idc.compute.memory import keep_freed_memory
-from idc.evaluation.pairing import survived
-from idc.evaluation.summary import read_lines
 from idc.storage.files import sha256
 from idc.training.recipe import load_recipe
 
@@ -102,9 +100,8 @@ def figures(name: str, row: str, seed: int) -> list[dict[str, Any]]:
     found = []
     for answer in answers(name, row):
         folder = result(name, row, seed, answer)
-        summary, right = read(folder / "summary.json"), survived(read_lines(folder))
-        images = {"ids": " ".join(map(str, right)), "survived": "".join("01"[v] for v in right.values())}
-        found.append(same | {"answer_name": answer} | {k: summary[k] for k in KEPT} | images)
+        kept = {k: v for k, v in read(folder / "summary.json").items() if k in KEPT}
+        found.append(same | {"answer_name": answer} | kept | of_images(folder))
     return found
 
 

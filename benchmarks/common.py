@@ -12,6 +12,8 @@ from typing import Any
 import torch
 
 from idc import __version__
+from idc.evaluation.pairing import survived
+from idc.evaluation.summary import read_lines
 from idc.storage.files import make_folder, whole_file, write_json
 from idc.storage.records import read_json
 
@@ -79,6 +81,17 @@ def _nobodys(member: tarfile.TarInfo) -> tarfile.TarInfo:
     member.uname = member.gname = ""
     member.mode = 0o644
     return member
+
+
+def of_images(folder: Path) -> dict[str, str]:
+    """For a result's file: the ids of an evaluation's images and, a character each, whether they survive the attack."""
+    right = survived(read_lines(folder))
+    return {"ids": " ".join(map(str, right)), "survived": "".join("01"[v] for v in right.values())}
+
+
+def survivors(row: dict[str, Any]) -> dict[int, bool]:
+    """What ``of_images`` put into a result's file, by image."""
+    return {int(i): s == "1" for i, s in zip(row["ids"].split(), row["survived"], strict=True)}
 
 
 def together(processes: int) -> tuple[list[str], dict[str, str]]:

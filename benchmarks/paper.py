@@ -26,7 +26,7 @@ import paper_parts as parts
 import pitfalls
 from common import CIFAR, RESULTS, alone, hardware, read
 from gpu import GRACE, attend
-from robust_pages import LATEST, SHIPPED, SMALL
+from robust_pages import LATEST, SHIPPED, SMALL, THIN_MUON
 
 from idc.compute.memory import keep_freed_memory
 from idc.storage.files import make_folder, write_json
@@ -98,6 +98,9 @@ PARTS = (
          lambda data, limit, out: parts.measure_all(LATEST, data, limit, out, precision="bf16"), parts.all_found),
     Part("all-small-robust", "all test images", 26_000, 10_000,
          lambda data, limit, out: parts.measure_all(SMALL, data, limit, out, precision="bf16"), parts.all_found),
+    Part("all-thin-muon", "all test images", 8000, 10_000,
+         lambda data, limit, out: parts.measure_all(THIN_MUON, data, limit, out, precision="bf16", one_step=False),
+         parts.all_found),
     Part("steps-nano", "figure 4a", 2200, 512, _steps(NANO), parts.steps_found),
     Part("flaws-nano", "the flaws one by one", 1600, 256, _flaws, _flaws_found,
          file="pitfalls-nano.json"),

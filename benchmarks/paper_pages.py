@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
-from common import CIFAR, RESULTS, article, read
+from common import CIFAR, RESULTS, article, read, survivors
 from paper_figures import part
-from robust_pages import LATEST, SMALL
+from robust_pages import LATEST, SMALL, THIN_MUON
 
+from idc.evaluation.pairing import paired
 from idc.text import count_text, flops_text, percent, share, table_head, table_row
 
 WAYS = {"defaults": "`idc train --data photos`", "cnn": "`idc train-peer cnn --method standard --width 16`",
@@ -22,7 +23,9 @@ FULL = {  # parts of paper.py
     "all-nano": "`idc-nano-cifar10`, one step",
     "all-robust-v2": f"`{LATEST}`",
     "all-small-robust": f"`{SMALL}`",
+    "all-thin-muon": f"`{THIN_MUON}`",
 }
+BESIDE = (("all-robust-v2", "all-thin-muon"), ("all-small-robust", "all-robust-v2"))
 
 
 def _checks(made: dict[str, int], *, passed: bool) -> str:
@@ -54,11 +57,16 @@ def full_evaluation() -> list[str]:
         f"[{100 * p['low']:+.1f}, {100 * p['high']:+.1f}], p = {p['p']:.2g} (McNemar)."
         for p in read(RESULTS / "gpu.json").get("pairs", [])
     ]
-    return [
-        *lines,
-        "",
-        f"{CIFAR}, one model each. " + " ".join(said),
-    ]  # fmt: skip
+    for names in BESIDE:
+        rows = [row for row in map(part, names) if "survived" in row]
+        if len(rows) == len(names):
+            found = paired(*map(survivors, rows))
+            ahead, low, high = (f"{100 * value:+.1f}" for value in (found.difference, found.low, found.high))
+            said.append(
+                f"{FULL[names[0]]} beside {FULL[names[1]]} on {found.images:,} images: {ahead} points [{low}, {high}], "
+                f"p = {found.p:.2g}."
+            )
+    return [*lines, "", f"{CIFAR}, one model each. " + " ".join(said)]
 
 
 def own_photos() -> list[str]:

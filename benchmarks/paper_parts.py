@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from common import CIFAR, ROOT, read
+from common import CIFAR, ROOT, of_images, read
 from torch import Tensor
 
 from idc.attacks.gradient import GradientAttack, pgd
@@ -198,12 +198,14 @@ def _judged(folder: Path) -> dict[str, Any]:
 # -- all test images --------------------------------------------------------------------------------------------------
 
 
-def measure_all(model: str, data: str, limit: int, out: Path, *, precision: str = "fp32") -> None:
-    """The one-step answer under the adaptive protocol."""
+def measure_all(
+    model: str, data: str, limit: int, out: Path, *, precision: str = "fp32", one_step: bool = True
+) -> None:
+    """One answer under the adaptive protocol: an IDC's after one step, or a model's own."""
     evaluate(
         Request(
-            model=model, data=data, data_name=CIFAR, limit=limit, protocol="adaptive", eps=EPS, one_step=True,
-            precision=precision,
+            model=model, data=data, data_name=CIFAR, limit=limit, protocol="adaptive", eps=EPS,
+            one_step=one_step, precision=precision,
         ),
         out,
     )  # fmt: skip
@@ -221,7 +223,7 @@ def all_found(out: Path) -> dict[str, Any]:
         "images": held["images"],
         "clean": held["clean"],
         "robust": held["robust"],
-    }
+    } | of_images(out)
     return found | {"checks": checks, "core_seconds": round(seconds)}
 
 

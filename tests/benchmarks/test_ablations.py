@@ -2,6 +2,7 @@
 
 import json
 
+import ablation_pages
 import ablations
 import common
 import pytest
@@ -79,3 +80,12 @@ def test_what_is_of_something_else_is_left_out(place):
     assert changed.has(ablations.BASE, 0)
     assert not ablations.Table("digits", ABOUT | {"limits": [6, 3]}).has(ablations.BASE, 0)
     assert not ablations.Table("digits", ABOUT | {"data": "others"}).rows
+
+
+def test_a_rows_seeds_are_set_beside_the_same_seeds_of_the_first():
+    """Means 25, 50 and 0 points ahead: 25 on average, and 4.3027 x 25 / sqrt(3) to either side over seeds."""
+    first = [{"seed": seed, "ids": "3 8 5 1", "survived": bits} for seed, bits in enumerate(("1110", "1111", "1100"))]
+    other = [{"seed": seed, "ids": "3 8 5 1", "survived": "1100"} for seed in range(3)]
+    assert ablation_pages._ahead(first, other).startswith("+25.0, seeds [-37.1, +87.1], images [")
+    assert ablation_pages._ahead(first, other[:1]) == ablation_pages._ahead(first[:1], other) == "+25.0, p = 1"
+    assert common.survivors(first[0]) == {3: True, 8: True, 5: True, 1: False}

@@ -95,10 +95,10 @@ def collect() -> None:
         curve = _curve(RUNS / "nano-robust", "one_step", "attacked_one_step", "attacked_multi_step", "images")
         command = f"idc train --recipe {UNET} --visits 3,1,0 --data CIFAR --out runs/nano-robust"
         write("nano-robust-train", command, {"summary": summary, "curve": curve})
-    for name, run in BY_MUON.items():
+    for name, (run, flags) in BY_MUON.items():
         if (RUNS / run / "summary.json").exists():
             curve = _curve(RUNS / run, "one_step", "attacked_one_step", "images")
-            command = f"idc train --recipe recipes/{run}.yaml --data CIFAR --out runs/{run}"
+            command = f"idc train {flags} --data CIFAR --out runs/{run}"
             write(name, command, {"summary": _summary(run), "curve": curve})
     if all((RUNS / run / "summary.json").exists() for run in (SHIPPED, THIN)):
         both = {SHIPPED: _curve(RUNS / SHIPPED, "one_step", "attacked_one_step", "images"),
@@ -134,6 +134,8 @@ def _summary(run: str) -> dict:
     """What a run on CIFAR-10 came to, its data by name, not by its place on this machine."""
     summary = read(RUNS / run / "summary.json")
     summary["about"]["data"] = CIFAR
+    if "from" in summary["about"]:
+        summary["about"]["from"] = re.sub(r".*(?=runs/)", "", summary["about"]["from"])
     return summary
 
 

@@ -22,8 +22,8 @@ def _jobs() -> dict[str, dict[str, Any]]:
 FULL = {  # parts of paper.py
     "all-nano": "`idc-nano-cifar10`, one step",
     "all-robust-v2": f"`{LATEST}`",
-    "all-small-robust": f"`{SMALL}`",
     "all-thin-muon": f"`{THIN_MUON}`",
+    "all-small-robust": f"`{SMALL}`",
 }
 BESIDE = (("all-robust-v2", "all-thin-muon"), ("all-small-robust", "all-robust-v2"))
 
@@ -57,16 +57,16 @@ def full_evaluation() -> list[str]:
         f"[{100 * p['low']:+.1f}, {100 * p['high']:+.1f}], p = {p['p']:.2g} (McNemar)."
         for p in read(RESULTS / "gpu.json").get("pairs", [])
     ]
-    for names in BESIDE:
-        rows = [row for row in map(part, names) if "survived" in row]
-        if len(rows) == len(names):
-            found = paired(*map(survivors, rows))
-            ahead, low, high = (f"{100 * value:+.1f}" for value in (found.difference, found.low, found.high))
-            said.append(
-                f"{FULL[names[0]]} beside {FULL[names[1]]} on {found.images:,} images: {ahead} points [{low}, {high}], "
-                f"p = {found.p:.2g}."
-            )
+    said += [_beside(*pair) for pair in BESIDE if all("survived" in part(name) for name in pair)]
     return [*lines, "", f"{CIFAR}, one model each. " + " ".join(said)]
+
+
+def _beside(first: str, second: str) -> str:
+    """How far one part's model is ahead of the other's on the same images."""
+    found = paired(*(survivors(part(name)) for name in (first, second)))
+    ahead, low, high = (f"{100 * value:+.1f}" for value in (found.difference, found.low, found.high))
+    images = f"{FULL[first]} beside {FULL[second]} on {found.images:,} images"
+    return f"{images}: {ahead} points [{low}, {high}], p = {found.p:.2g}."
 
 
 def own_photos() -> list[str]:

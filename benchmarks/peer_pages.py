@@ -6,7 +6,7 @@ from typing import cast
 import torch
 from common import CIFAR, RESULTS, read, records_of
 from paper_figures import part
-from robust_pages import LATEST, NAMES, SMALL
+from robust_pages import LATEST, NAMES, SMALL, THIN_MUON
 
 from idc import IDC
 from idc.accuracy import ON_CROSS_ENTROPY
@@ -35,7 +35,8 @@ GLANCE = {  # jobs of gpu.py
 
 NEWER = {  # parts of paper.py
     "all-robust-v2": (LATEST, "IDC, trained against attacks by Muon, on patches"),
-    "all-small-robust": (SMALL, "the same, three times its size"),
+    "all-small-robust": (SMALL, "IDC, the same, three times its size"),
+    "all-thin-muon": (THIN_MUON, "CNN, PGD-AT by Muon"),
 }
 
 
@@ -73,7 +74,7 @@ def at_a_glance() -> list[str]:
     failed = [title for job, title in GLANCE.items() if rows[job].get("failed")]
     for name, (model, title) in NEWER.items():
         if robust := (own := part(name)).get("robust"):
-            cost = answer_cost(IDC.from_pretrained(model), torch.device("cpu"))["flops"]
+            cost = answer_cost(cast(Classifier, open_model(model)), torch.device("cpu"))["flops"]
             cells = (gflops_text(cost), percent(own["clean"]["mean"]["mean"]), share(robust["mean"]))
             lines.append(table_row(f"{CIFAR} test, 8/255", title, *cells, f"{robust['mean']['n']:,}"))
             failed += [title] if own["checks"]["passed"] < own["checks"]["made"] else []

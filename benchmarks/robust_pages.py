@@ -5,7 +5,7 @@ from common import CIFAR, RESULTS, ROUNDED, read
 from idc.text import share, table_head, table_row
 
 SHIPPED, LATEST = "idc-nano-cifar10-robust", "idc-nano-cifar10-robust-v2"
-SMALL, THIN_MUON = "idc-small-cifar10-robust", "models/cifar10-thin-muon-pgd-at"
+SMALL, THIN_MUON = "models/idc-small-cifar10-robust", "models/cifar10-thin-muon-pgd-at"
 CHECKED = 64  # images on which the sanity checks are made, at most
 NAMES = {"digits": ("`digits`", "digits test"), "nano": ("`nano`", f"{CIFAR} test")}
 

@@ -1,13 +1,19 @@
 """The tables of docs/training.md on trainings against attacks; see pages.py."""
 
 from common import CIFAR, RESULTS, article, read
-from robust_pages import LATEST, SHIPPED, SMALL
+from robust_pages import LATEST, SHIPPED
 
 from idc.accuracy import ON_CROSS_ENTROPY
 from idc.text import eps_text, table_head, table_row
 
 THIN = "peers/thin"
-BY_MUON = {"muon-train": LATEST, "small-train": SMALL}  # files of results, and the runs that they are of
+LARGER, MIXED = "idc-small-cifar10-robust", "small-mixed"
+BY_MUON = {  # files of results: the runs that they are of, and how these are trained but for data and folder
+    "muon-train": (LATEST, f"--recipe recipes/{LATEST}.yaml"),
+    "small-train": (LARGER, f"--recipe recipes/{LARGER}.yaml"),
+    "small-mixed-train": (MIXED, f"--recipe recipes/{LARGER}.yaml --from runs/{LARGER}/best --epochs 8 --lr 0.004 "
+                          "--mix cutmix --mix-rate 0.5 --validate-every 2 --eps-warmup 0"),
+}  # fmt: skip
 
 
 def robust_learning() -> list[str]:

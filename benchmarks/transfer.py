@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import torch
 from common import CIFAR, write
-from robust_pages import LATEST, SMALL
+from robust_pages import LATEST, SHIPPED, THIN_MUON
 from torch import Tensor
 
 from idc.attacks.gradient import GradientAttack
@@ -79,7 +79,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True)
     parser.add_argument("--data-name", default=CIFAR)
-    parser.add_argument("--models", nargs="+", default=[LATEST, SMALL, "models/cifar10-thin-pgd-at"])
+    parser.add_argument("--models", nargs="+", default=[SHIPPED, LATEST, "models/cifar10-thin-pgd-at", THIN_MUON])
     parser.add_argument("--limit", type=int, default=1000)
     parser.add_argument("--eps", default="8/255")
     parser.add_argument("--steps", type=int, default=50)

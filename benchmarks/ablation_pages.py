@@ -36,10 +36,17 @@ def _ahead(entries: list[dict], others: list[dict]) -> str:
     """How far the first are ahead of the others on the same images, in points: of one seed with p, of several with the
     intervals over them and over images."""
     if len({e["seed"] for e in entries} & {e["seed"] for e in others}) > 1:
-        return points(differences(entries, others))
+        common = set.intersection(*(set(survivors(e)) for e in (*entries, *others)))
+        return points(differences(*([_on(common, e) for e in side] for side in (entries, others))))
     first, second = ({(e["seed"], i): s for e in side for i, s in survivors(e).items()} for side in (entries, others))
     found = paired(first, second)
     return f"{100 * found.difference:+.1f}, p = {found.p:.1g}"
+
+
+def _on(images: set[int], entry: dict) -> dict:
+    """What was measured of an answer, on these images alone, in the order of their ids."""
+    own, order = survivors(entry), sorted(images)
+    return entry | {"ids": " ".join(map(str, order)), "survived": "".join("01"[own[i]] for i in order)}
 
 
 def ablation() -> list[str]:

@@ -62,7 +62,7 @@ TRAININGS = {
     # Both are trained by benchmarks/full_size.py, on a GPU.
     "full-size": {},
     # About the FLOPs of idc-nano-cifar10-robust (7% more) and its seconds of training, beside it: 35 epochs, not 24.
-    # The second by the optimiser, rate and average of idc-nano-cifar10-robust-v2, whose kept weights are of epoch 20.
+    # The second by the optimiser, rate and average of idc-nano-cifar10-robust-v2, of whose 44 epochs the 20th was kept.
     "robust": {
         "thin": [*_CNN, *_SLIM, "--width", "16", "--epochs", "35", "--validate-every", "4"],
         "thin-muon": [*_CNN, *_SLIM, "--width", "16", "--epochs", "24", "--validate-every", "4", *_MUON],

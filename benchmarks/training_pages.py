@@ -53,6 +53,9 @@ def small_learning() -> list[str]:
 
 
 def _learning(name: str) -> list[str]:
+    """The validations of one run."""
+    if not (RESULTS / f"{name}.json").exists():
+        return ["Not measured yet."]
     found = read(RESULTS / f"{name}.json")
     summary, own = found["summary"], found["summary"]["validation"]
     under, many = f"under {own['attacked_by']}", any(machine != "1 x CPU" for machine in summary["seconds_on"])

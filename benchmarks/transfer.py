@@ -21,6 +21,7 @@ from idc.attacks.threat import Threat
 from idc.commands.opening import open_both
 from idc.commands.request import Request
 from idc.compute.memory import keep_freed_memory
+from idc.errors import IDCError
 from idc.evaluation.verdict import wilson
 from idc.noise import Streams
 from idc.storage.fields import recorded
@@ -55,13 +56,13 @@ def right(target: Target, images: list[Tensor], parts: Parts) -> Tensor:
 
 def measure(models: list[str], data: str, eps: float, limit: int, steps: int) -> dict:
     """By source of the images and by the model that is asked about them, the share that is right."""
-    parts: Parts = []
-    targets: dict[str, Target] = {}
-    for name in models:
-        model, held = open_both(Request(model=name, data=data, limit=limit), torch.device("cpu"))
-        targets[name] = Target.of(model)
-        x = held.images.float().div(255)
-        parts = list(zip(*(whole.split(BATCH) for whole in (x, held.labels, held.ids)), strict=True))
+    opened = {name: open_both(Request(model=name, data=data, limit=limit), torch.device("cpu")) for name in models}
+    if len({(held.fingerprint, tuple(held.class_names)) for _, held in opened.values()}) > 1:
+        raise IDCError("models that see other images or classes", "the same for all", "choose others by --models")
+    targets = {name: Target.of(model) for name, (model, _) in opened.items()}
+    held = next(iter(opened.values()))[1]
+    x = held.images.float().div(255)
+    parts: Parts = list(zip(*(whole.split(BATCH) for whole in (x, held.labels, held.ids)), strict=True))
     makers: dict[str, Callable[[], list[Tensor]]] = {
         "clean": lambda: [x for x, *_ in parts],
         "random": lambda: moved(parts, eps),
@@ -86,7 +87,8 @@ def main() -> None:
     given = parser.parse_args()
     found = measure(given.models, given.data, fraction(given.eps), given.limit, given.steps)
     about = {"data": given.data_name, "split": "test", "eps": given.eps, "steps": given.steps}
-    command = f"python benchmarks/transfer.py --data CIFAR --limit {given.limit} --eps {given.eps}"
+    models, ball = " ".join(given.models), f"--eps {given.eps} --steps {given.steps}"
+    command = f"python benchmarks/transfer.py --data CIFAR --models {models} --limit {given.limit} {ball}"
     print(write("transfer", command, about | found))
 
 

@@ -87,5 +87,7 @@ def test_a_rows_seeds_are_set_beside_the_same_seeds_of_the_first():
     first = [{"seed": seed, "ids": "3 8 5 1", "survived": bits} for seed, bits in enumerate(("1110", "1111", "1100"))]
     other = [{"seed": seed, "ids": "3 8 5 1", "survived": "1100"} for seed in range(3)]
     assert ablation_pages._ahead(first, other).startswith("+25.0, seeds [-37.1, +87.1], images [")
+    fewer = [row | {"ids": "5 3 8", "survived": "011"} for row in other]
+    assert ablation_pages._ahead(first, fewer).startswith("+22.2, seeds [")  # 1/3, 1/3 and 0 of the three in common
     assert ablation_pages._ahead(first, other[:1]) == ablation_pages._ahead(first[:1], other) == "+25.0, p = 1"
     assert common.survivors(first[0]) == {3: True, 8: True, 5: True, 1: False}

@@ -55,7 +55,7 @@ def test_a_run_is_not_compiled_where_it_cannot_be(monkeypatch, triton, tool):
 
 @pytest.mark.parametrize("kind", ["adam", "adamw", "sgd", "muon"])
 def test_a_state_goes_on_where_weights_lie_otherwise_in_memory(kind):
-    """As from a CPU, where they may be contiguous, to a GPU, where they are in channels last."""
+    """As from a CPU where they are contiguous to one with bf16 units, or a GPU, where they are in channels last."""
     recipe = Recipe(optimizer=kind, lr=0.1)
     nets = [nn.Sequential(*(nn.Conv2d(n, n + 1, 3) for n in (3, 4, 5))) for _ in range(2)]
     nets[1].to(memory_format=torch.channels_last)

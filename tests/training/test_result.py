@@ -118,7 +118,7 @@ def test_a_run_that_has_not_ended_says_what_its_chain_lacks():
         ({}, ""),
         ({"eps": 0.1, "attack_steps": 1}, ", against L-inf attacks of 0.1 in 1 step"),
         ({"eps": 8 / 255, "attack_steps": 3, "optimizer": "muon"}, ", against L-inf attacks of 8/255 in 3 steps"),
-        ({"eps": 0.5, "replays": 2, "norm": "l2"}, ", against L2 attacks of 0.5 in 2 steps"),
+        ({"eps": 0.5, "replays": 2, "norm": "l2"}, ", against free L2 attacks of 0.5 over 2 replays"),
     ],
 )
 def test_a_run_says_what_moves_its_weights_and_attacks_its_images(changes, told, network, tmp_path):

@@ -26,10 +26,10 @@ from idc.method.unet import UNetSpec, init_normal_
 from idc.noise import derive_seed
 from idc.storage.files import alone_in
 from idc.storage.kinds import TRAINING
-from idc.text import epoch_text
+from idc.text import NORMS, epoch_text, eps_text
 from idc.training.bridge_objective import BridgeObjective
 from idc.training.objective import TrainingObjective
-from idc.training.recipe import Recipe
+from idc.training.recipe import CNNRecipe, Recipe
 from idc.training.result import TrainResult
 from idc.training.run_folder import FOLDERS
 from idc.training.settings import Settings
@@ -128,17 +128,26 @@ def run_training(
             say(line)
         updates = math.ceil(trainer.steps / recipe.accumulation)
         weights = sum(p.numel() for p in objective.network.parameters())
-        against = f", against {objective.attack}" if objective.attack else ""
         length = f"for {recipe.minutes:g} minutes by batches" if recipe.minutes else f"{updates:,} updates"
         say(
             f"trains {weights:,} parameters on {trainer.device}, {'bf16' if trainer.bf16 else 'fp32'}, {length} of "
-            f"{trainer.batch * recipe.accumulation} images by {recipe.optimizer}{against}"
+            f"{trainer.batch * recipe.accumulation} images by {recipe.optimizer}{_against(recipe)}"
         )
         if updates < FEW and "epochs" not in (changes or {}) and not recipe.minutes:
             say(
                 f"{len(train)} images make only {updates} updates in {epoch_text(recipe.epochs)} epochs: raise --epochs"
             )
         return trainer.run()
+
+
+def _against(recipe: Settings) -> str:
+    """What attacks the images of a training, in words."""
+    if not isinstance(recipe, Recipe | CNNRecipe) or not recipe.adversarial:
+        return ""
+    threat = f"{NORMS[recipe.norm]} attacks of {eps_text(recipe.eps)}"
+    if isinstance(recipe, Recipe) and recipe.replays > 1:
+        return f", against free {threat} over {recipe.replays} replays"
+    return f", against {threat} in {recipe.attack_steps} step{'s' * (recipe.attack_steps > 1)}"
 
 
 def start_training(

@@ -33,7 +33,7 @@ PRESETS: dict[str, UNetSpec] = {
         decoder=False,
         time_embedding=False,
     ),
-    # Three times the FLOPs and the parameters of nano-encoder-patch2: as much as an hour or two of a processor trains.
+    # Three times the FLOPs and the parameters of nano-encoder-patch2: as much as an hour of two cores trains.
     "small-encoder": UNetSpec(
         64,
         (1, 2, 4),

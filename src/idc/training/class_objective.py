@@ -17,7 +17,6 @@ from idc.data.strong import strongly_augmented
 from idc.method.classifier import IDC
 from idc.noise import Streams, derive_seed
 from idc.peers.cnn import CNN
-from idc.text import NORMS, eps_text
 from idc.training.adversarial import WeightShift, ascend, divergence, random_start, worst
 from idc.training.objective import Call, ModelObjective
 from idc.training.recipe import CNNRecipe, Recipe
@@ -43,12 +42,6 @@ class ClassObjective(ModelObjective):
         self.averaged: Callable[[], nn.Module] = lambda: self.network
         if recipe.strong_branch:
             split_norms(self.network)
-
-    @property
-    def attack(self) -> str:
-        recipe, steps = self.recipe, self.replays if self.replays > 1 else self.recipe.attack_steps
-        told = f"{NORMS[recipe.norm]} attacks of {eps_text(recipe.eps)} in {steps} step{'s' * (steps > 1)}"
-        return told if recipe.adversarial else ""
 
     def to(self, device: torch.device, *, bf16: bool) -> None:
         self.model.to(device)

@@ -43,11 +43,6 @@ class TrainingObjective(typing.Protocol):
     def network(self) -> nn.Module:
         """The module whose parameters are trained, averaged and kept."""
 
-    @property
-    def attack(self) -> str:
-        """What the training images are attacked by, in words; by default nothing."""
-        return ""
-
     def check(self, train: ImageSet) -> None:
         """Raise IDCError unless the data fit the network."""
 

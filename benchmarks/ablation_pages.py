@@ -112,7 +112,9 @@ def _tables(*names: str) -> list[str]:
         cpus = " or ".join(sorted({r["cpu"] for r in found["rows"]}))
         spread = "one or several seeds" if several else "1 seed"
         spread += "; brackets: 95% Wilson intervals" + ", or, of several seeds, their mean and range" * several
-        pairs = ", of several seeds with 95% intervals over seeds (Student) and over images" * several
+        pairs = (
+            "; of several seeds, both rows' common ones, 95% intervals over seeds (Student) and over images" * several
+        )
         lines += [
             "",
             f"One step: a single answer{f'; chain: majority of {draws} draws' * chained}. Protocol `quick` at eps "

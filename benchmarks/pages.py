@@ -18,6 +18,7 @@ The records come from
     idc train --recipe recipes/idc-nano-cifar10-robust.yaml --data CIFAR --out runs/idc-nano-cifar10-robust
     idc train --recipe recipes/idc-nano-cifar10-robust-v2.yaml --data CIFAR --out runs/idc-nano-cifar10-robust-v2
     idc train --recipe recipes/idc-small-cifar10-robust.yaml --data CIFAR --out runs/idc-small-cifar10-robust
+    idc train ... --out runs/small-mixed (training_pages.py has its flags)
     python benchmarks/peers.py robust --stage train (makes models/cifar10-thin-pgd-at, where that is not)
     idc train --recipe benchmarks/unet.yaml --visits 3,1,0 --data CIFAR --out runs/nano-robust
     python benchmarks/answers.py runs/nano --data CIFAR --limit 2000

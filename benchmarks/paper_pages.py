@@ -66,7 +66,7 @@ def _beside(first: str, second: str) -> str:
     found = paired(*(survivors(part(name)) for name in (first, second)))
     ahead, low, high = (f"{100 * value:+.1f}" for value in (found.difference, found.low, found.high))
     images = f"{FULL[first]} beside {FULL[second]} on {found.images:,} images"
-    return f"{images}: {ahead} points [{low}, {high}], p = {found.p:.2g} (McNemar)."
+    return f"{images}: {ahead} points robust [{low}, {high}], p = {found.p:.2g} (McNemar)."
 
 
 def own_photos() -> list[str]:

@@ -126,4 +126,4 @@ def test_a_run_says_what_moves_its_weights_and_attacks_its_images(changes, told,
     one = {"epochs": 1.0, "batch_size": 32, "precision": "fp32", "final_limit": 8}
     start_training("digits", tmp_path, preset=network, limit=32, changes=one | changes, say=said.append)
     (line,) = [text for text in said if text.startswith("trains ")]
-    assert line.endswith(f" images by {changes.get('optimizer', 'adamw')}{told}")
+    assert line.endswith(f" images with {changes.get('optimizer', 'adamw')}{told}")

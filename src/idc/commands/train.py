@@ -28,8 +28,9 @@ from idc.storage.files import alone_in
 from idc.storage.kinds import TRAINING
 from idc.text import NORMS, epoch_text, eps_text
 from idc.training.bridge_objective import BridgeObjective
+from idc.training.class_objective import ClassObjective
 from idc.training.objective import TrainingObjective
-from idc.training.recipe import CNNRecipe, Recipe
+from idc.training.recipe import Recipe
 from idc.training.result import TrainResult
 from idc.training.run_folder import FOLDERS
 from idc.training.settings import Settings
@@ -131,7 +132,7 @@ def run_training(
         length = f"for {recipe.minutes:g} minutes by batches" if recipe.minutes else f"{updates:,} updates"
         say(
             f"trains {weights:,} parameters on {trainer.device}, {'bf16' if trainer.bf16 else 'fp32'}, {length} of "
-            f"{trainer.batch * recipe.accumulation} images by {recipe.optimizer}{_against(recipe)}"
+            f"{trainer.batch * recipe.accumulation} images with {recipe.optimizer}{_against(objective)}"
         )
         if updates < FEW and "epochs" not in (changes or {}) and not recipe.minutes:
             say(
@@ -140,10 +141,11 @@ def run_training(
         return trainer.run()
 
 
-def _against(recipe: Settings) -> str:
-    """What attacks the images of a training, in words."""
-    if not isinstance(recipe, Recipe | CNNRecipe) or not recipe.adversarial:
+def _against(objective: TrainingObjective) -> str:
+    """What attacks the images of a training, in words; of an objective that is not ours nothing is known."""
+    if not isinstance(objective, ClassObjective) or not objective.recipe.adversarial:
         return ""
+    recipe = objective.recipe
     threat = f"{NORMS[recipe.norm]} attacks of {eps_text(recipe.eps)}"
     if isinstance(recipe, Recipe) and recipe.replays > 1:
         return f", against free {threat} over {recipe.replays} replays"

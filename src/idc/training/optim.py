@@ -50,7 +50,7 @@ def _lay_as_weights(optimizer: torch.optim.Optimizer) -> None:
     and a checkpoint may be of a machine where weights lay otherwise."""
     for weight, state in optimizer.state.items():
         for name, value in state.items():
-            if torch.is_tensor(value) and value.shape == weight.shape:
+            if torch.is_tensor(value) and value.ndim and value.shape == weight.shape:
                 state[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
 
 

@@ -100,7 +100,7 @@ def collect() -> None:
         if (RUNS / run / "summary.json").exists():
             curve = _curve(RUNS / run, "one_step", "attacked_one_step", "images")
             command = f"idc train {flags} --data CIFAR --out runs/{run}"
-            write(name, command, {"summary": _summary(run), "curve": curve})
+            write(name, command, {"summary": _summary(run), "curve": curve, "fit": _fit(RUNS / run)})
     if all((RUNS / run / "summary.json").exists() for run in (SHIPPED, THIN)):
         both = {SHIPPED: _curve(RUNS / SHIPPED, "one_step", "attacked_one_step", "images"),
                 THIN: _curve(RUNS / THIN, "clean", "robust", "images")}  # fmt: skip
@@ -138,6 +138,13 @@ def _summary(run: str) -> dict:
     if "from" in summary["about"]:
         summary["about"]["from"] = re.sub(r".*(?=runs/)", "", summary["about"]["from"])
     return summary
+
+
+def _fit(run: Path) -> dict:
+    """The accuracy of a run's best weights on some of the images that they were trained on."""
+    last = max((run / "checkpoints").glob("step-*/progress.json"))
+    fit: dict = read(last)["fit"]
+    return fit
 
 
 def _curve(run: Path, *wanted: str) -> list[dict[str, float]]:

@@ -51,13 +51,13 @@ def small_learning() -> list[str]:
     """docs/training.md: the same of idc-small-cifar10-robust, and of what was trained from it with mixed images."""
     lines = _learning("small-train")
     if (RESULTS / "small-mixed-train.json").exists():
-        found = read(RESULTS / "small-mixed-train.json")["summary"]
-        own, recipe = found["validation"], found["recipe"]
+        found = read(RESULTS / "small-mixed-train.json")
+        own, recipe = found["summary"]["validation"], found["summary"]["recipe"]
         lines += [
             "",
             f"Trained on from there for {recipe['epochs']:g} epochs with {recipe['mix_rate']:.0%} of the images mixed "
             f"by CutMix, its best weights reach {own['one_step']:.1%} clean and {own['attacked_one_step']:.1%} "
-            f"under the same attack, on the same {own['images']:,} images.",
+            f"under the same attack, on the same {own['images']:,} images, {_fit(found)}.",
         ]
     return lines
 
@@ -79,8 +79,13 @@ def _learning(name: str) -> list[str]:
         f"{found['curve'][0]['images']:,} validation images of {CIFAR}, eps {eps_text(own['eps'])}, one seed; "
         f"{summary['seconds']:,.0f} s, {summary['images_seen']:,} images, {'both' if many else 'one of two'} "
         f"cores of {article(found['hardware']['cpu'])}. On {own['images']:,} validation images the kept weights reach "
-        f"{own['one_step']:.1%} clean and {own['attacked_one_step']:.1%} {under}.",
+        f"{own['one_step']:.1%} clean and {own['attacked_one_step']:.1%} {under}, {_fit(found)}.",
     ]
+
+
+def _fit(found: dict) -> str:
+    fit = found["fit"]
+    return f"on {fit['images']:,} of their own training images {fit['attacked_one_step']:.1%}"
 
 
 def overfitting() -> list[str]:

@@ -6,7 +6,7 @@ from typing import cast
 import torch
 from common import CIFAR, RESULTS, read, records_of
 from paper_figures import part
-from robust_pages import LATEST, NAMES, SMALL, THIN_MUON
+from robust_pages import LATEST, NAMES, THIN_MUON
 
 from idc import IDC
 from idc.accuracy import ON_CROSS_ENTROPY
@@ -35,7 +35,6 @@ GLANCE = {  # jobs of gpu.py
 
 NEWER = {  # parts of paper.py
     "all-robust-v2": (LATEST, "IDC, trained against attacks by Muon, on patches"),
-    "all-small-robust": (SMALL, "IDC, the same, three times its size"),
     "all-thin-muon": (THIN_MUON, "CNN, PGD-AT by Muon"),
 }
 

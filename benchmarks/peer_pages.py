@@ -197,7 +197,7 @@ def transfer() -> list[str]:
         *(table_row(told.get(r["source"], f"`{r['source']}`"), *(share(r[n]) for n in models)) for r in found["rows"]),
         "",
         f"What each model answers rightly. {found['images']:,} test images of {found['data']}, L-inf {found['eps']}, "
-        f"PGD of {found['steps']} steps, its last iterate, on an IDC along a smooth surrogate; brackets: "
+        f"PGD of {found['steps']} steps along the margin, its last iterate, on an IDC along a smooth surrogate; brackets: "
         "95% Wilson intervals (`python benchmarks/transfer.py`).",
     ]
 

@@ -2,7 +2,8 @@
 
     python benchmarks/transfer.py --data CIFAR [--models MODEL ...] [--limit 1000] [--eps 8/255] [--steps 50]
 
-PGD on each model, an IDC along the smooth surrogate of its one step; the last iterate counts, also where an earlier one
+PGD along the margin of each model, an IDC's by the smooth surrogate of its one step (its cross-entropy is too flat to lead
+anywhere but to where all classes are alike); the last iterate counts, also where an earlier one
 misled the model already. Every model is asked about the images of every other one, about images moved at random within
 the same ball, and about clean ones. Test images; nothing is chosen by them. Writes benchmarks/results/transfer.json.
 """
@@ -16,6 +17,7 @@ from robust_pages import LATEST, SHIPPED, THIN_MUON
 from torch import Tensor
 
 from idc.attacks.gradient import GradientAttack
+from idc.attacks.objective import Margin
 from idc.attacks.target import ANSWER, Target
 from idc.attacks.threat import Threat
 from idc.commands.opening import open_both
@@ -35,7 +37,7 @@ Parts = list[tuple[Tensor, Tensor, Tensor]]  # images (B, C, H, W) in [0, 1], cl
 def attacked(target: Target, parts: Parts, eps: float, steps: int) -> list[Tensor]:
     """The images that PGD makes for a model, part by part."""
     along = SMOOTH if SMOOTH in target.surrogates else ANSWER
-    attack = GradientAttack(threat=Threat("linf", eps), surrogate=along, steps=steps)
+    attack = GradientAttack(threat=Threat("linf", eps), objective=Margin(), surrogate=along, steps=steps)
     return [attack(target, x, classes, Streams(ids, 0)) for x, classes, ids in parts]
 
 

@@ -197,8 +197,8 @@ def transfer() -> list[str]:
         *(table_row(told.get(r["source"], f"`{r['source']}`"), *(share(r[n]) for n in models)) for r in found["rows"]),
         "",
         f"What each model answers rightly. {found['images']:,} test images of {found['data']}, L-inf {found['eps']}, "
-        f"PGD of {found['steps']} steps along the margin, its last iterate, on an IDC along a smooth surrogate; brackets: "
-        "95% Wilson intervals (`python benchmarks/transfer.py`).",
+        f"PGD of {found['steps']} steps along the margin, its last iterate, on an IDC along a smooth surrogate; "
+        "brackets: 95% Wilson intervals (`python benchmarks/transfer.py`).",
     ]
 
 

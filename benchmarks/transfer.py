@@ -2,8 +2,8 @@
 
     python benchmarks/transfer.py --data CIFAR [--models MODEL ...] [--limit 1000] [--eps 8/255] [--steps 50]
 
-PGD along the margin of each model, an IDC's by the smooth surrogate of its one step (its cross-entropy is too flat to lead
-anywhere but to where all classes are alike); the last iterate counts, also where an earlier one
+PGD along the margin of each model, an IDC's by the smooth surrogate of its one step; a cross-entropy, whose softmax is
+flat on an IDC's inner products, would raise all other classes alike. The last iterate counts, also where an earlier one
 misled the model already. Every model is asked about the images of every other one, about images moved at random within
 the same ball, and about clean ones. Test images; nothing is chosen by them. Writes benchmarks/results/transfer.json.
 """

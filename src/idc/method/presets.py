@@ -8,6 +8,9 @@ from idc.method.unet import UNetSpec
 from idc.storage.fields import short, take
 from idc.storage.yaml_file import YAML_SUFFIXES, read_yaml
 
+_CONVOLUTIONAL: dict[str, Any] = {  # a CNN's layers alone
+    "groups": 1, "residual": True, "norm": "batch", "middle_attention": False, "decoder": False,
+}  # fmt: skip
 PRESETS: dict[str, UNetSpec] = {
     "paper-cifar10": UNetSpec(64, (1, 4), attention_at=(32, 16, 8), head_channels=32, dropout=0.3),
     "paper-cifar100": UNetSpec(64, (1, 4, 8), attention_at=(32, 16, 8), head_channels=64, dropout=0.3),
@@ -18,46 +21,13 @@ PRESETS: dict[str, UNetSpec] = {
     "digits": UNetSpec(32, (1, 1, 1), groups=8, patch=4, residual=True, position_channels=16),
     # A PreActResNet-18's levels and about its cost, at widths 16 and 8.
     "nano-encoder": UNetSpec(16, (1, 2, 4, 8), groups=8, residual=True, decoder=False),
-    "nano-encoder-bn": UNetSpec(
-        16, (1, 2, 4, 8), groups=1, residual=True, norm="batch", middle_attention=False, decoder=False
-    ),
+    "nano-encoder-bn": UNetSpec(16, (1, 2, 4, 8), **_CONVOLUTIONAL),
     # At about the same FLOPs on a quarter of the pixels, and for one timestep.
-    "nano-encoder-patch2": UNetSpec(
-        32,
-        (1, 3, 4),
-        groups=1,
-        patch=2,
-        residual=True,
-        norm="batch",
-        middle_attention=False,
-        decoder=False,
-        time_embedding=False,
-    ),
+    "nano-encoder-patch2": UNetSpec(32, (1, 3, 4), patch=2, time_embedding=False, **_CONVOLUTIONAL),
     # Three times the FLOPs and the parameters of nano-encoder-patch2: as much as an hour of two cores trains.
-    "small-encoder": UNetSpec(
-        64,
-        (1, 2, 4),
-        groups=1,
-        patch=2,
-        residual=True,
-        norm="batch",
-        middle_attention=False,
-        decoder=False,
-        time_embedding=False,
-    ),
+    "small-encoder": UNetSpec(64, (1, 2, 4), patch=2, time_embedding=False, **_CONVOLUTIONAL),
     # For a GPU: the levels of a wide ResNet, two fifths of the FLOPs of one pass of the paper's network.
-    "base-encoder": UNetSpec(
-        96,
-        (1, 2, 4),
-        res_blocks=2,
-        groups=1,
-        residual=True,
-        position_channels=16,
-        norm="batch",
-        middle_attention=False,
-        decoder=False,
-        time_embedding=False,
-    ),
+    "base-encoder": UNetSpec(96, (1, 2, 4), res_blocks=2, position_channels=16, time_embedding=False, **_CONVOLUTIONAL),
     "digits-encoder": UNetSpec(8, (1, 2, 4, 8), groups=4, residual=True, decoder=False),
 }
 

@@ -8,6 +8,7 @@ from paper_figures import part
 from robust_pages import LATEST, SMALL, THIN_MUON
 
 from idc.evaluation.pairing import paired
+from idc.storage.fields import recorded
 from idc.text import count_text, flops_text, percent, share, table_head, table_row
 
 WAYS = {"defaults": "`idc train --data photos`", "cnn": "`idc train-peer cnn --method standard --width 16`",
@@ -53,8 +54,7 @@ def full_evaluation() -> list[str]:
             lines.append(table_row(title, *pair, own["images"], f"{own['core_seconds']:.0f}", of, checks))
     said = [
         f"Of the same {p['images']:,} images the IDC alone survives {p['only_first']} and the CNN alone "
-        f"{p['only_second']}; the difference is {100 * p['difference']:+.1f} points "
-        f"[{100 * p['low']:+.1f}, {100 * p['high']:+.1f}], p = {p['p']:.2g} (McNemar)."
+        f"{p['only_second']}; the difference is {_points(p)}."
         for p in read(RESULTS / "gpu.json").get("pairs", [])
     ]
     said += [_beside(*pair) for pair in BESIDE if all("survived" in part(name) for name in pair)]
@@ -63,10 +63,14 @@ def full_evaluation() -> list[str]:
 
 def _beside(first: str, second: str) -> str:
     """How far one part's model is ahead of the other's on the same images."""
-    found = paired(*(survivors(part(name)) for name in (first, second)))
-    ahead, low, high = (f"{100 * value:+.1f}" for value in (found.difference, found.low, found.high))
-    images = f"{FULL[first]} beside {FULL[second]} on {found.images:,} images"
-    return f"{images}: {ahead} points robust [{low}, {high}], p = {found.p:.2g} (McNemar)."
+    found = recorded(paired(*(survivors(part(name)) for name in (first, second))))
+    return f"{FULL[first]} beside {FULL[second]}, robust on {found['images']:,} images: {_points(found)}."
+
+
+def _points(pair: dict[str, Any]) -> str:
+    """A recorded ``Paired`` in points."""
+    ahead, low, high = (f"{100 * pair[name]:+.1f}" for name in ("difference", "low", "high"))
+    return f"{ahead} points [{low}, {high}], p = {pair['p']:.2g} (McNemar)"
 
 
 def own_photos() -> list[str]:

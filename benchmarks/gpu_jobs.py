@@ -136,14 +136,14 @@ def figure_4() -> list[Job]:
     """The paper's figure 4 with its network: PGD over steps and over eps, along the published probabilities (with fresh
     noise in each step) and along the one-step answer's inner products; other visits. What figure 4b compares, with and
     without the inter-class loss, has to be trained first: ``full_size.py paper-losses``."""
-    found = []
+    found, published = [], ("--objective", "cross-entropy", "--surrogate")
     for line, function in (("published", "published"), ("smooth", "one-step-inner")):
         for steps in ("10", "40", "200"):  # 20 are those of base-paper-8 and of the job below
             job = paper(f"base-{line}-steps-{steps}", 200, "pgd", "8/255")
-            found.append(replace(job, more=("--steps", steps, "--surrogate", function)))
+            found.append(replace(job, more=("--steps", steps, *published, function)))
         for eps in ("1", "2", "4", "8"):
             job = paper(f"base-{line}-eps-{eps}", 100, "pgd", f"{eps}/255")
-            found.append(replace(job, more=("--surrogate", function)))
+            found.append(replace(job, more=(*published, function)))
     quick = [("3", "3"), ("3-0", "3,0"), ("3-2-1-0", "3,2,1,0")]
     visits = [replace(paper(f"base-visits-{n}", 150, "quick", "8/255"), more=("--visits", v)) for n, v in quick]
     return [*found, *visits]
@@ -206,7 +206,7 @@ def diffusion_peers() -> list[Job | Training]:
 
 
 JOBS: tuple[Job | Training, ...] = (
-    Job(FIRST, 90, PAPER, "pgd", "8/255", 32, 32, 512),
+    Job(FIRST, 90, PAPER, "pgd", "8/255", 32, 32, 512, more=("--objective", "cross-entropy", "--surrogate", "answer")),
     paper("base-adaptive-8", 400, "adaptive", "8/255"),
     # Fifty steps of fifteen draws, and a thousand of Carlini and Wagner's: in blocks, so that some are whole.
     paper("base-paper-8", 600, "paper", "8/255", 128),

@@ -61,6 +61,9 @@ class DLR:
         return Margin()(logits, classes, targets) / (spread + 1e-12)
 
 
+OBJECTIVES: dict[str, Objective] = {"margin": Margin(), "cross-entropy": CrossEntropy(), "dlr": DLR()}
+
+
 def likely_targets(logits: Tensor, classes: Tensor, count: int) -> Tensor:
     """(B, K) logits -> (count, B): the ``count`` likeliest classes other than the true one, likeliest first."""
     masked = logits.scatter(1, classes[:, None], float("-inf"))

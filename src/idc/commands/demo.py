@@ -68,7 +68,7 @@ def _run(out: Path, seed: int, epochs: float | None, limit: int | None, say: Say
 def _sweeps(request: Request, out: Path, say: Say) -> None:
     """Both answers over ``EPS``, by PGD on the smooth one-step surrogate: the answer itself has clamps and signs that
     hide its gradient."""
-    request = replace(request, protocol="pgd", draws=DRAWS, surrogate="one-step-inner")
+    request = replace(request, protocol="pgd", draws=DRAWS)
     over = f"eps={','.join(map(str, EPS))}"
     both = [
         run_sweep(replace(request, one_step=answer == "one-step"), over, out / answer, say=say) for answer in _ANSWERS

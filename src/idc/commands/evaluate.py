@@ -71,7 +71,7 @@ def build(request: Request, images: datasets.ImageSet, protocol: Protocol | None
         own = f"{found.threat.norm} {eps_text(found.threat.eps)} of protocol {found.name}"
         raise IDCError(f"{request.norm} {eps_text(eps)}", own, "leave --eps out, or name a function of a Threat")
     attacks = {name: partial(_own_attack, name) for name in request.attacks}
-    turns = {name: getattr(request, name) for name in ("draws", "steps", "eot", "restarts", "surrogate")}
+    turns = {name: getattr(request, name) for name in ("draws", "steps", "eot", "restarts", "surrogate", "objective")}
     return build_protocol(found, threat, attacks=attacks, **turns)
 
 
@@ -126,7 +126,8 @@ def evaluate_on(
     state, device = processes()
     if protocol is not None:
         request = replace(request, protocol=protocol.name)
-    protocol = build(request, images, protocol).for_answer(stochastic=classifier.stochastic)
+    surrogates = classifier.surrogates()
+    protocol = build(request, images, protocol).for_answer(stochastic=classifier.stochastic, surrogates=surrogates)
     untouched = copied(classifier) if protocol.attacks else None
     if protocol.name == "paper" and not classifier.stochastic:
         say("note: the paper's protocol is made for IDC's stochastic answer; here it is basic attacks on probabilities")

@@ -23,8 +23,8 @@ from idc.report.statement import statement
 from idc.text import share
 
 _SETTINGS = {
-    "norm", "eps", "draws", "steps", "eot", "restarts", "surrogate", "limit", "seed", "block", "batch_size", "keep",
-    "attacks", "data_name",
+    "norm", "eps", "draws", "steps", "eot", "restarts", "surrogate", "objective", "limit", "seed", "block",
+    "batch_size", "keep", "attacks", "data_name",
 }  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """Evaluation protocols by name: which attacks run in which order, and how an image is judged; kept with the result."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -12,9 +12,9 @@ from idc.attacks.boundary import FAB
 from idc.attacks.corruption import KINDS, Corruption
 from idc.attacks.gradient import Attack, GradientAttack, apgd, fgsm, mi_fgsm, pgd
 from idc.attacks.minimum_norm import FMN, CarliniWagner
-from idc.attacks.objective import DLR, CrossEntropy, Margin, Objective
+from idc.attacks.objective import DLR, OBJECTIVES, CrossEntropy, Margin, Objective
 from idc.attacks.square import Square
-from idc.attacks.target import Target
+from idc.attacks.target import ANSWER, Target
 from idc.attacks.third_party import AutoAttack
 from idc.attacks.threat import Threat
 from idc.attacks.warping import WorstShift
@@ -63,10 +63,18 @@ class Protocol:
             return False  # it has no radius; or an image that is not attacked would count as surviving every one
         return self.gate or len(self.attacks) > 1
 
-    def for_answer(self, *, stochastic: bool) -> "Protocol":
-        """The same without attacks that do nothing to an answer with noise."""
-        still = tuple((name, attack) for name, attack in self.attacks if not isinstance(attack, FAB))
-        return replace(self, attacks=still) if stochastic else self
+    def for_answer(self, *, stochastic: bool, surrogates: Collection[str] = ()) -> "Protocol":
+        """The same for a model that names ``surrogates``: attacks that leave the function open follow the first of
+        these, or the answer. Without those that do nothing to an answer with noise."""
+        first = next(iter(surrogates), ANSWER)
+
+        def fitted(attack: Attack) -> Attack:
+            if isinstance(attack, GradientAttack) and attack.surrogate == FIRST:
+                return replace(attack, surrogate=first)
+            return attack
+
+        kept = ((name, own) for name, own in self.attacks if not (stochastic and isinstance(own, FAB)))
+        return replace(self, attacks=tuple((name, fitted(own)) for name, own in kept))
 
     @property
     def needs_published(self) -> bool:
@@ -144,12 +152,14 @@ def _quick(threat: Threat) -> Protocol:
     return Protocol("quick", threat, (("adaptive", attack),), draws=10, adaptive=True, gate=True)
 
 
+# On the margin, not the usual cross-entropy: that saturates where logits are large, and where they are small (an IDC's
+# are distances over 0.1) its gradient is a mean over all wrong classes. The margin's direction has no such scale.
 def _pgd(threat: Threat) -> Protocol:
-    return Protocol("pgd", threat, (("pgd-20", pgd(threat)),))
+    return Protocol("pgd", threat, (("pgd-20", pgd(threat, objective=Margin(), surrogate=FIRST)),))
 
 
 def _apgd(threat: Threat) -> Protocol:
-    return Protocol("apgd", threat, (("apgd-100", apgd(threat)),))
+    return Protocol("apgd", threat, (("apgd-100", apgd(threat, objective=Margin(), surrogate=FIRST)),))
 
 
 def _corruptions(threat: Threat) -> Protocol:
@@ -196,8 +206,8 @@ def build_protocol(
         threat: of a named one.
         draws: instead of the protocol's own.
         attacks: by name, what makes more of them for the protocol's threat; ``clean`` then has these alone.
-        settings: of its gradient attacks to change, such as ``steps``, ``eot``, ``restarts`` or ``surrogate``;
-            None leaves one alone.
+        settings: of its gradient attacks to change, such as ``steps``, ``eot``, ``restarts``, ``surrogate`` or
+            ``objective`` (a name of ``OBJECTIVES``); None leaves one alone.
 
     Raises:
         IDCError: for an unknown protocol, or a setting that none of its attacks has.
@@ -206,7 +216,7 @@ def build_protocol(
         expected = f"one of {', '.join(PROTOCOLS)}, or package.module:object"
         raise IDCError(f"protocol {source!r}", expected, "correct the protocol")
     protocol = PROTOCOLS[source](threat) if isinstance(source, str) else source
-    changes = {k: v for k, v in settings.items() if v is not None}
+    changes = {k: OBJECTIVES[v] if k == "objective" else v for k, v in settings.items() if v is not None}
     if protocol.name == "paper" and (changes or attacks):
         given = ", ".join((*changes, *(attacks or ())))
         raise IDCError(given, "the paper's own settings", "use --protocol pgd to vary them")
@@ -239,6 +249,7 @@ def _turned(protocol: Protocol, changes: dict[str, Any]) -> Protocol:
     return replace(protocol, attacks=tuple(attacks))
 
 
+FIRST = "first"  # of the model's surrogates, see ``Protocol.for_answer``
 PUBLISHED = "published"
 
 

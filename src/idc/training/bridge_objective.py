@@ -21,7 +21,7 @@ from idc.storage.fields import recorded
 from idc.training.adversarial import random_start
 from idc.training.bridge_losses import bridge_terms
 from idc.training.class_objective import ClassObjective
-from idc.training.objective import Call, check_fits
+from idc.training.objective import Call
 from idc.training.recipe import Recipe
 from idc.training.robust_losses import classify
 from idc.training.targets import Targets
@@ -54,7 +54,7 @@ class BridgeObjective(ClassObjective):
         self.answers: list[tuple[Tensor, Tensor]] = []  # of the last final validation: distances, true classes
 
     def check(self, train: ImageSet) -> None:
-        check_fits(train, self.model.input_shape, self.model.num_classes)
+        super().check(train)
         timesteps = self.model.config.bridge.timesteps
         if self.recipe.t_weights and len(self.recipe.t_weights) != timesteps:
             given = ",".join(map(str, self.recipe.t_weights))

@@ -12,16 +12,18 @@ from torch.nn.functional import cross_entropy
 
 from idc.attacks.threat import Threat
 from idc.compute.modes import evaluation_mode, frozen
+from idc.data import ImageSet
 from idc.data.mixing import mix
 from idc.data.strong import strongly_augmented
 from idc.method.classifier import IDC
 from idc.noise import Streams, derive_seed
 from idc.peers.cnn import CNN
 from idc.training.adversarial import WeightShift, ascend, divergence, random_start, worst
-from idc.training.objective import Call, ModelObjective
+from idc.training.objective import Call, ModelObjective, check_fits
 from idc.training.recipe import CNNRecipe, Recipe
 from idc.training.split_norm import halves, plain_norms, split_norms
 from idc.training.targets import Targets, annealed, rectified, targets
+from idc.training.teachers import Teachers
 
 
 class ClassObjective(ModelObjective):
@@ -40,13 +42,21 @@ class ClassObjective(ModelObjective):
         Threat(recipe.norm, recipe.eps)  # refuses an impossible eps before anything is written
         self.eps, self.done = recipe.eps, 0.0
         self.averaged: Callable[[], nn.Module] = lambda: self.network
+        self.teachers = Teachers(recipe.teachers) if recipe.teachers else None
         if recipe.strong_branch:
             split_norms(self.network)
+
+    def check(self, train: ImageSet) -> None:
+        check_fits(train, self.model.input_shape, self.model.num_classes)
+        if self.teachers:
+            self.teachers.check(train)
 
     def to(self, device: torch.device, *, bf16: bool) -> None:
         self.model.to(device)
         self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=bf16)
         self.shift = WeightShift(self.network, self.recipe.weight_perturbation)
+        if self.teachers:
+            self.teachers.to(device, bf16=bf16)
 
     def follow(self, averaged: Callable[[], nn.Module]) -> None:
         self.averaged = averaged
@@ -154,8 +164,11 @@ class ClassObjective(ModelObjective):
 
     @torch.no_grad()
     def _softened(self, images: Tensor) -> Tensor:
-        """(B, K): what the network with its averaged weights makes of images that are not attacked."""
+        """(B, K): what the teachers, or else the network with its averaged weights, make of unattacked images."""
+        heat = annealed(self.recipe.rectify_temperature, self.done)
+        if self.teachers:
+            return self.teachers(images, heat=heat)
         teacher = self.averaged()
         with evaluation_mode(teacher), self.branches(teacher, len(images) // 2):
             logits = self.answer_logits(teacher, images)
-        return (logits / annealed(self.recipe.rectify_temperature, self.done)).softmax(1)
+        return (logits / heat).softmax(1)

@@ -33,8 +33,13 @@ class ClassSettings(Settings):
     rectify: tuple[float, float] | None = setting(
         None, "self-distillation: share of the averaged network's answer to the unattacked image in the target, at the "
         "run's beginning and end, such as 0.7,0.95, less where it errs; before --ema-start the network's own (ADR; Wu "
-        "et al., 2024)",
+        "et al., 2024); with --teachers: of theirs",
         least=0, most=1, omit_default=True,
+    )  # fmt: skip
+    teachers: tuple[str, ...] = setting(
+        (), "with --rectify: distillation from trained models, folders or names, whose mean answer takes the place of "
+        "the averaged network's (RSLAD; Zi et al., 2021)",
+        omit_default=True,
     )  # fmt: skip
     rectify_temperature: tuple[float, float] = setting(
         (2.0, 1.0), "with --rectify: by what the logits of that answer are divided, at the beginning and at the end",
@@ -68,8 +73,9 @@ class ClassSettings(Settings):
         refuse_idle(self, (name for name in type(self).__dataclass_fields__ if self.given(name)))
         if self.strong_branch:
             self.refuse("strong_branch", "mix")
-        if self.rectify and not self.ema_decay:
-            raise IDCError("rectify with ema_decay = 0", "weights that are averaged", "give --ema-decay, such as 0.995")
+        if self.rectify and not (self.ema_decay or self.teachers):
+            remedy = "give --ema-decay, such as 0.995, or --teachers"
+            raise IDCError("rectify with ema_decay = 0", "weights that are averaged", remedy)
 
     @property
     def compares(self) -> bool:
@@ -81,7 +87,8 @@ class ClassSettings(Settings):
         if not self.weight_perturbation:
             found["awp_start"] = "weight_perturbation beside it: give --weight-perturbation, such as 0.005"
         if not self.rectify:
-            found["rectify_temperature"] = "rectify beside it: give --rectify, such as 0.7,0.95"
+            beside = "rectify beside it: give --rectify, such as 0.7,0.95"
+            found |= {"rectify_temperature": beside, "teachers": beside}
         if self.mix == "none":
             found["mix_rate"] = "mix beside it: give --mix, such as cutmix"
         if not self.compares:

@@ -12,7 +12,7 @@ from idc.data import ImageSet
 from idc.peers.cnn import CNN, normalised
 from idc.text import eps_text
 from idc.training.class_objective import ClassObjective
-from idc.training.objective import Call, check_fits
+from idc.training.objective import Call
 from idc.training.recipe import CNNRecipe
 from idc.training.robust_losses import classify
 from idc.types import answered
@@ -58,9 +58,6 @@ class CNNObjective(ClassObjective):
 
     model: CNN
     recipe: CNNRecipe
-
-    def check(self, train: ImageSet) -> None:
-        check_fits(train, self.model.input_shape, self.model.num_classes)
 
     def _logits(self, call: Call, images: Tensor) -> Tensor:
         logits: Tensor = call(normalised(images))

@@ -44,6 +44,9 @@ _AS_LONG = ["--eps", "0.125", "--attack-steps", "5", "--attack-step", "0.0625", 
 _SLIM = ["pgd-at", "--attack-steps", "2", "--attack-step", "5/255", "--validation-limit", "1000"]
 _MUON = ["--optimizer", "muon", "--lr", "0.004", "--weight-decay", "0.05", "--warmup", "0.1", "--clip-norm", "1",
          "--ema-decay", "0.998"]  # fmt: skip
+# As recipes/idc-nano-cifar10-distilled.yaml.
+_TAUGHT = ["--rectify", "1,1", "--rectify-temperature", "2,2", "--teachers",
+           "idc-nano-cifar10-robust-v2,models/cifar10-thin-muon-pgd-at,models/idc-small-cifar10-robust"]  # fmt: skip
 TRAININGS = {
     "digits": {
         "ddpm": ["train-peer", "ddpm", "--conditional", "--epochs", "200", "--lr", "3e-3"],
@@ -66,12 +69,14 @@ TRAININGS = {
     "robust": {
         "thin": [*_CNN, *_SLIM, "--width", "16", "--epochs", "35", "--validate-every", "4"],
         "thin-muon": [*_CNN, *_SLIM, "--width", "16", "--epochs", "24", "--validate-every", "4", *_MUON],
+        "thin-distilled": [*_CNN, *_SLIM, "--width", "16", "--epochs", "24", "--validate-every", "3", *_MUON, *_TAUGHT],
     },
 }
 KEPT = {
     "slim": ROOT / "models" / "cifar10-slim-pgd-at",
     "thin": ROOT / "models" / "cifar10-thin-pgd-at",
     "thin-muon": ROOT / "models" / "cifar10-thin-muon-pgd-at",
+    "thin-distilled": ROOT / "models" / "cifar10-thin-distilled",
 }
 
 

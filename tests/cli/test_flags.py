@@ -83,7 +83,8 @@ def test_every_setting_of_a_recipe_is_a_flag(verb, kind):
 ASKED = {
     "split": ("validation", "validation"), "limit": ("7", 7), "skip-bad": (None, True), "data-name": ("mine", "mine"),
     "protocol": ("apgd", "apgd"), "norm": ("l2", "l2"), "eps": ("8/255", 8 / 255), "draws": ("3", 3), "steps": ("4", 4),
-    "eot": ("2", 2), "restarts": ("5", 5), "surrogate": ("answer", "answer"), "block": ("64", 64),
+    "eot": ("2", 2), "restarts": ("5", 5), "surrogate": ("answer", "answer"),
+    "objective": ("dlr", "dlr"), "block": ("64", 64),
     "checkpointing": (None, True), "keep": (None, True), "one-step": (None, True), "visits": ("3,0", (3, 0)),
     "eta": ("0.5", 0.5), "precision": ("bf16", "bf16"), "compile": (None, True), "batch-size": ("9", 9),
     "attack": ("mine:one,mine:two", ("mine:one", "mine:two")), "seed": ("11", 11),
@@ -104,6 +105,8 @@ def test_flags_are_the_fields_of_a_request(verb, monkeypatch):
     module, name = {
         "evaluate": (evaluating, "evaluate"), "sweep": (sweeping, "run_sweep"), "certify": (certifying, "certify"),
     }[verb]  # fmt: skip
+    asked = {k.replace("-", "_").replace("attack", "attacks") for k in ASKED}
+    assert asked | {"model", "data"} == {f.name for f in fields(Request)}
     own = {k: v for k, v in ASKED.items() if f"--{k}" in helped(verb)}
     assert len(own) == (len(ASKED) if verb != "certify" else 11)
     line = [part for k, (text, _) in own.items() for part in ([f"--{k}"] if text is None else [f"--{k}", text])]

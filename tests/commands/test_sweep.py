@@ -24,7 +24,12 @@ def test_a_sweep_is_its_evaluations(saved, tmp_path):
     for row, steps in zip(found["rows"], (1, 3), strict=True):
         own = json.loads((tmp_path / "s" / f"steps-{steps}" / "summary.json").read_text())
         assert row["robust"] == own["robust"]
-        assert own["settings"]["protocol"]["attacks"][f"pgd-{steps}"]["steps"] == steps
+        attack = own["settings"]["protocol"]["attacks"][f"pgd-{steps}"]
+        assert (attack["steps"], attack["surrogate"], attack["objective"]["kind"]) == (
+            steps,
+            "one-step-inner",
+            "Margin",
+        )
     assert json.loads((tmp_path / "s" / "sweep.json").read_text())["setting"] == "steps"
     visits = run_sweep(request, "visits=3;3,0", tmp_path / "v", say=lambda _: None)
     assert [row["robust"]["draws"] for row in visits["rows"]] == [1, 2]

@@ -13,6 +13,10 @@ from idc.evaluation.protocol import build_protocol
 from idc.noise import Streams
 
 
+def logits(images):
+    return images.flatten(1)
+
+
 def test_protocols_say_all_and_knobs_turn_what_they_name():
     for name in ("clean", "quick", "adaptive", "paper", "pgd", "apgd"):
         text = json.dumps(build_protocol(name, Threat("linf", 0.1)).to_dict())
@@ -40,8 +44,8 @@ def test_what_a_protocol_lacks_in_l1_is_recorded():
 def test_an_answer_with_noise_is_spared_the_attacks_that_need_a_boundary():
     for name, others in (("adaptive", ["adaptive", "square"]), ("curve", ["fmn"])):
         protocol = build_protocol(name, Threat("linf", 0.1))
-        assert "fab" in dict(protocol.for_answer(stochastic=False).attacks)
-        assert [attack for attack, _ in protocol.for_answer(stochastic=True).attacks] == others
+        assert "fab" in dict(protocol.for_target(Target(logits)).attacks)
+        assert [attack for attack, _ in protocol.for_target(Target(logits, stochastic=True)).attacks] == others
 
 
 @pytest.mark.parametrize("name", ["pgd", "apgd"])
@@ -49,7 +53,7 @@ def test_one_attack_raises_the_margin_along_the_models_first_weak_spot(name):
     threat = Threat("linf", 0.1)
 
     def attack(protocol, surrogates=("first-one", "other")):
-        ((_, found),) = protocol.for_answer(stochastic=True, surrogates=surrogates).attacks
+        ((_, found),) = protocol.for_target(Target(logits, dict.fromkeys(surrogates, logits))).attacks
         return found
 
     usual = attack(build_protocol(name, threat))
@@ -68,17 +72,17 @@ def test_the_scale_of_the_logits_does_not_matter_to_it(scale):
     logits are; the cross-entropy of steep ones has no gradient left in float32, that of flat ones another direction."""
     weights = torch.randn(4, 12, generator=torch.Generator().manual_seed(0))
     images = 0.2 + 0.6 * torch.rand(32, 3, 2, 2, generator=torch.Generator().manual_seed(1))
-    logits = images.flatten(1) @ weights.T
-    classes = logits.argmax(1)
+    found = images.flatten(1) @ weights.T
+    classes = found.argmax(1)
     threat = Threat("linf", 0.03)
     away = (weights[classes][:, None] - weights).abs().sum(2)  # what an L-inf step of 1 takes from each margin
-    gaps = logits.gather(1, classes[:, None]) - logits - threat.eps * away
+    gaps = found.gather(1, classes[:, None]) - found - threat.eps * away
     survives = gaps.scatter(1, classes[:, None], 1.0).amin(1) > 0
     assert 0.1 < survives.float().mean() < 0.9
     target = Target(lambda x: scale * x.flatten(1) @ weights.T)
-    ((_, attack),) = build_protocol("pgd", threat, steps=40, restarts=3).for_answer(stochastic=False).attacks
-    found = attack(target, images, classes, Streams(torch.arange(32), 0))
-    assert torch.equal(target.answer(found).argmax(1) == classes, survives)
+    ((_, attack),) = build_protocol("pgd", threat, steps=40, restarts=3).attacks
+    moved = attack(target, images, classes, Streams(torch.arange(32), 0))
+    assert torch.equal(target.answer(moved).argmax(1) == classes, survives)
 
 
 def test_the_papers_settings_are_those_of_its_code():

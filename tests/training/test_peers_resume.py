@@ -11,6 +11,7 @@ from idc.commands.train_peers import start_cnn, start_ddpm
 from idc.data import ImageSet
 from idc.training.selection import Selection
 from idc.training.trainer import Trainer
+from tiny import tiny_model
 from tiny_training import NETWORK
 
 SHORT = {
@@ -38,6 +39,7 @@ STARTS = {
         {},
         BRIDGE | {"attack_steps": 1, "strong_branch": True, "method": "trades", "rectify": (0.5, 0.5)},
     ),
+    "idc, taught": (start_idc, {}, BRIDGE | {"mix": "cutmix", "rectify": (1.0, 1.0), "teachers": ("TEACHER",)}),
     "cnn": (start_cnn, {"width": 4}, {"attack_steps": 2}),
     "cnn, trades": (start_cnn, {"width": 4}, {"attack_steps": 2, "method": "trades"}),
     "cnn, every ingredient": (start_cnn, {"width": 4}, EVERY),
@@ -59,6 +61,9 @@ class Scored:
 @pytest.mark.parametrize("kind", STARTS)
 def test_stopped_and_resumed(kind, tmp_path, monkeypatch):
     start, options, changes = STARTS[kind]
+    if "teachers" in changes:  # one whose usual answer draws noise
+        tiny_model(10, (1, 16, 16), class_names=tuple("0123456789")).save_pretrained(tmp_path / "teacher")
+        changes = changes | {"teachers": (str(tmp_path / "teacher"),)}
 
     def train(name: str, resume: bool = False):
         return start("digits", tmp_path / name, changes=SHORT | changes, resume=resume,

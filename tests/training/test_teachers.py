@@ -85,6 +85,17 @@ def test_their_answer_is_the_mean_of_probabilities_each_at_its_likeliest_tempera
     assert not found.requires_grad
 
 
+def test_one_that_draws_noise_answers_in_one_step(tmp_path, digits):
+    model = tiny_model(10, SHAPE, class_names=NAMES)
+    assert model.stochastic
+    model.save_pretrained(tmp_path / "chain")
+    first, again = (ready([str(tmp_path / "chain")], digits) for _ in range(2))
+    assert first.temperatures == again.temperatures
+    images = digits.images[:8].float().div(255)
+    found = first(images, heat=2.0)
+    torch.testing.assert_close(found, (model.one_step(images) / (2 * first.temperatures[0])).softmax(1))
+
+
 def test_half_precision_is_near(digits, saved):
     images = digits.images.float().div(255)
     teachers = ready(saved, digits)
@@ -100,7 +111,10 @@ def test_half_precision_is_near(digits, saved):
     [
         (lambda: tiny_model(4, SHAPE), r"10 classes of shape \(1, 32, 32\).*4 of \(1, 32, 32\), as the teacher "),
         (lambda: tiny_model(10, (1, 8, 8)), r"as the teacher "),
-        (lambda: tiny_model(10, SHAPE, class_names=tuple("abcdefghij")), "of the classes a, b, c, d.*0, 1, 2, 3"),
+        (
+            lambda: tiny_model(10, SHAPE, class_names=(*NAMES[:9], "j")),
+            "classes such as 9, which the teacher .* does not know: expected its own: 0, 1, 2, 3, 4, 5, 6, 7, 8, j",
+        ),
     ],
 )
 def test_a_teacher_of_other_images_or_classes_is_refused(tmp_path, digits, teacher, words):
@@ -151,3 +165,16 @@ def test_a_run_says_who_taught_it(tmp_path, network, saved):
     assert (found.step, found.steps) == (16, 16)
     assert read_yaml(out / "recipe.yaml", remedy="")["teachers"] == saved
     assert "teachers" in (out / "best" / "README.md").read_text()
+
+
+def test_a_run_does_not_go_on_with_another_teacher_of_that_name(tmp_path, network):
+    def train(seed, resume=False):
+        tiny_model(10, SHAPE, seed=seed, class_names=NAMES).save_pretrained(tmp_path / "teacher")
+        taught = {"teachers": (str(tmp_path / "teacher"),), "rectify": (1.0, 1.0), "ce_weight": 0.1}
+        changes = SMALL | {"epochs": 0.5} | taught
+        start_training("digits", tmp_path / "run", preset=network, limit=64, changes=changes, resume=resume)
+
+    train(0)
+    train(0, resume=True)
+    with pytest.raises(IDCError, match="teachers_sha256"):
+        train(1, resume=True)

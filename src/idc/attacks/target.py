@@ -13,6 +13,7 @@ from idc.noise import Streams
 from idc.types import Classifier, Logits, answered
 
 ANSWER = "answer"
+FIRST = ""  # in place of a name: the first of the surrogates, or the answer of a model that names none
 COUNTED = ("forward", "backward", "spared", "spared_backward")
 
 
@@ -71,10 +72,20 @@ class Target:
     @classmethod
     def of(cls, classifier: Classifier, *, chunk: int = 512, name: str = "") -> "Target":
         """All that ``classifier`` offers."""
-        surrogates, shares = classifier.surrogates(), classifier.shares_draws
         kind = type(getattr(classifier, "module", classifier))
         name = "" if kind.__module__.partition(".")[0] == "idc" else name or "the model"
+        with foreign(name, "surrogates() that works") if name else nullcontext():
+            surrogates = classifier.surrogates()
+        if not isinstance(surrogates, Mapping):
+            given = f"surrogates() of {name} that gives a {type(surrogates).__name__}"
+            raise IDCError(given, "a dict of names to functions images -> logits", "return {} for none")
+        shares = classifier.shares_draws
         return cls(classifier, surrogates, classifier.stochastic, chunk, shares_draws=shares, name=name)
+
+    @property
+    def first(self) -> str:
+        """What ``FIRST`` stands for."""
+        return next(iter(self.surrogates), ANSWER)
 
     def function(self, name: str) -> Logits:
         """The function of that name.

@@ -15,9 +15,11 @@ import torch
 from idc import __version__
 from idc import data as datasets
 from idc.attacks.gradient import Attack
+from idc.attacks.target import Target
 from idc.attacks.threat import Threat
 from idc.commands.clean import own_answers, warn_of_chance
 from idc.commands.fresh import same_in_fresh_process
+from idc.commands.notes import notes
 from idc.commands.opening import open_both
 from idc.commands.plugins import is_plugin, plugin
 from idc.commands.request import Request
@@ -126,13 +128,9 @@ def evaluate_on(
     state, device = processes()
     if protocol is not None:
         request = replace(request, protocol=protocol.name)
-    surrogates = classifier.surrogates()
-    protocol = build(request, images, protocol).for_answer(stochastic=classifier.stochastic, surrogates=surrogates)
+    target = Target.of(classifier, name=request.model)
+    protocol = build(request, images, protocol).for_target(target)
     untouched = copied(classifier) if protocol.attacks else None
-    if protocol.name == "paper" and not classifier.stochastic:
-        say("note: the paper's protocol is made for IDC's stochastic answer; here it is basic attacks on probabilities")
-    if protocol.within and (request.eps is not None or request.norm != "linf"):
-        say(f"note: --norm and --eps mean nothing to {protocol.name}: it gives each image {protocol.within}")
     runner = Runner(
         classifier, problem_of(request, images), protocol, out, request.model, seed=request.seed,
         chunk=request.batch_size, block=request.block, keep=request.keep, rank=state.process_index,
@@ -141,7 +139,8 @@ def evaluate_on(
     with at_work(out, state, KEPT, kind=EVALUATION):
         if state.is_main_process:
             _prepare(runner, larger if protocol.nests and not request.keep else None)
-            say(images.summary)
+            for line in (images.summary, *notes(request, protocol, target, runner.problem.first(1, device)[0])):
+                say(line)
             write_json(out / "request.json", recorded(request))
             if done := len(records.finished(out, LINES)):
                 say(f"{done} of {len(images)} images are already done")

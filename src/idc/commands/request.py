@@ -61,10 +61,10 @@ class Request:
     eot: int | None = setting(None, "noise draws averaged in each gradient", **_TURNS)
     restarts: int | None = setting(None, "of the gradient attacks", **_TURNS)
     surrogate: str | None = setting(
-        None, "the function that pgd or apgd follows; answer: the model's own", **_TURNS | {"unset": "its first"}
+        None, "the function that pgd or apgd follows; answer: the model itself", **_TURNS | {"unset": "its first"}
     )
     objective: Literal["margin", "cross-entropy", "dlr"] | None = setting(
-        None, "what pgd or apgd raise", **_TURNS | {"unset": "margin"}
+        None, "the loss that pgd or apgd raise", **_TURNS | {"unset": "margin"}
     )
     block: int = setting(BLOCK, "images attacked together: more for a GPU, say 1024", panel=ATTACK, least=1)
     checkpointing: bool = setting(False, "less memory, a third more time (IDC)", panel=ATTACK, decides=False)

@@ -123,6 +123,8 @@ def run_training(
     """Say what the data hold, what was ``chosen`` for them, and if they make a run too short to be of use unless
     ``changes`` to its recipe set its length, and train."""
     about = about | {"image_size": train.shape[1], "channels": train.shape[0]}
+    if isinstance(objective, ClassObjective) and objective.teachers:
+        about |= {"teachers_sha256": objective.teachers.weights}
     with alone_in(out, *FOLDERS, kind=TRAINING) if accelerator().is_main_process else nullcontext():
         trainer = Trainer(objective, recipe, train, validation, out, resume=resume, about=about, began=began)
         for line in filter(None, (train.summary, chosen)):

@@ -1,6 +1,6 @@
 """Evaluation protocols by name: which attacks run in which order, and how an image is judged; kept with the result."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from idc.attacks.gradient import Attack, GradientAttack, apgd, fgsm, mi_fgsm, pg
 from idc.attacks.minimum_norm import FMN, CarliniWagner
 from idc.attacks.objective import DLR, OBJECTIVES, CrossEntropy, Margin, Objective
 from idc.attacks.square import Square
-from idc.attacks.target import ANSWER, Target
+from idc.attacks.target import FIRST, Target
 from idc.attacks.third_party import AutoAttack
 from idc.attacks.threat import Threat
 from idc.attacks.warping import WorstShift
@@ -63,17 +63,16 @@ class Protocol:
             return False  # it has no radius; or an image that is not attacked would count as surviving every one
         return self.gate or len(self.attacks) > 1
 
-    def for_answer(self, *, stochastic: bool, surrogates: Collection[str] = ()) -> "Protocol":
-        """The same for a model that names ``surrogates``: attacks that leave the function open follow the first of
-        these, or the answer. Without those that do nothing to an answer with noise."""
-        first = next(iter(surrogates), ANSWER)
+    def for_target(self, target: Target) -> "Protocol":
+        """The same for this model: attacks that leave open which function they follow have the name of its first one.
+        Without those that do nothing to an answer with noise."""
 
         def fitted(attack: Attack) -> Attack:
             if isinstance(attack, GradientAttack) and attack.surrogate == FIRST:
-                return replace(attack, surrogate=first)
+                return replace(attack, surrogate=target.first)
             return attack
 
-        kept = ((name, own) for name, own in self.attacks if not (stochastic and isinstance(own, FAB)))
+        kept = ((name, own) for name, own in self.attacks if not (target.stochastic and isinstance(own, FAB)))
         return replace(self, attacks=tuple((name, fitted(own)) for name, own in kept))
 
     @property
@@ -249,7 +248,6 @@ def _turned(protocol: Protocol, changes: dict[str, Any]) -> Protocol:
     return replace(protocol, attacks=tuple(attacks))
 
 
-FIRST = "first"  # of the model's surrogates, see ``Protocol.for_answer``
 PUBLISHED = "published"
 
 

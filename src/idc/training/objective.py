@@ -118,11 +118,13 @@ class ModelObjective(TrainingObjective):
         network.load_state_dict(type(self.model).from_pretrained(folder).trained.state_dict())
 
 
-def check_fits(train: ImageSet, shape: tuple[int, int, int], num_classes: int, *, of: str = "the model") -> None:
-    """Raise IDCError unless the data have the shape and as many classes as the model that ``of`` names."""
+def check_fits(
+    train: ImageSet, shape: tuple[int, int, int], num_classes: int, *, of: str = "the model", remedy: str = ""
+) -> None:
+    """Raise IDCError, with this ``remedy``, unless the data have the shape and as many classes as the model ``of``."""
     if train.shape != shape or train.num_classes != num_classes:
         raise IDCError(
             f"{train.num_classes} classes of shape {train.shape}",
             f"{num_classes} of {shape}, as {of}",
-            "train a fresh model on this data, or give it the data it was made for",
+            remedy or "train a fresh model on this data, or give it the data it was made for",
         )

@@ -162,7 +162,7 @@ ONE_STEP = Recipe(flip=True, crop=4, t_weights=(0.0, 0.0, 0.0, 1.0), ce_weight=3
 _BESIDE = {
     "data": Rule(str), "preset": Rule(str), "network": Rule(dict), "bridge": Rule(dict), "labels": Rule(str),
     "label_cell": Rule(int, least=1), "visits": Rule(tuple[int, ...], least=0, expected="timesteps such as [3, 1, 0]"),
-    "labels_sha256": Rule(str), "objective": Rule(str), "from": Rule(str),
+    "labels_sha256": Rule(str), "teachers_sha256": Rule(tuple[str, ...]), "objective": Rule(str), "from": Rule(str),
     "image_size": Rule(int | None, least=1), "channels": Rule(int | None, least=1), "evaluate": Rule(dict),
 }  # fmt: skip
 

@@ -14,6 +14,7 @@ from idc.errors import IDCError
 from idc.method.calibration import temperature
 from idc.method.classifier import IDC
 from idc.peers.cnn import CNN
+from idc.storage.locate import weights_digest
 from idc.storage.saved import open_saved
 from idc.training.objective import check_fits
 
@@ -21,7 +22,7 @@ _ASKED = 500  # training images by which a teacher's temperature is found
 
 
 class Teachers:
-    """Saved classifiers that answer together.
+    """Saved classifiers that answer together, an IDC in one step.
 
     Logits of two kinds of classifier have no scale in common, so each is asked for the classes of images of the
     training first: its temperature is the one for which these are likeliest.
@@ -35,33 +36,37 @@ class Teachers:
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = tuple(names)
-        self.models = [open_saved(name, IDC, CNN).requires_grad_(False) for name in names]
-        self.columns: list[Tensor] = []  # of each, (K,): its own number of every class of the training
-        self.temperatures: list[float] = []
+        opened = [open_saved(name, IDC, CNN).requires_grad_(False) for name in names]
+        self.models = [model.one_step if isinstance(model, IDC) else model for model in opened]  # which draw no noise
+        self.weights = [weights_digest(name) for name in names]
 
     def check(self, train: ImageSet) -> None:
-        """Find the temperatures.
+        """Take note of the classes of ``train``, and of a few of its images.
 
         Raises:
-            IDCError: for a teacher of other images or other classes than those of ``train``.
+            IDCError: for a teacher of other images or other classes.
         """
-        some = train.take(_ASKED)
-        images, self.columns, self.temperatures = some.images.float().div(255), [], []
         for name, model in zip(self.names, self.models, strict=True):
-            check_fits(train, model.input_shape, model.num_classes, of=f"the teacher {name}")
-            if sorted(model.class_names) != sorted(train.class_names):
-                given = f"teacher {name} of the classes {', '.join(model.class_names[:4])}"
-                raise IDCError(given, f"those of the training: {', '.join(train.class_names[:4])}", "take another")
-            self.columns.append(torch.tensor([model.class_names.index(own) for own in train.class_names]))
-            with torch.no_grad():
-                logits = torch.cat([model(part)[:, self.columns[-1]] for part in images.split(100)])
-            self.temperatures.append(temperature(-logits, some.labels))
+            whose = f"the teacher {name}"
+            check_fits(train, model.input_shape, model.num_classes, of=whose, remedy="take teachers of such images")
+            if lacking := sorted(set(train.class_names) - set(model.class_names)):
+                given = f"classes such as {lacking[0]}, which {whose} does not know"
+                raise IDCError(given, f"its own: {', '.join(model.class_names[:10])}", "take teachers of these classes")
+        # (K,) of each teacher: its own number of every class of the training.
+        self.columns = [torch.tensor([*map(model.class_names.index, train.class_names)]) for model in self.models]
+        self.some = train.take(_ASKED)
 
     def to(self, device: torch.device, *, bf16: bool) -> None:
-        """Move them, and have their networks compute in half precision or not."""
+        """Move them, find their temperatures, and have their networks compute in half precision or not."""
         self.columns = [columns.to(device) for columns in self.columns]
-        for model in self.models:
+        some = self.some.to(device)
+        images, self.temperatures = some.images.float().div(255), []
+        for model, columns in zip(self.models, self.columns, strict=True):
             model.to(device)
+            model.bf16 = False
+            with torch.no_grad():
+                logits = torch.cat([model(part)[:, columns] for part in images.split(100)])
+            self.temperatures.append(temperature(-logits, some.labels))
             model.bf16 = bf16
         self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=bf16)
 

@@ -1,0 +1,33 @@
+"""What a user should know of an evaluation before it begins."""
+
+from torch import Tensor
+
+from idc.attacks.gradient import GradientAttack
+from idc.attacks.target import ANSWER, Target
+from idc.commands.request import Request
+from idc.evaluation.protocol import Protocol
+
+
+def notes(request: Request, protocol: Protocol, target: Target, image: Tensor) -> list[str]:
+    """Lines for the user: what of the request means little for this model.
+
+    Args:
+        protocol: for this ``target``.
+        image: (1, C, H, W), one that the model takes.
+    """
+    found = []
+    if protocol.name == "paper" and not target.stochastic:
+        found.append(
+            "the paper's protocol is made for IDC's stochastic answer; here it is basic attacks on probabilities"
+        )
+    if protocol.within and (request.eps is not None or request.norm != "linf"):
+        found.append(f"--norm and --eps mean nothing to {protocol.name}: it gives each image {protocol.within}")
+    for name, attack in protocol.attacks:
+        if protocol.name not in ("pgd", "apgd") or not isinstance(attack, GradientAttack):
+            continue
+        own = attack.surrogate
+        if own != ANSWER and request.surrogate is None:
+            found.append(f"{name} follows {own}, the first of the model's surrogates (--surrogate names another)")
+        if (request.eot or 1) > 1 and not target.noisy(own, image):
+            found.append(f"--eot changes nothing: {own} draws no noise (--surrogate names a function that does)")
+    return [f"note: {text}" for text in found]

@@ -136,7 +136,7 @@ def figure_4() -> list[Job]:
     """The paper's figure 4 with its network: PGD over steps and over eps, along the published probabilities (with fresh
     noise in each step) and along the one-step answer's inner products; other visits. What figure 4b compares, with and
     without the inter-class loss, has to be trained first: ``full_size.py paper-losses``."""
-    found, published = [], ("--objective", "cross-entropy", "--surrogate")
+    found, published = [], ("--loss", "cross-entropy", "--surrogate")
     for line, function in (("published", "published"), ("smooth", "one-step-inner")):
         for steps in ("10", "40", "200"):  # 20 are those of base-paper-8 and of the job below
             job = paper(f"base-{line}-steps-{steps}", 200, "pgd", "8/255")
@@ -206,7 +206,7 @@ def diffusion_peers() -> list[Job | Training]:
 
 
 JOBS: tuple[Job | Training, ...] = (
-    Job(FIRST, 90, PAPER, "pgd", "8/255", 32, 32, 512, more=("--objective", "cross-entropy", "--surrogate", "answer")),
+    Job(FIRST, 90, PAPER, "pgd", "8/255", 32, 32, 512, more=("--loss", "cross-entropy", "--surrogate", "answer")),
     paper("base-adaptive-8", 400, "adaptive", "8/255"),
     # Fifty steps of fifteen draws, and a thousand of Carlini and Wagner's: in blocks, so that some are whole.
     paper("base-paper-8", 600, "paper", "8/255", 128),

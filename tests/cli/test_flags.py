@@ -84,7 +84,7 @@ ASKED = {
     "split": ("validation", "validation"), "limit": ("7", 7), "skip-bad": (None, True), "data-name": ("mine", "mine"),
     "protocol": ("apgd", "apgd"), "norm": ("l2", "l2"), "eps": ("8/255", 8 / 255), "draws": ("3", 3), "steps": ("4", 4),
     "eot": ("2", 2), "restarts": ("5", 5), "surrogate": ("answer", "answer"),
-    "objective": ("dlr", "dlr"), "block": ("64", 64),
+    "loss": ("dlr", "dlr"), "block": ("64", 64),
     "checkpointing": (None, True), "keep": (None, True), "one-step": (None, True), "visits": ("3,0", (3, 0)),
     "eta": ("0.5", 0.5), "precision": ("bf16", "bf16"), "compile": (None, True), "batch-size": ("9", 9),
     "attack": ("mine:one,mine:two", ("mine:one", "mine:two")), "seed": ("11", 11),

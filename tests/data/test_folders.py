@@ -28,6 +28,18 @@ def test_a_folder_of_class_folders(tmp_path: Path) -> None:
         assert images.ids.tolist() == [value + 20 if value < 20 else value - 20 for value in seen[split]]
 
 
+def test_a_folder_one_too_high_is_told(tmp_path: Path) -> None:
+    for part in ("mine", "yours"):
+        write_classes(tmp_path / part, ["cat", "dog"], 10)
+    found = load(str(tmp_path), split="train")
+    assert found.class_names == ("mine", "yours")
+    told = f"all of these hold folders of the same names (cat, dog): if they are the classes, give {tmp_path / 'mine'}"
+    assert found.summary.endswith(told)
+    assert "same names" not in load(str(tmp_path / "mine"), split="train").summary
+    (tmp_path / "mine" / "000.png").write_bytes(next((tmp_path / "mine" / "cat").iterdir()).read_bytes())
+    assert "same names" not in load(str(tmp_path), split="train").summary
+
+
 @pytest.mark.parametrize("validation", ["val", "valid", "validation"])
 def test_split_folders_are_taken_as_they_are(tmp_path: Path, validation: str) -> None:
     write_classes(tmp_path / "Train", ["a", "b"], 3)

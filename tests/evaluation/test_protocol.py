@@ -24,6 +24,10 @@ def test_protocols_say_all_and_knobs_turn_what_they_name():
     turned = build_protocol("pgd", Threat("linf", 0.1), draws=3, steps=7, eot=2, restarts=None)
     ((label, attack),) = turned.attacks
     assert (label, attack.steps, attack.eot, attack.restarts, turned.draws) == ("pgd-7", 7, 2, 1, 3)
+    ((label, _),) = build_protocol("apgd", Threat("linf", 0.1), steps=7, loss="dlr").attacks
+    assert label == "apgd-7 (dlr)"
+    ((label, _),) = build_protocol("pgd", Threat("linf", 0.1), loss="margin").attacks
+    assert label == "pgd-20"
     assert dict(build_protocol("quick", Threat(), steps=9).attacks)["adaptive"].steps == 9
     for wrong in (("clean", {"steps": 3}), ("paper", {"steps": 3}), ("best", {}), ("quick", {"surrogate": "x"})):
         with pytest.raises(IDCError):
@@ -60,10 +64,10 @@ def test_one_attack_raises_the_margin_along_the_models_first_weak_spot(name):
     assert (usual.surrogate, usual.objective) == ("first-one", Margin())
     assert attack(build_protocol(name, threat), ()).surrogate == "answer"
     for word, objective in (("cross-entropy", CrossEntropy()), ("dlr", DLR()), ("margin", Margin())):
-        asked = attack(build_protocol(name, threat, surrogate="answer", objective=word))
+        asked = attack(build_protocol(name, threat, surrogate="answer", loss=word))
         assert (asked.surrogate, asked.objective) == ("answer", objective)
-    with pytest.raises(IDCError, match="--objective"):
-        build_protocol("adaptive", threat, objective="margin")
+    with pytest.raises(IDCError, match="--loss"):
+        build_protocol("adaptive", threat, loss="margin")
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1e3])

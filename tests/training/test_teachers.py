@@ -110,7 +110,7 @@ def test_half_precision_is_near(digits, saved):
     ("teacher", "words"),
     [
         (lambda: tiny_model(4, SHAPE), r"10 classes of shape \(1, 32, 32\).*4 of \(1, 32, 32\), as the teacher "),
-        (lambda: tiny_model(10, (1, 8, 8)), r"as the teacher "),
+        (lambda: tiny_model(10, (1, 8, 8)), r"as the teacher .*give --image-size 8 --channels 1"),
         (
             lambda: tiny_model(10, SHAPE, class_names=(*NAMES[:9], "j")),
             "classes such as 9, which the teacher .* does not know: expected its own: 0, 1, 2, 3, 4, 5, 6, 7, 8, j",
@@ -152,7 +152,7 @@ def test_the_target_is_made_of_their_answer_to_the_image_as_it_is(digits, saved,
 
 def test_teachers_need_a_share_and_spare_the_average():
     for kind in (Recipe(ce_weight=1.0), CNNRecipe()):
-        with pytest.raises(IDCError, match=r"teachers = .*rectify beside it"):
+        with pytest.raises(IDCError, match=r"teachers = a,b: expected rectify beside it"):
             override(kind, {"teachers": "a,b"})
         changes = {"teachers": "a,b", "rectify": "1,1", "ema_decay": 0.0}
         assert override(kind, changes).teachers == ("a", "b")

@@ -53,7 +53,9 @@ def _unset(field: Field[Any]) -> str:
     files at its default."""
     if not field.metadata.get("omit_default") or field.default in (None, False, "none"):
         return "the recipe's"
-    value = ",".join(f"{v:g}" for v in field.default) if isinstance(field.default, tuple) else field.default
+    value = field.default
+    if isinstance(value, tuple):
+        value = ",".join(f"{v:g}" for v in value) or "none"
     return f"the recipe's, else {value:g}" if isinstance(value, float) else f"the recipe's, else {value}"
 
 

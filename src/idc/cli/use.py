@@ -71,7 +71,7 @@ def predict(
         err.print(f"idc: {error}")
     if csv:
         write_csv(rows, csv)
-        note.print(f"written: {csv} ({len(rows)} images)")
+        note.print(f"written: {csv} ({len(rows)} image{'s' * (len(rows) != 1)})")
     if as_json:
         print_json(rows)
     elif rows and not csv:

@@ -66,8 +66,8 @@ def _run(out: Path, seed: int, epochs: float | None, limit: int | None, say: Say
 
 
 def _sweeps(request: Request, out: Path, say: Say) -> None:
-    """Both answers over ``EPS``, by PGD along the model's first surrogate, its smooth one-step answer: the answer itself has
-    clamps and signs that hide its gradient."""
+    """Both answers over ``EPS``, by PGD along the model's first surrogate, a smooth one-step answer: its own
+    has clamps and signs that hide its gradient."""
     request = replace(request, protocol="pgd", draws=DRAWS)
     over = f"eps={','.join(map(str, EPS))}"
     both = [

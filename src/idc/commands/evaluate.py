@@ -73,7 +73,7 @@ def build(request: Request, images: datasets.ImageSet, protocol: Protocol | None
         own = f"{found.threat.norm} {eps_text(found.threat.eps)} of protocol {found.name}"
         raise IDCError(f"{request.norm} {eps_text(eps)}", own, "leave --eps out, or name a function of a Threat")
     attacks = {name: partial(_own_attack, name) for name in request.attacks}
-    turns = {name: getattr(request, name) for name in ("draws", "steps", "eot", "restarts", "surrogate", "objective")}
+    turns = {name: getattr(request, name) for name in ("draws", "steps", "eot", "restarts", "surrogate", "loss")}
     return build_protocol(found, threat, attacks=attacks, **turns)
 
 

@@ -23,7 +23,7 @@ from idc.report.statement import statement
 from idc.text import share
 
 _SETTINGS = {
-    "norm", "eps", "draws", "steps", "eot", "restarts", "surrogate", "objective", "limit", "seed", "block",
+    "norm", "eps", "draws", "steps", "eot", "restarts", "surrogate", "loss", "limit", "seed", "block",
     "batch_size", "keep", "attacks", "data_name",
 }  # fmt: skip
 

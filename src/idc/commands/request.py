@@ -63,8 +63,8 @@ class Request:
     surrogate: str | None = setting(
         None, "the function that pgd or apgd follows; answer: the model itself", **_TURNS | {"unset": "its first"}
     )
-    objective: Literal["margin", "cross-entropy", "dlr"] | None = setting(
-        None, "the loss that pgd or apgd raise", **_TURNS | {"unset": "margin"}
+    loss: Literal["margin", "cross-entropy", "dlr"] | None = setting(
+        None, "what pgd or apgd raise", **_TURNS | {"unset": "margin"}
     )
     block: int = setting(BLOCK, "images attacked together: more for a GPU, say 1024", panel=ATTACK, least=1)
     checkpointing: bool = setting(False, "less memory, a third more time (IDC)", panel=ATTACK, decides=False)

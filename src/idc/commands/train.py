@@ -131,10 +131,15 @@ def run_training(
             say(line)
         updates = math.ceil(trainer.steps / recipe.accumulation)
         weights = sum(p.numel() for p in objective.network.parameters())
-        length = f"for {recipe.minutes:g} minutes by batches" if recipe.minutes else f"{updates:,} updates"
+        length = (
+            f"for {recipe.minutes:g} minute{'s' * (recipe.minutes != 1)} by batches"
+            if recipe.minutes
+            else f"{updates:,} updates"
+        )
         say(
             f"trains {weights:,} parameters on {trainer.device}, {'bf16' if trainer.bf16 else 'fp32'}, {length} of "
-            f"{trainer.batch * recipe.accumulation} images with {recipe.optimizer}{_against(objective)}"
+            f"{trainer.batch * recipe.accumulation} images with {recipe.optimizer}"
+            f"{_against(objective)}{_taught(objective)}"
         )
         if updates < FEW and "epochs" not in (changes or {}) and not recipe.minutes:
             say(
@@ -152,6 +157,13 @@ def _against(objective: TrainingObjective) -> str:
     if isinstance(recipe, Recipe) and recipe.replays > 1:
         return f", against free {threat} over {recipe.replays} replays"
     return f", against {threat} in {recipe.attack_steps} step{'s' * (recipe.attack_steps > 1)}"
+
+
+def _taught(objective: TrainingObjective) -> str:
+    """Whose answers a training learns, in words."""
+    if not isinstance(objective, ClassObjective) or not objective.teachers:
+        return ""
+    return f", towards the answers of {' and '.join(objective.teachers.names)}"
 
 
 def start_training(

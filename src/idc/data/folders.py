@@ -56,7 +56,8 @@ def folder_source(root: Path) -> Source:
     names = tuple(folder.name for folder in _folders(folders[main]))
     pools = {split: _folder_pool(root, folder, names, left_out) for split, folder in folders.items()}
     _check_layout(folders[main], names, pools[main])
-    return Source(str(root), pools, names, left_out=left_out.kinds, has_splits=has_splits)
+    return Source(str(root), pools, names, left_out=left_out.kinds, has_splits=has_splits,
+                  doubt=_doubt(folders[main], names))  # fmt: skip
 
 
 def _split_folders(top: Path, siblings: dict[str, Path], left_out: _LeftOut) -> dict[Split, Path]:
@@ -117,6 +118,17 @@ def _check_layout(folder: Path, class_names: Sequence[str], pool: Pool) -> None:
     for name, count in zip(class_names, np.bincount(pool.labels, minlength=len(class_names)), strict=True):
         if not count:
             raise IDCError(f"{folder / name} has no images", "images in every class folder", "fill or remove it")
+
+
+def _doubt(folder: Path, class_names: Sequence[str]) -> str:
+    """A sentence if class folders hold no images but folders of the same names, which may be the classes: then the
+    folder that was given is the one above."""
+    classes = [folder / name for name in class_names]
+    common = set.intersection(*({inner.name for inner in _folders(one)} for one in classes))
+    if len(classes) < 2 or len(common) < 2 or any(_is_image(file) for one in classes for file in one.iterdir()):
+        return ""
+    told = ", ".join(sorted(common)[:3]) + (", ..." if len(common) > 3 else "")
+    return f"all of these hold folders of the same names ({told}): if they are the classes, give {classes[0]}"
 
 
 def _folder_pool(root: Path, folder: Path, class_names: Sequence[str], left_out: _LeftOut) -> Pool:

@@ -39,6 +39,7 @@ class Source:
 
     ``test_fraction`` of each class is held out as test where the source has no test split. ``left_out`` counts what
     lies in it and is not used, by kind. ``has_splits``: whether its parts are told apart by itself, and not by us.
+    ``doubt``: why its classes may not be those that were meant, if there is a reason.
     """
 
     name: str
@@ -48,3 +49,4 @@ class Source:
     test_fraction: float = 0.2
     left_out: Counter[str] = field(default_factory=Counter)
     has_splits: bool = True
+    doubt: str = ""

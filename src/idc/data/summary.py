@@ -43,7 +43,7 @@ def summarise(
     if kinds:
         shown = ", ".join(f"{count:,} {kind}" for kind, count in kinds[:_SHOWN]) + (", ..." if kinds[_SHOWN:] else "")
         text += f"; left out: {shown}"
-    return text
+    return text + (f"; {source.doubt}" if source.doubt else "")
 
 
 def _size(shape: Shape) -> str:

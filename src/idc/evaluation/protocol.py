@@ -206,7 +206,7 @@ def build_protocol(
         draws: instead of the protocol's own.
         attacks: by name, what makes more of them for the protocol's threat; ``clean`` then has these alone.
         settings: of its gradient attacks to change, such as ``steps``, ``eot``, ``restarts``, ``surrogate`` or
-            ``objective`` (a name of ``OBJECTIVES``); None leaves one alone.
+            ``loss`` (a name of ``OBJECTIVES``); None leaves one alone.
 
     Raises:
         IDCError: for an unknown protocol, or a setting that none of its attacks has.
@@ -215,7 +215,7 @@ def build_protocol(
         expected = f"one of {', '.join(PROTOCOLS)}, or package.module:object"
         raise IDCError(f"protocol {source!r}", expected, "correct the protocol")
     protocol = PROTOCOLS[source](threat) if isinstance(source, str) else source
-    changes = {k: OBJECTIVES[v] if k == "objective" else v for k, v in settings.items() if v is not None}
+    changes = {k: v for k, v in settings.items() if v is not None}
     if protocol.name == "paper" and (changes or attacks):
         given = ", ".join((*changes, *(attacks or ())))
         raise IDCError(given, "the paper's own settings", "use --protocol pgd to vary them")
@@ -230,6 +230,14 @@ def build_protocol(
     return protocol if draws is None else replace(protocol, draws=draws)
 
 
+def _turned_gradient(name: str, attack: GradientAttack, changes: Mapping[str, Any]) -> tuple[str, GradientAttack]:
+    """The attack with its ``loss``, and a name that says in what it is not the usual one."""
+    if "steps" in changes:
+        name = f"{name.rsplit('-', 1)[0]}-{changes['steps']}"
+    loss = OBJECTIVES[changes["loss"]] if "loss" in changes else attack.objective
+    return (name if loss == attack.objective else f"{name} ({changes['loss']})"), replace(attack, objective=loss)
+
+
 def _turned(protocol: Protocol, changes: dict[str, Any]) -> Protocol:
     attacks: list[tuple[str, Attack]] = []
     known: set[str] = set()
@@ -237,8 +245,9 @@ def _turned(protocol: Protocol, changes: dict[str, Any]) -> Protocol:
         if isinstance(attack, GradientAttack | AdaptiveAttack):
             own = {f.name for f in fields(attack)}
             known |= own
-            if isinstance(attack, GradientAttack) and "steps" in changes:
-                name = f"{name.rsplit('-', 1)[0]}-{changes['steps']}"
+            if isinstance(attack, GradientAttack):
+                name, attack = _turned_gradient(name, attack, changes)
+                known.add("loss")
             attack = replace(attack, **{k: v for k, v in changes.items() if k in own})
         attacks.append((name, attack))
     if unknown := [k for k in changes if k not in known]:

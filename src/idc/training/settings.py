@@ -129,4 +129,9 @@ def refuse_idle(recipe: Settings, names: Iterable[str]) -> None:
     for name in names:
         if name in idle:
             needs, _, remedy = idle[name].partition(": ")
-            raise IDCError(f"{name} = {getattr(recipe, name)}", needs, remedy)
+            raise IDCError(f"{name} = {_written(getattr(recipe, name))}", needs, remedy)
+
+
+def _written(value: object) -> str:
+    """As a flag has it."""
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -47,8 +47,10 @@ class Teachers:
             IDCError: for a teacher of other images or other classes.
         """
         for name, model in zip(self.names, self.models, strict=True):
-            whose = f"the teacher {name}"
-            check_fits(train, model.input_shape, model.num_classes, of=whose, remedy="take teachers of such images")
+            channels, height, _ = model.input_shape
+            whose, size = f"the teacher {name}", f"--image-size {height} --channels {channels}"
+            remedy = f"take teachers of such images, or give {size}"
+            check_fits(train, model.input_shape, model.num_classes, of=whose, remedy=remedy)
             if lacking := sorted(set(train.class_names) - set(model.class_names)):
                 given = f"classes such as {lacking[0]}, which {whose} does not know"
                 raise IDCError(given, f"its own: {', '.join(model.class_names[:10])}", "take teachers of these classes")

@@ -65,7 +65,16 @@ from paper_tables import (
 from peer_pages import at_a_glance, compared, field, full_size, peers, published_table, transfer
 from robust_pages import costs, parity, passes, pitfalls, robust, robustness
 from speed_pages import bf16, loss_memory, plan, precision, profiled, scaling, speed
-from training_pages import BY_MUON, SHIPPED, THIN, muon_learning, overfitting, robust_learning, small_learning
+from training_pages import (
+    BY_MUON,
+    SHIPPED,
+    THIN,
+    distilled_learning,
+    muon_learning,
+    overfitting,
+    robust_learning,
+    small_learning,
+)  # fmt: skip
 
 from idc.storage import records
 from idc.storage.locate import HOME
@@ -219,8 +228,8 @@ def serving() -> list[str]:
 BLOCKS: dict[str, Callable[[], list[str]]] = {
     f.__name__: f for f in (measured, answers, timesteps, learning, short, serving, robust, robustness, pitfalls,
                             parity, passes, costs, at_a_glance, compared, full_size, peers, published_table, field,
-                            robust_learning, muon_learning, small_learning, overfitting, speed, bf16, precision,
-                            profiled, scaling, plan, ablation, ingredients, doubt, image_labels, claims,
+                            robust_learning, muon_learning, small_learning, distilled_learning, overfitting, speed,
+                            bf16, precision, profiled, scaling, plan, ablation, ingredients, doubt, image_labels, claims,
                             full_evaluation, own_photos, paper_attacks, paper_points, paper_pruning, paper_steps,
                             paper_visits, paper_trainings, paper_flaws, transfer)
 }  # fmt: skip

@@ -26,7 +26,7 @@ import paper_parts as parts
 import pitfalls
 from common import CIFAR, RESULTS, alone, hardware, read
 from gpu import GRACE, attend
-from robust_pages import LATEST, SHIPPED, SMALL, THIN_MUON
+from robust_pages import DISTILLED, LATEST, SHIPPED, SMALL, THIN_DISTILLED, THIN_MUON
 
 from idc.compute.memory import keep_freed_memory
 from idc.storage.files import make_folder, write_json
@@ -90,17 +90,28 @@ def _held(name: str, out: Path) -> dict[str, Any]:
     return read(out / name) if (out / name).exists() else {}
 
 
+# Models trained against attacks, in bf16: name, whether it answers in one step, seconds for all test images.
+ROBUST = {
+    "all-robust-v2": (LATEST, True, 8000),
+    "all-thin-muon": (THIN_MUON, False, 6000),
+    "all-small-robust": (SMALL, True, 12_000),
+    "all-distilled": (DISTILLED, True, 8000),
+    "all-thin-distilled": (THIN_DISTILLED, False, 6000),
+}
+
+
+def _all(name: str, model: str, one_step: bool, seconds: int) -> Part:
+    def measure(data: str, limit: int, out: Path) -> None:
+        parts.measure_all(model, data, limit, out, precision="bf16", one_step=one_step)
+
+    return Part(name, "all test images", seconds, 10_000, measure, parts.all_found)
+
+
 PARTS = (
     Part("costs", "figure 1, table of pruning", 30, 1, _costs, partial(_held, "costs.json")),
     Part("all-nano", "all test images", 2400, 10_000,
          lambda data, limit, out: parts.measure_all(NANO, data, limit, out), parts.all_found),
-    Part("all-robust-v2", "all test images", 8000, 10_000,
-         lambda data, limit, out: parts.measure_all(LATEST, data, limit, out, precision="bf16"), parts.all_found),
-    Part("all-thin-muon", "all test images", 8000, 10_000,
-         lambda data, limit, out: parts.measure_all(THIN_MUON, data, limit, out, precision="bf16", one_step=False),
-         parts.all_found),
-    Part("all-small-robust", "all test images", 17_000, 10_000,
-         lambda data, limit, out: parts.measure_all(SMALL, data, limit, out, precision="bf16"), parts.all_found),
+    *(_all(name, *own) for name, own in ROBUST.items()),
     Part("steps-nano", "figure 4a", 2200, 512, _steps(NANO), parts.steps_found),
     Part("flaws-nano", "the flaws one by one", 1600, 256, _flaws, _flaws_found,
          file="pitfalls-nano.json"),
@@ -179,8 +190,11 @@ def main() -> None:
             print(f"written: {path}")
     else:
         for part in wanted:
-            state = held().get(part.name, {}).get("state", "waits")
-            print(f"{part.name:18} {part.seconds:6} s  {part.limit:4} images  {state:8} {part.of}, {part.file}")
+            own = held().get(part.name, {})
+            state = own.get("state", "waits") + (
+                f", {own['limit']}" if own.get("limit", part.limit) != part.limit else ""
+            )
+            print(f"{part.name:18} {part.seconds:6} s  {part.limit:4} images  {state:12} {part.of}, {part.file}")
 
 
 if __name__ == "__main__":

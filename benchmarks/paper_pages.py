@@ -5,7 +5,7 @@ from typing import Any
 
 from common import CIFAR, RESULTS, article, read, survivors
 from paper_figures import part
-from robust_pages import LATEST, SMALL, THIN_MUON
+from robust_pages import DISTILLED, LATEST, SMALL, THIN_DISTILLED, THIN_MUON
 
 from idc.evaluation.pairing import paired
 from idc.storage.fields import recorded
@@ -25,8 +25,13 @@ FULL = {  # parts of paper.py
     "all-robust-v2": f"`{LATEST}`",
     "all-thin-muon": f"`{THIN_MUON}`",
     "all-small-robust": f"`{SMALL}`",
+    "all-distilled": f"`{DISTILLED}`",
+    "all-thin-distilled": f"`{THIN_DISTILLED}`",
 }
-BESIDE = (("all-robust-v2", "all-thin-muon"), ("all-small-robust", "all-robust-v2"))
+BESIDE = (
+    ("all-robust-v2", "all-thin-muon"), ("all-small-robust", "all-robust-v2"), ("all-distilled", "all-robust-v2"),
+    ("all-thin-distilled", "all-thin-muon"), ("all-distilled", "all-thin-distilled"),
+)  # fmt: skip
 
 
 def _checks(made: dict[str, int], *, passed: bool) -> str:

@@ -1,7 +1,7 @@
 """The tables of docs/training.md on trainings against attacks; see pages.py."""
 
 from common import CIFAR, RESULTS, article, read
-from robust_pages import LATEST, SHIPPED
+from robust_pages import DISTILLED, LATEST, SHIPPED
 
 from idc.accuracy import ON_CROSS_ENTROPY
 from idc.text import eps_text, table_head, table_row
@@ -10,6 +10,7 @@ THIN = "peers/thin"
 LARGER, MIXED = "idc-small-cifar10-robust", "small-mixed"
 BY_MUON = {  # files of results: the runs that they are of, and how these are trained but for data and folder
     "muon-train": (LATEST, f"--recipe recipes/{LATEST}.yaml"),
+    "distilled-train": (DISTILLED, f"--recipe recipes/{DISTILLED}.yaml"),
     "small-train": (LARGER, f"--recipe recipes/{LARGER}.yaml"),
     "small-mixed-train": (MIXED, f"--recipe recipes/{LARGER}.yaml --from runs/{LARGER}/best --epochs 8 --lr 0.004 "
                           "--mix cutmix --mix-rate 0.5 --validate-every 2 --eps-warmup 0"),
@@ -45,6 +46,11 @@ def robust_learning() -> list[str]:
 def muon_learning() -> list[str]:
     """docs/training.md: the same of idc-nano-cifar10-robust-v2."""
     return _learning("muon-train")
+
+
+def distilled_learning() -> list[str]:
+    """docs/training.md: the same of idc-nano-cifar10-distilled."""
+    return _learning("distilled-train")
 
 
 def small_learning() -> list[str]:

@@ -230,8 +230,8 @@ BLOCKS: dict[str, Callable[[], list[str]]] = {
                             parity, passes, costs, at_a_glance, compared, full_size, peers, published_table, field,
                             robust_learning, muon_learning, small_learning, distilled_learning, overfitting, speed,
                             bf16, precision, profiled, scaling, plan, ablation, ingredients, doubt, image_labels,
-                            claims, full_evaluation, own_photos, paper_attacks, paper_points, paper_pruning, paper_steps,
-                            paper_visits, paper_trainings, paper_flaws, transfer)
+                            claims, full_evaluation, own_photos, paper_attacks, paper_points, paper_pruning,
+                            paper_steps, paper_visits, paper_trainings, paper_flaws, transfer)
 }  # fmt: skip
 PLACE = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- /results -->)", re.DOTALL)
 

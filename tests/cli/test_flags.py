@@ -77,7 +77,9 @@ def test_every_setting_of_a_recipe_is_a_flag(verb, kind):
     if "beta" in kind.__dataclass_fields__:  # off in every recipe: what it is when asked for stands nowhere else
         assert "[default: (the recipe's, else 6)]" in rows["--beta"]
         assert "[default: (the recipe's, else 2,1)]" in rows["--rectify-temperature"]
-    assert "<adam|adamw|sgd|muon>" in rows["--optimizer"]
+    assert "<name> adam | adamw | sgd | muon: how" in rows["--optimizer"]
+    if "teachers" in kind.__dataclass_fields__:
+        assert "[default: (the recipe's, else none)]" in rows["--teachers"]
 
 
 ASKED = {

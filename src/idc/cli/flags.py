@@ -11,7 +11,8 @@ import typer
 from idc.storage.fields import Rule, rules
 
 REQUIRED = Parameter.empty
-_TYPES = {int: "int", float: "number", str: "text"}
+_TYPES = {int: "int", float: "number", str: "text", bool: "bool"}
+_WIDE = 12
 
 
 def option(name: str, hint: Any, default: Any, help: str, *, least: float | None = None, **about: Any) -> Parameter:
@@ -75,12 +76,15 @@ def with_flags(*flags: Parameter) -> Callable[[Callable[..., None]], Callable[..
 
 def _flag(name: str, rule: Rule, default: Any, about: Mapping[str, Any]) -> Parameter:
     long = (about.get("flag") or f"--{name.replace('_', '-')}").split()
-    more: dict[str, Any] = {"help": rule.help, "rich_help_panel": about.get("panel")}
+    shown, help = _shown(rule), rule.help
+    if rule.choices and len(shown) > _WIDE:  # a column of its own, which would cut the flags' names on a narrow screen
+        shown, help = "<name>", f"{' | '.join(rule.choices)}: {help}"
+    more: dict[str, Any] = {"help": help, "rich_help_panel": about.get("panel")}
     kind: Any = bool if rule.kind is bool else str
     if about.get("argument"):
         return Parameter(name, Parameter.KEYWORD_ONLY, annotation=Annotated[str, typer.Argument(**more)])
     if kind is str:
-        more |= {"metavar": _shown(rule), "parser": _reader(rule, long[0])}
+        more |= {"metavar": shown, "parser": _reader(rule, long[0])}
     if default not in (REQUIRED, MISSING):
         more["show_default"] = about.get("unset") or True
     names = [f"{long[0]}/--no-{long[0][2:]}"] if kind is bool else long

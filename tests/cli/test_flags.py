@@ -63,7 +63,7 @@ def test_help_shows_the_fields_defaults_and_choices():
         if isinstance(field.default, str | int) and not isinstance(field.default, bool):
             assert f"[default: {field.default}]" in row
         if choices := [c for c in get_args(hints[field.name]) if isinstance(c, str)]:
-            assert f"<{'|'.join(choices)}>" in row
+            assert f"<{'|'.join(choices)}>" in row or f"<name> {' | '.join(choices)}: " in row
     assert "[default: (by norm and colour)]" in rows["--eps"]
     assert "[default: pgd]" in helped("sweep")["--protocol"]
 

@@ -152,9 +152,13 @@ def figure_4() -> list[Job]:
 _IDC = ("train", "--recipe", str(ROOT / "recipes" / "idc-base-cifar10-robust.yaml"))
 _CNN = ("train-peer", "cnn", "--method", "pgd-at", "--attack-steps", "2", "--attack-step", "5/255", "--batch-size",
         "256", "--lr", "0.1", "--clip-norm", "5", "--ema-decay", "0.998")  # fmt: skip
+_MUON = ("--optimizer", "muon", "--lr", "0.004", "--weight-decay", "0.05")
+_TAUGHT = ("--rectify", "1,1", "--rectify-temperature", "2,2", "--teachers",
+           str(ROOT / "models" / "cifar10-preact-pgd-at"))  # fmt: skip
 _ADDED = {  # what is set beside a plain training against attacks, of the IDC and of the CNN alike
     "plain": (),
-    "muon": ("--optimizer", "muon", "--lr", "0.004", "--weight-decay", "0.05"),
+    "muon": _MUON,
+    "muon-taught": (*_MUON, *_TAUGHT),
     "cutmix": ("--mix", "cutmix"),
     "branch": ("--strong-branch",),
     "rectified": ("--rectify", "0.7,0.95"),

@@ -124,7 +124,7 @@ def _overview(r: Result, results: Sequence[Result]) -> Figure:
     shown = p["labels"][:5]
     for axes, label, name in zip(top.subplots(1, len(shown), squeeze=False)[0], shown, names, strict=False):
         axes.imshow(figures.to_rgb(label), interpolation="nearest")
-        axes.set_axis_off()
+        axes.set(xticks=[], yticks=[])
         axes.set_title(name, fontsize=11)
     top.suptitle("image labels", fontsize=11)
     curves.draw_over_eps(bottom.subplots(), results)

@@ -5,7 +5,8 @@ from idc.data.pools import Source, Split
 from idc.data.splits import choose
 from idc.errors import IDCError
 
-_SHOWN = 5  # classes and kinds that are named
+_NAMED = 10  # classes that are named
+_SHOWN = 5  # kinds of files that are
 
 
 def summarise(
@@ -28,7 +29,7 @@ def summarise(
         validation_fraction, seed: of ``load``.
         mixed: the images' own sizes, if nobody chose that of ``shape``.
     """
-    names = ", ".join(source.class_names[:_SHOWN]) + (", ..." if len(source.class_names) > _SHOWN else "")
+    names = ", ".join(source.class_names[:_NAMED]) + (", ..." if len(source.class_names) > _NAMED else "")
     counts = _counts(source, split, validation_fraction, seed)
     kept = source.pools if source.has_splits else ("train", "all")  # the others are cut out of train
     told = ", ".join(

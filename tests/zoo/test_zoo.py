@@ -34,7 +34,8 @@ def statistic(name: str) -> bool:
 def test_the_nano_model_is_shipped():
     assert "idc-nano-cifar10" in NAMES
     assert set(NAMES) <= {
-        "idc-nano-cifar10", "idc-nano-cifar10-robust", "idc-nano-cifar10-robust-v2", "idc-digits-robust",
+        "idc-nano-cifar10", "idc-nano-cifar10-robust", "idc-nano-cifar10-robust-v2", "idc-nano-cifar10-distilled",
+        "idc-digits-robust",
     }  # fmt: skip
 
 

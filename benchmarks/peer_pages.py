@@ -6,7 +6,7 @@ from typing import cast
 import torch
 from common import CIFAR, RESULTS, read, records_of
 from paper_figures import part
-from robust_pages import LATEST, NAMES, THIN_MUON
+from robust_pages import DISTILLED, LATEST, NAMES, THIN_DISTILLED, THIN_MUON
 
 from idc import IDC
 from idc.accuracy import ON_CROSS_ENTROPY
@@ -36,6 +36,8 @@ GLANCE = {  # jobs of gpu.py
 NEWER = {  # parts of paper.py
     "all-robust-v2": (LATEST, "IDC, trained against attacks by Muon, on patches"),
     "all-thin-muon": (THIN_MUON, "CNN, PGD-AT by Muon"),
+    "all-distilled": (DISTILLED, "IDC, the same, which learnt from three trained models"),
+    "all-thin-distilled": (THIN_DISTILLED, "CNN, the same"),
 }
 
 
@@ -214,7 +216,7 @@ def published_table() -> list[str]:
 
 def field() -> list[str]:
     """docs/peers.md: where the shipped robust model, by its card, is set beside published networks, in a sentence."""
-    model = IDC.from_pretrained(LATEST)
+    model = IDC.from_pretrained(DISTILLED)
     own = next((r for r in model.card["measured"] if r["attack"] == "adaptive, L-inf 8/255"), None)
     if own is None:
         return ["Not measured yet."]
@@ -223,7 +225,7 @@ def field() -> list[str]:
     others = [p for name in wanted for p in published() if p["system"].startswith(f"{name} (")]
     told = [f"{p['system'].split(' (')[0]} {p['robust']}% at {p['gflops']:.3g} ({p['extra']})" for p in others]
     return [
-        f"`{LATEST}`, measured here: {own['accuracy']} at 8/255 under `adaptive`, {gflops:.3g} GFLOPs an "
+        f"`{DISTILLED}`, measured here: {own['accuracy']} at 8/255 under `adaptive`, {gflops:.3g} GFLOPs an "
         f"answer, {own['n']:,} test images of {CIFAR}, no images but the training split (its card). Published, under "
         f"AutoAttack: {'; '.join(told)}. The smallest of these costs {others[0]['gflops'] / gflops:.0f} times as much "
         "an answer."

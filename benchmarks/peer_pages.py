@@ -36,8 +36,8 @@ GLANCE = {  # jobs of gpu.py
 NEWER = {  # parts of paper.py
     "all-robust-v2": (LATEST, "IDC, trained against attacks by Muon, on patches"),
     "all-thin-muon": (THIN_MUON, "CNN, PGD-AT by Muon"),
-    "all-distilled": (DISTILLED, "IDC, the same, which learnt from three trained models"),
-    "all-thin-distilled": (THIN_DISTILLED, "CNN, the same"),
+    "all-distilled": (DISTILLED, "IDC by Muon, taught by three trained models"),
+    "all-thin-distilled": (THIN_DISTILLED, "CNN by Muon, taught by the same"),
 }
 
 

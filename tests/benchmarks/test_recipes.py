@@ -59,6 +59,7 @@ def test_a_row_of_the_ablation_changes_one_thing_of_its_base(name):
         "labels": {"labels", "ce_temperature", "label_cell"},  # in proportion to the labels' distance
         "replays": {"replays", "attack_steps"},  # which has no part in it
         "step_share": {"step_share", "attack_step", "eps_warmup"},  # ACAT is both a radius and a step that rise
+        "teachers": {"teachers", "rectify", "rectify_temperature"},  # whose answers are all of the target
         "weight_perturbation": {"weight_perturbation", "awp_start"},
     }
     for row, written in list(rows.items())[first + 1 :]:

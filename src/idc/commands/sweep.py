@@ -98,9 +98,17 @@ def _asked(request: Request, name: str, value: Any) -> _Asked:
 
 
 def _rows(name: str, values: Sequence[_Asked], out: Path, say: Say) -> Iterator[dict[str, Any]]:
+    told: set[str] = set()
+
+    def once(line: str) -> None:
+        """What is noted of one value, and holds of the next, is said once."""
+        if not line.startswith("note: ") or line not in told:
+            say(line)
+        told.add(line)
+
     for one in values:
         say(f"{name} = {one.text}")
-        summary = evaluate(one.request, out / f"{name}-{one.text}", say=say)
+        summary = evaluate(one.request, out / f"{name}-{one.text}", say=once)
         if summary:
             protocol = summary["settings"]["protocol"]
             kinds = ("clean", *(() if protocol.get("within") else ("noise",)), "robust", "cost", "answer")

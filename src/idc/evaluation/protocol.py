@@ -153,6 +153,7 @@ def _quick(threat: Threat) -> Protocol:
 
 # On the margin, not the usual cross-entropy: that saturates where logits are large, and where they are small (an IDC's
 # are distances over 0.1) its gradient is a mean over all wrong classes. The margin's direction has no such scale.
+# Neither is the stronger one of every model: ``adaptive`` tries both.
 def _pgd(threat: Threat) -> Protocol:
     return Protocol("pgd", threat, (("pgd-20", pgd(threat, objective=Margin(), surrogate=FIRST)),))
 

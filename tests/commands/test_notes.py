@@ -5,12 +5,13 @@ import torch
 
 from idc.attacks.target import Target
 from idc.attacks.threat import Threat
+from idc.commands.evaluate import evaluate
 from idc.commands.notes import notes
 from idc.commands.request import Request
 from idc.errors import IDCError
 from idc.evaluation.protocol import build_protocol
 from idc.types import ClassifierDefaults
-from tiny import tiny_model
+from tiny import save_digits_model, tiny_model
 
 IMAGE = torch.rand(1, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 
@@ -44,6 +45,14 @@ def test_what_says_little_of_this_protocol():
     assert "basic attacks on probabilities" in said(Target.of(tiny_model(4).one_step), protocol="paper")
     assert said(Target.of(tiny_model(4)), protocol="paper") == ""
     assert "--norm and --eps mean nothing to shifts" in said(Target.of(tiny_model(4)), protocol="shifts", eps=0.1)
+
+
+def test_the_published_function_is_known_to_it(tmp_path):
+    """It is none of the model's own, but of the evaluation's; of a chain it draws noise."""
+    model, lines = str(save_digits_model(tmp_path / "model")), []
+    asked = {"protocol": "pgd", "surrogate": "published", "eot": 2, "steps": 1, "eps": 0.1, "limit": 2, "draws": 2}
+    evaluate(Request(model=model, data="digits", **asked), tmp_path / "result", say=lines.append)
+    assert not [line for line in lines if "--eot" in line]
 
 
 class Naming(torch.nn.Module, ClassifierDefaults):

@@ -128,8 +128,7 @@ def evaluate_on(
     state, device = processes()
     if protocol is not None:
         request = replace(request, protocol=protocol.name)
-    target = Target.of(classifier, name=request.model)
-    protocol = build(request, images, protocol).for_target(target)
+    protocol = build(request, images, protocol).for_target(Target.of(classifier, name=request.model))
     untouched = copied(classifier) if protocol.attacks else None
     runner = Runner(
         classifier, problem_of(request, images), protocol, out, request.model, seed=request.seed,
@@ -139,7 +138,8 @@ def evaluate_on(
     with at_work(out, state, KEPT, kind=EVALUATION):
         if state.is_main_process:
             _prepare(runner, larger if protocol.nests and not request.keep else None)
-            for line in (images.summary, *notes(request, protocol, target, runner.problem.first(1, device)[0])):
+            one, _ = runner.problem.first(1, device)
+            for line in (images.summary, *notes(request, protocol, runner.target(), one)):
                 say(line)
             write_json(out / "request.json", recorded(request))
             if done := len(records.finished(out, LINES)):

@@ -74,7 +74,7 @@ from training_pages import (
     overfitting,
     robust_learning,
     small_learning,
-)  # fmt: skip
+)
 
 from idc.storage import records
 from idc.storage.locate import HOME

@@ -26,7 +26,7 @@ import paper_parts as parts
 import pitfalls
 from common import CIFAR, RESULTS, alone, hardware, read
 from gpu import GRACE, attend
-from robust_pages import DISTILLED, LATEST, SHIPPED, SMALL, THIN_DISTILLED, THIN_MUON
+from robust_pages import OF_PART, SHIPPED, THIN_DISTILLED, THIN_MUON
 
 from idc.compute.memory import keep_freed_memory
 from idc.storage.files import make_folder, write_json
@@ -90,28 +90,26 @@ def _held(name: str, out: Path) -> dict[str, Any]:
     return read(out / name) if (out / name).exists() else {}
 
 
-# Models trained against attacks, in bf16: name, whether it answers in one step, seconds for all test images.
-ROBUST = {
-    "all-robust-v2": (LATEST, True, 8000),
-    "all-thin-muon": (THIN_MUON, False, 6000),
-    "all-small-robust": (SMALL, True, 12_000),
-    "all-distilled": (DISTILLED, True, 8000),
-    "all-thin-distilled": (THIN_DISTILLED, False, 6000),
-}
+CNNS = (THIN_MUON, THIN_DISTILLED)  # whose answer is one step anyway
+SECONDS = {"all-robust-v2": 8000, "all-thin-muon": 6000, "all-small-robust": 12_000, "all-distilled": 8000,
+           "all-thin-distilled": 6000}  # fmt: skip
 
 
-def _all(name: str, model: str, one_step: bool, seconds: int) -> Part:
+def _all(name: str) -> Part:
+    """All test images of a model that was trained against attacks, an IDC after one step, in bf16."""
+    model = OF_PART[name]
+
     def measure(data: str, limit: int, out: Path) -> None:
-        parts.measure_all(model, data, limit, out, precision="bf16", one_step=one_step)
+        parts.measure_all(model, data, limit, out, precision="bf16", one_step=model not in CNNS)
 
-    return Part(name, "all test images", seconds, 10_000, measure, parts.all_found)
+    return Part(name, "all test images", SECONDS[name], 10_000, measure, parts.all_found)
 
 
 PARTS = (
     Part("costs", "figure 1, table of pruning", 30, 1, _costs, partial(_held, "costs.json")),
     Part("all-nano", "all test images", 2400, 10_000,
          lambda data, limit, out: parts.measure_all(NANO, data, limit, out), parts.all_found),
-    *(_all(name, *own) for name, own in ROBUST.items()),
+    *map(_all, OF_PART),
     Part("steps-nano", "figure 4a", 2200, 512, _steps(NANO), parts.steps_found),
     Part("flaws-nano", "the flaws one by one", 1600, 256, _flaws, _flaws_found,
          file="pitfalls-nano.json"),

@@ -5,7 +5,7 @@ from typing import Any
 
 from common import CIFAR, RESULTS, article, read, survivors
 from paper_figures import part
-from robust_pages import DISTILLED, LATEST, SMALL, THIN_DISTILLED, THIN_MUON
+from robust_pages import OF_PART
 
 from idc.evaluation.pairing import paired
 from idc.storage.fields import recorded
@@ -20,14 +20,7 @@ def _jobs() -> dict[str, dict[str, Any]]:
     return {row["job"]: row for row in read(RESULTS / "gpu.json")["rows"]}
 
 
-FULL = {  # parts of paper.py
-    "all-nano": "`idc-nano-cifar10`, one step",
-    "all-robust-v2": f"`{LATEST}`",
-    "all-thin-muon": f"`{THIN_MUON}`",
-    "all-small-robust": f"`{SMALL}`",
-    "all-distilled": f"`{DISTILLED}`",
-    "all-thin-distilled": f"`{THIN_DISTILLED}`",
-}
+FULL = {"all-nano": "`idc-nano-cifar10`, one step"} | {name: f"`{model}`" for name, model in OF_PART.items()}
 BESIDE = (
     ("all-robust-v2", "all-thin-muon"), ("all-small-robust", "all-robust-v2"), ("all-distilled", "all-robust-v2"),
     ("all-thin-distilled", "all-thin-muon"), ("all-distilled", "all-thin-distilled"),

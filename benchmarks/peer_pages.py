@@ -6,7 +6,7 @@ from typing import cast
 import torch
 from common import CIFAR, RESULTS, read, records_of
 from paper_figures import part
-from robust_pages import DISTILLED, LATEST, NAMES, THIN_DISTILLED, THIN_MUON
+from robust_pages import DISTILLED, NAMES, OF_PART
 
 from idc import IDC
 from idc.accuracy import ON_CROSS_ENTROPY
@@ -34,10 +34,10 @@ GLANCE = {  # jobs of gpu.py
 
 
 NEWER = {  # parts of paper.py
-    "all-robust-v2": (LATEST, "IDC, trained against attacks by Muon, on patches"),
-    "all-thin-muon": (THIN_MUON, "CNN, PGD-AT by Muon"),
-    "all-distilled": (DISTILLED, "IDC by Muon, taught by three trained models"),
-    "all-thin-distilled": (THIN_DISTILLED, "CNN by Muon, taught by the same"),
+    "all-robust-v2": "IDC, trained against attacks by Muon, on patches",
+    "all-thin-muon": "CNN, PGD-AT by Muon",
+    "all-distilled": "IDC by Muon, taught by three trained models",
+    "all-thin-distilled": "CNN by Muon, taught by the same",
 }
 
 
@@ -73,9 +73,9 @@ def at_a_glance() -> list[str]:
         cells = (gflops_text(cost), percent(clean["mean"]), share(robust), f"{robust['n']:,}")
         lines.append(table_row(f"{CIFAR} test, {rows[job]['eps']}", title, *cells))
     failed = [title for job, title in GLANCE.items() if rows[job].get("failed")]
-    for name, (model, title) in NEWER.items():
+    for name, title in NEWER.items():
         if robust := (own := part(name)).get("robust"):
-            cost = answer_cost(cast(Classifier, open_model(model)), torch.device("cpu"))["flops"]
+            cost = answer_cost(cast(Classifier, open_model(OF_PART[name])), torch.device("cpu"))["flops"]
             cells = (gflops_text(cost), percent(own["clean"]["mean"]["mean"]), share(robust["mean"]))
             lines.append(table_row(f"{CIFAR} test, 8/255", title, *cells, f"{robust['mean']['n']:,}"))
             failed += [title] if own["checks"]["passed"] < own["checks"]["made"] else []

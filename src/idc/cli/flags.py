@@ -11,8 +11,8 @@ import typer
 from idc.storage.fields import Rule, rules
 
 REQUIRED = Parameter.empty
-_TYPES = {int: "int", float: "number", str: "text", bool: "bool"}
-_WIDE = 12
+_TYPES = {int: "int", float: "number", str: "text"}
+_WIDE = 12  # characters of a type, more than which cut the flags' names on a narrow screen
 
 
 def option(name: str, hint: Any, default: Any, help: str, *, least: float | None = None, **about: Any) -> Parameter:
@@ -76,15 +76,13 @@ def with_flags(*flags: Parameter) -> Callable[[Callable[..., None]], Callable[..
 
 def _flag(name: str, rule: Rule, default: Any, about: Mapping[str, Any]) -> Parameter:
     long = (about.get("flag") or f"--{name.replace('_', '-')}").split()
-    shown, help = _shown(rule), rule.help
-    if rule.choices and len(shown) > _WIDE:  # a column of its own, which would cut the flags' names on a narrow screen
-        shown, help = "<name>", f"{' | '.join(rule.choices)}: {help}"
-    more: dict[str, Any] = {"help": help, "rich_help_panel": about.get("panel")}
+    more: dict[str, Any] = {"help": rule.help, "rich_help_panel": about.get("panel")}
     kind: Any = bool if rule.kind is bool else str
     if about.get("argument"):
         return Parameter(name, Parameter.KEYWORD_ONLY, annotation=Annotated[str, typer.Argument(**more)])
     if kind is str:
-        more |= {"metavar": shown, "parser": _reader(rule, long[0])}
+        metavar, help = _shown(rule)
+        more |= {"metavar": metavar, "help": help, "parser": _reader(rule, long[0])}
     if default not in (REQUIRED, MISSING):
         more["show_default"] = about.get("unset") or True
     names = [f"{long[0]}/--no-{long[0][2:]}"] if kind is bool else long
@@ -103,7 +101,10 @@ def _reader(rule: Rule, flag: str) -> Callable[[Any], Any]:
     return read
 
 
-def _shown(rule: Rule) -> str:
-    """A flag's type, for its help."""
+def _shown(rule: Rule) -> tuple[str, str]:
+    """A flag's type, and its help with the choices that the type has no room for."""
     parts = rule.choices or [_TYPES[k] for k in typing.get_args(rule.kind)[:1]] or [_TYPES[rule.kind]]
-    return f"<{'|'.join(parts)}{',...' if typing.get_origin(rule.kind) is tuple else ''}>"
+    shown = f"<{'|'.join(parts)}{',...' if typing.get_origin(rule.kind) is tuple else ''}>"
+    if rule.choices and len(shown) > _WIDE:
+        return "<name>", f"{' | '.join(rule.choices)}: {rule.help}"
+    return shown, rule.help

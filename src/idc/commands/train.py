@@ -123,8 +123,8 @@ def run_training(
     """Say what the data hold, what was ``chosen`` for them, and if they make a run too short to be of use unless
     ``changes`` to its recipe set its length, and train."""
     about = about | {"image_size": train.shape[1], "channels": train.shape[0]}
-    if isinstance(objective, ClassObjective) and objective.teachers:
-        about |= {"teachers_sha256": objective.teachers.weights}
+    teachers = objective.teachers if isinstance(objective, ClassObjective) else None
+    about |= {"teachers_sha256": teachers.weights} if teachers else {}
     with alone_in(out, *FOLDERS, kind=TRAINING) if accelerator().is_main_process else nullcontext():
         trainer = Trainer(objective, recipe, train, validation, out, resume=resume, about=about, began=began)
         for line in filter(None, (train.summary, chosen)):
@@ -136,10 +136,11 @@ def run_training(
             if recipe.minutes
             else f"{updates:,} updates"
         )
+        taught = f", towards the answers of {' and '.join(teachers.names)}" if teachers else ""
         say(
             f"trains {weights:,} parameters on {trainer.device}, {'bf16' if trainer.bf16 else 'fp32'}, {length} of "
             f"{trainer.batch * recipe.accumulation} images with {recipe.optimizer}"
-            f"{_against(objective)}{_taught(objective)}"
+            f"{_against(objective)}{taught}"
         )
         if updates < FEW and "epochs" not in (changes or {}) and not recipe.minutes:
             say(
@@ -157,13 +158,6 @@ def _against(objective: TrainingObjective) -> str:
     if isinstance(recipe, Recipe) and recipe.replays > 1:
         return f", against free {threat} over {recipe.replays} replays"
     return f", against {threat} in {recipe.attack_steps} step{'s' * (recipe.attack_steps > 1)}"
-
-
-def _taught(objective: TrainingObjective) -> str:
-    """Whose answers a training learns, in words."""
-    if not isinstance(objective, ClassObjective) or not objective.teachers:
-        return ""
-    return f", towards the answers of {' and '.join(objective.teachers.names)}"
 
 
 def start_training(

@@ -8,7 +8,6 @@ from typing import Any
 
 from idc.errors import IDCError
 from idc.storage import hub
-from idc.storage.files import digest, parse_json
 from idc.storage.model_folder import CONFIG, TRAIN, WEIGHTS, named_weights
 
 HOME = Path(__file__).parents[1] / "zoo"  # of the models that come with the package
@@ -55,16 +54,6 @@ def locate(source: str, **options: Any) -> Path:
         known = ", ".join(packaged_names())
         raise IDCError(source, "a model that comes with idc", f"take one of {known}, a folder, or a hub id owner/name")
     return _download(source, options)
-
-
-def weights_digest(source: str) -> str:
-    """A digest of the weights of the saved model that ``source`` names, as its config promises them.
-
-    Raises:
-        IDCError: if there is no such model.
-    """
-    file = locate(source) / CONFIG
-    return digest(parse_json(file.read_text(encoding="utf-8")).get("weights_sha256"))[:16]
 
 
 def _of_run(path: Path) -> Path:

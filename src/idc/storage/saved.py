@@ -37,6 +37,7 @@ class SavedModel(nn.Module, PyTorchModelHubMixin):
         super().__init__()
         self.config = config
         self.card: dict[str, Any] = {}  # what a model card says beyond the config: data, recipe, figures
+        self.weights_sha256: Any = None  # of the file, or of each shard by its name, that it was opened from
 
     @property
     def trained(self) -> nn.Module:
@@ -209,7 +210,7 @@ def open_saved(source: str | Path, *kinds: type[M], device: str | torch.device =
         model.verify(values, folder)
     except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         raise misfit(folder, error) from error
-    model.card = values.get("card", {})
+    model.card, model.weights_sha256 = values.get("card", {}), values["weights_sha256"]
     return model.eval().to(place)
 
 

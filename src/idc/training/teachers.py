@@ -14,7 +14,7 @@ from idc.errors import IDCError
 from idc.method.calibration import temperature
 from idc.method.classifier import IDC
 from idc.peers.cnn import CNN
-from idc.storage.locate import weights_digest
+from idc.storage.files import digest
 from idc.storage.saved import open_saved
 from idc.training.objective import check_fits
 
@@ -38,7 +38,7 @@ class Teachers:
         self.names = tuple(names)
         opened = [open_saved(name, IDC, CNN).requires_grad_(False) for name in names]
         self.models = [model.one_step if isinstance(model, IDC) else model for model in opened]  # which draw no noise
-        self.weights = [weights_digest(name) for name in names]
+        self.weights = [digest(model.weights_sha256)[:16] for model in opened]
 
     def check(self, train: ImageSet) -> None:
         """Take note of the classes of ``train``, and of a few of its images.

@@ -38,7 +38,7 @@ class Classifier(typing.Protocol):
 
     ``stochastic`` says whether two calls on the same images may differ. ``surrogates`` maps a name to a function
     images -> logits that is easier to differentiate than the real answer: the model's own list of weak spots,
-    of which the first is what a single attack follows.
+    of which the first is what a basic attack follows.
     With ``shares_draws`` the model and its surrogates take ``draws=n`` and answer (n*B, K), draw by draw, doing what
     needs no noise only once for all of them. ``networks`` are the modules whose calls count as network evaluations;
     ``card`` is what a model card says ("Training": what the training took); ``config`` is what the weights do not show,

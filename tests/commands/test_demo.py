@@ -96,7 +96,7 @@ def test_every_size_is_attacked_and_compared_with_noise(demo, answer):
     assert tuple(row["value"] for row in rows) == EPS
     for row in rows:
         assert row["robust"]["mean"]["mean"] < row["noise"]["mean"]["mean"] - 0.1
-        attack = summary(demo, answer, row["value"])["settings"]["protocol"]["attacks"]["pgd-20 (cross-entropy)"]
+        attack = summary(demo, answer, row["value"])["settings"]["protocol"]["attacks"]["pgd-20 (margin)"]
         assert (attack["surrogate"], attack["steps"]) == ("one-step-inner", 20)
 
 

@@ -23,10 +23,10 @@ def said(target: Target, **asked: object) -> str:
     return "\n".join(notes(request, protocol, target, IMAGE))
 
 
-def test_which_function_a_single_attack_follows():
+def test_which_function_pgd_follows():
     target = Target.of(tiny_model(4))
     assert said(target, protocol="pgd") == (
-        "note: pgd-20 follows one-step-inner, the first of the model's surrogates (--surrogate names another)"
+        "note: pgd follows one-step-inner, the first of the model's surrogates (--surrogate names another)"
     )
     assert said(target, protocol="pgd", surrogate="answer") == ""
     assert said(Target(lambda images: images.flatten(1)), protocol="apgd") == ""

@@ -24,7 +24,7 @@ def test_a_sweep_is_its_evaluations(saved, tmp_path):
     for row, steps in zip(found["rows"], (1, 3), strict=True):
         own = json.loads((tmp_path / "s" / f"steps-{steps}" / "summary.json").read_text())
         assert row["robust"] == own["robust"]
-        attack = own["settings"]["protocol"]["attacks"][f"pgd-{steps}"]
+        attack = own["settings"]["protocol"]["attacks"][f"pgd-{steps} (margin)"]
         assert (attack["steps"], attack["surrogate"], attack["objective"]["kind"]) == (
             steps,
             "one-step-inner",

@@ -123,7 +123,14 @@ def test_several_attacks_each_alone(case, tmp_path):
 def test_the_paper_nests():
     """Its attacks at two radii are the same but for those; a single attack's protocol claims nothing."""
     threats = [Threat("linf", eps) for eps in (4 / 255, 0.5 / 255)]
-    for name, nests in (("paper", True), ("adaptive", True), ("quick", True), ("pgd", False), ("clean", False)):
+    for name, nests in (
+        ("paper", True),
+        ("adaptive", True),
+        ("quick", True),
+        ("pgd", False),
+        ("apgd", False),
+        ("clean", False),
+    ):
         records = [build_protocol(name, threat).to_dict() for threat in threats]
         assert same_but_radius(*records)
         assert same_but_radius(records[0], build_protocol(name, Threat("linf", 0.0)).to_dict())

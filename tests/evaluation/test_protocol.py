@@ -22,12 +22,13 @@ def test_protocols_say_all_and_knobs_turn_what_they_name():
         text = json.dumps(build_protocol(name, Threat("linf", 0.1)).to_dict())
         assert json.loads(text)["threat"]["eps"] == (0.0 if name == "clean" else 0.1)
     turned = build_protocol("pgd", Threat("linf", 0.1), draws=3, steps=7, eot=2, restarts=None)
-    ((label, attack),) = turned.attacks
-    assert (label, attack.steps, attack.eot, attack.restarts, turned.draws) == ("pgd-7", 7, 2, 1, 3)
+    assert [label for label, _ in turned.attacks] == ["pgd-7 (margin)", "pgd-7 (cross-entropy)"]
+    assert {(own.steps, own.eot, own.restarts) for _, own in turned.attacks} == {(7, 2, 1)}
+    assert turned.draws == 3
     ((label, _),) = build_protocol("apgd", Threat("linf", 0.1), steps=7, loss="dlr").attacks
     assert label == "apgd-7 (dlr)"
     ((label, _),) = build_protocol("pgd", Threat("linf", 0.1), loss="margin").attacks
-    assert label == "pgd-20"
+    assert label == "pgd-20 (margin)"
     assert dict(build_protocol("quick", Threat(), steps=9).attacks)["adaptive"].steps == 9
     for wrong in (("clean", {"steps": 3}), ("paper", {"steps": 3}), ("best", {}), ("quick", {"surrogate": "x"})):
         with pytest.raises(IDCError):
@@ -53,19 +54,17 @@ def test_an_answer_with_noise_is_spared_the_attacks_that_need_a_boundary():
 
 
 @pytest.mark.parametrize("name", ["pgd", "apgd"])
-def test_one_attack_raises_the_margin_along_the_models_first_weak_spot(name):
+def test_either_loss_is_raised_along_the_models_first_weak_spot(name):
     threat = Threat("linf", 0.1)
 
-    def attack(protocol, surrogates=("first-one", "other")):
-        ((_, found),) = protocol.for_target(Target(logits, dict.fromkeys(surrogates, logits))).attacks
-        return found
+    def attacks(protocol, surrogates=("first-one", "other")):
+        found = protocol.for_target(Target(logits, dict.fromkeys(surrogates, logits))).attacks
+        return [(own.surrogate, own.objective) for _, own in found]
 
-    usual = attack(build_protocol(name, threat))
-    assert (usual.surrogate, usual.objective) == ("first-one", Margin())
-    assert attack(build_protocol(name, threat), ()).surrogate == "answer"
+    assert attacks(build_protocol(name, threat)) == [("first-one", Margin()), ("first-one", CrossEntropy())]
+    assert {surrogate for surrogate, _ in attacks(build_protocol(name, threat), ())} == {"answer"}
     for word, objective in (("cross-entropy", CrossEntropy()), ("dlr", DLR()), ("margin", Margin())):
-        asked = attack(build_protocol(name, threat, surrogate="answer", loss=word))
-        assert (asked.surrogate, asked.objective) == ("answer", objective)
+        assert attacks(build_protocol(name, threat, surrogate="answer", loss=word)) == [("answer", objective)]
     with pytest.raises(IDCError, match="--loss"):
         build_protocol("adaptive", threat, loss="margin")
 
@@ -84,7 +83,7 @@ def test_the_scale_of_the_logits_does_not_matter_to_it(scale):
     survives = gaps.scatter(1, classes[:, None], 1.0).amin(1) > 0
     assert 0.1 < survives.float().mean() < 0.9
     target = Target(lambda x: scale * x.flatten(1) @ weights.T)
-    ((_, attack),) = build_protocol("pgd", threat, steps=40, restarts=3).attacks
+    (_, attack), _ = build_protocol("pgd", threat, steps=40, restarts=3).for_target(target).attacks
     moved = attack(target, images, classes, Streams(torch.arange(32), 0))
     assert torch.equal(target.answer(moved).argmax(1) == classes, survives)
 

@@ -12,7 +12,7 @@ from idc.attacks.best import Best
 from idc.attacks.climb import Climb
 from idc.attacks.frequency import low_pass
 from idc.attacks.objective import CrossEntropy, Objective, likely_targets
-from idc.attacks.target import ANSWER, FIRST, Target
+from idc.attacks.target import ANSWER, Target
 from idc.attacks.threat import Threat
 from idc.errors import IDCError
 from idc.noise import Streams
@@ -40,8 +40,7 @@ class GradientAttack:
     Args:
         threat: norm, radius, bounds.
         objective: what rises.
-        surrogate: the function whose gradient is followed; "answer" is the model itself, ``FIRST`` the first function
-            that it names, if it names any.
+        surrogate: the function whose gradient is followed; "answer" is the model itself.
         steps: gradient steps.
         step: size of a fixed step; by default eps / 4, or 2.5 eps / steps if that is larger.
         control: see above.
@@ -89,8 +88,6 @@ class GradientAttack:
     def __call__(self, target: Target, images: Tensor, classes: Tensor, streams: Streams) -> Tensor:
         if not len(images):
             return images.clone()
-        if self.surrogate == FIRST:
-            return replace(self, surrogate=target.first)(target, images, classes, streams)
         wanted: Sequence[Tensor | None] = [None]
         if self.targets:
             logits = target.logits(self.surrogate, images, streams.of("targets"), draws=self.eot).mean(0)

@@ -13,7 +13,7 @@ from idc.noise import Streams
 from idc.types import Classifier, Logits, answered
 
 ANSWER = "answer"
-FIRST = ""  # in place of a name: the first of the surrogates, or the answer of a model that names none
+FIRST = ""  # in place of a name: the first of a model's surrogates or else its answer, see ``Protocol.for_target``
 COUNTED = ("forward", "backward", "spared", "spared_backward")
 
 

@@ -28,8 +28,8 @@ def evaluate(out_folder: Out, as_json: AsJson = False, **asked: Any) -> None:
     clean: no attack. quick: a short adaptive attack, minutes on a CPU. adaptive: the one to quote: search for the
     model's weak spots, FAB, Square, sanity checks. autoattack: as its own library runs it. curve: the smallest
     change for each image, hence accuracy over every radius. paper: the published evaluation with its flaws, for
-    comparison. pgd, apgd: one attack, for sweeps. corruptions: fifteen kinds, five severities. shifts: the worst of a
-    grid of rotations and shifts.
+    comparison. pgd, apgd: a basic attack, for sweeps. corruptions: fifteen kinds, five severities. shifts: the worst of
+    a grid of rotations and shifts.
     """
     check_paths(asked["model"], asked["data"])
     from idc.commands.evaluate import evaluate as run

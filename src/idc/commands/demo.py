@@ -67,8 +67,8 @@ def _run(out: Path, seed: int, epochs: float | None, limit: int | None, say: Say
 
 def _sweeps(request: Request, out: Path, say: Say) -> None:
     """Both answers over ``EPS``, by PGD along the model's first surrogate, a smooth one-step answer: its own has clamps
-    and signs that hide its gradient. On the cross-entropy, which takes more of such a model than the margin does."""
-    request = replace(request, protocol="pgd", draws=DRAWS, loss="cross-entropy")
+    and signs that hide its gradient."""
+    request = replace(request, protocol="pgd", draws=DRAWS)
     over = f"eps={','.join(map(str, EPS))}"
     both = [
         run_sweep(replace(request, one_step=answer == "one-step"), over, out / answer, say=say) for answer in _ANSWERS

@@ -15,7 +15,6 @@ import torch
 from idc import __version__
 from idc import data as datasets
 from idc.attacks.gradient import Attack
-from idc.attacks.target import Target
 from idc.attacks.threat import Threat
 from idc.commands.clean import own_answers, warn_of_chance
 from idc.commands.fresh import same_in_fresh_process
@@ -128,13 +127,13 @@ def evaluate_on(
     state, device = processes()
     if protocol is not None:
         request = replace(request, protocol=protocol.name)
-    protocol = build(request, images, protocol).for_target(Target.of(classifier, name=request.model))
-    untouched = copied(classifier) if protocol.attacks else None
     runner = Runner(
-        classifier, problem_of(request, images), protocol, out, request.model, seed=request.seed,
-        chunk=request.batch_size, block=request.block, keep=request.keep, rank=state.process_index,
+        classifier, problem_of(request, images), build(request, images, protocol), out, request.model,
+        seed=request.seed, chunk=request.batch_size, block=request.block, keep=request.keep, rank=state.process_index,
         world=state.num_processes, device=device,
     )  # fmt: skip
+    protocol = runner.protocol
+    untouched = copied(classifier) if protocol.attacks else None
     with at_work(out, state, KEPT, kind=EVALUATION):
         if state.is_main_process:
             _prepare(runner, larger if protocol.nests and not request.keep else None)
@@ -293,4 +292,4 @@ def _sanity(
         return [*found, *square_check(lines), *recorded_checks]
     # One that found no gradient to follow has attacked nothing.
     along = list(product(followed, protocol.objectives))
-    return [*found, *([gradients_useful(bench, along)] if along or protocol.adaptive else []), *recorded_checks]
+    return [*found, *([gradients_useful(bench, along)] if along or protocol.climbs else []), *recorded_checks]

@@ -22,12 +22,12 @@ def notes(request: Request, protocol: Protocol, target: Target, image: Tensor) -
         )
     if protocol.within and (request.eps is not None or request.norm != "linf"):
         found.append(f"--norm and --eps mean nothing to {protocol.name}: it gives each image {protocol.within}")
-    for name, attack in protocol.attacks:
-        if protocol.name not in ("pgd", "apgd") or not isinstance(attack, GradientAttack):
-            continue
-        own = attack.surrogate
+    followed = {attack.surrogate for _, attack in protocol.attacks if isinstance(attack, GradientAttack)}
+    for own in sorted(followed) if protocol.name in ("pgd", "apgd") else ():
         if own != ANSWER and request.surrogate is None:
-            found.append(f"{name} follows {own}, the first of the model's surrogates (--surrogate names another)")
+            found.append(
+                f"{protocol.name} follows {own}, the first of the model's surrogates (--surrogate names another)"
+            )
         if (request.eot or 1) > 1 and not target.noisy(own, image):
             found.append(f"--eot changes nothing: {own} draws no noise (--surrogate names a function that does)")
     return [f"note: {text}" for text in found]

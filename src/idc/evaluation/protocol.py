@@ -1,5 +1,6 @@
 """Evaluation protocols by name: which attacks run in which order, and how an image is judged; kept with the result."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -58,10 +59,10 @@ class Protocol:
     @property
     def nests(self) -> bool:
         """Whether what survives it at one radius is taken to survive it at smaller ones, see ``nested``: not what
-        survives one attack, which does not look for the worst adversarial example."""
+        survives one kind of attack that is not adaptive, which does not look for the worst adversarial example."""
         if self.within or any(getattr(attack, "nearest", False) for _, attack in self.attacks):
             return False  # it has no radius; or an image that is not attacked would count as surviving every one
-        return self.gate or len(self.attacks) > 1
+        return self.adaptive or len({type(attack) for _, attack in self.attacks}) > 1
 
     def for_target(self, target: Target) -> "Protocol":
         """The same for this model: attacks that leave open which function they follow have the name of its first one.
@@ -84,6 +85,11 @@ class Protocol:
     def tries_all(self) -> bool:
         """Whether an attack tries every function of the model."""
         return any(isinstance(attack, AdaptiveAttack | FMN) for _, attack in self.attacks)
+
+    @property
+    def climbs(self) -> bool:
+        """Whether an attack follows gradients, if it has an image to attack."""
+        return any(isinstance(attack, GradientAttack | AdaptiveAttack) for _, attack in self.attacks)
 
     @property
     def objectives(self) -> list[Objective]:
@@ -151,15 +157,22 @@ def _quick(threat: Threat) -> Protocol:
     return Protocol("quick", threat, (("adaptive", attack),), draws=10, adaptive=True, gate=True)
 
 
-# On the margin, not the usual cross-entropy: that saturates where logits are large, and where they are small (an IDC's
-# are distances over 0.1) its gradient is a mean over all wrong classes. The margin's direction has no such scale.
-# Neither is the stronger one of every model: ``adaptive`` tries both.
 def _pgd(threat: Threat) -> Protocol:
-    return Protocol("pgd", threat, (("pgd-20", pgd(threat, objective=Margin(), surrogate=FIRST)),))
+    return _by_either_loss("pgd", "pgd-20", pgd(threat, surrogate=FIRST))
 
 
 def _apgd(threat: Threat) -> Protocol:
-    return Protocol("apgd", threat, (("apgd-100", apgd(threat, objective=Margin(), surrogate=FIRST)),))
+    return _by_either_loss("apgd", "apgd-100", apgd(threat, surrogate=FIRST))
+
+
+def _by_either_loss(name: str, label: str, attack: GradientAttack) -> Protocol:
+    """The attack on the margin and, of images that survive it, on the usual cross-entropy. Neither is the stronger one
+    of every model: the latter saturates where logits are large, and where they are small (an IDC's are distances over
+    0.1) its gradient is a mean over all wrong classes; the margin's knows the nearest one alone."""
+    both = tuple(
+        (f"{label} ({loss})", replace(attack, objective=OBJECTIVES[loss])) for loss in ("margin", "cross-entropy")
+    )
+    return Protocol(name, attack.threat, both, gate=True)
 
 
 def _corruptions(threat: Threat) -> Protocol:
@@ -232,11 +245,13 @@ def build_protocol(
 
 
 def _turned_gradient(name: str, attack: GradientAttack, changes: Mapping[str, Any]) -> tuple[str, GradientAttack]:
-    """The attack with its ``loss``, and a name that says in what it is not the usual one."""
+    """The attack with its ``loss``, and a name that says so, such as "pgd-20 (margin)"."""
+    base, bracket, rest = name.partition(" (")
     if "steps" in changes:
-        name = f"{name.rsplit('-', 1)[0]}-{changes['steps']}"
-    loss = OBJECTIVES[changes["loss"]] if "loss" in changes else attack.objective
-    return (name if loss == attack.objective else f"{name} ({changes['loss']})"), replace(attack, objective=loss)
+        base = f"{re.sub(r'-[0-9]+$', '', base)}-{changes['steps']}"
+    if "loss" not in changes:
+        return f"{base}{bracket}{rest}", attack
+    return f"{base} ({changes['loss']})", replace(attack, objective=OBJECTIVES[changes["loss"]])
 
 
 def _turned(protocol: Protocol, changes: dict[str, Any]) -> Protocol:
@@ -250,7 +265,8 @@ def _turned(protocol: Protocol, changes: dict[str, Any]) -> Protocol:
                 name, attack = _turned_gradient(name, attack, changes)
                 known.add("loss")
             attack = replace(attack, **{k: v for k, v in changes.items() if k in own})
-        attacks.append((name, attack))
+        if (name, attack) not in attacks:  # two that differed in the loss alone
+            attacks.append((name, attack))
     if unknown := [k for k in changes if k not in known]:
         have = "no attack" if not attacks else f"attacks without {unknown[0]}"
         expected = f"a protocol that has it ({protocol.name} has {have})"

@@ -116,7 +116,7 @@ class Runner:
     Args:
         classifier: in evaluation mode, on its device.
         problem: the images.
-        protocol: what is done.
+        protocol: what is done, which is then that for this classifier, see ``Protocol.for_target``.
         out: folder of the result.
         name: of the classifier, as the user knows it.
         seed: of all random numbers.
@@ -142,6 +142,9 @@ class Runner:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     larger: Larger | None = None
     inside: Mapping[str, Logits] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "protocol", self.protocol.for_target(Target.of(self.classifier, name=self.name)))
 
     def settings(self) -> dict[str, Any]:
         """All that the result depends on, but for the model's code."""

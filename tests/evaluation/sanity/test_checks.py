@@ -62,7 +62,7 @@ def test_a_gradient_that_the_attack_itself_does_not_have_is_missed_by_no_other()
     model.weights *= 1e5
     images, classes = easy_images(model, 8)
     bench = Bench(model, images, classes, Streams(torch.arange(8), 0), Threat("linf", EPS))
-    asked = (("pgd", "cross-entropy"), ("pgd", None), ("quick", None))
+    asked = (("pgd", "cross-entropy"), ("pgd", "margin"), ("quick", None))
     protocols = [build_protocol(name, bench.threat, loss=loss) for name, loss in asked]
     assert [p.objectives for p in protocols] == [[CrossEntropy()], [Margin()], [Margin()]]
     found = [gradients_useful(bench, [(ANSWER, o) for o in p.objectives]) for p in protocols]

@@ -78,7 +78,21 @@ def test_images_of_ones_own_get_an_answer_in_one_step_and_are_told_so(photos, tm
     trained(photos, tmp_path / "r", 16, resume=True)
 
 
-CHAINS = {"visits": (3, 1, 0)}, {"labels": "qr"}, {"recipe": "fast"}, {"changes": {"t_weights": (0.0, 0.5, 0.0, 0.5)}}
+def test_a_flag_changes_what_it_names_alone(photos, tmp_path):
+    """Not size, network, answer or schedule too."""
+    usual, said = trained(photos, tmp_path / "usual", None)
+    assert usual.image_shape == (1, 32, 32)
+    cells, words = trained(photos, tmp_path / "cells", None, labels="qr", label_cell=4)
+    assert (cells.label_kind, cells.label_cell) == ("qr", 4)
+    assert replace(cells, label_kind=usual.label_kind, label_cell=usual.label_cell) == usual
+    assert words.replace("qr in squares of 4", "hadamard in squares of 8") in said
+    other, words = trained(photos, tmp_path / "other", None, preset="digits-encoder", visits=(3,))
+    assert other.unet == PRESETS["digits-encoder"] != usual.unet
+    assert replace(other, unet=usual.unet) == usual
+    assert "network digits-encoder (--preset), an answer in one step" in words
+
+
+CHAINS = {"visits": (3, 1, 0)}, {"preset": "nano"}, {"recipe": "fast"}, {"changes": {"t_weights": (0.0, 0.5, 0.0, 0.5)}}
 
 
 @pytest.mark.parametrize("more", CHAINS, ids=lambda more: next(iter(more)))

@@ -42,7 +42,7 @@ OWN_CODE = " | package.module:object (see docs/extending)"
 
 def _training(kind: type[Settings], recipes: str, *own: Any, data: str | None = "digits") -> Callable[..., Any]:
     """The flags of a training: those of every one, ``own`` ones, and one for each field of its recipe."""
-    unless, smaller = ("", "") if data else ("the recipe's, else ", " (of 32 at most, if nothing else is asked for)")
+    unless, smaller = ("", "") if data else ("the recipe's, else ", " (of 32 at most, for one step)")
     size = f"{unless}the images' own if all are squares of one size{smaller}, else 32"
     return with_flags(
         option("data", str, data, DATA_HELP, unset="" if data else "the recipe's, else digits"),
@@ -75,8 +75,8 @@ def register(app: typer.Typer) -> None:
 
 @_training(
     Recipe,
-    "fast | paper | digits | a YAML file (such as a run's recipe.yaml); auto: digits for digits; fast with another "
-    "network, labels or visits; else an answer in one step, with epochs and batches for so many images",
+    "fast | paper | digits | a YAML file (such as a run's recipe.yaml); auto: digits for digits; fast for a chain "
+    "(--visits, --t-weights, a network with a decoder); else for one step, with epochs and batches for so many images",
     option(
         "start", str, None,
         "begin with the weights of a saved IDC (fine-tuning): a folder, a run, a name of idc models or a hub id; "
@@ -85,23 +85,23 @@ def register(app: typer.Typer) -> None:
     option(
         "preset", str, "auto",
         "network: a preset's name (see idc profile) or a YAML file of its fields; auto: digits for digits; nano with "
-        "another recipe, labels or visits; else nano-encoder-bn",
+        "another recipe or for a chain; else nano-encoder-bn",
     ),
     option(
         "labels", str, None, f"image labels: qr | hadamard | low-frequency | blocks{OWN_CODE}",
-        unset="the recipe's, else qr",
+        unset="the recipe's; for one step of own photos hadamard; else qr",
     ),
     option(
         "objective", str, None, f"losses that the training minimises{OWN_CODE}", unset="those of the Brownian bridge",
     ),
     option(
         "label_cell", int, None, "image labels are drawn in squares of so many pixels a side", least=1,
-        unset="the recipe's, else 1",
+        unset="the recipe's; for one step of own photos 8, or less for many classes; else 1",
     ),
     option(
         "visits", tuple[int, ...], None,
         "timesteps that the model's answer goes through, such as 3,0; 3 alone: an answer in one step",
-        unset="the recipe's, else by the number of timesteps",
+        unset="the recipe's; for own photos the last alone; else by the number of timesteps",
     ),
     data=None,
 )  # fmt: skip

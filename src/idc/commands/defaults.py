@@ -1,4 +1,4 @@
-"""What a training takes for images of one's own where nothing else is asked for: network, labels and schedule."""
+"""What a training takes for images of one's own where nothing else is asked for: network, labels, answer, schedule."""
 
 import math
 from dataclasses import replace
@@ -13,17 +13,18 @@ from idc.training.recipe import CNN_RECIPES, ONE_STEP, CNNRecipe, Recipe
 from idc.training.settings import S, override
 
 PRESET = "nano-encoder-bn"
+VISITS = (len(ONE_STEP.t_weights) - 1,)
 SIDE = 32  # four times the pixels take four times as long
 _MANY = 10_000  # images
 _UPDATES = 1_000  # that a training makes, if it does not go through the images more or less often than this:
 _FEWEST, _MOST = 20.0, 150.0  # epochs
 
 
-def usual_size(source: str) -> int | None:
+def usual_size(source: str, network: UNetSpec = PRESETS[PRESET]) -> int | None:
     """Pixels a side to which images are scaled: ``SIDE`` if they are larger, or of a size that the network does not
     take; None leaves them as they are."""
     own = load(source, split="train", limit=1, skip_bad=True).shape  # whoever loads all says what is bad
-    return SIDE if own[1] > SIDE or own[1] % PRESETS[PRESET].stride else None
+    return SIDE if own[1] > SIDE or own[1] % network.stride else None
 
 
 def usual_network(side: int) -> UNetSpec:
@@ -34,16 +35,16 @@ def usual_network(side: int) -> UNetSpec:
     return replace(spec, patch=patch)
 
 
-def usual_labels(data: ImageSet) -> dict[str, Any]:
+def usual_labels(data: ImageSet, asked: int | None = None) -> dict[str, Any]:
     """Kind and cell of the labels, and the timesteps of the answer: squares of 8 pixels (of 8 patches in larger
     images), or as small ones as it takes for twice as many values as classes; their exact arithmetic is that of
-    Hadamard matrices, where there is one."""
+    Hadamard matrices, where there is one. Or squares of the size that is ``asked`` for."""
     channels, height, width = data.shape
-    patch = usual_network(height).patch
-    values = {cell: channels * (height // cell) * (width // cell) for cell in (8 * patch, 4, 2, 1)}
-    cell = next((cell for cell, count in values.items() if count >= 2 * data.num_classes), 1)
+    cells = (8 * usual_network(height).patch, 4, 2, 1) if asked is None else (asked,)
+    values = {cell: channels * (height // cell) * (width // cell) for cell in cells}
+    cell = next((cell for cell, count in values.items() if count >= 2 * data.num_classes), cells[-1])
     kind = "hadamard" if hadamard_factors(values[cell]) else "low-frequency"
-    return {"labels": kind, "label_cell": cell, "visits": (len(ONE_STEP.t_weights) - 1,)}
+    return {"labels": kind, "label_cell": cell, "visits": VISITS}
 
 
 def usual_schedule(images: int, asked: float | None = None) -> Recipe:
@@ -73,13 +74,13 @@ def _of_length(recipe: S, images: int, fewest: float, asked: float | None) -> S:
     return replace(recipe, batch_size=batch, epochs=epochs, validate_every=every, checkpoint_every=every)
 
 
-def in_words(data: ImageSet, network: UNetSpec, recipe: Recipe, labels: dict[str, Any]) -> str:
-    """What was chosen, each with the flag that changes it."""
+def in_words(data: ImageSet, preset: str, network: UNetSpec, recipe: Recipe, labels: str, cell: int) -> str:
+    """What is trained, each with the flag that changes it."""
     patches = f" in patches of {network.patch} pixels" if network.patch > 1 else ""
     epochs = f"{epoch_text(recipe.epochs)} epochs (--epochs, --minutes)"
     return (
-        f"chosen: images of {data.shape[1]} pixels a side (--image-size){patches}, network {PRESET} (--preset), an "
-        f"answer in one step (--visits), labels {labels['labels']} in squares of {labels['label_cell']} (--labels, "
-        f"--label-cell), {f'{recipe.minutes:g} minutes' if recipe.minutes else epochs} of batches of "
+        f"chosen: images of {data.shape[1]} pixels a side (--image-size){patches}, network {preset} (--preset), an "
+        f"answer in one step (--visits), labels {labels} in squares of {cell} (--labels, --label-cell), "
+        f"{f'{recipe.minutes:g} minutes' if recipe.minutes else epochs} of batches of "
         f"{recipe.batch_size} (--batch-size)"
     )

@@ -191,10 +191,10 @@ def start_training(
         preset: a preset's name, "auto", or a YAML file of a network's fields.
         labels, label_cell: kind and cell of the image labels, see ``orthogonal_labels``; by default "qr" and 1. Or
             ``package.module:function``, which makes labels of one's own.
-        visits: timesteps of the model's answer, by default ``default_visits(T)``; (T-1,) is the one-step answer.
-        recipe: a recipe's name or YAML file, or "auto": "digits" for digits; "fast" where a network, labels,
-            timesteps or an objective are asked for; else network, labels and schedule of ``idc.commands.defaults``.
-            ``changes`` override its fields.
+        visits: timesteps of the model's answer; (T-1,) is the one-step answer.
+        recipe: a recipe's name or YAML file, or "auto": "digits" for digits; "fast" where a chain, a network for one
+            or ``start`` is asked for; else what is not asked for of network, labels and schedule is that of
+            ``idc.commands.defaults``. ``changes`` override its fields.
         objective: ``package.module:object`` that gives an ``idc.training.objective.TrainingObjective`` for
             (model, recipe); by default ``BridgeObjective``.
         resume: go on from the newest checkpoint.
@@ -211,7 +211,11 @@ def start_training(
         start, preset, labels, label_cell, None if visits is None else tuple(visits), recipe, objective, resume, changes
     )
     plan = read_plan(data, asked)
-    size = image_size or plan.extra.get("image_size") or (defaults.usual_size(plan.source) if plan.free else None)
+    size = (
+        image_size
+        or plan.extra.get("image_size")
+        or (defaults.usual_size(plan.source, plan.spec) if plan.free else None)
+    )
     channels = channels or plan.extra.get("channels")
     train, validation = load_splits(
         plan.source, limit=limit, say=say, image_size=size, channels=channels, skip_bad=skip_bad

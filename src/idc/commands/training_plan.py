@@ -32,11 +32,14 @@ class Asked:
     changes: dict[str, Any]
 
     @property
-    def nothing(self) -> bool:
-        """Whether network, labels, timesteps and objective are all left to the defaults."""
-        own = (self.labels, self.label_cell, self.visits, self.objective, self.start)
-        own_settings = (self.changes.get("t_weights"), self.changes.get("rollout"))
-        return self.recipe == self.preset == "auto" and all(value is None for value in (*own, *own_settings))
+    def one_step(self) -> bool:
+        """Whether nothing speaks against an answer in one step: no recipe, no model to begin with, whose answer is
+        kept, no other timesteps, and no network with a decoder, as the paper's for its chain."""
+        if self.recipe != "auto" or self.start or self.visits not in (None, defaults.VISITS):
+            return False
+        if any(self.changes.get(name) is not None for name in ("t_weights", "rollout")):
+            return False
+        return self.preset == "auto" or not load_network(self.preset).decoder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +50,7 @@ class Plan:
         source: the data, see ``idc.data.load``.
         recipe: its settings, and ``extra``, what a recipe's file says besides.
         preset: the network's name, and ``spec``, the network.
-        free: whether network, labels and schedule are to follow from the data.
+        free: whether what nothing is said of, of network, labels and schedule, is to follow from the data.
         start: name of the model that it begins with, ``begun``, if any.
         told: a line for the user on what was chosen for the data.
     """
@@ -84,13 +87,14 @@ def read_plan(data: str | None, asked: Asked) -> Plan:
     begun = open_saved(start, IDC) if start else None
     extra = _as_begun(begun, extra) if begun else extra
     source = data or str(extra.get("data", "digits"))
-    usual = "custom" if "network" in extra else "digits" if source == "digits" else "nano"
+    free = asked.one_step and source != "digits"
+    usual = "custom" if "network" in extra else "digits" if source == "digits" else defaults.PRESET if free else "nano"
     preset = asked.preset if asked.preset != "auto" else str(extra.get("preset", usual))
     given = asked.preset == "auto" and "network" in extra
     return Plan(
         source=source, recipe=recipe, extra=extra, preset=preset, start=start or "", begun=begun,
         spec=resolve_spec(extra["network"]) if given else load_network(preset),
-        free=asked.nothing and source != "digits",
+        free=free,
     )  # fmt: skip
 
 
@@ -100,21 +104,21 @@ def fit_plan(plan: Plan, asked: Asked, train: datasets.ImageSet) -> Plan:
     Raises:
         IDCError: for fields of a bridge that there are not, or code that a file names.
     """
-    spec, recipe, extra, told = plan.spec, plan.recipe, plan.extra, plan.told
-    preset = plan.preset
+    spec, recipe, extra = plan.spec, plan.recipe, plan.extra
     if plan.free:
-        extra, preset = defaults.usual_labels(train), defaults.PRESET
-        spec = defaults.usual_network(train.shape[1])
+        extra = defaults.usual_labels(train, asked.label_cell)
+        spec = defaults.usual_network(train.shape[1]) if asked.preset == "auto" else spec
         recipe = override(defaults.usual_schedule(len(train), asked.changes.get("epochs")), asked.changes)
-        told = defaults.in_words(train, spec, recipe, extra)
+    labels = _chosen("labels", asked.labels, extra) or "qr"
+    cell = extra.get("label_cell", 1) if asked.label_cell is None else asked.label_cell
+    told = defaults.in_words(train, plan.preset, spec, recipe, labels, cell) if plan.free else plan.told
     bridge = BridgeSpec(**take(BridgeSpec, extra.get("bridge", {}), what="bridge field"))
     named = asked.recipe == "auto" or asked.recipe in RECIPES
     if not spec.time_embedding and named and "t_weights" not in asked.changes:
         recipe = replace(recipe, t_weights=(0.0,) * (bridge.timesteps - 1) + (1.0,))  # there is no other choice
     return replace(
-        plan, spec=spec, recipe=recipe, extra=extra, preset=preset, told=told, bridge=bridge,
-        labels=_chosen("labels", asked.labels, extra) or "qr", objective=_chosen("objective", asked.objective, extra),
-        cell=extra.get("label_cell", 1) if asked.label_cell is None else asked.label_cell,
+        plan, spec=spec, recipe=recipe, extra=extra, told=told, bridge=bridge, labels=labels, cell=cell,
+        objective=_chosen("objective", asked.objective, extra),
         visits=tuple(extra.get("visits", ()) if asked.visits is None else asked.visits),
     )  # fmt: skip
 

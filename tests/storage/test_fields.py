@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from idc.errors import IDCError
-from idc.storage.fields import Rule, check, recorded, setting, short, take
+from idc.storage.fields import Rule, check, recorded, setting, short, take, written
 from idc.storage.yaml_file import read_yaml
 
 NAN, INF = math.nan, math.inf
@@ -62,6 +62,8 @@ def test_what_is_taken(kind, given, held):
 )  # fmt: skip
 def test_what_a_text_means(kind, text, held):
     assert RULES[kind].read("--name", text) == held
+    again = RULES[kind].read("--name", written(held))
+    assert again == (pytest.approx(held, rel=1e-5) if kind == "number" else held)
 
 
 @pytest.mark.parametrize(

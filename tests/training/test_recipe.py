@@ -39,7 +39,7 @@ def test_a_consistency_of_before_is_the_method_of_that_name(tmp_path):
     ("wrong", "words"),
     [
         ({"method": "trades"}, "method = trades without eps"),
-        ({"step_share": 1.0}, "step_share = 1.0 without eps"),
+        ({"step_share": 1.0}, "step_share = 1 without eps"),
         ({"eps": 0.1, "method": "mart", "mix": "cutmix"}, "mix = cutmix with method = mart"),
         ({"eps": 0.1, "method": "mart", "ce_weight": 0.0}, "method = mart with ce_weight = 0"),
         ({"eps": 0.1, "replays": 2, "method": "trades"}, "method = trades with replays = 2"),

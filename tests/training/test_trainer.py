@@ -154,7 +154,7 @@ def test_a_network_that_is_not_told_the_timestep_learns_one(tmp_path):
     file = tmp_path / "blind.yaml"
     file.write_text("preset: digits-encoder\ntime_embedding: false\n")
     asked = {"preset": str(file), "limit": 128, "changes": SMALL | {"t_weights": (0, 0, 0, 1)}}
-    with pytest.raises(IDCError, match=r"visits \(3, 1, 0\) of a network that is not told the timestep: expected 3,"):
+    with pytest.raises(IDCError, match=r"visits 3,1,0 of a network that is not told the timestep: expected 3,"):
         start_training("digits", tmp_path / "run", visits=(3, 1, 0), **asked)
     for given, kept in {"0.05,0.35,0,0.6": (0.05, 0.35, 0, 0.6), "none": ()}.items():
         asked["changes"] |= {"t_weights": kept}

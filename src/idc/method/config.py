@@ -7,7 +7,7 @@ from idc.errors import IDCError
 from idc.method.bridge import BridgeSpec, default_visits
 from idc.method.presets import resolve_spec
 from idc.method.unet import UNetSpec
-from idc.storage.fields import check, setting, short
+from idc.storage.fields import check, setting, written
 from idc.text import in_markdown
 from idc.types import name_classes
 
@@ -51,7 +51,7 @@ class IDCConfig:
         object.__setattr__(self, "visits", self.visits or usual)
         if self.visits != last and not self.unet.time_embedding:
             raise IDCError(
-                f"visits {short(self.visits)} of a network that is not told the timestep",
+                f"visits {written(self.visits)} of a network that is not told the timestep",
                 f"{last[0]}, the one-step answer",
                 "leave visits out, or train a network with time_embedding",
             )

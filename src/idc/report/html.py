@@ -2,6 +2,7 @@
 
 import base64
 import io
+from typing import Any
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -16,7 +17,26 @@ def environment() -> Environment:
     """Templates of this package; everything is escaped, an unknown name is an error."""
     found = Environment(loader=PackageLoader("idc.report"), autoescape=True, undefined=StrictUndefined)
     found.filters.update(percent=percent, share=share, seconds=seconds_text, flops=flops_text, gflops=gflops_text)
+    found.filters.update(attack=attack_text)
     return found
+
+
+def attack_text(attack: dict[str, Any]) -> str:
+    """The settings of a recorded attack in words, but for its threat, and for what is off or not set: "GradientAttack:
+    objective Margin, surrogate answer, steps 20"."""
+    own = {name.replace("_", " "): value for name, value in attack.items() if name not in ("kind", "threat")}
+    said = [
+        name if value is True else f"{name} {_worded(value)}"
+        for name, value in own.items()
+        if not (value is None or value is False or value == [])
+    ]
+    return ": ".join(filter(None, (attack.get("kind"), ", ".join(said))))
+
+
+def _worded(value: Any) -> str:
+    if isinstance(value, list):
+        return " and ".join(map(_worded, value))
+    return str(value["kind"]) if isinstance(value, dict) else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def data_uri(image: Array) -> str:

@@ -223,6 +223,13 @@ class _Short(Repr):
         return repr(x) if x.bit_length() < 200 else f"a number of {x.bit_length():,} bits"
 
 
+def written(value: object) -> str:
+    """A setting's value as a flag has it: 0,0,0,1."""
+    if isinstance(value, tuple):
+        return ",".join(map(written, value)) or "none"
+    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
 def short(value: Any) -> str:
     """``value`` in at most 100 characters; of lists in lists, which a YAML file may nest without end, a few."""
     text = _Short().repr(value)

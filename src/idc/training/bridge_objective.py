@@ -17,7 +17,7 @@ from idc.method.calibration import FACT as CALIBRATION
 from idc.method.calibration import calibrate
 from idc.method.classifier import IDC
 from idc.method.loss import answer_distances, label_logits
-from idc.storage.fields import recorded
+from idc.storage.fields import recorded, written
 from idc.training.adversarial import random_start
 from idc.training.bridge_losses import bridge_terms
 from idc.training.class_objective import ClassObjective
@@ -57,7 +57,7 @@ class BridgeObjective(ClassObjective):
         super().check(train)
         timesteps = self.model.config.bridge.timesteps
         if self.recipe.t_weights and len(self.recipe.t_weights) != timesteps:
-            given = ",".join(map(str, self.recipe.t_weights))
+            given = written(self.recipe.t_weights)
             raise IDCError(f"t_weights = {given}", f"{timesteps} numbers, one a timestep", "or give none: uniform")
         if not self.recipe.t_weights or any(self.recipe.t_weights[:-1]):
             alone = f"--t-weights {'0,' * (timesteps - 1)}1 --visits {timesteps - 1}"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from idc.errors import IDCError
-from idc.storage.fields import setting
+from idc.storage.fields import setting, written
 from idc.training.settings import Settings, refuse_idle
 
 
@@ -99,7 +99,7 @@ class ClassSettings(Settings):
         """Raise IDCError for the first of the settings of these ``names`` that has another value than its default,
         ``beside`` what does not go with it."""
         for name in filter(self.given, names):
-            one = f"{name} = {getattr(self, name)}"
+            one = f"{name} = {written(getattr(self, name))}"
             raise IDCError(
                 f"{one} with {beside}", "one without the other", remedy or f"leave {name} out, or change the other"
             )

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from idc.errors import IDCError
-from idc.storage.fields import Rule, rules, setting, short, unknown
+from idc.storage.fields import Rule, rules, setting, short, unknown, written
 from idc.storage.yaml_file import YAML_SUFFIXES, read_yaml
 from idc.training.class_settings import ClassSettings
 from idc.training.settings import REMEDY, Settings, override
@@ -90,7 +90,7 @@ class Recipe(ClassSettings):
             if self.method in ("trades", "mart"):
                 self.refuse(beside, "method", remedy="give --ce-weight")
         if self.t_weights and not any(self.t_weights):
-            raise IDCError(f"t_weights = {short(self.t_weights)}", "weights that are not all 0", REMEDY)
+            raise IDCError(f"t_weights = {written(self.t_weights)}", "weights that are not all 0", REMEDY)
 
     def idle(self) -> dict[str, str]:
         hinge = "hinge_weight beside it: give --hinge-weight"
@@ -116,7 +116,7 @@ ATTACK_SETTINGS = ("attack_steps", "attack_temperature", "norm")
 
 def without_eps(name: str, value: object) -> IDCError:
     """The error for a setting of an attack that there is not."""
-    return IDCError(f"{name} = {value} without eps", "an attack to train against", "give --eps, such as 8/255")
+    return IDCError(f"{name} = {written(value)} without eps", "an attack to train against", "give --eps, such as 8/255")
 
 
 RECIPES: dict[str, Recipe] = {

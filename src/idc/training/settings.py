@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from idc.errors import IDCError
-from idc.storage.fields import check, rules, setting, short, unknown
+from idc.storage.fields import check, rules, setting, short, unknown, written
 
 if TYPE_CHECKING:  # the command line reads the fields of a recipe before anything heavy is imported
     from idc.data import Augmentation
@@ -129,9 +129,4 @@ def refuse_idle(recipe: Settings, names: Iterable[str]) -> None:
     for name in names:
         if name in idle:
             needs, _, remedy = idle[name].partition(": ")
-            raise IDCError(f"{name} = {_written(getattr(recipe, name))}", needs, remedy)
-
-
-def _written(value: object) -> str:
-    """As a flag has it."""
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            raise IDCError(f"{name} = {written(getattr(recipe, name))}", needs, remedy)

@@ -23,6 +23,17 @@ def test_unreliable_points_are_marked(tmp_path):
         assert "UNRELIABLE" not in texts(draw(results(tmp_path)))
 
 
+def test_a_line_has_one_figure_at_each_eps(tmp_path):
+    """Two runs of one model: not joined by a line up and down."""
+    twice = [*results(tmp_path / "one"), *results(tmp_path / "two")]
+    lines = curves.by_attack(twice)
+    assert len(lines) == 2 * len(curves.by_attack(twice[: len(twice) // 2]))
+    for line in lines:
+        sizes = [r.eps for r in line]
+        assert sizes == sorted(set(sizes))
+    assert sorted(id(r) for line in lines for r in line) == sorted(map(id, twice))
+
+
 def test_a_norm_has_a_panel(tmp_path):
     both = results(tmp_path)
     assert len(curves.over_eps(both).axes) == 1

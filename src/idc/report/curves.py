@@ -73,13 +73,22 @@ def draw_over_eps(axes: Axes, results: Sequence[Result]) -> None:
 
 
 def by_attack(results: Sequence[Result]) -> list[list[Result]]:
-    """Results under attack, those of one model, protocol and norm together, by growing eps."""
+    """Results under attack, those of one model, protocol and norm together, by growing eps; of two at one eps, one
+    begins a line of its own."""
 
     def key(r: Result) -> tuple[str, str, str]:
         return (r.name, r.protocol, r.threat["norm"])
 
     attacked = sorted((r for r in results if r.summary["attacks"] and not r.within), key=lambda r: (*key(r), r.eps))
-    return [list(group) for _, group in groupby(attacked, key)]
+    lines: list[list[Result]] = []
+    for _, group in groupby(attacked, key):
+        own: list[list[Result]] = []
+        for result in group:
+            line = next((line for line in own if line[-1].eps < result.eps), [])
+            own += [] if line else [line]
+            line.append(result)
+        lines += own
+    return lines
 
 
 def flops_scale(axes: Axes) -> None:

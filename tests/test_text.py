@@ -55,6 +55,7 @@ def test_a_share_has_its_interval():
         (count_text(12_345), "12,345"),
         (count_text(1_234_567), "1.23 M"),
         (count_text(6_840_000_000), "6.84 G"),
+        (count_text(49_562_020_000_000), "49.56 T"),
         (gflops_text(93_400_000), "0.0934"),
         (flops_text(4_060_000), "4.06 MFLOPs"),
         (flops_text(6_843_000_000), "6.84 GFLOPs"),

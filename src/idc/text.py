@@ -71,10 +71,9 @@ def size_text(count: float) -> str:
 
 
 def count_text(count: int) -> str:
-    """12,345, or 1.23 M, or 1.23 G."""
-    if count < 1e6:
-        return f"{count:,}"
-    return f"{count / 1e9:,.2f} G" if count >= 1e9 else f"{count / 1e6:,.2f} M"
+    """12,345, or 1.23 M, 1.23 G or 1.23 T."""
+    unit, letter = next(((u, letter) for u, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M")) if count >= u), (1, ""))
+    return f"{count / unit:,.2f} {letter}" if letter else f"{count:,}"
 
 
 def flops_text(flops: float) -> str:

@@ -211,3 +211,14 @@ def test_import_reference(tmp_path):
 
 def test_more_classes_than_pixels(tmp_path):
     refused(idc("profile", "digits", "--num-classes", 2000), "2000 classes", "1024")
+
+
+def test_the_pruning_table_fits_a_terminal():
+    """Of 80 characters: no word of it is broken."""
+    lines = idc("profile", COLUMNS="80").stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    for preset in ("paper-cifar10", "nano-encoder-patch2"):
+        assert sum(f" {preset} " in line for line in lines) == 1
+    assert sum(line.rstrip().endswith(("G │", "M │", "T │")) for line in lines) == len(
+        json.loads(idc("profile", "--json").stdout)
+    )

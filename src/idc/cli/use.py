@@ -112,6 +112,12 @@ def models(as_json: AsJson = False) -> None:
             out.print("accuracy on test images: not measured")
 
 
+_COLUMNS = {  # of the pruning table, so many that it fits a terminal of 80 characters
+    "preset": "preset", "image_size": "pixels a side", "parameters": "weights", "flops_per_evaluation": "FLOPs a pass",
+    "network_evaluations": "passes", "flops": "FLOPs",
+}  # fmt: skip
+
+
 @with_flags(
     option("num_classes", int, None, "of a preset", least=1, unset="its data's"),
     option("image_size", int, None, "of a preset", least=1, unset="its data's"),
@@ -131,7 +137,11 @@ def profile(
 
     if model is None:
         rows = pruning_table()
-        print_json(rows) if as_json else table("From BBDM's U-Net down to ours (FLOPs: 2 per multiply-add)", rows)
+        if as_json:
+            print_json(rows)
+            return
+        narrow = [{_COLUMNS[key]: value for key, value in row.items() if key in _COLUMNS} for row in rows]
+        table("From BBDM's U-Net down to ours (FLOPs: 2 per multiply-add)", narrow)
         return
     found = recorded(measure(open_model_or_preset(model, **asked)))
     if as_json:

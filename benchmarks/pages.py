@@ -70,6 +70,7 @@ from training_pages import (
     SHIPPED,
     THIN,
     distilled_learning,
+    mixed_learning,
     muon_learning,
     overfitting,
     robust_learning,
@@ -228,8 +229,9 @@ def serving() -> list[str]:
 BLOCKS: dict[str, Callable[[], list[str]]] = {
     f.__name__: f for f in (measured, answers, timesteps, learning, short, serving, robust, robustness, pitfalls,
                             parity, passes, costs, at_a_glance, compared, full_size, peers, published_table, field,
-                            robust_learning, muon_learning, small_learning, distilled_learning, overfitting, speed,
-                            bf16, precision, profiled, scaling, plan, ablation, ingredients, doubt, image_labels,
+                            robust_learning, muon_learning, small_learning, distilled_learning, mixed_learning,
+                            overfitting, speed, bf16, precision, profiled, scaling, plan, ablation, ingredients,
+                            doubt, image_labels,
                             claims, full_evaluation, own_photos, paper_attacks, paper_points, paper_pruning,
                             paper_steps, paper_visits, paper_trainings, paper_flaws, transfer)
 }  # fmt: skip

@@ -26,7 +26,7 @@ import paper_parts as parts
 import pitfalls
 from common import CIFAR, RESULTS, alone, hardware, read
 from gpu import GRACE, attend
-from robust_pages import OF_PART, SHIPPED, THIN_DISTILLED, THIN_MUON
+from robust_pages import OF_PART, SHIPPED, SMALL, SMALL_MIXED, THIN_DISTILLED, THIN_MUON
 
 from idc.compute.memory import keep_freed_memory
 from idc.storage.files import make_folder, write_json
@@ -91,8 +91,7 @@ def _held(name: str, out: Path) -> dict[str, Any]:
 
 
 CNNS = (THIN_MUON, THIN_DISTILLED)  # whose answer is one step anyway
-SECONDS = {"all-robust-v2": 8000, "all-thin-muon": 6000, "all-small-robust": 12_000, "all-distilled": 8000,
-           "all-thin-distilled": 6000}  # fmt: skip
+SECONDS = {THIN_MUON: 6000, THIN_DISTILLED: 6000, SMALL: 12_000, SMALL_MIXED: 12_000}  # nano's: 8000
 
 
 def _all(name: str) -> Part:
@@ -102,7 +101,7 @@ def _all(name: str) -> Part:
     def measure(data: str, limit: int, out: Path) -> None:
         parts.measure_all(model, data, limit, out, precision="bf16", one_step=model not in CNNS)
 
-    return Part(name, "all test images", SECONDS[name], 10_000, measure, parts.all_found)
+    return Part(name, "all test images", SECONDS.get(model, 8000), 10_000, measure, parts.all_found)
 
 
 PARTS = (

@@ -66,18 +66,11 @@ def plan(given: argparse.Namespace) -> Iterator[tuple[list[str], Path]]:
     out = given.out or Path("runs") / (f"rehearsal-{given.name}" if few else given.name)
     data = given.data or str(load_recipe(str(file))[1]["data"])
     train = ["train", "--recipe", str(file), "--data", data, "--out", str(out), "--resume"]
-    taught = load_recipe(str(file))[0].teachers  # by networks for larger images
+    recipe, extra = load_recipe(str(file))
     tiny = [
-        *(["--teachers", "none"] if taught else []),
-        "--preset",
-        str(TINY),
-        "--image-size",
-        "16",
-        "--epochs",
-        "1",
-        "--no-compile",
-        "--limit",
-        str(few),
+        *(["--teachers", "none"] if recipe.teachers else []),  # they are networks for larger images
+        *([] if "from" in extra else ["--preset", str(TINY)]),
+        *("--image-size", "16", "--epochs", "1", "--no-compile", "--limit", str(few)),
     ]
     yield [*train, *tiny] if few else train, out
     name = ["--data-name", given.data_name] if given.data_name else []

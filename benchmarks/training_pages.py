@@ -1,19 +1,21 @@
 """The tables of docs/training.md on trainings against attacks; see pages.py."""
 
 from common import CIFAR, RESULTS, article, read
-from robust_pages import DISTILLED, LATEST, SHIPPED
+from robust_pages import DISTILLED, LATEST, NANO_MIXED, SHIPPED, SMALL_MIXED
 
 from idc.accuracy import ON_CROSS_ENTROPY
 from idc.text import eps_text, table_head, table_row
 
 THIN = "peers/thin"
-LARGER, MIXED = "idc-small-cifar10-robust", "small-mixed"
+LARGER, MIXED, TAUGHT = "idc-small-cifar10-robust", "small-mixed", SMALL_MIXED.removeprefix("models/")
 BY_MUON = {  # files of results: the runs that they are of, and how these are trained but for data and folder
     "muon-train": (LATEST, f"--recipe recipes/{LATEST}.yaml"),
     "distilled-train": (DISTILLED, f"--recipe recipes/{DISTILLED}.yaml"),
     "small-train": (LARGER, f"--recipe recipes/{LARGER}.yaml"),
     "small-mixed-train": (MIXED, f"--recipe recipes/{LARGER}.yaml --from runs/{LARGER}/best --epochs 8 --lr 0.004 "
                           "--mix cutmix --mix-rate 0.5 --validate-every 2 --eps-warmup 0"),
+    "nano-mixed-train": (NANO_MIXED, f"--recipe recipes/{NANO_MIXED}.yaml"),
+    "small-mixed-taught-train": (TAUGHT, f"--recipe recipes/{TAUGHT}.yaml"),
 }  # fmt: skip
 
 
@@ -51,6 +53,17 @@ def muon_learning() -> list[str]:
 def distilled_learning() -> list[str]:
     """docs/training.md: the same of idc-nano-cifar10-distilled."""
     return _learning("distilled-train")
+
+
+def mixed_learning() -> list[str]:
+    """docs/training.md: the same of idc-nano-cifar10-mixed and idc-small-cifar10-mixed."""
+    return [
+        *_learning("nano-mixed-train"),
+        "",
+        "And `idc-small-cifar10-mixed`:",
+        "",
+        *_learning("small-mixed-taught-train"),
+    ]
 
 
 def small_learning() -> list[str]:

@@ -48,6 +48,11 @@ def share(value: Mapping[str, float], digits: int = 1) -> str:
     return f"{mean} [{low}, {high}]"
 
 
+def counted(number: str, noun: str) -> str:
+    """1 epoch, 3 epochs."""
+    return f"{number} {noun}{'s' * (number != '1')}"
+
+
 def epoch_text(epochs: float) -> str:
     """3, 0.11, or 0.004 below a hundredth."""
     return f"{epochs:.2f}".rstrip("0").rstrip(".") if epochs >= 0.01 or not epochs else f"{epochs:.1g}"

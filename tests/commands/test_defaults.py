@@ -74,7 +74,7 @@ def test_images_of_ones_own_get_an_answer_in_one_step_and_are_told_so(photos, tm
     assert config.unet == PRESETS["nano-encoder-bn"]
     assert (config.label_kind, config.visits) == ("hadamard", (3,))
     assert "nano-encoder-bn (--preset)" in said
-    assert "1 epochs (--epochs, --minutes) of batches of 32 (--batch-size)" in said
+    assert "1 epoch (--epochs, --minutes) in batches of 32 (--batch-size)" in said
     trained(photos, tmp_path / "r", 16, resume=True)
 
 
@@ -101,7 +101,8 @@ def test_a_chain_that_is_asked_for_is_trained(photos, tmp_path, more, monkeypatc
     monkeypatch.setitem(PRESETS, "nano", small)
     config, said = trained(photos, tmp_path / "r", 8, **more)
     assert (config.unet, config.visits) == (small, (3, 1, 0))
-    assert "chosen" not in said
+    told = "network nano (--preset), an answer along timesteps 3, 1, 0 (--visits), labels qr pixel by pixel"
+    assert (told in said) == ("recipe" not in more)
 
 
 @pytest.mark.parametrize(("side", "size"), [(16, None), (32, None), (28, 32), (40, 32)])

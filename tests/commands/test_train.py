@@ -45,7 +45,7 @@ def test_a_run_that_its_data_make_short_is_told_so(started, tmp_path):
     start_training("digits", tmp_path / "run", recipe=str(tmp_path / "r.yaml"), **begun)
     taken = f"begins with the weights of {started / 'four'}: all "
     assert sum(line.startswith(taken) and line.endswith("of the 10 classes: new") for line in said) == 1
-    assert any(line == "32 images make only 1 updates in 1 epochs: raise --epochs" for line in said)
+    assert any(line == "32 images make only 1 update in 1 epoch: raise --epochs" for line in said)
 
 
 def test_another_image_size(started, tmp_path):

@@ -33,7 +33,8 @@ def test_a_folder_one_too_high_is_told(tmp_path: Path) -> None:
         write_classes(tmp_path / part, ["cat", "dog"], 10)
     found = load(str(tmp_path), split="train")
     assert found.class_names == ("mine", "yours")
-    told = f"all of these hold folders of the same names (cat, dog): if they are the classes, give {tmp_path / 'mine'}"
+    told = "all of these hold folders of the same names (cat, dog): if they are the classes, give "
+    told += f"{tmp_path / 'mine'} or {tmp_path / 'yours'}"
     assert found.summary.endswith(told)
     assert "same names" not in load(str(tmp_path / "mine"), split="train").summary
     (tmp_path / "mine" / "000.png").write_bytes(next((tmp_path / "mine" / "cat").iterdir()).read_bytes())

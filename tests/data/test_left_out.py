@@ -188,11 +188,15 @@ def test_a_source_without_splits_is_taken_whole_and_the_summary_says_so(tmp_path
 
 
 def test_the_summary_says_to_which_size_images_of_many_are_scaled(tmp_path: Path) -> None:
-    """Unless somebody chose it."""
+    """And what of, where somebody chose it."""
     write_classes(tmp_path, ["a", "b"], 6)
     plain(7, 90).save(tmp_path / "a" / "large.png")
     assert "at 1x32x32, scaled from 4 to 90 pixels a side (--image-size" in load(tmp_path, split="train").summary
-    assert "scaled" not in load(tmp_path, split="train", image_size=8).summary
+    chosen = load(tmp_path, split="train", image_size=8).summary
+    assert chosen.endswith("at 1x8x8, scaled from 4 to 90 pixels a side")
+    (tmp_path / "a" / "large.png").unlink()
+    assert "scaled" not in load(tmp_path, split="train", image_size=4).summary
+    assert load(tmp_path, split="train", image_size=8).summary.endswith("scaled from 4 pixels a side")
 
 
 def test_labels_follow_the_order_of_names_that_is_asked_for(tmp_path: Path) -> None:

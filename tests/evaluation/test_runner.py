@@ -40,8 +40,8 @@ def test_what_differs_from_the_result_in_the_folder_is_named(tmp_path):
     """By words that a user knows, not by the record's."""
     from idc.evaluation.runner import hold_settings
 
-    held = {"classifier": {"name": "a", "fingerprint": "f" * 64}, "protocol": {"name": "pgd", "threat": {"eps": 0.1}},
-            "data": {"images": 8, "fingerprint": "f" * 64}}  # fmt: skip
+    held = {"classifier": {"name": "a", "fingerprint": "f" * 64}, "protocol": {"name": "pgd", "threat": {"eps": 0.1},
+            "attacks": {"a": {}, "b": {}}}, "data": {"images": 8, "fingerprint": "f" * 64}}  # fmt: skip
     hold_settings(tmp_path / "r", held)
     for path, value, told in (
         (("classifier", "name"), "b", "same model (a there, b here);"),
@@ -51,6 +51,7 @@ def test_what_differs_from_the_result_in_the_folder_is_named(tmp_path):
         (("protocol", "threat"), {"eps": 0.2}, "same eps (0.1 there, 0.2 here);"),
         (("protocol", "threat"), {"eps": 8 / 255}, "same eps (0.1 there, 8/255 here);"),
         (("data", "images"), 4, "8 images (now 4: --limit?);"),
+        (("protocol", "attacks"), {"pgd-20 (margin)": {}}, "a result of pgd-20 (margin) (it is one of a and b);"),
     ):
         own = {room: dict(values) for room, values in held.items()}
         own[path[0]][path[1]] = value

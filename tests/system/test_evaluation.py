@@ -98,6 +98,7 @@ def test_mistakes(model, tmp_path):
         (("evaluate", model, "--data", "digits", "--visits", "a", "--out", out), "--visits"),
         (("evaluate", "nowhere:model", "--data", "digits", "--out", out), "nowhere"),
         (("evaluate", model, "--data", "digits", "--steps", 3, "--out", out), "--steps"),
+        (("evaluate", model, "--data", "digits", "--eps", "8/255", "--out", out), "--eps 8/255 with protocol clean"),
         (("sweep", model, "--data", "digits", "--over", "steps", "--out", out), "steps"),
         (("rejudge", tmp_path / "none"), "none"),
         (("report", tmp_path / "none", "--out", tmp_path / "p.html"), "none"),

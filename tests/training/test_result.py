@@ -103,7 +103,7 @@ def test_a_training_without_classes_says_if_it_was_short():
     sets, recipe = (photos(8), photos(8)), CNN_RECIPES["fast"]
     assert remarks(Noise(0.5), Noise(0.5), *sets, recipe, updates=1) == []
     (short,) = remarks(Noise(0.5), Noise(0.5), *sets, replace(recipe, minutes=1.0), updates=1)
-    assert "only 1 updates" in short
+    assert "only 1 update fitted" in short
 
 
 def test_a_run_that_has_not_ended_says_what_its_chain_lacks():

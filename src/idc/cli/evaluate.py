@@ -9,6 +9,7 @@ import typer
 from idc.cli.common import AsJson, Out, check_paths, note, out, print_json, resumable, table
 from idc.cli.flags import REQUIRED, of_fields, option, with_flags
 from idc.commands.request import Request
+from idc.errors import IDCError
 from idc.text import eps_text, flops_text, gflops_text, percent, seconds_text, share
 
 if TYPE_CHECKING:
@@ -35,6 +36,9 @@ def evaluate(out_folder: Out, as_json: AsJson = False, **asked: Any) -> None:
     from idc.commands.evaluate import evaluate as run
 
     request = Request(**asked)
+    if request.protocol == "clean" and request.eps is not None and not request.attacks:
+        remedy = "give --protocol too, such as adaptive"
+        raise IDCError(f"--eps {eps_text(request.eps)} with protocol clean", "a protocol that attacks", remedy)
     with resumable():
         summary = run(request, out_folder, say=note.print)
     if not summary:
@@ -54,11 +58,17 @@ def _row(name: str, verdict: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _attacked(found: "Points", images: int) -> str:
-    """What was judged; of an attack, on how many images it was run if not on all, as under a gate."""
+    """What was judged; of an attack, on how many images it was run if not on all: those that were still right."""
     if found.kind != "attack":
         return f"robust: {found.name}" if found.kind == "robust" else found.name
     run = found.verdict["attacked"]
-    return f"attack: {found.name}" + (f" (on {run} of {images})" if run < images else "")
+    return f"attack: {found.name}" + (f" (on {run} of {images}, still right)" if run < images else "")
+
+
+def _swept(setting: str, row: dict[str, Any]) -> str:
+    """A value of a sweep's setting."""
+    radius, text = eps_text(row["eps"]), str(row["text"])
+    return {"eps": radius, "norm": f"{text} {radius}"}.get(setting, text)
 
 
 def _clean_rows(summary: dict[str, Any]) -> list[dict[str, str]]:
@@ -160,7 +170,7 @@ def sweep(over: str, out_folder: Out, as_json: AsJson = False, **asked: Any) -> 
         print_json(found)
         return
     rows = [
-        {found["setting"]: f"{r['text']} {eps_text(r['eps'])}" if found["setting"] == "norm" else r["text"],
+        {found["setting"]: _swept(found["setting"], r),
          "clean": f"{r['clean']['mean']['mean']:.1%}",
          **{k: v for k, v in _row("", r["robust"]).items() if k != "images"},
          "cost an image": flops_text(r["cost"]["flops"])} for r in found["rows"]

@@ -96,7 +96,7 @@ def register(app: typer.Typer) -> None:
     ),
     option(
         "label_cell", int, None, "image labels are drawn in squares of so many pixels a side", least=1,
-        unset="the recipe's; for one step of own photos 8, or less for many classes; else 1",
+        unset="the recipe's; for one step of own photos 8 (at 64 pixels 16), or less for many classes; else 1",
     ),
     option(
         "visits", tuple[int, ...], None,

@@ -8,7 +8,7 @@ from idc.data import ImageSet, load
 from idc.method.label_kinds import hadamard_factors
 from idc.method.presets import PRESETS
 from idc.method.unet import UNetSpec
-from idc.text import epoch_text
+from idc.text import counted, epoch_text
 from idc.training.recipe import CNN_RECIPES, ONE_STEP, CNNRecipe, Recipe
 from idc.training.settings import S, override
 
@@ -74,13 +74,17 @@ def _of_length(recipe: S, images: int, fewest: float, asked: float | None) -> S:
     return replace(recipe, batch_size=batch, epochs=epochs, validate_every=every, checkpoint_every=every)
 
 
-def in_words(data: ImageSet, preset: str, network: UNetSpec, recipe: Recipe, labels: str, cell: int) -> str:
+def in_words(
+    data: ImageSet, preset: str, network: UNetSpec, recipe: Recipe, labels: str, cell: int, visits: tuple[int, ...]
+) -> str:
     """What is trained, each with the flag that changes it."""
     patches = f" in patches of {network.patch} pixels" if network.patch > 1 else ""
-    epochs = f"{epoch_text(recipe.epochs)} epochs (--epochs, --minutes)"
+    answer = "in one step" if len(visits) == 1 else f"along timesteps {', '.join(map(str, visits))}"
+    squares = f"in squares of {cell}" if cell > 1 else "pixel by pixel"
+    epochs = f"{counted(epoch_text(recipe.epochs), 'epoch')} (--epochs, --minutes)"
     return (
         f"chosen: images of {data.shape[1]} pixels a side (--image-size){patches}, network {preset} (--preset), an "
-        f"answer in one step (--visits), labels {labels} in squares of {cell} (--labels, --label-cell), "
-        f"{f'{recipe.minutes:g} minutes' if recipe.minutes else epochs} of batches of "
+        f"answer {answer} (--visits), labels {labels} {squares} (--labels, --label-cell), "
+        f"{counted(f'{recipe.minutes:g}', 'minute') if recipe.minutes else epochs} in batches of "
         f"{recipe.batch_size} (--batch-size)"
     )

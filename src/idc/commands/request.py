@@ -64,7 +64,7 @@ class Request:
         None, "the function that pgd or apgd follows; answer: the model itself", **_TURNS | {"unset": "its first"}
     )
     loss: Literal["margin", "cross-entropy", "dlr"] | None = setting(
-        None, "what pgd or apgd raise", **_TURNS | {"unset": "either: margin, cross-entropy"}
+        None, "what pgd or apgd raise", **_TURNS | {"unset": "both, one after the other: margin, cross-entropy"}
     )
     block: int = setting(BLOCK, "images attacked together: more for a GPU, say 1024", panel=ATTACK, least=1)
     checkpointing: bool = setting(False, "less memory, a third more time (IDC)", panel=ATTACK, decides=False)

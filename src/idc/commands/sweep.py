@@ -16,6 +16,7 @@ from idc.evaluation.union import union
 from idc.storage import records
 from idc.storage.fields import rules, short
 from idc.storage.kinds import SWEEP
+from idc.text import eps_text
 
 SWEEPS = ("eps", "steps", "eot", "restarts", "draws", "visits", "eta", "norm")
 
@@ -101,13 +102,13 @@ def _rows(name: str, values: Sequence[_Asked], out: Path, say: Say) -> Iterator[
     told: set[str] = set()
 
     def once(line: str) -> None:
-        """What is noted of one value, and holds of the next, is said once."""
-        if not line.startswith("note: ") or line not in told:
+        """What is said of one value, and holds of the next, is said once."""
+        if line not in told:
             say(line)
         told.add(line)
 
     for one in values:
-        say(f"{name} = {one.text}")
+        say(f"{name} = {eps_text(one.value) if name == 'eps' else one.text}")
         summary = evaluate(one.request, out / f"{name}-{one.text}", say=once)
         if summary:
             protocol = summary["settings"]["protocol"]

@@ -26,7 +26,7 @@ from idc.method.unet import UNetSpec, init_normal_
 from idc.noise import derive_seed
 from idc.storage.files import alone_in
 from idc.storage.kinds import TRAINING
-from idc.text import NORMS, epoch_text, eps_text
+from idc.text import NORMS, counted, epoch_text, eps_text
 from idc.training.bridge_objective import BridgeObjective
 from idc.training.class_objective import ClassObjective
 from idc.training.objective import TrainingObjective
@@ -144,7 +144,8 @@ def run_training(
         )
         if updates < FEW and "epochs" not in (changes or {}) and not recipe.minutes:
             say(
-                f"{len(train)} images make only {updates} updates in {epoch_text(recipe.epochs)} epochs: raise --epochs"
+                f"{len(train)} images make only {counted(str(updates), 'update')} in "
+                f"{counted(epoch_text(recipe.epochs), 'epoch')}: raise --epochs"
             )
         return trainer.run()
 

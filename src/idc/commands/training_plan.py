@@ -7,7 +7,7 @@ from idc import data as datasets
 from idc.commands import defaults
 from idc.commands.plugins import is_plugin
 from idc.errors import IDCError
-from idc.method.bridge import BridgeSpec
+from idc.method.bridge import BridgeSpec, default_visits
 from idc.method.classifier import IDC
 from idc.method.presets import PRESETS, load_network, resolve_spec
 from idc.method.unet import UNetSpec
@@ -111,15 +111,20 @@ def fit_plan(plan: Plan, asked: Asked, train: datasets.ImageSet) -> Plan:
         recipe = override(defaults.usual_schedule(len(train), asked.changes.get("epochs")), asked.changes)
     labels = _chosen("labels", asked.labels, extra) or "qr"
     cell = extra.get("label_cell", 1) if asked.label_cell is None else asked.label_cell
-    told = defaults.in_words(train, plan.preset, spec, recipe, labels, cell) if plan.free else plan.told
+    visits = tuple(extra.get("visits", ()) if asked.visits is None else asked.visits)
     bridge = BridgeSpec(**take(BridgeSpec, extra.get("bridge", {}), what="bridge field"))
     named = asked.recipe == "auto" or asked.recipe in RECIPES
     if not spec.time_embedding and named and "t_weights" not in asked.changes:
         recipe = replace(recipe, t_weights=(0.0,) * (bridge.timesteps - 1) + (1.0,))  # there is no other choice
+    told = ""
+    if asked.recipe == "auto" and plan.source != "digits" and not plan.start:
+        last = bridge.timesteps - 1
+        along = visits or (default_visits(bridge.timesteps) if spec.time_embedding else (last,))
+        told = defaults.in_words(train, plan.preset, spec, recipe, labels, cell, along)
     return replace(
         plan, spec=spec, recipe=recipe, extra=extra, told=told, bridge=bridge, labels=labels, cell=cell,
         objective=_chosen("objective", asked.objective, extra),
-        visits=tuple(extra.get("visits", ()) if asked.visits is None else asked.visits),
+        visits=visits,
     )  # fmt: skip
 
 

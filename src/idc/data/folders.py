@@ -128,7 +128,8 @@ def _doubt(folder: Path, class_names: Sequence[str]) -> str:
     if len(classes) < 2 or len(common) < 2 or any(_is_image(file) for one in classes for file in one.iterdir()):
         return ""
     told = ", ".join(sorted(common)[:3]) + (", ..." if len(common) > 3 else "")
-    return f"all of these hold folders of the same names ({told}): if they are the classes, give {classes[0]}"
+    one_of_them = " or ".join(map(str, classes[:3]))
+    return f"all of these hold folders of the same names ({told}): if they are the classes, give {one_of_them}"
 
 
 def _folder_pool(root: Path, folder: Path, class_names: Sequence[str], left_out: _LeftOut) -> Pool:

@@ -71,7 +71,7 @@ def load(
         raise IDCError(f"{shown} of {opened.name} (links to nothing, or pipes)", "image files", SKIP)
     if limit is not None:
         wanted = wanted[splits.balanced(pool.labels[wanted], wanted, limit)]
-    shape, mixed = default_shape(opened, image_size, channels, mixed_sizes)
+    shape, scaled = default_shape(opened, image_size, channels, mixed_sizes)
     images, positions, skipped = read_pixels(
         pool, wanted, shape, limited=limit is not None, skip_bad=skip_bad, cache_dir=cache_dir
     )
@@ -79,7 +79,7 @@ def load(
     fingerprint = digest(opened.class_names, images, labels, ids)
     # Of one pool that we split, the files that are left out are named once.
     skipped = (*((*pool.broken, *pool.left_out) if split in (*opened.pools, "all") else ()), *skipped)
-    summary = summarise(opened, split, len(ids), shape, validation_fraction, seed, mixed=mixed)
+    summary = summarise(opened, split, len(ids), shape, validation_fraction, seed, scaled=scaled)
     return ImageSet(images, labels, ids, opened.class_names, source, split, fingerprint, skipped, summary,
                     opened.has_splits)  # fmt: skip
 

@@ -32,8 +32,8 @@ class _Decoded:
 def default_shape(
     source: Source, image_size: int | None, channels: int | None, mixed_sizes: bool = True
 ) -> tuple[Shape, str]:
-    """(C, H, W) of every image, with the defaults that `load` documents; and where nothing but such a default says how
-    large the images become, their own sizes in words.
+    """(C, H, W) of every image, with the defaults that `load` documents; and in words, what they are scaled from, where
+    a size or a number of channels is left open.
 
     Raises:
         IDCError: without `mixed_sizes`, for images of which no size follows.
@@ -52,13 +52,15 @@ def default_shape(
                     grey = grey and is_grey(image)
             except IDCError:
                 continue  # decoding reports it, if its split is asked for
-    mixed = f"{min(sides)} to {max(sides)} pixels a side" if len(sides) > 1 and not image_size else ""
+    own = f"{' to '.join(map(str, sorted({min(sides), max(sides)})))} pixels a side" if sides else ""
+    mixed = len(sides) > 1 and not image_size
     if mixed and not mixed_sizes:
-        value = f"images of {source.name} of {mixed}"
+        value = f"images of {source.name} of {own}"
         remedy = "set input_shape = (C, H, W) on the model: they are then scaled to it"
         raise IDCError(value, "squares of one size for a model that does not say which it takes", remedy)
-    side = image_size or (sides.pop() if len(sides) == 1 else _MIXED_SIZE)
-    return (channels or (1 if grey else 3), side, side), mixed
+    side = image_size or (min(sides) if len(sides) == 1 else _MIXED_SIZE)
+    scaled = own + " (--image-size sets another size)" * mixed if sides - {side} else ""
+    return (channels or (1 if grey else 3), side, side), scaled
 
 
 def read_pixels(

@@ -17,7 +17,7 @@ def summarise(
     validation_fraction: float = 0.1,
     seed: int = 0,
     *,
-    mixed: str = "",
+    scaled: str = "",
 ) -> str:
     """For example: "photos: 8 classes (broom, desk, ...); no splits of its own: train 2,304, validation 256 (held out
     by us), test 640 (held out by us); taken: 640 of test at 3x32x32, scaled from 300 to 4000 pixels a side
@@ -27,7 +27,7 @@ def summarise(
         source: what was opened.
         split, images, shape: what was taken of it.
         validation_fraction, seed: of ``load``.
-        mixed: the images' own sizes, if nobody chose that of ``shape``.
+        scaled: what the images are scaled from.
     """
     names = ", ".join(source.class_names[:_NAMED]) + (", ..." if len(source.class_names) > _NAMED else "")
     counts = _counts(source, split, validation_fraction, seed)
@@ -38,8 +38,8 @@ def summarise(
     own = told if source.has_splits else f"no splits of its own: {told}"
     taken = f"{images:,} of {split}" if split != "all" else f"all {images:,} images"
     text = f"{source.name}: {len(source.class_names)} classes ({names}); {own}; taken: {taken} at {_size(shape)}"
-    if mixed:
-        text += f", scaled from {mixed} (--image-size sets another size)"
+    if scaled:
+        text += f", scaled from {scaled}"
     kinds = source.left_out.most_common()
     if kinds:
         shown = ", ".join(f"{count:,} {kind}" for kind, count in kinds[:_SHOWN]) + (", ..." if kinds[_SHOWN:] else "")

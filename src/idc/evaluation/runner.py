@@ -103,6 +103,10 @@ def hold_settings(out: Path, settings: dict[str, Any]) -> None:
         for name, was, now in differ:
             if name == "data.images":
                 expected = f"a result of {was} images (now {now}: --limit?)"
+        protocols = [record.get("protocol", {}) for record in (held, own)]
+        then, now = (" and ".join(protocol.get("attacks", ())) for protocol in protocols)
+        if then != now and len({protocol.get("name") for protocol in protocols}) == 1:
+            expected = f"a result of {now} (it is one of {then})"
         raise IDCError(out, expected, "choose another --out, or remove this one")
     if not same_answers(held, own):
         expected = "a result of the same answers (the model has the weights of then, and other answers)"

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from idc.errors import IDCError
-from idc.storage.fields import Rule, check, setting, short
+from idc.storage.fields import Rule, check, setting, written
 
 Schedule = Literal["linear", "sin"]
 
@@ -120,8 +120,8 @@ class Bridge(nn.Module):
         falling = all(a >= b for a, b in pairwise(given))
         if not given or given[0] != last or given[-1] < 0 or not falling:
             raise IDCError(
-                f"visits = {short(given)}",
-                f"timesteps from {last} down to 0, never rising",
+                f"visits = {written(given)[:60]}",
+                f"timesteps that begin with {last} and never rise, down to 0 at most",
                 f"use {','.join(map(str, default_visits(last + 1)))}, or {last} for the one-step answer",
             )
         return given

@@ -61,8 +61,9 @@ def orthogonal_labels(
     channels, height, width = shape
     size = "x".join(map(str, shape))
     if not isinstance(cell, int) or isinstance(cell, bool) or cell < 1 or height % cell or width % cell:
+        sides = str(height) if height == width else f"{height} and {width}"
         raise IDCError(
-            f"label cell {cell} for images of {size}", f"a whole number that divides {height} and {width}",
+            f"label cell {cell} for images of {size}", f"a whole number that divides {sides}",
             "use 1 for full resolution, or another image size",
         )  # fmt: skip
     if num_classes < 2:

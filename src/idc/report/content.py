@@ -91,20 +91,22 @@ def readings(results: Sequence[Result]) -> list[str]:
 
 
 def survival(sweeps: Sequence[dict[str, Any]]) -> list[str]:
-    """What each sweep over eps says: up to where more than half of the answers stay right, and from where on less."""
+    """What each sweep over eps says: up to where more than half of what is right without an attack stays right, and
+    from where on less."""
     found = []
     for sweep in (s for s in sweeps if s["setting"] == "eps"):
         rows = sorted(sweep["rows"], key=lambda row: float(row["value"]))
-        survived = [row for row in rows if row["robust"]["mean"]["low"] > 0.5]
-        failed = [row for row in rows if row["robust"]["mean"]["high"] < 0.5]
+        half = rows[0]["clean"]["mean"]["mean"] / 2
+        survived = [row for row in rows if row["robust"]["mean"]["low"] > half]
+        failed = [row for row in rows if row["robust"]["mean"]["high"] < half]
         parts = []
-        for words, chosen in (("survives up to", survived[-1:]), ("fails at", failed[:1])):
+        for words, chosen in (("keeps more than half of that up to", survived[-1:]), ("less from", failed[:1])):
             for one in chosen:
                 noise = f"random noise of that size leaves {percent(one['noise']['mean']['mean'])}"
                 right = share(one["robust"]["mean"])
                 parts.append(f"{words} eps {eps_text(one['value'])} ({right} right; {noise})")
-        said = ", and ".join(parts) or "neither clearly survives nor clearly fails at these sizes"
-        found.append(f"{sweep['name']} under {sweep['protocol']} {said}.")
+        said = ", and ".join(parts) or "neither clearly keeps nor clearly loses half of that at these sizes"
+        found.append(f"{sweep['name']} under {sweep['protocol']}, {percent(2 * half)} right without: {said}.")
     return found
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from idc.data import ImageSet
-from idc.text import percent
+from idc.text import counted, percent
 from idc.training.objective import Validation
 from idc.training.settings import Settings
 
@@ -64,7 +64,7 @@ def remarks(
         return advice
     if not found.shares():  # a training without classes
         short = recipe.minutes and updates < _FEW_UPDATES
-        return [f"only {updates:,} updates fitted into the time (--minutes)"] if short else []
+        return [f"only {counted(f'{updates:,}', 'update')} fitted into the time (--minutes)"] if short else []
     return [_beside(found, fit, train, validation), *causes(found, fit, train, recipe, updates=updates), *advice]
 
 
@@ -98,7 +98,7 @@ def causes(found: Validation, fit: Validation, train: ImageSet, recipe: Settings
         )
     learned = fit.score >= _LEARNED and not recipe.adversarial
     if not learned and updates < _FEW_UPDATES:
-        causes.append(f"only {updates:,} updates: train for longer ({longer})")
+        causes.append(f"only {counted(f'{updates:,}', 'update')}: train for longer ({longer})")
     elif not learned and not recipe.adversarial:
         causes.append(
             f"its training images are not learned either ({percent(fit.score)}): a larger network, larger images "

@@ -9,15 +9,17 @@ import yaml
 
 from idc.errors import IDCError
 from idc.storage import records
-from idc.storage.fields import recorded
+from idc.storage.fields import recorded, short, written
 from idc.storage.files import make_folder, write_text
 from idc.storage.yaml_file import read_yaml
+from idc.text import eps_text
 from idc.training.checkpoint import RunState
 from idc.training.recipe import renewed
 from idc.training.settings import Settings
 
 FOLDERS = ("best", "last", "checkpoints")  # each is written whole or not at all
 _DEFAULT = "its default"  # of what is recorded of the network and the data only if it is not
+_LABELS = {"labels": "qr", "label_cell": 1}  # the same, where it is known
 
 
 def claim(out: Path, recipe: Settings, about: dict[str, Any], *, resume: bool) -> None:
@@ -34,7 +36,8 @@ def claim(out: Path, recipe: Settings, about: dict[str, Any], *, resume: bool) -
     if file.exists() and not resume:
         raise IDCError(out, "a new or empty folder", "it holds a run: give --resume to go on, or another --out")
     if file.exists() and (apart := _changed(file, text, asdict(type(recipe)()))):
-        now, then = (", ".join(f"{name} = {values[i]}" for name, values in apart.items()) for i in (0, 1))
+        told = {name: values for name, values in apart.items() if name != "network" or "preset" not in apart}
+        now, then = (", ".join(f"{name} = {_said(name, pair[i])}" for name, pair in told.items()) for i in (0, 1))
         remedy = f"resume with --recipe {file}, or use another --out"
         if set(apart) <= {"minutes", "epochs"}:
             remedy = f"to train it for longer, begin another run with --from {out}"
@@ -62,13 +65,20 @@ def write_summary(
 def _changed(file: Path, text: str, defaults: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Settings of which ``text`` has another value than the file; one that either lacks has its default, as one that is
     newer than the file had."""
-    usual = yaml.safe_load(_yaml(defaults))
+    usual = _LABELS | yaml.safe_load(_yaml(defaults))
     now, then = usual | yaml.safe_load(text), usual | renewed(read_yaml(file, remedy="use another --out"))
     return {
         name: (now.get(name, _DEFAULT), then.get(name, _DEFAULT))
         for name in dict.fromkeys([*now, *then])
         if now.get(name, _DEFAULT) != then.get(name, _DEFAULT)
     }
+
+
+def _said(name: str, value: Any) -> str:
+    """A value of recipe.yaml as its flag has it."""
+    if isinstance(value, dict):
+        return short(value)
+    return eps_text(value) if name == "eps" else written(tuple(value) if isinstance(value, list) else value)
 
 
 def _yaml(values: dict[str, Any]) -> str:

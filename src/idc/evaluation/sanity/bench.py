@@ -93,8 +93,13 @@ class Bench:
         return wilson(0.5, len(self.images)).high - 0.5
 
     @cached_property
+    def clean_right(self) -> Tensor:
+        """(B,) share of right draws on the images as they are."""
+        return self.right(self.images, "clean")
+
+    @cached_property
     def clean(self) -> float:
-        return self.accuracy(self.images, "clean")
+        return self.clean_right.mean().item()
 
     @cached_property
     def weak_spot(self) -> str:

@@ -64,9 +64,9 @@ def plan(given: argparse.Namespace) -> Iterator[tuple[list[str], Path]]:
         raise IDCError(f"model {given.name!r}", f"one of {', '.join(known())}", "write for example MODEL=idc-digits")
     eps, limit = evaluation(file)
     out = given.out or Path("runs") / (f"rehearsal-{given.name}" if few else given.name)
-    data = given.data or str(load_recipe(str(file))[1]["data"])
-    train = ["train", "--recipe", str(file), "--data", data, "--out", str(out), "--resume"]
     recipe, extra = load_recipe(str(file))
+    data = given.data or str(extra["data"])
+    train = ["train", "--recipe", str(file), "--data", data, "--out", str(out), "--resume"]
     tiny = [
         *(["--teachers", "none"] if recipe.teachers else []),  # they are networks for larger images
         *([] if "from" in extra else ["--preset", str(TINY)]),

@@ -29,15 +29,28 @@ def data(shape, num_classes):
 @pytest.mark.parametrize(
     ("shape", "num_classes", "cell"),
     [((3, 32, 32), 2, 8), ((3, 32, 32), 24, 8), ((3, 32, 32), 25, 4), ((3, 32, 32), 100, 2), ((1, 32, 32), 10, 4),
-     ((3, 64, 64), 10, 16), ((3, 96, 96), 10, 16), ((3, 40, 40), 10, 8)],
+     ((3, 64, 64), 10, 16), ((3, 96, 96), 10, 16), ((3, 40, 40), 10, 8), ((3, 28, 28), 10, 4), ((3, 12, 12), 10, 4)],
 )  # fmt: skip
 def test_labels_have_room_for_twice_as_many_classes_and_can_be_made(shape, num_classes, cell):
-    found = defaults.usual_labels(data(shape, num_classes))
+    found = defaults.usual_labels(data(shape, num_classes), defaults.usual_network(shape[1]))
     values = shape[0] * (shape[1] // cell) * (shape[2] // cell)
     assert found["label_cell"] == cell
     assert values >= 2 * num_classes
     labels = orthogonal_labels(num_classes, shape, kind=found["labels"], cell=cell)
     assert labels.shape == (num_classes, *shape)
+
+
+@pytest.mark.parametrize(
+    ("kind", "side", "num_classes", "cell"),
+    [("blocks", 32, 20, 4), ("hadamard", 40, 10, 4), ("qr", 32, 20, 8), ("mine:stripes", 32, 20, 1)],
+)
+def test_squares_leave_room_for_labels_of_the_kind_that_is_asked_for(kind, side, num_classes, cell):
+    some, network = data((3, side, side), num_classes), PRESETS["base-encoder"]
+    found = defaults.usual_labels(some, network, kind=kind)
+    assert (found["labels"], found["label_cell"]) == (kind, cell)
+    if ":" not in kind:
+        assert len(orthogonal_labels(num_classes, some.shape, kind=kind, cell=cell)) == num_classes
+    assert defaults.usual_labels(some, network, kind=kind, cell=5)["label_cell"] == 5  # refused where it is made
 
 
 def test_every_number_of_images_makes_enough_updates():
@@ -90,6 +103,10 @@ def test_a_flag_changes_what_it_names_alone(photos, tmp_path):
     assert other.unet == PRESETS["digits-encoder"] != usual.unet
     assert replace(other, unet=usual.unet) == usual
     assert "network digits-encoder (--preset), an answer in one step" in words
+    named, words = trained(photos, tmp_path / "named", 64, preset="nano-encoder-bn", label_cell=16,
+                           changes={"t_weights": (0.0, 0.0, 0.0, 1.0)}, visits=(3,))  # fmt: skip
+    assert named == trained(photos, tmp_path / "same", 64)[0]
+    assert named.unet.patch == 2
 
 
 CHAINS = {"visits": (3, 1, 0)}, {"preset": "nano"}, {"recipe": "fast"}, {"changes": {"t_weights": (0.0, 0.5, 0.0, 0.5)}}
@@ -102,7 +119,18 @@ def test_a_chain_that_is_asked_for_is_trained(photos, tmp_path, more, monkeypatc
     config, said = trained(photos, tmp_path / "r", 8, **more)
     assert (config.unet, config.visits) == (small, (3, 1, 0))
     told = "network nano (--preset), an answer along timesteps 3, 1, 0 (--visits), labels qr pixel by pixel"
-    assert (told in said) == ("recipe" not in more)
+    assert told in said if "recipe" not in more else "chosen" not in said
+
+
+def test_images_are_as_large_as_a_network_of_large_patches_needs(tmp_path):
+    for index, name in enumerate(("a", "b") * 4):
+        (tmp_path / name).mkdir(exist_ok=True)
+        Image.new("RGB", (64, 64)).save(tmp_path / name / f"{index}.png")
+    coarse = replace(PRESETS["nano-encoder-bn"], patch=8)
+    assert coarse.stride == 64
+    assert defaults.usual_size(str(tmp_path), coarse) is None
+    assert defaults.usual_size(str(tmp_path), replace(coarse, patch=6)) == 48
+    assert defaults.usual_size(str(tmp_path), PRESETS["base-encoder"]) == 32
 
 
 @pytest.mark.parametrize(("side", "size"), [(16, None), (32, None), (28, 32), (40, 32)])

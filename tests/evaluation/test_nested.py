@@ -121,7 +121,7 @@ def test_several_attacks_each_alone(case, tmp_path):
 
 
 def test_the_paper_nests():
-    """Its attacks at two radii are the same but for those; a single attack's protocol claims nothing."""
+    """Its attacks at two radii are the same but for those; a basic attack's claims nothing."""
     threats = [Threat("linf", eps) for eps in (4 / 255, 0.5 / 255)]
     for name, nests in (
         ("paper", True),

@@ -5,11 +5,12 @@ import json
 import pytest
 import torch
 
+from idc.attacks.gradient import pgd
 from idc.attacks.objective import DLR, CrossEntropy, Margin
 from idc.attacks.target import Target
 from idc.attacks.threat import Threat
 from idc.errors import IDCError
-from idc.evaluation.protocol import build_protocol
+from idc.evaluation.protocol import Protocol, build_protocol
 from idc.noise import Streams
 
 
@@ -33,6 +34,16 @@ def test_protocols_say_all_and_knobs_turn_what_they_name():
     for wrong in (("clean", {"steps": 3}), ("paper", {"steps": 3}), ("best", {}), ("quick", {"surrogate": "x"})):
         with pytest.raises(IDCError):
             build_protocol(wrong[0], Threat(), **wrong[1])
+
+
+def test_attacks_keep_names_that_tell_them_apart():
+    """One of two attacks of one name would not run."""
+    threat = Threat("linf", 0.1)
+    own = Protocol("mine", threat, (("pgd (short)", pgd(threat, steps=5)), ("pgd (long)", pgd(threat, steps=50))))
+    assert dict(build_protocol(own, threat, loss="dlr").attacks).keys() == {"pgd (short) (dlr)", "pgd (long) (dlr)"}
+    own = Protocol("mine", threat, (("pgd-5", pgd(threat, steps=5)), ("pgd-50", pgd(threat, objective=Margin()))))
+    with pytest.raises(IDCError, match="two attacks named pgd-7 in mine"):
+        build_protocol(own, threat, steps=7)
 
 
 def test_what_a_protocol_lacks_in_l1_is_recorded():

@@ -51,7 +51,11 @@ def test_what_differs_from_the_result_in_the_folder_is_named(tmp_path):
         (("protocol", "threat"), {"eps": 0.2}, "same eps (0.1 there, 0.2 here);"),
         (("protocol", "threat"), {"eps": 8 / 255}, "same eps (0.1 there, 8/255 here);"),
         (("data", "images"), 4, "8 images (now 4: --limit?);"),
-        (("protocol", "attacks"), {"pgd-20 (margin)": {}}, "a result of pgd-20 (margin) (it is one of a and b);"),
+        (
+            ("protocol", "attacks"),
+            {"pgd-20 (margin)": {}},
+            "same attacks (pgd-20 (margin) here alone), attacks (a there alone), attacks (b there alone);",
+        ),
     ):
         own = {room: dict(values) for room, values in held.items()}
         own[path[0]][path[1]] = value

@@ -31,6 +31,10 @@ def test_a_line_has_one_figure_at_each_eps(tmp_path):
     for line in lines:
         sizes = [r.eps for r in line]
         assert sizes == sorted(set(sizes))
+    other = Result(tmp_path, summary(eps=0.1, protocol="paper", robust=0.3), {}, [], given="m")
+    other.summary["protocol"] = "adaptive"  # by other attacks
+    assert [len(line) for line in curves.by_attack([*results(tmp_path), other])] == [2, 1]
+    assert "(fgsm and pgd-20 and cw-l2)" in texts(curves.over_eps([*results(tmp_path), other]))
     assert sorted(id(r) for line in lines for r in line) == sorted(map(id, twice))
 
 

@@ -62,8 +62,7 @@ def test_what_is_taken(kind, given, held):
 )  # fmt: skip
 def test_what_a_text_means(kind, text, held):
     assert RULES[kind].read("--name", text) == held
-    again = RULES[kind].read("--name", written(held))
-    assert again == (pytest.approx(held, rel=1e-5) if kind == "number" else held)
+    assert RULES[kind].read("--name", written(held)) == held
 
 
 @pytest.mark.parametrize(

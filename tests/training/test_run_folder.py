@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from idc import IDCError
-from idc.training.recipe import Recipe
+from idc.training.recipe import NOISE_RECIPES, Recipe
 from idc.training.run_folder import claim
 from tiny_training import train
 
@@ -75,6 +75,16 @@ def test_other_settings_are_another_run(held, recipe, about, words):
     with pytest.raises(IDCError, match=words):
         claim(held, recipe, about, resume=True)
     assert (held / "recipe.yaml").read_bytes() == before
+
+
+def test_a_run_of_another_kind_is_another_run(held):
+    with pytest.raises(IDCError, match=r"run: epochs = 60, .*, \.\.\.: expected epochs = 2, .*, \.\.\., as the run"):
+        claim(held, NOISE_RECIPES["fast"], ABOUT, resume=True)
+    claim(held, RECIPE, ABOUT, resume=True)
+    file = held / "recipe.yaml"
+    file.write_text(file.read_text().replace("\neps: 0.0\n", "\neps: null\n"))
+    with pytest.raises(IDCError, match="run: eps = 0: expected eps = none"):
+        claim(held, RECIPE, ABOUT, resume=True)
 
 
 def test_a_run_from_before_a_setting_goes_on(held):

@@ -37,7 +37,7 @@ def evaluate(out_folder: Out, as_json: AsJson = False, **asked: Any) -> None:
 
     request = Request(**asked)
     if request.protocol == "clean" and request.eps is not None and not request.attacks:
-        remedy = "give --protocol too, such as adaptive"
+        remedy = "leave --eps out, or give another --protocol, such as adaptive"
         raise IDCError(f"--eps {eps_text(request.eps)} with protocol clean", "a protocol that attacks", remedy)
     with resumable():
         summary = run(request, out_folder, say=note.print)

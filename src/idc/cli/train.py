@@ -76,7 +76,8 @@ def register(app: typer.Typer) -> None:
 @_training(
     Recipe,
     "fast | paper | digits | a YAML file (such as a run's recipe.yaml); auto: digits for digits; fast for a chain "
-    "(--visits, --t-weights, a network with a decoder); else for one step, with epochs and batches for so many images",
+    "(several --visits or --t-weights, a network with a decoder) and with --from; else for one step, with epochs and "
+    "batches for so many images",
     option(
         "start", str, None,
         "begin with the weights of a saved IDC (fine-tuning): a folder, a run, a name of idc models or a hub id; "
@@ -89,7 +90,7 @@ def register(app: typer.Typer) -> None:
     ),
     option(
         "labels", str, None, f"image labels: qr | hadamard | low-frequency | blocks{OWN_CODE}",
-        unset="the recipe's; for one step of own photos hadamard; else qr",
+        unset="the recipe's; for one step of own photos hadamard, where there is one; else qr",
     ),
     option(
         "objective", str, None, f"losses that the training minimises{OWN_CODE}", unset="those of the Brownian bridge",
@@ -101,7 +102,7 @@ def register(app: typer.Typer) -> None:
     option(
         "visits", tuple[int, ...], None,
         "timesteps that the model's answer goes through, such as 3,0; 3 alone: an answer in one step",
-        unset="the recipe's; for own photos the last alone; else by the number of timesteps",
+        unset="the recipe's; for own photos and a network without a decoder the last alone; else by their number",
     ),
     data=None,
 )  # fmt: skip

@@ -4,7 +4,9 @@ import math
 from dataclasses import replace
 from typing import Any
 
+from idc.commands.plugins import is_plugin
 from idc.data import ImageSet, load
+from idc.method.config import IDCConfig
 from idc.method.label_kinds import hadamard_factors
 from idc.method.presets import PRESETS
 from idc.method.unet import UNetSpec
@@ -21,10 +23,11 @@ _FEWEST, _MOST = 20.0, 150.0  # epochs
 
 
 def usual_size(source: str, network: UNetSpec = PRESETS[PRESET]) -> int | None:
-    """Pixels a side to which images are scaled: ``SIDE`` if they are larger, or of a size that the network does not
-    take; None leaves them as they are."""
+    """Pixels a side to which images are scaled: ``SIDE``, or the next more that the network takes, if they are larger
+    or of a size that it does not take; None leaves them as they are."""
     own = load(source, split="train", limit=1, skip_bad=True).shape  # whoever loads all says what is bad
-    return SIDE if own[1] > SIDE or own[1] % network.stride else None
+    side = math.ceil(SIDE / network.stride) * network.stride
+    return side if own[1] > side or own[1] % network.stride else None
 
 
 def usual_network(side: int) -> UNetSpec:
@@ -35,16 +38,34 @@ def usual_network(side: int) -> UNetSpec:
     return replace(spec, patch=patch)
 
 
-def usual_labels(data: ImageSet, asked: int | None = None) -> dict[str, Any]:
-    """Kind and cell of the labels, and the timesteps of the answer: squares of 8 pixels (of 8 patches in larger
-    images), or as small ones as it takes for twice as many values as classes; their exact arithmetic is that of
-    Hadamard matrices, where there is one. Or squares of the size that is ``asked`` for."""
-    channels, height, width = data.shape
-    cells = (8 * usual_network(height).patch, 4, 2, 1) if asked is None else (asked,)
-    values = {cell: channels * (height // cell) * (width // cell) for cell in cells}
-    cell = next((cell for cell, count in values.items() if count >= 2 * data.num_classes), cells[-1])
-    kind = "hadamard" if hadamard_factors(values[cell]) else "low-frequency"
-    return {"labels": kind, "label_cell": cell, "visits": VISITS}
+def usual_labels(
+    data: ImageSet, network: UNetSpec, *, kind: str | None = None, cell: int | None = None
+) -> dict[str, Any]:
+    """What is not given of kind and cell of the labels, and the timesteps of the answer.
+
+    Squares of 8 pixels (of 8 patches, where images enter as such), or as small ones as it takes for twice as many
+    values as classes; of pixels, for labels of one's own code. Their exact arithmetic is that of Hadamard matrices,
+    where there is one.
+    """
+    cells = (1,) if kind is not None and is_plugin(kind) else (8 * network.patch, 4, 2, 1)
+    cells = cells if cell is None else (cell,)
+    cell = next((c for c in cells if _room(data.shape, kind, c) >= 2 * data.num_classes), cells[-1])
+    return {"labels": kind or _kind(_room(data.shape, None, cell)), "label_cell": cell, "visits": VISITS}
+
+
+def _room(shape: tuple[int, int, int], kind: str | None, cell: int) -> int:
+    """For how many labels of a kind there is room at most, about; 0 if squares do not fit or the kind has none."""
+    channels, height, width = shape
+    if cell < 1 or height % cell or width % cell:
+        return 0
+    values = channels * (height // cell) * (width // cell)
+    if kind == "blocks":
+        return values // channels
+    return 0 if kind == "hadamard" and not hadamard_factors(values) else values
+
+
+def _kind(values: int) -> str:
+    return "hadamard" if values and hadamard_factors(values) else "low-frequency"
 
 
 def usual_schedule(images: int, asked: float | None = None) -> Recipe:
@@ -74,17 +95,16 @@ def _of_length(recipe: S, images: int, fewest: float, asked: float | None) -> S:
     return replace(recipe, batch_size=batch, epochs=epochs, validate_every=every, checkpoint_every=every)
 
 
-def in_words(
-    data: ImageSet, preset: str, network: UNetSpec, recipe: Recipe, labels: str, cell: int, visits: tuple[int, ...]
-) -> str:
+def in_words(config: IDCConfig, preset: str, recipe: Recipe) -> str:
     """What is trained, each with the flag that changes it."""
-    patches = f" in patches of {network.patch} pixels" if network.patch > 1 else ""
-    answer = "in one step" if len(visits) == 1 else f"along timesteps {', '.join(map(str, visits))}"
+    patch, along, cell = config.unet.patch, config.visits, config.label_cell
+    patches = f" in patches of {patch} pixels" if patch > 1 else ""
+    answer = "in one step" if len(along) == 1 else f"along timesteps {', '.join(map(str, along))}"
     squares = f"in squares of {cell}" if cell > 1 else "pixel by pixel"
     epochs = f"{counted(epoch_text(recipe.epochs), 'epoch')} (--epochs, --minutes)"
     return (
-        f"chosen: images of {data.shape[1]} pixels a side (--image-size){patches}, network {preset} (--preset), an "
-        f"answer {answer} (--visits), labels {labels} {squares} (--labels, --label-cell), "
+        f"chosen: images of {config.image_shape[1]} pixels a side (--image-size){patches}, network {preset} "
+        f"(--preset), an answer {answer} (--visits), labels {config.label_kind} {squares} (--labels, --label-cell), "
         f"{counted(f'{recipe.minutes:g}', 'minute') if recipe.minutes else epochs} in batches of "
         f"{recipe.batch_size} (--batch-size)"
     )

@@ -96,7 +96,7 @@ def evaluate(
         request: what is asked.
         out: folder of the result.
         protocol: in place of the one that the request names.
-        larger: the result of the same request but a larger radius: a protocol of several attacks does not attack what
+        larger: the result of the same request but a larger radius: a protocol that nests does not attack what
             survived it, but for one in eight (see ``idc.evaluation.nested``). A result that was begun
             without it is finished without it, and adversarial images that are to be kept are all looked for.
         say: is told what a user may want to know.
@@ -292,4 +292,8 @@ def _sanity(
         return [*found, *square_check(lines), *recorded_checks]
     # One that found no gradient to follow has attacked nothing.
     along = list(product(followed, protocol.objectives))
-    return [*found, *([gradients_useful(bench, along)] if along or protocol.climbs else []), *recorded_checks]
+    return [
+        *found,
+        *([gradients_useful(bench, along)] if along or protocol.climbs or protocol.adaptive else []),
+        *recorded_checks,
+    ]

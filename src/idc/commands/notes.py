@@ -24,7 +24,7 @@ def notes(request: Request, protocol: Protocol, target: Target, image: Tensor) -
         found.append(f"--norm and --eps mean nothing to {protocol.name}: it gives each image {protocol.within}")
     followed = {attack.surrogate for _, attack in protocol.attacks if isinstance(attack, GradientAttack)}
     for own in sorted(followed) if protocol.name in ("pgd", "apgd") else ():
-        if own != ANSWER and request.surrogate is None:
+        if own == target.first != ANSWER and request.surrogate is None:
             found.append(
                 f"{protocol.name} follows {own}, the first of the model's surrogates (--surrogate names another)"
             )

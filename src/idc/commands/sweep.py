@@ -72,7 +72,7 @@ def run_sweep(request: Request, over: str, out: Path, *, say: Say = print) -> di
             remedy = "use --protocol adaptive, or idc evaluate"
             raise IDCError(f"a sweep of {protocol.name} over {name}", "a protocol whose attacks have a radius", remedy)
     with at_work(out, processes()[0], kind=SWEEP):
-        rows = list(_rows(name, values_asked, out, say))
+        rows = list(_rows(name, values_asked, out, say, images.summary))
         found: dict[str, Any] = {"setting": name, "protocol": request.protocol, "model": request.model, "rows": rows}
         if rows and name == "norm":
             found["union"] = union([read_lines(out / f"norm-{row['text']}") for row in rows])
@@ -98,12 +98,12 @@ def _asked(request: Request, name: str, value: Any) -> _Asked:
     return _Asked(value, text, replace(request, **changes))
 
 
-def _rows(name: str, values: Sequence[_Asked], out: Path, say: Say) -> Iterator[dict[str, Any]]:
+def _rows(name: str, values: Sequence[_Asked], out: Path, say: Say, data: str) -> Iterator[dict[str, Any]]:
     told: set[str] = set()
 
     def once(line: str) -> None:
-        """What is said of one value, and holds of the next, is said once."""
-        if line not in told:
+        """What is said of the ``data``, or noted of one value, and holds of the next, is said once."""
+        if line not in told or not (line == data or line.startswith("note: ")):
             say(line)
         told.add(line)
 

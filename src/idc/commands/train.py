@@ -190,8 +190,8 @@ def start_training(
             with: fine-tuning, or a training whose optimiser state is gone. Network, bridge, answer, kind of labels,
             image size and channels are then by default that model's; classes and labels are those of ``data``.
         preset: a preset's name, "auto", or a YAML file of a network's fields.
-        labels, label_cell: kind and cell of the image labels, see ``orthogonal_labels``; by default "qr" and 1. Or
-            ``package.module:function``, which makes labels of one's own.
+        labels, label_cell: kind and cell of the image labels, see ``orthogonal_labels``; by default "qr" and 1, or as
+            ``idc.commands.defaults`` has them. Or ``package.module:function``, which makes labels of one's own.
         visits: timesteps of the model's answer; (T-1,) is the one-step answer.
         recipe: a recipe's name or YAML file, or "auto": "digits" for digits; "fast" where a chain, a network for one
             or ``start`` is asked for; else what is not asked for of network, labels and schedule is that of
@@ -215,7 +215,7 @@ def start_training(
     size = (
         image_size
         or plan.extra.get("image_size")
-        or (defaults.usual_size(plan.source, plan.spec) if plan.free else None)
+        or (defaults.usual_size(plan.source, plan.spec) if plan.by_data else None)
     )
     channels = channels or plan.extra.get("channels")
     train, validation = load_splits(
@@ -225,7 +225,8 @@ def start_training(
     model = build_model(
         plan.spec, train, plan.recipe, plan.bridge, labels=plan.labels, cell=plan.cell, visits=plan.visits
     )
-    told = plan.told
+    own_photos = recipe == "auto" and plan.source != "digits"
+    told = defaults.in_words(model.config, plan.preset, plan.recipe) if own_photos else ""
     if plan.begun:
         told = "" if resume else _begin(model, plan.begun, plan.start, train.num_classes)
     weights = dict(enumerate(plan.recipe.t_weights))

@@ -7,13 +7,13 @@ from idc import data as datasets
 from idc.commands import defaults
 from idc.commands.plugins import is_plugin
 from idc.errors import IDCError
-from idc.method.bridge import BridgeSpec, default_visits
+from idc.method.bridge import BridgeSpec
 from idc.method.classifier import IDC
 from idc.method.presets import PRESETS, load_network, resolve_spec
 from idc.method.unet import UNetSpec
 from idc.storage.fields import recorded, take
 from idc.storage.saved import open_saved
-from idc.training.recipe import ATTACK_SETTINGS, RECIPES, Recipe, load_recipe, usual_recipe, without_eps
+from idc.training.recipe import ATTACK_SETTINGS, ONE_STEP, RECIPES, Recipe, load_recipe, usual_recipe, without_eps
 from idc.training.settings import override
 
 
@@ -37,7 +37,7 @@ class Asked:
         kept, no other timesteps, and no network with a decoder, as the paper's for its chain."""
         if self.recipe != "auto" or self.start or self.visits not in (None, defaults.VISITS):
             return False
-        if any(self.changes.get(name) is not None for name in ("t_weights", "rollout")):
+        if self.changes.get("rollout") or self.changes.get("t_weights") not in (None, ONE_STEP.t_weights):
             return False
         return self.preset == "auto" or not load_network(self.preset).decoder
 
@@ -50,9 +50,8 @@ class Plan:
         source: the data, see ``idc.data.load``.
         recipe: its settings, and ``extra``, what a recipe's file says besides.
         preset: the network's name, and ``spec``, the network.
-        free: whether what nothing is said of, of network, labels and schedule, is to follow from the data.
+        by_data: whether what nothing is said of, of network, labels and schedule, is to follow from the data.
         start: name of the model that it begins with, ``begun``, if any.
-        told: a line for the user on what was chosen for the data.
     """
 
     source: str
@@ -60,10 +59,9 @@ class Plan:
     extra: dict[str, Any]
     preset: str
     spec: UNetSpec
-    free: bool
+    by_data: bool
     start: str = ""
     begun: IDC | None = None
-    told: str = ""
     bridge: BridgeSpec = field(default_factory=BridgeSpec)
     labels: str = "qr"
     cell: int = 1
@@ -87,14 +85,15 @@ def read_plan(data: str | None, asked: Asked) -> Plan:
     begun = open_saved(start, IDC) if start else None
     extra = _as_begun(begun, extra) if begun else extra
     source = data or str(extra.get("data", "digits"))
-    free = asked.one_step and source != "digits"
-    usual = "custom" if "network" in extra else "digits" if source == "digits" else defaults.PRESET if free else "nano"
+    by_data = asked.one_step and source != "digits"
+    own = "digits" if source == "digits" else defaults.PRESET if by_data else "nano"
+    usual = "custom" if "network" in extra else own
     preset = asked.preset if asked.preset != "auto" else str(extra.get("preset", usual))
     given = asked.preset == "auto" and "network" in extra
     return Plan(
         source=source, recipe=recipe, extra=extra, preset=preset, start=start or "", begun=begun,
         spec=resolve_spec(extra["network"]) if given else load_network(preset),
-        free=free,
+        by_data=by_data,
     )  # fmt: skip
 
 
@@ -105,9 +104,9 @@ def fit_plan(plan: Plan, asked: Asked, train: datasets.ImageSet) -> Plan:
         IDCError: for fields of a bridge that there are not, or code that a file names.
     """
     spec, recipe, extra = plan.spec, plan.recipe, plan.extra
-    if plan.free:
-        extra = defaults.usual_labels(train, asked.label_cell)
-        spec = defaults.usual_network(train.shape[1]) if asked.preset == "auto" else spec
+    if plan.by_data:
+        spec = defaults.usual_network(train.shape[1]) if plan.preset == defaults.PRESET else spec
+        extra = defaults.usual_labels(train, spec, kind=asked.labels, cell=asked.label_cell)
         recipe = override(defaults.usual_schedule(len(train), asked.changes.get("epochs")), asked.changes)
     labels = _chosen("labels", asked.labels, extra) or "qr"
     cell = extra.get("label_cell", 1) if asked.label_cell is None else asked.label_cell
@@ -116,13 +115,8 @@ def fit_plan(plan: Plan, asked: Asked, train: datasets.ImageSet) -> Plan:
     named = asked.recipe == "auto" or asked.recipe in RECIPES
     if not spec.time_embedding and named and "t_weights" not in asked.changes:
         recipe = replace(recipe, t_weights=(0.0,) * (bridge.timesteps - 1) + (1.0,))  # there is no other choice
-    told = ""
-    if asked.recipe == "auto" and plan.source != "digits" and not plan.start:
-        last = bridge.timesteps - 1
-        along = visits or (default_visits(bridge.timesteps) if spec.time_embedding else (last,))
-        told = defaults.in_words(train, plan.preset, spec, recipe, labels, cell, along)
     return replace(
-        plan, spec=spec, recipe=recipe, extra=extra, told=told, bridge=bridge, labels=labels, cell=cell,
+        plan, spec=spec, recipe=recipe, extra=extra, bridge=bridge, labels=labels, cell=cell,
         objective=_chosen("objective", asked.objective, extra),
         visits=visits,
     )  # fmt: skip

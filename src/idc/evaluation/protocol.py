@@ -40,6 +40,8 @@ class Protocol:
         within: what its attacks keep to, in words, where that is no ball of a norm: ``threat`` is then all of [0, 1],
             and there is no random noise of its size to compare with.
         left_out: what it would hold if its norm had a form of it.
+        basic: none of its attacks looks for the worst adversarial example: what survives them at one radius is not
+            taken to survive them at a smaller one.
     """
 
     name: str
@@ -51,18 +53,22 @@ class Protocol:
     sanity: int = 0
     within: str = setting("", omit_default=True)
     left_out: tuple[str, ...] = setting((), omit_default=True)
+    basic: bool = setting(False, omit_default=True)
 
     def __post_init__(self) -> None:
         if self.draws < 1:
             raise IDCError(f"draws = {self.draws}", "1 or more", "use 20 for a stochastic model")
+        names = [name for name, _ in self.attacks]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise IDCError(f"two attacks named {twice} in {self.name}", "a name for each", "rename one")
 
     @property
     def nests(self) -> bool:
         """Whether what survives it at one radius is taken to survive it at smaller ones, see ``nested``: not what
-        survives one kind of attack that is not adaptive, which does not look for the worst adversarial example."""
+        survives one attack, which does not look for the worst adversarial example."""
         if self.within or any(getattr(attack, "nearest", False) for _, attack in self.attacks):
             return False  # it has no radius; or an image that is not attacked would count as surviving every one
-        return self.adaptive or len({type(attack) for _, attack in self.attacks}) > 1
+        return not self.basic and (self.gate or len(self.attacks) > 1)
 
     def for_target(self, target: Target) -> "Protocol":
         """The same for this model: attacks that leave open which function they follow have the name of its first one.
@@ -172,7 +178,7 @@ def _by_either_loss(name: str, label: str, attack: GradientAttack) -> Protocol:
     both = tuple(
         (f"{label} ({loss})", replace(attack, objective=OBJECTIVES[loss])) for loss in ("margin", "cross-entropy")
     )
-    return Protocol(name, attack.threat, both, gate=True)
+    return Protocol(name, attack.threat, both, gate=True, basic=True)
 
 
 def _corruptions(threat: Threat) -> Protocol:
@@ -247,6 +253,8 @@ def build_protocol(
 def _turned_gradient(name: str, attack: GradientAttack, changes: Mapping[str, Any]) -> tuple[str, GradientAttack]:
     """The attack with its ``loss``, and a name that says so, such as "pgd-20 (margin)"."""
     base, bracket, rest = name.partition(" (")
+    if rest.removesuffix(")") not in OBJECTIVES:
+        base, bracket, rest = name, "", ""
     if "steps" in changes:
         base = f"{re.sub(r'-[0-9]+$', '', base)}-{changes['steps']}"
     if "loss" not in changes:

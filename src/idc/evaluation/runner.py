@@ -71,6 +71,8 @@ _NAMES = {"classifier.fingerprint": "model", "classifier.name": "model", "data.f
 
 def _told(name: str, held: Any, own: Any) -> str:
     """A setting by its name for users, or the last part of its dotted one, with both values if they are short."""
+    if name.startswith("protocol.attacks.") and None in (held, own):
+        return f"attacks ({name.removeprefix('protocol.attacks.')} {'here' if held is None else 'there'} alone)"
     short = all(isinstance(v, bool | int | float | str | list) and len(str(v)) <= 24 for v in (held, own))
     last = name.rpartition(".")[2]
     held, own = (eps_text(v) if last == "eps" and isinstance(v, float) else v for v in (held, own))
@@ -103,10 +105,6 @@ def hold_settings(out: Path, settings: dict[str, Any]) -> None:
         for name, was, now in differ:
             if name == "data.images":
                 expected = f"a result of {was} images (now {now}: --limit?)"
-        protocols = [record.get("protocol", {}) for record in (held, own)]
-        then, now = (" and ".join(protocol.get("attacks", ())) for protocol in protocols)
-        if then != now and len({protocol.get("name") for protocol in protocols}) == 1:
-            expected = f"a result of {now} (it is one of {then})"
         raise IDCError(out, expected, "choose another --out, or remove this one")
     if not same_answers(held, own):
         expected = "a result of the same answers (the model has the weights of then, and other answers)"

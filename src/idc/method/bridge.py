@@ -120,7 +120,7 @@ class Bridge(nn.Module):
         falling = all(a >= b for a, b in pairwise(given))
         if not given or given[0] != last or given[-1] < 0 or not falling:
             raise IDCError(
-                f"visits = {written(given)[:60]}",
+                f"visits = {written(given[:12])}{',...' * (len(given) > 12)}",
                 f"timesteps that begin with {last} and never rise, down to 0 at most",
                 f"use {','.join(map(str, default_visits(last + 1)))}, or {last} for the one-step answer",
             )

@@ -58,7 +58,8 @@ def over_eps(results: Sequence[Result]) -> Figure | None:
 
 def draw_over_eps(axes: Axes, results: Sequence[Result]) -> None:
     """The lines of ``over_eps`` on ``axes``."""
-    for index, own in enumerate(by_attack(results)):
+    lines, said = by_attack(results), set()
+    for index, own in enumerate(lines):
         r = own[0]
         clean = r.summary["clean"]["mean"]
         eps = [0.0, *(r.eps for r in own)]
@@ -66,6 +67,9 @@ def draw_over_eps(axes: Axes, results: Sequence[Result]) -> None:
         colour = COLOURS[index % len(COLOURS)]
         sure = all(r.summary["reliable"] for r in own)
         label = f"{r.name}, {r.protocol}, {r.threat['norm']}"
+        if label in said:
+            label += f" ({' and '.join(r.summary['attacks'])})"
+        said.add(label)
         _line(axes, eps, shares, "o-" if sure else "x--", colour, label if sure else f"{label}: UNRELIABLE")
         noise = [clean, *(r.summary["noise"]["mean"] for r in own)]
         axes.plot(eps, [100 * s["mean"] for s in noise], ":", color=colour, alpha=0.6)
@@ -73,11 +77,11 @@ def draw_over_eps(axes: Axes, results: Sequence[Result]) -> None:
 
 
 def by_attack(results: Sequence[Result]) -> list[list[Result]]:
-    """Results under attack, those of one model, protocol and norm together, by growing eps; of two at one eps, one
-    begins a line of its own."""
+    """Results under attack, those of one model, protocol, norm and list of attacks together, by growing eps; of two at
+    one eps, one begins a line of its own."""
 
-    def key(r: Result) -> tuple[str, str, str]:
-        return (r.name, r.protocol, r.threat["norm"])
+    def key(r: Result) -> tuple[str, str, str, list[str]]:
+        return (r.name, r.protocol, r.threat["norm"], list(r.summary["attacks"]))
 
     attacked = sorted((r for r in results if r.summary["attacks"] and not r.within), key=lambda r: (*key(r), r.eps))
     lines: list[list[Result]] = []

@@ -10,6 +10,7 @@ from PIL import Image
 
 from idc.report import figures
 from idc.report.figures import Array
+from idc.storage.fields import written
 from idc.text import flops_text, gflops_text, percent, seconds_text, share
 
 
@@ -36,7 +37,7 @@ def attack_text(attack: dict[str, Any]) -> str:
 def _worded(value: Any) -> str:
     if isinstance(value, list):
         return " and ".join(map(_worded, value))
-    return str(value["kind"]) if isinstance(value, dict) else f"{value:g}" if isinstance(value, float) else str(value)
+    return str(value.get("kind", value)) if isinstance(value, dict) else written(value)
 
 
 def data_uri(image: Array) -> str:

@@ -224,10 +224,14 @@ class _Short(Repr):
 
 
 def written(value: object) -> str:
-    """A setting's value as a flag has it: 0,0,0,1."""
+    """A setting's value as a flag or a YAML file has it: 0,0,0,1 or true."""
     if isinstance(value, tuple):
         return ",".join(map(written, value)) or "none"
-    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return repr(value).removesuffix(".0")
+    return (
+        {None: "none", True: "true", False: "false"}[value] if value is None or isinstance(value, bool) else str(value)
+    )
 
 
 def short(value: Any) -> str:

@@ -19,6 +19,7 @@ from idc.training.settings import Settings
 
 FOLDERS = ("best", "last", "checkpoints")  # each is written whole or not at all
 _DEFAULT = "its default"  # of what is recorded of the network and the data only if it is not
+_TOLD = 6  # settings that are named
 _LABELS = {"labels": "qr", "label_cell": 1}  # the same, where it is known
 
 
@@ -36,8 +37,10 @@ def claim(out: Path, recipe: Settings, about: dict[str, Any], *, resume: bool) -
     if file.exists() and not resume:
         raise IDCError(out, "a new or empty folder", "it holds a run: give --resume to go on, or another --out")
     if file.exists() and (apart := _changed(file, text, asdict(type(recipe)()))):
-        told = {name: values for name, values in apart.items() if name != "network" or "preset" not in apart}
-        now, then = (", ".join(f"{name} = {_said(name, pair[i])}" for name, pair in told.items()) for i in (0, 1))
+        told = [name for name in apart if name != "network" or "preset" not in apart]
+        more = ", ..." * (len(told) > _TOLD)
+        now, then = (", ".join(f"{name} = {_said(name, apart[name][i])}" for name in told[:_TOLD]) for i in (0, 1))
+        now, then = now + more, then + more
         remedy = f"resume with --recipe {file}, or use another --out"
         if set(apart) <= {"minutes", "epochs"}:
             remedy = f"to train it for longer, begin another run with --from {out}"
@@ -78,7 +81,11 @@ def _said(name: str, value: Any) -> str:
     """A value of recipe.yaml as its flag has it."""
     if isinstance(value, dict):
         return short(value)
-    return eps_text(value) if name == "eps" else written(tuple(value) if isinstance(value, list) else value)
+    return (
+        eps_text(value)
+        if name == "eps" and isinstance(value, float)
+        else written(tuple(value) if isinstance(value, list) else value)
+    )
 
 
 def _yaml(values: dict[str, Any]) -> str:

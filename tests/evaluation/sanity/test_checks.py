@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from idc.attacks.objective import CrossEntropy, Margin
+from idc.attacks.objective import DLR, CrossEntropy, Margin
 from idc.attacks.target import ANSWER
 from idc.attacks.threat import Threat
 from idc.evaluation.protocol import build_protocol
@@ -67,6 +67,17 @@ def test_a_gradient_that_the_attack_itself_does_not_have_is_missed_by_no_other()
     assert [p.objectives for p in protocols] == [[CrossEntropy()], [Margin()], [Margin()]]
     found = [gradients_useful(bench, [(ANSWER, o) for o in p.objectives]) for p in protocols]
     assert [f.passed for f in found] == [False, True, True]
+
+
+def test_images_that_are_wrong_anyway_need_no_gradient():
+    """DLR has none where the class is the third; where every image is wrong, all of them are looked at."""
+    model = Linear()
+    images, classes = easy_images(model, 8)
+    ranked = model(images).argsort(1, descending=True)
+    for third, passed in ((4, True), (8, False)):
+        given = torch.where(torch.arange(8) < third, ranked[:, 2], classes)
+        bench = Bench(model, images, given, Streams(torch.arange(8), 0), Threat("linf", EPS))
+        assert gradients_useful(bench, [(ANSWER, DLR())]).passed == passed
 
 
 class Noised(Trained):

@@ -162,8 +162,8 @@ def _gradient(bench: Bench, name: str, objective: Objective) -> tuple[Tensor, Te
 
 
 def gradients_useful(bench: Bench, along: Iterable[tuple[str, Objective]] = ()) -> Finding:
-    """An attack without a gradient has attacked nothing. Judged on the images that are right without one, if there are
-    any: of an image whose class is not among the first three DLR has none, and none is needed.
+    """An attack without a gradient has attacked nothing. Judged on the images that are right without an attack, if
+    there are any: of an image whose class is the third, DLR has none, and none is needed.
 
     Args:
         along: functions and what was raised of them, of which the best counts; by default the margin at the weak spot.

@@ -30,14 +30,12 @@ from idc.storage.fields import recorded
 from idc.text import fraction
 
 BATCH = 128
-SMOOTH = "one-step-inner"
 Parts = list[tuple[Tensor, Tensor, Tensor]]  # images (B, C, H, W) in [0, 1], classes (B,), ids (B,)
 
 
 def attacked(target: Target, parts: Parts, eps: float, steps: int) -> list[Tensor]:
     """The images that PGD makes for a model, part by part."""
-    along = SMOOTH if SMOOTH in target.surrogates else ANSWER
-    attack = GradientAttack(threat=Threat("linf", eps), objective=Margin(), surrogate=along, steps=steps)
+    attack = GradientAttack(threat=Threat("linf", eps), objective=Margin(), surrogate=target.first, steps=steps)
     return [attack(target, x, classes, Streams(ids, 0)) for x, classes, ids in parts]
 
 

@@ -7,7 +7,7 @@ from idc.text import share, table_head, table_row
 SHIPPED, LATEST = "idc-nano-cifar10-robust", "idc-nano-cifar10-robust-v2"
 SMALL, THIN_MUON = "models/idc-small-cifar10-robust", "models/cifar10-thin-muon-pgd-at"
 DISTILLED, THIN_DISTILLED = "idc-nano-cifar10-distilled", "models/cifar10-thin-distilled"
-NANO_MIXED, SMALL_MIXED = "idc-nano-cifar10-mixed", "models/idc-small-cifar10-mixed"
+NANO_MIXED, SMALL_MIXED = "models/idc-nano-cifar10-mixed", "models/idc-small-cifar10-mixed"
 OF_PART = {  # of paper.py: models trained against attacks, under the adaptive protocol
     "all-robust-v2": LATEST, "all-thin-muon": THIN_MUON, "all-small-robust": SMALL, "all-distilled": DISTILLED,
     "all-thin-distilled": THIN_DISTILLED, "all-nano-mixed": NANO_MIXED, "all-small-mixed": SMALL_MIXED,

@@ -7,15 +7,15 @@ from idc.accuracy import ON_CROSS_ENTROPY
 from idc.text import eps_text, table_head, table_row
 
 THIN = "peers/thin"
-LARGER, MIXED, TAUGHT = "idc-small-cifar10-robust", "small-mixed", SMALL_MIXED.removeprefix("models/")
+LARGER, MIXED = "idc-small-cifar10-robust", "small-mixed"
+TAUGHT = {name: model.removeprefix("models/") for name, model in (("nano", NANO_MIXED), ("small", SMALL_MIXED))}
 BY_MUON = {  # files of results: the runs that they are of, and how these are trained but for data and folder
     "muon-train": (LATEST, f"--recipe recipes/{LATEST}.yaml"),
     "distilled-train": (DISTILLED, f"--recipe recipes/{DISTILLED}.yaml"),
     "small-train": (LARGER, f"--recipe recipes/{LARGER}.yaml"),
     "small-mixed-train": (MIXED, f"--recipe recipes/{LARGER}.yaml --from runs/{LARGER}/best --epochs 8 --lr 0.004 "
                           "--mix cutmix --mix-rate 0.5 --validate-every 2 --eps-warmup 0"),
-    "nano-mixed-train": (NANO_MIXED, f"--recipe recipes/{NANO_MIXED}.yaml"),
-    "small-mixed-taught-train": (TAUGHT, f"--recipe recipes/{TAUGHT}.yaml"),
+    **{f"{name}-mixed-taught-train": (run, f"--recipe recipes/{run}.yaml") for name, run in TAUGHT.items()},
 }  # fmt: skip
 
 
@@ -58,9 +58,9 @@ def distilled_learning() -> list[str]:
 def mixed_learning() -> list[str]:
     """docs/training.md: the same of idc-nano-cifar10-mixed and idc-small-cifar10-mixed."""
     return [
-        *_learning("nano-mixed-train"),
+        *_learning("nano-mixed-taught-train"),
         "",
-        "And `idc-small-cifar10-mixed`:",
+        f"And `{TAUGHT['small']}`:",
         "",
         *_learning("small-mixed-taught-train"),
     ]

@@ -58,7 +58,13 @@ def test_a_noisy_model_is_judged_by_several_draws():
     found = idc.evaluate(model, images, labels, protocol="pgd", eps=0.01, steps=2, draws=3)
     assert found.summary["draws"] == 3
     assert "who may ask 3 times" in str(found)
-    assert [row[0] for row in found.rows()] == ["clean", "random noise", "pgd-2", "the worst of each"]
+    assert [row[0] for row in found.rows()] == [
+        "clean",
+        "random noise",
+        "pgd-2 (margin)",
+        "pgd-2 (cross-entropy)",
+        "the worst of each",
+    ]
 
 
 @pytest.mark.parametrize(

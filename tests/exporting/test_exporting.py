@@ -256,7 +256,11 @@ def test_a_file_in_the_way_stays_as_it_is(model, tmp_path):
 
 @pytest.mark.parametrize(
     ("settings", "words"),
-    [({"weights": "int4"}, "fp32, fp16, int8"), ({"visits": (2, 1)}, "from 3 down to 0"), ({"eta": 1.5}, r"\[0, 1\]")],
+    [
+        ({"weights": "int4"}, "fp32, fp16, int8"),
+        ({"visits": (2, 1)}, "begin with 3 and never rise"),
+        ({"eta": 1.5}, r"\[0, 1\]"),
+    ],
 )
 def test_wrong_settings(model, tmp_path, settings, words):
     with pytest.raises(IDCError, match=words):

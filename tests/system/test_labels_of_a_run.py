@@ -91,7 +91,7 @@ def test_a_run_keeps_its_visits(network, tmp_path, idc):
         (("--label-cell", 16, "--labels", "blocks"), "10 classes: expected at most 4"),
         (("--image-size", 40, "--labels", "hadamard", "--label-cell", 4), "100 values"),
         (("--recipe", "RECIPE"), "label_cell = 'two'"),
-        (("--visits", "2,0"), "visits = (2, 0)"),
+        (("--visits", "2,0"), "visits = 2,0"),
         (("--visits", "last"), "--visits = 'last'"),
     ],
 )

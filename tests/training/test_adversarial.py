@@ -180,7 +180,7 @@ def test_radius_and_step_rise_together_to_the_end_of_the_run():
     ("wrong", "words"),
     [
         ({"method": "standard", "weight_perturbation": 0.01}, "weight_perturbation = 0.01 with method = standard"),
-        ({"method": "noise", "eps_warmup": 1.0}, "eps_warmup = 1.0 with method = noise"),
+        ({"method": "noise", "eps_warmup": 1.0}, "eps_warmup = 1 with method = noise"),
         ({"awp_start": 0.1}, "awp_start = 0.1: expected weight_perturbation"),
         ({"attack_step": 0.1, "step_share": 1.0}, "attack_step = 0.1 with step_share = 1"),
         ({"method": "mart", "mix": "cutmix"}, "mix = cutmix with method = mart"),

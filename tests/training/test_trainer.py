@@ -96,7 +96,7 @@ def test_accumulation_averages_gradients(tmp_path, network):
 def test_a_folder_in_use_is_refused(whole, network):
     with pytest.raises(IDCError, match="--resume"):
         train(whole, network)
-    with pytest.raises(IDCError, match=r"lr = 1\.0: expected lr = 0\.003, as the run that it holds"):
+    with pytest.raises(IDCError, match=r"lr = 1: expected lr = 0\.003, as the run that it holds"):
         start_training("digits", whole, preset=network, limit=128, changes=SMALL | {"lr": 1.0}, resume=True)
 
 

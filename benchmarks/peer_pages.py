@@ -39,7 +39,7 @@ NEWER = {  # parts of paper.py
     "all-distilled": "IDC by Muon, taught by three trained models",
     "all-thin-distilled": "CNN by Muon, taught by the same",
     "all-nano-mixed": "IDC, the taught one, on with half of its images mixed",
-    "all-small-mixed": "IDC by Muon, taught, half of its images mixed",
+    "all-small-mixed": "IDC, three times the FLOPs, trained as the last",
 }
 
 

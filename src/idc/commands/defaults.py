@@ -50,7 +50,8 @@ def usual_labels(
     cells = (1,) if kind is not None and is_plugin(kind) else (8 * network.patch, 4, 2, 1)
     cells = cells if cell is None else (cell,)
     cell = next((c for c in cells if _room(data.shape, kind, c) >= 2 * data.num_classes), cells[-1])
-    return {"labels": kind or _kind(_room(data.shape, None, cell)), "label_cell": cell, "visits": VISITS}
+    usual = "hadamard" if _room(data.shape, "hadamard", cell) else "low-frequency"
+    return {"labels": kind or usual, "label_cell": cell, "visits": VISITS}
 
 
 def _room(shape: tuple[int, int, int], kind: str | None, cell: int) -> int:
@@ -62,10 +63,6 @@ def _room(shape: tuple[int, int, int], kind: str | None, cell: int) -> int:
     if kind == "blocks":
         return values // channels
     return 0 if kind == "hadamard" and not hadamard_factors(values) else values
-
-
-def _kind(values: int) -> str:
-    return "hadamard" if values and hadamard_factors(values) else "low-frequency"
 
 
 def usual_schedule(images: int, asked: float | None = None) -> Recipe:

@@ -229,9 +229,7 @@ def written(value: object) -> str:
         return ",".join(map(written, value)) or "none"
     if isinstance(value, float):
         return repr(value).removesuffix(".0")
-    return (
-        {None: "none", True: "true", False: "false"}[value] if value is None or isinstance(value, bool) else str(value)
-    )
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 
 def short(value: Any) -> str:

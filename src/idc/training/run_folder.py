@@ -81,11 +81,9 @@ def _said(name: str, value: Any) -> str:
     """A value of recipe.yaml as its flag has it."""
     if isinstance(value, dict):
         return short(value)
-    return (
-        eps_text(value)
-        if name == "eps" and isinstance(value, float)
-        else written(tuple(value) if isinstance(value, list) else value)
-    )
+    if name == "eps" and isinstance(value, float):
+        return eps_text(value)
+    return written(tuple(value) if isinstance(value, list) else value)
 
 
 def _yaml(values: dict[str, Any]) -> str:

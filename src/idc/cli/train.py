@@ -118,7 +118,12 @@ def train(out_folder: _OUT, **asked: Any) -> None:
 @_training(
     CNNRecipe,
     "published | fast | digits; auto: digits for digits, else fast, with epochs, batches and a rate for so many images",
-    option("arch", str, "preact-resnet18", "preact-resnet18 | wrn-28-10 (any wrn-DEPTH-WIDEN)"),
+    option(
+        "start", str, None,
+        "begin with the weights of a saved CNN: a folder, a run or a hub id; network, image size and channels are then "
+        "its own", unset="fresh weights", flag="--from",
+    ),
+    option("arch", str, None, "preact-resnet18 | wrn-28-10 (any wrn-DEPTH-WIDEN)", unset="preact-resnet18"),
     option(
         "width", int, 0, "channels of the first stage; 0: as published (64, or 16 for a wrn), with recipe auto 8 for "
         "digits, 16 below 10,000 images", least=0,
@@ -127,7 +132,7 @@ def train(out_folder: _OUT, **asked: Any) -> None:
 def cnn(out_folder: _OUT, **asked: Any) -> None:
     """A convolutional network: standard, adversarially trained (PGD-AT, TRADES, MART), or on Gaussian noise."""
     asked["began"] = time.monotonic()
-    check_paths(asked["data"])
+    check_paths(asked["data"], asked["start"])
     from idc.commands.train_peers import start_cnn
 
     _run(start_cnn, CNNRecipe, out_folder, asked, "idc evaluate {model} --data ... --protocol adaptive")

@@ -10,6 +10,7 @@ from idc.commands.train import Loading, fresh_weights, load_splits, run_training
 from idc.errors import IDCError
 from idc.peers.cnn import CNN, CNNConfig
 from idc.peers.diffusion import Diffusion, DiffusionConfig
+from idc.storage.saved import open_saved
 from idc.training.cnn_objective import CNNObjective
 from idc.training.noise_objective import NoiseObjective
 from idc.training.recipe import CNN_RECIPES, NOISE_RECIPES, usual_recipe
@@ -33,7 +34,8 @@ def start_cnn(
     data: str,
     out: Path,
     *,
-    arch: str = "preact-resnet18",
+    start: str | None = None,
+    arch: str | None = None,
     width: int = 0,
     recipe: str = "auto",
     resume: bool = False,
@@ -47,7 +49,10 @@ def start_cnn(
     Args:
         data: see ``idc.data.load``.
         out: the run's folder.
-        arch, width: see ``CNNConfig``; with recipe "auto" a narrow network for few images, see ``usual_width``.
+        start: a saved CNN (a folder, a run or a hub id) whose weights the training begins with. Network, image size and
+            channels are then by default its own; of other classes the last layer is fresh.
+        arch, width: see ``CNNConfig``; by default "preact-resnet18", with recipe "auto" narrow for few images, see
+            ``usual_width``.
         recipe: a name in ``CNN_RECIPES``, or "auto": digits for digits, else fast with an image size and a schedule for
             these images; ``changes`` override its fields.
         resume, began, say, loading: as for ``start_training``.
@@ -58,22 +63,52 @@ def start_cnn(
     began = time.monotonic() if began is None else began
     chosen = choose(CNN_RECIPES, recipe, data, changes)
     own = recipe == "auto" and usual_recipe(data) == "fast"
+    begun = open_saved(start, CNN) if start else None
+    if begun:
+        channels, size, _ = begun.input_shape
+        arch, width = arch or begun.config.arch, width or begun.config.width
+        loading["image_size"] = loading.get("image_size") or size
+        loading["channels"] = loading.get("channels") or channels
     if own and loading.get("image_size") is None:
         loading["image_size"] = usual_size(data)
     train, validation = load_splits(data, say=say, **loading)
     if own:
         chosen = usual_cnn_schedule(len(train), changes)
+    arch = arch or "preact-resnet18"
     if recipe == "auto" and arch == "preact-resnet18":
         width = width or usual_width(data, len(train))
     config = CNNConfig(arch, train.num_classes, train.shape, width, train.class_names)
     with fresh_weights(chosen):
         model = CNN(config)
     say(f"{arch} of width {config.width} (--width), method {chosen.method}: {len(train)} images")
-    about = {"data": data, "arch": arch, "width": config.width}
+    about = {"data": data, "arch": arch, "width": config.width} | ({"from": start} if start else {})
+    if begun and not resume:
+        say(f"begins with the weights of {start}: {begin_with(model, begun, name=str(start))}")
     objective = CNNObjective(model, chosen)
     return run_training(
         objective, chosen, train, validation, out, resume=resume, about=about, changes=changes, began=began, say=say
     )
+
+
+def begin_with(model: CNN, begun: CNN, *, name: str) -> str:
+    """Give ``model`` the weights of ``begun``: all of them, or of other classes all but the last layer's.
+
+    Returns:
+        What was taken over, in words.
+
+    Raises:
+        IDCError: if its network is another: ``name`` is what the error calls it.
+    """
+    ours, theirs = (
+        f"{c.arch} of width {c.width} for {c.image_shape[0]} channels" for c in (model.config, begun.config)
+    )
+    if ours != theirs:
+        remedy = "leave --arch, --width and --channels out: they are then the model's"
+        raise IDCError(f"weights of {name} ({theirs})", f"a {ours}", remedy)
+    weights, same = begun.network.state_dict(), model.class_names == begun.class_names
+    kept = {key: value for key, value in weights.items() if same or not key.startswith("linear.")}
+    model.network.load_state_dict(model.network.state_dict() | kept)
+    return f"all {len(weights)} tensors" if same else "all but the last layer, which is fresh for other classes"
 
 
 NETWORKS: dict[str, dict[str, Any]] = {

@@ -99,6 +99,7 @@ def test_more_classes_than_there_are_is_said(model, picture):
         (("predict", "modle/best", "a.png"), "predict"),
         (("train", "--data", "./photoz", "--out", "o"), "train"),
         (("train", "--data", "digits", "--from", "/no/such", "--out", "o"), "train"),
+        (("train-peer", "cnn", "--from", "./modle", "--out", "o"), "train_peers"),
         (("evaluate", "model", "--data", "photos.zip", "--out", "o"), "evaluate"),
     ],
 )

@@ -1,14 +1,15 @@
 """The parts of docs/reference that are made from the program itself, before Sphinx reads the pages around them."""
 
-import html
 import re
-import subprocess
-import sys
 from dataclasses import MISSING, fields
 from inspect import getdoc
 from pathlib import Path
 from typing import Any
 
+from typer.main import get_command
+
+from idc.cli import app
+from idc.cli.help import Command
 from idc.method.bridge import BridgeSpec
 from idc.method.presets import PRESETS
 from idc.method.unet import UNetSpec
@@ -34,10 +35,30 @@ def write(folder: Path) -> None:
 
 def command_line() -> str:
     """Every command with its arguments and flags, from the program's own declarations."""
-    asked = [sys.executable, "-m", "typer", "idc.cli", "utils", "docs", "--name", "idc"]
-    text = html.unescape(subprocess.run(asked, check=True, capture_output=True, text=True).stdout)
-    text = text[text.index("## `idc train`") :]
-    return "\n".join(map(_flags, text.splitlines())) + "\n"
+    root = get_command(app)
+    return "\n".join(_commands(root, root.context_class(root, info_name="idc"))) + "\n"
+
+
+def _commands(command: Any, ctx: Any) -> list[str]:
+    """A part for each command below this one, or for this one, if it is none of several."""
+    if not isinstance(command, Command):
+        names = command.list_commands(ctx)
+        under = [(command.get_command(ctx, name), name) for name in names]
+        return [line for one, name in under for line in _commands(one, one.context_class(one, ctx, name))]
+    told = _flags(getdoc(command.callback) or "")
+    lines = [
+        f"## `{ctx.command_path}`",
+        "",
+        told,
+        "",
+        "```console",
+        f"$ {command.get_usage(ctx)[len('Usage: ') :]}",
+        "```",
+        "",
+    ]
+    for title, records in command.sections(ctx).items():
+        lines += [f"**{title}**:", "", *(f"* `{name}`: {_flags(help)}" for name, help in records), ""]
+    return lines
 
 
 def recipes() -> str:

@@ -17,6 +17,7 @@ from idc.commands.request import Request
 from idc.errors import IDCError
 from idc.training.recipe import RECIPES, CNNRecipe, NoiseRecipe, Recipe
 from idc.training.settings import override
+from program import idc
 
 VERBS = [(c.name or c.callback.__name__,) for c in app.registered_commands] + [
     (group.name, c.name or c.callback.__name__)
@@ -27,16 +28,12 @@ SWITCHES = {"--json", "--raw", "--published", "--help"}  # on, or left out
 
 
 def helped(*verb: str) -> dict[str, str]:
-    """What the help says of each flag: the text from it to the next."""
-    text = CliRunner().invoke(app, [*verb, "--help"], env={"COLUMNS": "400", "TERM": "dumb"}).stdout
-    rows = [re.sub(r"[│*\s]+", " ", line).strip() for line in text.splitlines() if line.startswith("│")]
-    found: dict[str, str] = {}
-    for row in rows:
-        if row.startswith("--"):
-            found[row.split()[0]] = row
-        elif found:  # a row goes on
-            found[list(found)[-1]] += f" {row}"
-    return found
+    """What the help says of each flag: the text from it to the next, or to the title of the next section."""
+    text = CliRunner().invoke(app, [*verb, "--help"], env={"COLUMNS": "80"}).stdout
+    assert max(map(len, text.splitlines())) <= 80
+    flags = re.findall(r"^  (--.*\n(?: {4,}.*\n)*)", text, re.MULTILINE)
+    rows = (re.sub(r"\s+", " ", re.sub(r"(?<=\w-)\n\s+", "", one)) for one in flags)
+    return {row.split()[0].rstrip(","): row for row in rows}
 
 
 def flag(name: str) -> str:
@@ -45,11 +42,13 @@ def flag(name: str) -> str:
 
 @pytest.mark.parametrize("verb", VERBS, ids="-".join)
 def test_help_shows_every_type_and_default(verb):
+    """A flag of a recipe has its default only where every recipe has the same."""
+    kind = {"train": Recipe, "cnn": CNNRecipe, "ddpm": NoiseRecipe}.get(verb[-1])
+    of_recipe = {flag(f.name) for f in fields(kind)} if kind else set()
     for name, row in helped(*verb).items():
-        assert re.search(r"<[^ >]+>", row), row
+        assert name in SWITCHES or f" / --no-{name[2:]} " in row or re.search(r"<[^ >]+>", row), row
         assert "<str>" not in row
-        assert name in SWITCHES or re.search(r"\[(default: .+|required)\]", row), row
-        assert "<bool>" not in row or name in SWITCHES or f"--no-{name[2:]}" in row, row
+        assert name in SWITCHES | of_recipe or re.search(r"\[(default: .+|required)\]", row), row
 
 
 def test_help_shows_the_fields_defaults_and_choices():
@@ -73,13 +72,31 @@ def test_help_shows_the_fields_defaults_and_choices():
 )
 def test_every_setting_of_a_recipe_is_a_flag(verb, kind):
     rows = helped(*verb)
-    assert all("[default: (the recipe's" in rows[flag(f.name)] for f in fields(kind))
+    assert {flag(f.name) for f in fields(kind)} <= rows.keys()
+    assert "default" not in rows["--epochs"]
     if "beta" in kind.__dataclass_fields__:  # off in every recipe: what it is when asked for stands nowhere else
-        assert "[default: (the recipe's, else 6)]" in rows["--beta"]
-        assert "[default: (the recipe's, else 2,1)]" in rows["--rectify-temperature"]
+        assert "[default: (6)]" in rows["--beta"]
+        assert "[default: (2,1)]" in rows["--rectify-temperature"]
+        assert "[default: (none)]" in rows["--teachers"]
     assert "<name> adam | adamw | sgd | muon: how" in rows["--optimizer"]
-    if "teachers" in kind.__dataclass_fields__:
-        assert "[default: (the recipe's, else none)]" in rows["--teachers"]
+
+
+def test_the_flags_of_a_recipe_stand_in_sections():
+    text = CliRunner().invoke(app, ["train-peer", "cnn", "--help"]).stdout
+    titles = re.findall(r"^(\S.*):$", text, re.MULTILINE)
+    assert titles[:2] == ["Options", "Recipe: length and batches"]
+    assert {"Recipe: losses", "Recipe: averaged weights"} <= set(titles)
+    _, _, attacks = text.partition("Recipe: attacks on the training images:\n")
+    assert "--attack-steps <int>" in attacks
+    assert "--epochs" not in attacks
+
+
+@pytest.mark.parametrize("line", [[], ["train-peer"]])
+def test_no_command_is_a_question_for_the_help(line):
+    result = idc(*line)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith("Usage: idc ")
+    assert "Commands:\n" in result.stderr
 
 
 ASKED = {

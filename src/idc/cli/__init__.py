@@ -12,6 +12,7 @@ import typer
 from idc import __version__
 from idc.cli import certify, evaluate, train, use
 from idc.cli.common import err, out
+from idc.cli.help import Group
 from idc.compute.memory import keep_freed_memory
 from idc.errors import TRACEBACK, IDCError, cut
 
@@ -19,6 +20,9 @@ _USAGE: Any = typer.BadParameter.__base__  # of whichever click typer brings
 app = typer.Typer(
     name="idc",
     no_args_is_help=True,
+    cls=Group,
+    context_settings={"max_content_width": 120},
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
     help="Image-to-Image Diffusion Classifier: train it, attack it, find out what holds.",
 )
@@ -58,9 +62,11 @@ def main() -> None:
         err.print(f"idc: {error}")
         sys.exit(2)
     except _USAGE as error:  # a flag that there is not, say
-        if text := " ".join(error.format_message().split()).rstrip("."):  # else the help has been shown
-            command = error.ctx.command_path if error.ctx else "idc"
-            err.print(f"idc: {cut(text, 400)}; see {command} --help")
+        text, command = error.format_message(), error.ctx.command_path if error.ctx else "idc"
+        if error.ctx and text == error.ctx.get_help():  # nothing was asked
+            err.print(text)
+        else:
+            err.print(f"idc: {cut(' '.join(text.split()).rstrip('.'), 400)}; see {command} --help")
         sys.exit(2)
     except KeyboardInterrupt:
         err.print("idc: interrupted")

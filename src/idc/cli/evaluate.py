@@ -8,6 +8,7 @@ import typer
 
 from idc.cli.common import AsJson, Out, check_paths, note, out, print_json, resumable, table
 from idc.cli.flags import REQUIRED, of_fields, option, with_flags
+from idc.cli.help import Command
 from idc.commands.request import Request
 from idc.errors import IDCError
 from idc.text import eps_text, flops_text, gflops_text, percent, seconds_text, share
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 def register(app: typer.Typer) -> None:
     """Add the commands to ``app``."""
     for command in (evaluate, rejudge, sweep, compare, report):
-        app.command()(command)
+        app.command(cls=Command)(command)
 
 
 @with_flags(*of_fields(Request))
@@ -125,7 +126,7 @@ def _print_summary(summary: dict[str, Any]) -> None:
 
 @with_flags(
     option("draws", int, 100, "noise draws for each image", least=1),
-    option("seed", int, 1, "of the noise", least=0),
+    option("seed", int, 1, "seed of the noise", least=0),
     option("model", str, None, "another model", unset="the one attacked"),
 )
 def rejudge(

@@ -32,32 +32,35 @@ def of_fields(
     """A flag for each field of a dataclass.
 
     A field's metadata say besides what ``setting`` says: ``flag``, other names for it; ``unset``, what its default None
-    stands for; ``panel``, its part of the help; ``argument``, it is an argument and no flag.
+    stands for; ``panel``, its section of the help, of a recipe that of the fields after it too; ``argument``, it is an
+    argument and no flag.
 
     Args:
         names: of these fields only.
         recipe: the flag that names a recipe, if the fields' defaults are those of a recipe.
         defaults: instead of the fields' own.
     """
-    panel = {"panel": f"Recipe (each overrides {recipe})"} if recipe else {}
-    chosen = [f for f in fields(kind) if names is None or f.name in names]
-    given = {f.name: None if recipe else defaults.get(f.name, f.default) for f in chosen}
-    own = rules(kind)
-    return [
-        _flag(f.name, own[f.name], given[f.name], {**f.metadata} | panel | ({"unset": _unset(f)} if recipe else {}))
-        for f in chosen
-    ]
+    own, found, panel = rules(kind), [], None
+    for f in fields(kind):
+        if names is not None and f.name not in names:
+            continue
+        about: dict[str, Any] = dict(f.metadata)
+        if recipe:
+            panel = about.get("panel", panel)
+            about |= {"panel": panel, "unset": _unset(f)}
+        found.append(_flag(f.name, own[f.name], None if recipe else defaults.get(f.name, f.default), about))
+    return found
 
 
-def _unset(field: Field[Any]) -> str:
-    """What a recipe's flag that is not given stands for; no named recipe has another value of what is left out of
-    files at its default."""
+def _unset(field: Field[Any]) -> str | bool:
+    """What a recipe's flag that is not given stands for, False: its recipe's; no named recipe has another value of what
+    is left out of files at its default."""
     if not field.metadata.get("omit_default") or field.default in (None, False, "none"):
-        return "the recipe's"
+        return False
     value = field.default
     if isinstance(value, tuple):
         value = ",".join(f"{v:g}" for v in value) or "none"
-    return f"the recipe's, else {value:g}" if isinstance(value, float) else f"the recipe's, else {value}"
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def with_flags(*flags: Parameter) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -84,7 +87,7 @@ def _flag(name: str, rule: Rule, default: Any, about: Mapping[str, Any]) -> Para
         metavar, help = _shown(rule)
         more |= {"metavar": metavar, "help": help, "parser": _reader(rule, long[0])}
     if default not in (REQUIRED, MISSING):
-        more["show_default"] = about.get("unset") or True
+        more["show_default"] = about.get("unset", True)
     names = [f"{long[0]}/--no-{long[0][2:]}"] if kind is bool else long
     annotation: Any = Annotated[kind | None if default is None else kind, typer.Option(*names, **more)]
     default = REQUIRED if default is MISSING else default

@@ -10,6 +10,7 @@ import typer
 
 from idc.cli.common import check_paths, note, out
 from idc.cli.flags import of_fields, option, with_flags
+from idc.cli.help import Command, Group
 from idc.commands.request import DATA_HELP
 from idc.training.recipe import CNNRecipe, NoiseRecipe, Recipe
 from idc.training.settings import Settings
@@ -47,7 +48,7 @@ def _training(kind: type[Settings], recipes: str, *own: Any, data: str | None = 
     return with_flags(
         option("data", str, data, DATA_HELP, unset="" if data else "the recipe's, else digits"),
         *own,
-        option("recipe", str, "auto", f"settings to start from: {recipes}"),
+        option("recipe", str, "auto", f'what the flags under "Recipe" are by default: {recipes}'),
         option("resume", bool, False, "go on from the newest checkpoint in --out"),
         option(
             "image_size",
@@ -66,10 +67,12 @@ def _training(kind: type[Settings], recipes: str, *own: Any, data: str | None = 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to ``app``."""
-    app.command()(train)
-    peers = typer.Typer(no_args_is_help=True, help="Train a system that IDC is compared with.")
-    peers.command()(cnn)
-    peers.command()(ddpm)
+    app.command(cls=Command)(train)
+    peers = typer.Typer(
+        cls=Group, no_args_is_help=True, rich_markup_mode=None, help="Train a system that IDC is compared with."
+    )
+    peers.command(cls=Command)(cnn)
+    peers.command(cls=Command)(ddpm)
     app.add_typer(peers, name="train-peer")
 
 

@@ -8,6 +8,7 @@ import typer
 
 from idc.cli.common import AsJson, cell, check_paths, err, note, out, print_json, resumable, table
 from idc.cli.flags import of_fields, option, with_flags
+from idc.cli.help import Command
 from idc.commands.request import SAVED_HELP, Request
 from idc.errors import IDCError
 from idc.storage.fields import recorded
@@ -16,13 +17,13 @@ from idc.text import percent, size_text
 
 def register(app: typer.Typer) -> None:
     """Add the commands to ``app``."""
-    app.command()(predict)
-    app.command()(models)
-    app.command()(profile)
-    app.command()(serve)
-    app.command()(export)
-    app.command("import-reference")(import_reference)
-    app.command()(demo)
+    app.command(cls=Command)(predict)
+    app.command(cls=Command)(models)
+    app.command(cls=Command)(profile)
+    app.command(cls=Command)(serve)
+    app.command(cls=Command)(export)
+    app.command("import-reference", cls=Command)(import_reference)
+    app.command(cls=Command)(demo)
 
 
 @with_flags(
@@ -119,9 +120,9 @@ _COLUMNS = {  # of the pruning table, so many that it fits a terminal of 80 char
 
 
 @with_flags(
-    option("num_classes", int, None, "of a preset", least=1, unset="its data's"),
-    option("image_size", int, None, "of a preset", least=1, unset="its data's"),
-    option("channels", int, None, "1, 3 or 4, of a preset", least=1, unset="its data's"),
+    option("num_classes", int, None, "classes, of a preset", least=1, unset="its data's"),
+    option("image_size", int, None, "pixels a side, of a preset", least=1, unset="its data's"),
+    option("channels", int, None, "colour channels, of a preset: 1, 3 or 4", least=1, unset="its data's"),
 )
 def profile(
     model: Annotated[
@@ -160,7 +161,7 @@ def profile(
     *of_fields(Request, ("one_step",)),
 )
 def serve(model: Annotated[str, typer.Argument(help=SAVED_HELP)], **asked: Any) -> None:
-    """A page on this machine to drop images into, and to attack them (pip install 'idc-classifier\\[serve]')."""
+    """A page on this machine to drop images into, and to attack them (pip install 'idc-classifier[serve]')."""
     from threading import Event
 
     from idc.commands.serve import serving
@@ -180,7 +181,7 @@ def export(
     as_json: AsJson = False,
     **asked: Any,
 ) -> None:
-    """Write a model's answer as one ONNX file, checked in onnxruntime (pip install 'idc-classifier\\[onnx]')."""
+    """Write a model's answer as one ONNX file, checked in onnxruntime (pip install 'idc-classifier[onnx]')."""
     from idc.exporting import export_saved
 
     found = recorded(export_saved(model, file, **asked))
@@ -215,7 +216,7 @@ def import_reference(
 
 
 @with_flags(
-    option("seed", int, 0, "of everything", least=0),
+    option("seed", int, 0, "seed of all random numbers", least=0),
     option("epochs", float, None, "of training", unset="as many as pay"),
     option("limit", int, None, "attack so many of the 539 test images", least=1, unset="as many as minutes allow"),
 )

@@ -46,10 +46,10 @@ class Request:
         shared=True,
     )
     attacks: tuple[str, ...] = setting(
-        (), "more of them: package.module:object,... (see docs/extending)", panel=ATTACK, shared=True, flag="--attack",
-        unset="none",
+        (), "attacks of your own beside them: package.module:object,... (see docs/extending)", panel=ATTACK,
+        shared=True, flag="--attack", unset="none",
     )  # fmt: skip
-    norm: Literal["linf", "l2", "l1"] = setting("linf", "of the perturbation", panel=ATTACK, shared=True)
+    norm: Literal["linf", "l2", "l1"] = setting("linf", "norm of the perturbation", panel=ATTACK, shared=True)
     eps: float | None = setting(
         None, "radius on [0, 1], such as 8/255", panel=ATTACK, least=0, shared=True, unset="by norm and colour",
         expected="a number such as 0.1 or 8/255",
@@ -57,14 +57,16 @@ class Request:
     draws: int | None = setting(
         None, "noise draws by which each image is judged", panel=ATTACK, least=1, unset="the protocol's"
     )
-    steps: int | None = setting(None, "of the gradient attacks (pgd, apgd, quick, adaptive)", **_TURNS)
+    steps: int | None = setting(None, "steps of the gradient attacks (pgd, apgd, quick, adaptive)", **_TURNS)
     eot: int | None = setting(None, "noise draws averaged in each gradient", **_TURNS)
-    restarts: int | None = setting(None, "of the gradient attacks", **_TURNS)
+    restarts: int | None = setting(None, "runs of the gradient attacks from starts of their own", **_TURNS)
     surrogate: str | None = setting(
         None, "the function that pgd or apgd follows; answer: the model itself", **_TURNS | {"unset": "its first"}
     )
     loss: Literal["margin", "cross-entropy", "dlr"] | None = setting(
-        None, "what pgd or apgd raise", **_TURNS | {"unset": "both, one after the other: margin, cross-entropy"}
+        None,
+        "the loss that pgd or apgd raise",
+        **_TURNS | {"unset": "both, one after the other: margin, cross-entropy"},
     )
     block: int = setting(BLOCK, "images attacked together: more for a GPU, say 1024", panel=ATTACK, least=1)
     checkpointing: bool = setting(False, "less memory, a third more time (IDC)", panel=ATTACK, decides=False)
@@ -77,10 +79,18 @@ class Request:
     eta: float | None = setting(
         None, "share of the noise in IDC's answer", panel=ANSWER, least=0, most=1, unset="the model's"
     )
-    precision: Literal["fp32", "bf16", "auto"] = setting("fp32", "of the network; auto: what pays", panel=RUN)
+    precision: Literal["fp32", "bf16", "auto"] = setting(
+        "fp32", "numbers that the network computes in; auto: bf16 where the hardware multiplies it", panel=RUN
+    )
     compile: bool = setting(False, "compile the network: a minute or more, then less time", panel=RUN, decides=False)
-    batch_size: int = setting(512, "images times draws at once: memory, not results", panel=RUN, least=1, decides=False)
-    seed: int = setting(0, "of all random numbers", panel=RUN, least=0, shared=True)
+    batch_size: int = setting(
+        512,
+        "images times draws at once: less takes less memory, and changes no result",
+        panel=RUN,
+        least=1,
+        decides=False,
+    )
+    seed: int = setting(0, "seed of all random numbers", panel=RUN, least=0, shared=True)
 
     def __post_init__(self) -> None:
         check(self)

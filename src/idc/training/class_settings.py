@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from idc.errors import IDCError
 from idc.storage.fields import setting, written
-from idc.training.settings import Settings, refuse_idle
+from idc.training.settings import ATTACKS, AUGMENTATION, LOSSES, TARGETS, Settings, refuse_idle
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,20 +14,20 @@ class ClassSettings(Settings):
     """Beside the settings of every training: mixed images, soft targets, and the company of an attack."""
 
     mix: Literal["none", "cutmix", "mixup"] = setting(
-        "none", "augmentation: mix each image with another one, and the losses of both classes alike, in an attack too "
+        "none", "mix each image with another one, and the losses of both classes alike, in an attack too "
         "(Rebuffi et al., 2021); cutmix: a box of the other is pasted in; mixup: the two are blended (IDC: a training "
         "of timestep T-1 alone)",
-        omit_default=True,
+        omit_default=True, panel=AUGMENTATION,
     )  # fmt: skip
     mix_rate: float = setting(1.0, "with --mix: share of the images that are mixed", least=0, most=1, omit_default=True)
     strong_branch: bool = setting(
-        False, "augmentation: beside each image, in the same batch, a strongly augmented one (TrivialAugment), for "
+        False, "beside each image, in the same batch, a strongly augmented one (TrivialAugment), for "
         "which BatchNorm has statistics of its own (DAJAT; Addepalli et al., 2022); it doubles the cost of a step",
         omit_default=True,
     )  # fmt: skip
     label_smoothing: float = setting(
         0.0, "share of the target that goes to all classes alike, in the cross-entropy and in an attack that raises it",
-        least=0, below=1, omit_default=True,
+        least=0, below=1, omit_default=True, panel=TARGETS,
     )  # fmt: skip
 
     rectify: tuple[float, float] | None = setting(
@@ -47,11 +47,11 @@ class ClassSettings(Settings):
     )  # fmt: skip
     beta: float = setting(
         6.0, "methods trades and mart: weight of the divergence; IDC, method consistency: of the distance", least=0,
-        omit_default=True,
+        omit_default=True, panel=LOSSES,
     )  # fmt: skip
     eps_warmup: float = setting(
         0.0, "share of the run in which the attack's radius rises from 0; 1: all of it (ACAT; Addepalli et al., 2022)",
-        least=0, most=1, omit_default=True,
+        least=0, most=1, omit_default=True, panel=ATTACKS,
     )  # fmt: skip
     step_share: float = setting(
         0.0, "length of a step of the attack as a share of the radius, with which it rises (ACAT: 1, two steps); 0: as "

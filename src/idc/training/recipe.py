@@ -8,7 +8,7 @@ from idc.errors import IDCError
 from idc.storage.fields import Rule, rules, setting, short, unknown, written
 from idc.storage.yaml_file import YAML_SUFFIXES, read_yaml
 from idc.training.class_settings import ClassSettings
-from idc.training.settings import REMEDY, Settings, override
+from idc.training.settings import ATTACKS, AUGMENTATION, LOSSES, OPTIMISER, REMEDY, Settings, override
 
 NEED_AN_ATTACK = ("attack_step", "eps_warmup", "step_share", "weight_perturbation")  # without which they say nothing
 SOFT = ("mix", "label_smoothing", "rectify")  # targets of more than one class, of which MART has no form
@@ -21,7 +21,7 @@ class Recipe(ClassSettings):
     method: Literal["pgd-at", "trades", "mart", "consistency"] = setting(
         "pgd-at", "with --eps: pgd-at (Madry et al., 2018), trades (Zhang et al., 2019) or mart (Wang et al., 2020) of "
         "the distances; consistency: of clean images, and the distance of their x0 to that of attacked ones",
-        omit_default=True,
+        omit_default=True, panel=LOSSES,
     )  # fmt: skip
     inter_weight: float = setting(0.2, "weight of the inter-class loss, which drives the classes apart", least=0)
     ce_weight: float = setting(
@@ -39,7 +39,7 @@ class Recipe(ClassSettings):
         (), "how often each timestep 0 to T-1 is trained, as T numbers; none: all alike", least=0
     )
     norm: Literal["linf", "l2"] = setting(
-        "linf", "with --eps: norm in which the attack on the training images is bounded"
+        "linf", "with --eps: norm in which the attack on the training images is bounded", panel=ATTACKS
     )
     eps: float = setting(
         0.0,
@@ -66,10 +66,13 @@ class Recipe(ClassSettings):
         "share of images whose x_t is made of the network's own x0, as when it answers, in place of the true label",
         least=0,
         most=1,
+        panel=LOSSES,
     )
-    sigma: float = setting(0.0, "standard deviation of Gaussian noise added to the training images, on [0, 1]", least=0)
+    sigma: float = setting(
+        0.0, "standard deviation of Gaussian noise added to the training images, on [0, 1]", least=0, panel=AUGMENTATION
+    )
     init: Literal["default", "normal"] = setting(
-        "default", "first weights; normal: with a standard deviation of 0.02, as the authors start"
+        "default", "first weights; normal: with a standard deviation of 0.02, as the authors start", panel=OPTIMISER
     )
     dropout: float | None = setting(
         None, "share of the network's units that each step drops; none: as in its preset", least=0, below=1
@@ -219,14 +222,15 @@ class CNNRecipe(ClassSettings):
     method: Literal["standard", "pgd-at", "trades", "mart", "noise"] = setting(
         "pgd-at",
         "standard, pgd-at (Madry et al.), trades (Zhang et al.), mart (Wang et al.), or noise (Gaussian, Cohen et al.)",
+        panel=LOSSES,
     )
-    norm: Literal["linf", "l2"] = setting("linf", "under attack: norm of the perturbation")
+    norm: Literal["linf", "l2"] = setting("linf", "under attack: norm of the perturbation", panel=ATTACKS)
     eps: float = setting(8 / 255, "under attack: its radius, on [0, 1]; also of the validation's attack", least=0)
     attack_steps: int = setting(10, "under attack: steps of the attack on each batch", least=1)
     attack_step: float = setting(
         0.0, "under attack: length of a step of the attack; 0: 2.5 eps divided by the steps, at most 1.25 eps", least=0
     )
-    sigma: float = setting(0.25, "noise: its standard deviation, on [0, 1]", least=0)
+    sigma: float = setting(0.25, "noise: its standard deviation, on [0, 1]", least=0, panel=AUGMENTATION)
 
     def __post_init__(self) -> None:
         ClassSettings.__post_init__(self)
@@ -272,7 +276,7 @@ class NoiseRecipe(Settings):
     """All settings of a diffusion model's training but its data and its network."""
 
     conditional: bool = setting(
-        False, "the network is told the class (for zdc and rdc); an unconditional one serves diffpure"
+        False, "the network is told the class (for zdc and rdc); an unconditional one serves diffpure", panel=LOSSES
     )
     drop: float = setting(
         0.1, "conditional: how often the class is withheld, so that the model also knows none", least=0, below=1

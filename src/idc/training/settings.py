@@ -13,13 +13,17 @@ if TYPE_CHECKING:  # the command line reads the fields of a recipe before anythi
 LONG = 2_000  # steps that pay for compiling the network
 WORTH_COMPILING = 2.0  # minutes that do
 REMEDY = "correct the recipe"
+# Sections of the help: a field's ``panel`` is that of the fields after it too, until another.
+LENGTH, OPTIMISER, AUGMENTATION = "Recipe: length and batches", "Recipe: optimiser", "Recipe: augmentation"
+AVERAGE, HARDWARE, KEEPING = "Recipe: averaged weights", "Recipe: how it runs", "Recipe: validation and checkpoints"
+TARGETS, LOSSES, ATTACKS = "Recipe: targets", "Recipe: losses", "Recipe: attacks on the training images"
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     """How a network is optimised, whatever its objective. Each field's metadata is its help text."""
 
-    epochs: float = setting(20.0, "how often the training goes through all training images", above=0)
+    epochs: float = setting(20.0, "how often the training goes through all training images", above=0, panel=LENGTH)
     minutes: float = setting(
         0.0, "train for so long instead, loading, validation and files included: the schedule of the epochs is "
         "stretched, or shortened, to fit; 0: as many epochs as --epochs says", least=0,
@@ -30,6 +34,7 @@ class Settings:
         "adamw",
         "how the weights are updated; sgd has Nesterov momentum 0.9; muon: inner layers' weights by Muon, all others "
         "by adamw",
+        panel=OPTIMISER,
     )
     lr: float = setting(2e-3, "learning rate at its highest", above=0)
     weight_decay: float = setting(0.05, "weight decay: decoupled with adamw and muon, an L2 penalty with sgd", least=0)
@@ -51,26 +56,28 @@ class Settings:
     )
     plateau_floor: float = setting(5e-7, "schedule plateau: smallest learning rate", least=0)
     clip_norm: float = setting(1.0, "gradients of a larger norm are scaled down to it; 0: none", least=0)
-    flip: bool = setting(False, "augmentation: mirror half of the images, left to right")
-    crop: int = setting(0, "augmentation: shift each image by up to so many pixels", least=0)
-    rotation: float = setting(0.0, "augmentation: rotate each image by up to so many degrees", least=0)
+    flip: bool = setting(False, "mirror half of the images, left to right", panel=AUGMENTATION)
+    crop: int = setting(0, "shift each image by up to so many pixels", least=0)
+    rotation: float = setting(0.0, "rotate each image by up to so many degrees", least=0)
     ema_decay: float = setting(
         0.998,
         "decay of the moving average (EMA) of the weights, which is what is validated and kept; 0: no average",
         least=0,
         below=1,
+        panel=AVERAGE,
     )
     ema_every: int = setting(1, "updates of the weights between two of that average", least=1)
     ema_start: int = setting(0, "updates of the weights before that average begins", least=0)
     precision: Literal["auto", "fp32", "bf16"] = setting(
-        "auto", "numbers that the network computes in; auto: bf16 where the hardware multiplies it, else fp32"
-    )
+        "auto", "numbers that the network computes in; auto: bf16 where the hardware multiplies it, else fp32",
+        panel=HARDWARE,
+    )  # fmt: skip
     compile: bool | None = setting(
         None,
         f"compile the network (torch.compile); none: on a GPU, from {LONG:,} steps or {WORTH_COMPILING:g} minutes on",
     )
     seed: int = setting(0, "seed of all random numbers: weights, order, augmentation, noise")
-    validate_every: float = setting(1.0, "epochs between two validations", above=0)
+    validate_every: float = setting(1.0, "epochs between two validations", above=0, panel=KEEPING)
     validation_limit: int = setting(
         2000, "how many images of the validation split are used while the training goes on", least=1
     )

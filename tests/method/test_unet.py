@@ -37,6 +37,23 @@ def test_nano_is_small():
     assert sum(p.numel() for p in network("nano").parameters()) < 1_000_000
 
 
+def test_a_mirrored_network_predicts_the_mean_of_an_image_and_its_mirror_image():
+    own = {"preset": "nano-encoder-patch2", "base_channels": 4}
+    plain, mirrored = (BridgeUNet(resolve_spec(own | {"mirrored": m}), (3, 16, 16)).eval() for m in (False, True))
+    mirrored.load_state_dict(plain.state_dict())
+    x, t = torch.rand(2, 3, 16, 16) * 2 - 1, torch.tensor([3, 3])
+    one, other = (image - plain(image, t, image) for image in (x, x.flip(-1)))  # x0, of which the label is the nearest
+    assert (one - other).abs().max() > 1e-3
+    for image in (x, x.flip(-1)):
+        torch.testing.assert_close(image - mirrored(image, t, image), (one + other) / 2)
+        torch.testing.assert_close(mirrored(image, torch.tensor(3), image), mirrored(image, t, image))
+
+
+def test_only_a_network_of_one_step_is_mirrored():
+    with pytest.raises(IDCError, match=r"mirrored with time_embedding: .*time_embedding: false"):
+        resolve_spec({"preset": "nano", "mirrored": True})
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 def test_specs_survive_json(preset):
     assert resolve_spec(recorded(PRESETS[preset])) == PRESETS[preset]

@@ -38,6 +38,8 @@ class UNetSpec:
             draws its stride x stride pixels by itself (depth to space): labels, unlike images, need no fine detail.
         time_embedding: whether the network is told t. One that answers in one step, at T-1, need not be; only a network
             without a decoder may lack it.
+        mirrored: the output is the mean of those for the image and for its mirror image, left to right: twice the FLOPs
+            with the same weights, and the same answer to both. Only without ``time_embedding``: x_t is then the image.
     """
 
     base_channels: int = setting(least=1)
@@ -55,11 +57,15 @@ class UNetSpec:
     middle_attention: bool = setting(True, omit_default=True)
     decoder: bool = setting(True, omit_default=True)
     time_embedding: bool = setting(True, omit_default=True)
+    mirrored: bool = setting(False, omit_default=True)
 
     def __post_init__(self) -> None:
         check(self, remedy="start from a preset and change one field at a time")
         if self.decoder and not self.time_embedding:
             raise IDCError("a decoder without time_embedding", "one of them", "set decoder: false, or leave both")
+        if self.mirrored and self.time_embedding:
+            expected, remedy = "a network that answers in one step", "set time_embedding: false, or leave mirrored out"
+            raise IDCError("mirrored with time_embedding", expected, remedy)
         for channels in self.channels:
             if channels % self.groups and self.grouped:
                 raise IDCError(f"{channels} channels", f"a multiple of groups = {self.groups}", "change base_channels")
@@ -209,6 +215,14 @@ class BridgeUNet(nn.Module):
 
     def forward(self, x_t: Tensor, t: Tensor, y: Tensor) -> Tensor:
         """``y`` is the image on [-1, 1]; only a "concat" network looks at it."""
+        if not self.spec.mirrored:
+            return self._predict(x_t, t, y)
+        both, conditions = (torch.cat([x, x.flip(-1)]) for x in (x_t, y))
+        one, other = (both - self._predict(both, t.expand(len(x_t)).repeat(2), conditions)).chunk(2)  # x0 of each
+        return x_t - (one + other) / 2
+
+    def _predict(self, x_t: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        """Of these images alone, whether mirrored or not."""
         x = torch.cat([x_t, y], dim=1) if self.spec.condition == "concat" else x_t
         if self.spec.patch > 1:
             x = nn.functional.pixel_unshuffle(x, self.spec.patch)

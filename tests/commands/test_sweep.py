@@ -31,6 +31,13 @@ def test_a_sweep_is_its_evaluations(saved, tmp_path):
             "Margin",
         )
     assert json.loads((tmp_path / "s" / "sweep.json").read_text())["setting"] == "steps"
+    losses = run_sweep(replace(request, steps=1), "loss=dlr,none", tmp_path / "l", say=lambda _: None)
+    attacks = [
+        json.loads((tmp_path / "l" / f"loss-{name}" / "summary.json").read_text())["attacks"]
+        for name in ("dlr", "none")
+    ]
+    assert [list(own) for own in attacks] == [["pgd-1 (dlr)"], ["pgd-1 (margin)", "pgd-1 (cross-entropy)"]]
+    over_setting(losses)
     visits = run_sweep(request, "visits=3;3,0", tmp_path / "v", say=lambda _: None)
     assert [row["robust"]["draws"] for row in visits["rows"]] == [1, 2]
 
@@ -88,6 +95,7 @@ def test_what_has_no_radius_is_not_swept_over_radii(saved, tmp_path):
         "steps=",
         "colour=1,2",
         "steps=a",
+        "loss=hinge",
         "visits=3;x",
         "eps=1/0",
     ],

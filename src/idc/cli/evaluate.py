@@ -152,8 +152,8 @@ def rejudge(
 @with_flags(
     option(
         "over", str, REQUIRED,
-        "steps=5,10,20 | eps=2/255,4/255 | eot=1,4 | restarts= | draws= | visits='3;3,0;3,1,0' | eta=0,0.5,1 | "
-        "norm=linf:8/255,l2,l1",
+        "steps=5,10,20 | eps=2/255,4/255 | eot=1,4 | restarts= | draws= | loss=margin,dlr | visits='3;3,0;3,1,0' | "
+        "eta=0,0.5,1 | norm=linf:8/255,l2,l1",
     ),
     *of_fields(Request, protocol="pgd"),
 )  # fmt: skip

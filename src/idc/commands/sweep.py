@@ -14,11 +14,11 @@ from idc.errors import IDCError
 from idc.evaluation.summary import read_lines
 from idc.evaluation.union import union
 from idc.storage import records
-from idc.storage.fields import rules, short
+from idc.storage.fields import rules, short, written
 from idc.storage.kinds import SWEEP
 from idc.text import eps_text
 
-SWEEPS = ("eps", "steps", "eot", "restarts", "draws", "visits", "eta", "norm")
+SWEEPS = ("eps", "steps", "eot", "restarts", "draws", "loss", "visits", "eta", "norm")
 
 
 def parse_sweep(text: str) -> tuple[str, list[Any]]:
@@ -94,8 +94,12 @@ def _asked(request: Request, name: str, value: Any) -> _Asked:
     changes = {name: value}
     if name == "norm":
         value, changes = value[0], dict(zip(("norm", "eps"), value, strict=True))
-    text = "-".join(map(str, value)) if isinstance(value, tuple) else value if name == "norm" else f"{value:g}"
+    text = "-".join(map(str, value)) if isinstance(value, tuple) else f"{value:g}" if _number(value) else written(value)
     return _Asked(value, text, replace(request, **changes))
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float)
 
 
 def _rows(name: str, values: Sequence[_Asked], out: Path, say: Say, data: str) -> Iterator[dict[str, Any]]:

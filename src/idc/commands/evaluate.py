@@ -32,7 +32,9 @@ from idc.evaluation.panel import LABELS, write_panel
 from idc.evaluation.protocol import PROTOCOLS, Protocol, build_protocol
 from idc.evaluation.runner import KEPT, Problem, Runner
 from idc.evaluation.sanity.bench import Bench, Finding, copied, run_checks
-from idc.evaluation.sanity.checks import CHEAP, CHECKS, gradients_useful
+from idc.evaluation.sanity.boundary import margin_continuous
+from idc.evaluation.sanity.checks import CHEAP, CHECKS
+from idc.evaluation.sanity.gradients import gradients_useful
 from idc.evaluation.sanity.library import autoattack_finds_no_more
 from idc.evaluation.sanity.recorded import finite_check, nested_check, points_check, square_check
 from idc.evaluation.summary import LINES, averages, read_costs, read_lines, summarise_lines
@@ -292,8 +294,5 @@ def _sanity(
         return [*found, *square_check(lines), *recorded_checks]
     # One that found no gradient to follow has attacked nothing.
     along = list(product(followed, protocol.objectives))
-    return [
-        *found,
-        *([gradients_useful(bench, along)] if along or protocol.climbs or protocol.adaptive else []),
-        *recorded_checks,
-    ]
+    climbed = along or protocol.climbs or protocol.adaptive
+    return [*found, *([gradients_useful(bench, along), margin_continuous(bench)] if climbed else []), *recorded_checks]

@@ -148,8 +148,8 @@ def look_inside(
     """Functions of a model that answer as it does and whose values or gradient are not the answer's: at most three.
 
     A submodule's output (B, K) counts if its largest is the answer's for 90% of the images and not always the same. A
-    function whose gradient vanishes on most is taken with its steps passed straight. Where all images get one class,
-    others are asked about as well.
+    function whose gradient vanishes on most is taken with its steps passed straight, and so is the answer where nothing
+    else is found. Where all images get one class, others are asked about as well.
 
     Args:
         classifier: the model; of one of ours that names surrogates nothing is looked for.
@@ -199,8 +199,9 @@ class _Search:
         kept: list[Inner] = []
         own = self._ask(Inner())
         self.known.append(own)
+        straight = Inner(straight=True)
         if not _useful(own[1]):
-            kept += self._try(Inner(straight=True))
+            kept += self._try(straight)
         try:
             candidates = self._candidates()
         except Exception as error:  # a user's module may refuse hooks in any way
@@ -211,7 +212,7 @@ class _Search:
         for inner in candidates[:_TRIED]:
             if len(kept) < _KEPT:
                 kept += self._try(inner)
-        return kept
+        return kept or self._try(straight)
 
     def _try(self, inner: Inner) -> list[Inner]:
         """It, or it with its steps passed straight, if it has a gradient that none before it has."""

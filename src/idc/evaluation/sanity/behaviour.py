@@ -9,6 +9,7 @@ from torch import Tensor
 from idc.attacks.target import ANSWER, Tally, Target
 from idc.evaluation.sanity.bench import Bench, Finding
 from idc.noise import Streams
+from idc.types import Classifier
 
 _IMAGES, _DRAWS = 8, 16
 _NEAR = {False: 1e-3, True: 0.05}  # what rounding may change, in standard deviations of the logits; True: in bf16
@@ -33,13 +34,16 @@ def same_in_any_batch(bench: Bench) -> Finding:
 
 
 def same_with_gradients(bench: Bench) -> Finding:
-    """Images are answered alike whether or not a gradient is asked for."""
+    """Images are answered alike whether or not a gradient is asked for, or could be."""
     x, streams = _points(bench)
     plain = _ask(bench, bench.target, x, streams)
     with torch.enable_grad():
         found = {"where gradients are on": _ask(bench, bench.target, x, streams, grad=True)}
         asked = x.clone().requires_grad_(True)
         found["where one is asked for"] = _ask(bench, bench.target, asked, streams, grad=True)
+    if not isinstance(bench.untouched, Exception):  # of a copy, which may keep what it computes
+        with torch.inference_mode():
+            found["in inference mode"] = _ask(bench, _of_copy(bench, bench.untouched), x, streams)
     remedy = "answer the attacker as everyone: nothing may depend on requires_grad or grad mode"
     return _finding("the same answer with gradients", bench, "without gradients", plain, found, remedy)
 
@@ -58,18 +62,25 @@ def same_as_before(bench: Bench) -> Finding:
     else:
         then, text = {}, ""
         for kind, v in asked.items():
-            target = replace(bench.target, answer=deepcopy(bench.untouched), surrogates={}, tally=Tally(), _noisy={})
-            then[kind] = _ask(bench, target, v, _first(streams, len(v)))
+            then[kind] = _ask(bench, _of_copy(bench, bench.untouched), v, _first(streams, len(v)))
     one, other = (torch.cat([*v.values()], dim=1) for v in (now, then))
     found = _finding(name, bench, f"{text}{', '.join(asked)} images", one, {"before the evaluation": other}, remedy)
     return found
 
 
+def _of_copy(bench: Bench, untouched: Classifier) -> Target:
+    """A copy that has been asked nothing."""
+    return replace(bench.target, answer=deepcopy(untouched), surrogates={}, tally=Tally(), _noisy={})
+
+
 def _points(bench: Bench) -> tuple[Tensor, Streams]:
-    """A few images, clean and under random noise of the attack's size, and the streams of their random numbers."""
+    """A few images, clean, adversarial ones that the evaluation found, and under random noise of the attack's size, and
+    the streams of their random numbers."""
     rows = torch.arange(min(_IMAGES, len(bench.images)), device=bench.images.device)
     noise = bench.threat.random(bench.images[rows], bench.streams.of("behaviour noise").take(rows))
-    return torch.cat([bench.images[rows], noise]), bench.streams.of("behaviour").take(rows.repeat(2))
+    worst = bench.images[:0] if bench.worst is None else bench.worst[:_IMAGES]
+    own = bench.streams.of("behaviour").take(torch.cat([rows, rows[: len(worst)], rows]))
+    return torch.cat([bench.images[rows], worst, noise]), own
 
 
 def _first(streams: Streams, count: int) -> Streams:

@@ -1,0 +1,66 @@
+"""Checks of the gradients that an attack follows: that there are any, the same each time, and those of the answer."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from idc.attacks.objective import Margin, Objective
+from idc.evaluation.sanity.bench import Bench, Finding
+from idc.text import percent
+
+_TINY = 1e-6  # of the logits' spread: what a step of the attack's size has to move a margin by, in float32
+_SAME = 0.9  # cosine of two gradients of the same answer
+
+
+def _gradient(bench: Bench, name: str, objective: Objective, key: str = "gradient") -> tuple[Tensor, Tensor]:
+    """(B, N) gradients, and (B, K) logits."""
+    _, gradient, logits = bench.target.gradient(
+        name, bench.images, bench.classes, bench.streams.of(key), objective=objective, draws=bench.eot
+    )
+    return gradient.flatten(1), logits
+
+
+def gradients_useful(bench: Bench, along: Iterable[tuple[str, Objective]] = ()) -> Finding:
+    """An attack without a gradient has attacked nothing. Judged on the images that are right without an attack, if
+    there are any: of an image whose class is the third, DLR has none, and none is needed. A gradient counts as 0 where
+    it moves the margin by less than float32 tells, and one that is another each time, of a function without
+    noise, is none either.
+
+    Args:
+        along: functions and what was raised of them, of which the best counts; by default the margin at the weak spot.
+    """
+    found: dict[str, float] = {}
+    open_to_it = rows if (rows := bench.clean_right > 0).any() else torch.ones_like(rows)
+    for name, objective in along or [(bench.weak_spot, Margin())]:
+        gradient, logits = _gradient(bench, name, objective)
+        least = _TINY * logits.std().nan_to_num().item() if isinstance(objective, Margin) else 0.0
+        good = torch.isfinite(gradient).all(1) & (bench.threat.eps * gradient.abs().sum(1) > least)
+        if not bench.target.noisy(name, bench.images[:1]):
+            again, _ = _gradient(bench, name, objective, "gradient again")
+            good &= F.cosine_similarity(gradient, again) > _SAME
+        found[name] = max(good[open_to_it].float().mean().item(), found.get(name, 0.0))
+    best = max(found, key=lambda name: found[name])
+    useful, text = found[best], f"finite, not 0 and the same each time for {percent(found[best])} of images ({best})"
+    remedy = "give a surrogate without the step that has no gradient (quantiser, clamp, detach)"
+    return Finding("gradients finite and not 0", useful >= 0.9, text, remedy)
+
+
+def answer_follows_gradient(bench: Bench) -> Finding:
+    """A small step along the gradient raises the real answer's objective more often than a random one."""
+    gradient = _gradient(bench, bench.weak_spot, Margin())[0].view_as(bench.images)
+    small = replace(bench.threat, eps=max(bench.threat.eps / 4, 1e-4))
+    streams = bench.streams.of("rise")
+
+    def objective(x: Tensor) -> Tensor:
+        return -bench.target.judge(x, bench.classes, streams, draws=4 * bench.eot)[1]
+
+    start = objective(bench.images)
+    along = small.project(bench.images + small.eps * small.steepest(gradient), bench.images)
+    rises = (objective(along) > start).float().mean().item()
+    random = (objective(small.random(bench.images, streams)) > start).float().mean().item()
+    text = f"rises for {percent(rises)} of images along the gradient, for {percent(random)} along noise"
+    remedy = "the gradient is not that of the answer: give a surrogate that follows it"
+    return Finding("loss along the gradient rises", rises >= 0.75, text, remedy)

@@ -17,7 +17,7 @@ from functools import cache
 from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, cast
 
 import torch
 from common import RESULTS, read, write
@@ -60,6 +60,12 @@ class Mask(nn.Module):
 
     def surrogates(self) -> dict[str, Callable[[Tensor], Tensor]]:
         return {}
+
+    asking = torch.no_grad  # how those ask who use it
+
+    def shown(self, x: Tensor) -> Tensor:
+        """Adversarial images as those show them to it who use it."""
+        return x
 
 
 # -- steps without a gradient ------------------------------------------------------------------------------------------
@@ -190,6 +196,33 @@ class Decoy(Mask):
         return decoy + 3 * F.one_hot(true, 10)
 
 
+class DecoyOutOfSight(Mask):
+    """The same, and no module is called that hooks would see."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        true = seen = x
+        for layer in cast(nn.Sequential, self.net):
+            true, seen = layer.forward(true), layer.forward(seen.flip(-1) if seen.ndim == 4 else seen)
+        return torch.tanh(seen / 10) + 3 * F.one_hot(true.argmax(1), 10)
+
+
+class Buried(Mask):
+    """Exact values; the gradient is buried in noise, by an autograd function that no mode looks into."""
+
+    def before(self, x: Tensor) -> Tensor:
+        return cast(Tensor, _Burying.apply(x))  # type: ignore[no-untyped-call]
+
+
+class _Burying(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradient: Tensor) -> Tensor:
+        return gradient[0] * torch.randint(-1, 2, gradient[0].shape)
+
+
 class Corner(Mask):
     """A score that rises towards a bright image, small noise that is declared, and the answer on top."""
 
@@ -264,6 +297,37 @@ class Differentiated(Batched):
 class Moded(Batched):
     def forward(self, x: Tensor) -> Tensor:
         return self.other(x.flip(-1)) if torch.is_grad_enabled() else self.net(x)
+
+
+class Inferring(Batched):
+    """As Moded: whoever serves it in inference mode has the other network."""
+
+    asking = torch.inference_mode
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x) if torch.is_inference_mode_enabled() else self.other(x)
+
+
+class Files(Batched):
+    """Images in whole levels, as files hold them, get the network; those that an attack makes, the robust one."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.where(self.whole(x).flatten(1).all(1)[:, None], 2 * self.net(x), self.other(x))
+
+    def whole(self, x: Tensor) -> Tensor:
+        return (x * 255 - (x * 255).round()).abs() < 1e-3
+
+    def shown(self, x: Tensor) -> Tensor:
+        return (x * 255).round() / 255
+
+
+class Crowded(Batched):
+    """Only what looks attacked (many pixels of one value that is no level) is answered by the size of its batch."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        same = (x.flatten(1)[:, None] == x.flatten(1)[:, :, None]).sum(2)
+        attacked = (same * ((x * 255 - (x * 255).round()).abs().flatten(1) > 1e-3)).amax(1) >= 6
+        return torch.where((attacked & (len(x) == 1))[:, None], 2 * self.net(x), self.other(x))
 
 
 class Training(Mask):
@@ -413,8 +477,9 @@ def pixels(split: str, limit: int | None) -> tuple[Tensor, Tensor]:
 
 MASKS: tuple[type[Mask], ...] = (
     Quantised, QuantisedFinely, Sawtooth, Thermometer, Compressed, Detached, PartlyDetached, Winners, Rounded, OneHot,
-    OneHotAndLittle, Probabilities, LogProbabilities, Saturated, Scaled, Clamped, NoNumber, Decoy, Corner, Resized,
-    Seeded, Placed, Unsaid, Batched, Differentiated, Moded, Training, Remembering, Tiring, Misread,
+    OneHotAndLittle, Probabilities, LogProbabilities, Saturated, Scaled, Clamped, NoNumber, Decoy, DecoyOutOfSight,
+    Buried, Corner, Resized, Seeded, Placed, Unsaid, Batched, Differentiated, Moded, Inferring, Files, Crowded, Training,
+    Remembering, Tiring, Misread,
 )  # fmt: skip
 HONEST: dict[str, Callable[[], nn.Module]] = {
     "Standard": lambda: Mask(trained(perceptron)),
@@ -459,7 +524,7 @@ def true_accuracy(whole: Mask, images: Tensor, classes: Tensor, threat: Threat) 
     left = _judged(whole, images, classes)
     for index, (function, objective) in enumerate(product((whole.net, straight_through), (Margin(), CrossEntropy()))):
         attack = apgd(threat, objective=objective)
-        found = attack(Target(function), images, classes, streams.of(index))
+        found = whole.shown(attack(Target(function), images, classes, streams.of(index)))
         left = torch.minimum(left, _judged(whole, found, classes))
     return left.mean().item()
 
@@ -469,7 +534,7 @@ def _judged(whole: Mask, images: Tensor, classes: Tensor) -> Tensor:
     each = []
     for image in images:
         copy = deepcopy(whole)  # asked nothing before
-        with torch.no_grad():
+        with whole.asking():
             each.append([int(copy(image[None]).argmax()) for _ in range(9 if whole.stochastic else 1)])
     return (torch.tensor(each) == classes[:, None]).double().mean(1)
 

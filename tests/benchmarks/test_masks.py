@@ -8,7 +8,9 @@ from torch import nn
 from idc.attacks.threat import Threat
 from idc.evaluation.sanity import behaviour
 from idc.evaluation.sanity.bench import Bench
+from idc.evaluation.sanity.boundary import margin_continuous
 from idc.evaluation.sanity.checks import images_used_as_given
+from idc.evaluation.sanity.gradients import gradients_useful
 from idc.evaluation.sanity.substitutes import transfer_is_weaker
 from idc.noise import Streams
 from idc.types import completed
@@ -28,6 +30,9 @@ def networks() -> tuple[nn.Module, nn.Module]:
         (masks.Training, behaviour.same_in_any_batch),
         (masks.Differentiated, behaviour.same_with_gradients),
         (masks.Moded, behaviour.same_with_gradients),
+        (masks.Inferring, behaviour.same_with_gradients),
+        (masks.DecoyOutOfSight, margin_continuous),
+        (masks.Buried, gradients_useful),
         (masks.Remembering, behaviour.same_as_before),
         (masks.OneHotAndLittle, transfer_is_weaker),
         (masks.Misread, images_used_as_given),

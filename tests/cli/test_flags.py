@@ -105,7 +105,8 @@ ASKED = {
     "eot": ("2", 2), "restarts": ("5", 5), "surrogate": ("answer", "answer"),
     "loss": ("dlr", "dlr"), "block": ("64", 64),
     "checkpointing": (None, True), "keep": (None, True), "one-step": (None, True), "visits": ("3,0", (3, 0)),
-    "eta": ("0.5", 0.5), "precision": ("bf16", "bf16"), "compile": (None, True), "batch-size": ("9", 9),
+    "mirrored": (None, True), "eta": ("0.5", 0.5),
+    "precision": ("bf16", "bf16"), "compile": (None, True), "batch-size": ("9", 9),
     "attack": ("mine:one,mine:two", ("mine:one", "mine:two")), "seed": ("11", 11),
 }  # fmt: skip
 
@@ -127,7 +128,7 @@ def test_flags_are_the_fields_of_a_request(verb, monkeypatch):
     asked = {k.replace("-", "_").replace("attack", "attacks") for k in ASKED}
     assert asked | {"model", "data"} == {f.name for f in fields(Request)}
     own = {k: v for k, v in ASKED.items() if f"--{k}" in helped(verb)}
-    assert len(own) == (len(ASKED) if verb != "certify" else 11)
+    assert len(own) == (len(ASKED) if verb != "certify" else 12)
     line = [part for k, (text, _) in own.items() for part in ([f"--{k}"] if text is None else [f"--{k}", text])]
     line += {"sweep": ["--over", "steps=1,2"], "certify": ["--sigma", "1/4"]}.get(verb, [])
     args, _ = called(monkeypatch, module, name, verb, "m", "--data", "d", "--out", "r", *line)

@@ -163,3 +163,27 @@ def test_draws_that_are_no_count_are_one_line(model, images, draws):
 def test_visits_that_are_no_list_of_timesteps_are_one_line(model, visits):
     with pytest.raises(IDCError, match=r"visits = .*: expected timesteps such as \[3, 1, 0\]"):
         model.with_answer(visits=visits)
+
+
+def test_a_mirrored_answer_is_the_same_for_both_and_survives_saving(tmp_path):
+    network = replace(TINY, decoder=False, time_embedding=False)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        plain = IDC(IDCConfig(5, (1, 8, 8), network, clip=False)).eval()
+    plain.card = {"Data": "digits", "calibration": {}}
+    images = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(6))
+    both = plain.with_answer(mirrored=True)
+    one, other = (2 * plain.translate(image) - 1 for image in (images, images.flip(-1)))
+    torch.testing.assert_close(both.translate(images), ((one + other) / 2 + 1) / 2, rtol=0, atol=1e-5)
+    assert (plain.config.unet.mirrored, both.config.unet.mirrored, both.card) == (False, True, {"Data": "digits"})
+    assert both.unet.net is plain.unet.net
+    both.save_pretrained(tmp_path / "m")
+    again = IDC.from_pretrained(tmp_path / "m")
+    torch.testing.assert_close(again(images), both(images))
+    torch.testing.assert_close(again(images.flip(-1)), both(images))
+    assert not torch.allclose(plain(images), both(images))
+
+
+def test_a_chain_is_not_mirrored(model):
+    with pytest.raises(IDCError, match="mirrored with time_embedding"):
+        model.with_answer(mirrored=True)

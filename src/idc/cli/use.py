@@ -41,7 +41,7 @@ def register(app: typer.Typer) -> None:
         "answer 'none of these' where the nearest label is too far away: so far that this share of the validation "
         "images that are answered rightly would be refused too, such as 0.05", least=0, unset="never",
     ),
-    *of_fields(Request, ("one_step", "precision", "seed")),
+    *of_fields(Request, ("one_step", "mirrored", "precision", "seed")),
 )  # fmt: skip
 def predict(
     model: Annotated[str, typer.Argument(help=SAVED_HELP)],
@@ -172,7 +172,7 @@ def serve(model: Annotated[str, typer.Argument(help=SAVED_HELP)], **asked: Any) 
 
 
 @with_flags(
-    *of_fields(Request, ("one_step", "visits", "eta")),
+    *of_fields(Request, ("one_step", "visits", "mirrored", "eta")),
     option("weights", Literal["fp32", "fp16", "int8"], "fp32", "of the file; fp16: half of it, int8: a quarter"),
 )
 def export(

@@ -263,7 +263,7 @@ def _row(entry: Entry, eps: float, found: dict[str, tuple[str, dict[str, Any]]])
     """What the table says of one model at one eps, and the folder of each result."""
     _, first = next(iter(found.values()))
     answer, settings = first["answer"], first["settings"]
-    asked = {key: getattr(entry.request, key) for key in ("one_step", "visits", "eta")}
+    asked = {key: getattr(entry.request, key) for key in ("one_step", "visits", "eta", "mirrored")}
     asked |= {key: settings["classifier"].get(key) for key in ("precision", "compiled")}
     return {
         "name": entry.name, "model": entry.request.model,

@@ -252,7 +252,9 @@ def circumstances(
     request: Request, model: Classifier, device: torch.device, count: int, libraries: Sequence[str]
 ) -> dict[str, Any]:
     """For a record: the model and its answer, the machine with ``count`` processes, the versions."""
-    answer = {"visits": list(model.config.visits), "eta": model.config.bridge.eta} if isinstance(model, IDC) else {}
+    config = model.config if isinstance(model, IDC) else None
+    answer: dict[str, Any] = {"visits": list(config.visits), "eta": config.bridge.eta} if config else {}
+    answer |= {"mirrored": True} if config and config.unet.mirrored else {}
     return answer | {
         "model": request.model,
         "device": str(device),

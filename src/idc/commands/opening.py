@@ -59,8 +59,8 @@ def open_both(request: Request, device: torch.device) -> tuple[Classifier, datas
     images = _loaded(request, own)
     if isinstance(own, IDC):
         own = _as_asked(own, request, device)
-    elif request.one_step or request.visits or request.eta is not None:
-        raise IDCError(request.model, "an IDC for --one-step, --visits or --eta", "leave the flag out")
+    elif request.one_step or request.visits or request.eta is not None or request.mirrored:
+        raise IDCError(request.model, "an IDC for --one-step, --visits, --eta or --mirrored", "leave the flag out")
     bf16 = uses_bf16(request.precision, device) and not isinstance(own, IDC)  # which has a boundary of its own
     own = own.to(device)
     for parameter in own.parameters():  # a ScriptModule has no requires_grad_
@@ -82,8 +82,8 @@ def _copy(module: nn.Module, name: str) -> nn.Module:
 
 def _as_asked(model: IDC, request: Request, device: torch.device) -> IDC:
     visits = model.one_step_visits if request.one_step else request.visits
-    if visits is not None or request.eta is not None:
-        model = model.with_answer(visits=visits, eta=request.eta)
+    if visits is not None or request.eta is not None or request.mirrored:
+        model = model.with_answer(visits=visits, eta=request.eta, mirrored=request.mirrored)
     model = model.to(device).with_precision(request.precision)
     model.checkpointing = request.checkpointing
     return model

@@ -34,6 +34,7 @@ def predict_files(
     reject: float | None = None,
     seed: int = 0,
     one_step: bool = False,
+    mirrored: bool = False,
     precision: str = "fp32",
     refuse: Callable[[IDCError], object] | None = None,
     say: Say = print,
@@ -43,6 +44,7 @@ def predict_files(
     Args:
         files: each a file, a folder of images, or a pattern, see ``idc.data.images_at``.
         draws: of the noise, by default 10 if the answer draws any.
+        one_step, mirrored: see ``Request``.
         reject: answer ``NONE`` where the nearest label is farther away than of all but this share of the validation
             images that are answered rightly, see ``Prediction.rejected``.
         refuse: is told of each file that cannot be read, which is then left out; without it the first one is raised.
@@ -59,7 +61,8 @@ def predict_files(
             ``reject`` of an answer that is not calibrated.
     """
     classifier = IDC.from_pretrained(model, device=default_device()).with_precision(precision)
-    answering = classifier.one_step if one_step else classifier
+    visits = classifier.one_step_visits if one_step else None
+    answering = classifier.with_answer(visits=visits, mirrored=mirrored)
     if not answering.stochastic and (draws or 1) > 1:
         raise IDCError(f"draws = {draws} of an answer without noise", "1: all would be the same", "leave --draws out")
     draws = draws or (DRAWS if answering.stochastic else 1)

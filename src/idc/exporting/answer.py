@@ -57,6 +57,7 @@ def export(
     visits: tuple[int, ...] | None = None,
     eta: float | None = None,
     one_step: bool = False,
+    mirrored: bool = False,
     weights: Weights = "fp32",
 ) -> Export:
     """Write the answer of ``model`` to ``path``, for any batch size.
@@ -72,6 +73,7 @@ def export(
         path: a file that does not exist yet.
         visits, eta: of the answer; by default the configuration's.
         one_step: answer after the first pass, whatever ``visits`` says.
+        mirrored: for the image and its mirror image, see ``IDC.with_answer``.
         weights: how those of the network are stored. "fp16" halves the file, "int8" (a scale for each output channel)
             quarters it; both are computed with in float32, at the speed of "fp32".
 
@@ -82,7 +84,8 @@ def export(
     _refuse_early(path)
     if weights not in get_args(Weights):
         raise IDCError(f"weights = {weights!r}", f"one of {', '.join(get_args(Weights))}", "correct --weights")
-    model = model.with_answer(visits=model.one_step_visits if one_step else visits, eta=eta).with_precision("fp32")
+    visits = model.one_step_visits if one_step else visits
+    model = model.with_answer(visits=visits, eta=eta, mirrored=mirrored).with_precision("fp32")
     chosen, share = model.config.visits, model.config.bridge.eta
     steps = len(chosen) - 1 if model.bridge.draws_noise(chosen, share) else 0
     make_folder(path.parent)

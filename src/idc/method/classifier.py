@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from numbers import Integral
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -87,20 +87,28 @@ class IDC(SavedClassifier):
 
     shares_draws = True  # see Classifier: the first evaluation sees no noise
 
-    def with_answer(self, *, visits: Sequence[int] | None = None, eta: float | None = None) -> "IDC":
+    def with_answer(
+        self, *, visits: Sequence[int] | None = None, eta: float | None = None, mirrored: bool = False
+    ) -> "IDC":
         """This model with another answer. The weights are shared, not copied.
 
         Args:
             visits: timesteps from T-1 down; by default this model's. (T-1,) is the one-step answer.
             eta: share of the noise, in [0, 1]; by default this model's.
+            mirrored: for the image and its mirror image, in twice the FLOPs, see ``UNetSpec``; without calibration.
 
         Raises:
-            IDCError: for visits or eta out of range.
+            IDCError: for visits or eta out of range, or ``mirrored`` of a network that is told the timestep.
         """
-        other = self.with_network(self.unet)
         bridge = self.config.bridge if eta is None else replace(self.config.bridge, eta=eta)
         chosen = self.config.visits if visits is None else self.bridge.check_visits(visits)
-        other.config = replace(self.config, bridge=bridge, visits=chosen)
+        changes = mirrored and not self.config.unet.mirrored
+        network = cast(BridgeUNet, self.unet).as_mirrored() if changes else self.unet
+        other = self.with_network(network)
+        spec = replace(self.config.unet, mirrored=mirrored or self.config.unet.mirrored)
+        other.config = replace(self.config, bridge=bridge, visits=chosen, unet=spec)
+        if changes:
+            other.card = {key: value for key, value in self.card.items() if key != "calibration"}
         return other
 
     def with_precision(self, precision: str) -> "IDC":

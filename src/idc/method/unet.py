@@ -1,6 +1,7 @@
 """The network U(x_t, t), a pruned U-Net: guided-diffusion's (ADM) layers over ``diffusers.UNet2DModel``."""
 
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -212,6 +213,12 @@ class BridgeUNet(nn.Module):
         self.unfold = spec.patch if spec.decoder else spec.stride
         if spec.norm == "batch":  # GroupNorm on the CPU does not like it, see ``idc.compute.hardware.unet_format``
             self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
+
+    def as_mirrored(self) -> "BridgeUNet":
+        """This network, with the same weights, ``mirrored``."""
+        other = copy(self)
+        other.spec = replace(self.spec, mirrored=True)
+        return other
 
     def forward(self, x_t: Tensor, t: Tensor, y: Tensor) -> Tensor:
         """``y`` is the image on [-1, 1]; only a "concat" network looks at it."""

@@ -167,7 +167,8 @@ def _answer(row: dict[str, Any]) -> str:
     """How the model was asked to answer, where it was: "one step", or visits and eta."""
     asked = row.get("answer", {})
     visits = "one step" if asked.get("one_step") else ", ".join(map(str, asked.get("visits") or ()))
-    return "; ".join(filter(None, (visits, f"eta {asked['eta']:g}" if "eta" in asked else "")))
+    mirrored = "mirrored" if asked.get("mirrored") else ""
+    return "; ".join(filter(None, (visits, mirrored, f"eta {asked['eta']:g}" if "eta" in asked else "")))
 
 
 def figure(rows: Sequence[dict[str, Any]], *, with_published: bool = False) -> Figure:

@@ -70,14 +70,19 @@ class Result:
 
 def _answer(settings: dict[str, Any]) -> str:
     visits = settings.get("visits")
-    return ", ".join(map(str, visits)) if visits else ""
+    return ", ".join([*map(str, visits), *_mirrored(settings)]) if visits else ""
+
+
+def _mirrored(settings: dict[str, Any]) -> list[str]:
+    return ["mirrored"] if settings.get("mirrored") else []
 
 
 def _named(settings: dict[str, Any]) -> str:
     visits = settings.get("visits")
     if not visits:
         return str(settings["model"])
-    return f"{settings['model']}, {'one step' if len(visits) == 1 else f'visits {_answer(settings)}'}"
+    words = "one step" if len(visits) == 1 else f"visits {', '.join(map(str, visits))}"
+    return ", ".join([settings["model"], words, *_mirrored(settings)])
 
 
 def other_shares(summary: dict[str, Any]) -> dict[str, dict[str, float]]:

@@ -478,8 +478,8 @@ def pixels(split: str, limit: int | None) -> tuple[Tensor, Tensor]:
 MASKS: tuple[type[Mask], ...] = (
     Quantised, QuantisedFinely, Sawtooth, Thermometer, Compressed, Detached, PartlyDetached, Winners, Rounded, OneHot,
     OneHotAndLittle, Probabilities, LogProbabilities, Saturated, Scaled, Clamped, NoNumber, Decoy, DecoyOutOfSight,
-    Buried, Corner, Resized, Seeded, Placed, Unsaid, Batched, Differentiated, Moded, Inferring, Files, Crowded, Training,
-    Remembering, Tiring, Misread,
+    Buried, Corner, Resized, Seeded, Placed, Unsaid, Batched, Differentiated, Moded, Inferring, Files, Crowded,
+    Training, Remembering, Tiring, Misread,
 )  # fmt: skip
 HONEST: dict[str, Callable[[], nn.Module]] = {
     "Standard": lambda: Mask(trained(perceptron)),

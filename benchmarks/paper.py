@@ -26,7 +26,7 @@ import paper_parts as parts
 import pitfalls
 from common import CIFAR, RESULTS, alone, hardware, read
 from gpu import GRACE, attend
-from robust_pages import OF_PART, SHIPPED, SMALL, SMALL_MIXED, THIN_DISTILLED, THIN_MUON
+from robust_pages import MIRRORED, OF_PART, SHIPPED, SMALL, SMALL_MIXED, THIN_DISTILLED, THIN_MUON
 
 from idc.compute.memory import keep_freed_memory
 from idc.storage.files import make_folder, write_json
@@ -99,9 +99,11 @@ def _all(name: str) -> Part:
     model = OF_PART[name]
 
     def measure(data: str, limit: int, out: Path) -> None:
-        parts.measure_all(model, data, limit, out, precision="bf16", one_step=model not in CNNS)
+        one_step, mirrored = model not in CNNS, name in MIRRORED
+        parts.measure_all(model, data, limit, out, precision="bf16", one_step=one_step, mirrored=mirrored)
 
-    return Part(name, "all test images", SECONDS.get(model, 8000), 10_000, measure, parts.all_found)
+    seconds = SECONDS.get(model, 8000) * (2 if name in MIRRORED else 1)
+    return Part(name, "all test images", seconds, 10_000, measure, parts.all_found)
 
 
 PARTS = (

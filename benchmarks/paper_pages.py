@@ -5,7 +5,7 @@ from typing import Any
 
 from common import CIFAR, RESULTS, article, read, survivors
 from paper_figures import part
-from robust_pages import OF_PART
+from robust_pages import MIRRORED, OF_PART
 
 from idc.evaluation.pairing import paired
 from idc.storage.fields import recorded
@@ -20,12 +20,14 @@ def _jobs() -> dict[str, dict[str, Any]]:
     return {row["job"]: row for row in read(RESULTS / "gpu.json")["rows"]}
 
 
-FULL = {"all-nano": "`idc-nano-cifar10`, one step"} | {name: f"`{model}`" for name, model in OF_PART.items()}
+FULL = {"all-nano": "`idc-nano-cifar10`, one step"} | {
+    name: f"`{model}`{', mirrored' if name in MIRRORED else ''}" for name, model in OF_PART.items()
+}
 BESIDE = (
     ("all-robust-v2", "all-thin-muon"), ("all-small-robust", "all-robust-v2"), ("all-distilled", "all-robust-v2"),
     ("all-thin-distilled", "all-thin-muon"), ("all-distilled", "all-thin-distilled"),
     ("all-nano-mixed", "all-distilled"), ("all-small-mixed", "all-small-robust"),
-    ("all-small-mixed", "all-nano-mixed"),
+    ("all-small-mixed", "all-nano-mixed"), ("all-nano-mirrored", "all-nano-mixed"),
 )  # fmt: skip
 
 

@@ -199,13 +199,20 @@ def _judged(folder: Path) -> dict[str, Any]:
 
 
 def measure_all(
-    model: str, data: str, limit: int, out: Path, *, precision: str = "fp32", one_step: bool = True
+    model: str,
+    data: str,
+    limit: int,
+    out: Path,
+    *,
+    precision: str = "fp32",
+    one_step: bool = True,
+    mirrored: bool = False,
 ) -> None:
     """One answer under the adaptive protocol: an IDC's after one step, or a model's own."""
     evaluate(
         Request(
             model=model, data=data, data_name=CIFAR, limit=limit, protocol="adaptive", eps=EPS,
-            one_step=one_step, precision=precision,
+            one_step=one_step, mirrored=mirrored, precision=precision,
         ),
         out,
     )  # fmt: skip

@@ -11,7 +11,9 @@ NANO_MIXED, SMALL_MIXED = "models/idc-nano-cifar10-mixed", "models/idc-small-cif
 OF_PART = {  # of paper.py: models trained against attacks, under the adaptive protocol
     "all-robust-v2": LATEST, "all-thin-muon": THIN_MUON, "all-small-robust": SMALL, "all-distilled": DISTILLED,
     "all-thin-distilled": THIN_DISTILLED, "all-nano-mixed": NANO_MIXED, "all-small-mixed": SMALL_MIXED,
+    "all-nano-mirrored": NANO_MIXED,
 }  # fmt: skip
+MIRRORED = ("all-nano-mirrored",)  # parts whose model answers for an image and its mirror image
 CHECKED = 64  # images on which the sanity checks are made, at most
 NAMES = {"digits": ("`digits`", "digits test"), "nano": ("`nano`", f"{CIFAR} test")}
 

@@ -116,7 +116,7 @@ PARTS = (
          file="pitfalls-nano.json"),
     Part("trainings-digits", "figures 4b and 4c", 2400, 64, _digits, parts.trainings_found),
     Part("steps-robust", "figure 4a", 1000, 512, _steps(SHIPPED), parts.steps_found),
-    Part("visits-nano", "figure 4c, visits", 400, 48,
+    Part("visits-nano", "figure 4c, visits", 4400, 512,
          lambda data, limit, out: parts.measure_visits(NANO, data, limit, out), parts.visits_found),
     # A day of a core: 36 epochs four times.
     Part("trainings-nano", "figures 4b and 4c on CIFAR-10", 80_000, 512, _nano, parts.trainings_found),

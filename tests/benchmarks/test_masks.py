@@ -8,8 +8,8 @@ from torch import nn
 from idc.attacks.threat import Threat
 from idc.evaluation.sanity import behaviour
 from idc.evaluation.sanity.bench import Bench
-from idc.evaluation.sanity.boundary import margin_continuous
 from idc.evaluation.sanity.checks import images_used_as_given
+from idc.evaluation.sanity.discontinuity import margin_continuous
 from idc.evaluation.sanity.gradients import gradients_useful
 from idc.evaluation.sanity.substitutes import transfer_is_weaker
 from idc.noise import Streams

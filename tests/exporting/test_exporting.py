@@ -158,7 +158,8 @@ def test_half_of_the_noise_and_metadata_and_nothing_of_this_machine(model, tmp_p
     torch.testing.assert_close(run(tmp_path / "m.onnx", images, noise), expected, atol=2e-5, rtol=0)
     facts = session(tmp_path / "m.onnx").get_modelmeta().custom_metadata_map
     assert {name: json.loads(text) for name, text in facts.items()} == {
-        "class_names": list(NAMES), "image_shape": [3, 8, 8], "visits": [3, 1], "eta": 0.5, "weights": "fp32",
+        "class_names": list(NAMES), "image_shape": [3, 8, 8], "visits": [3, 1], "eta": 0.5, "mirrored": False,
+        "weights": "fp32",
         "idc_version": __version__,
     }  # fmt: skip
     content = (tmp_path / "m.onnx").read_bytes()
@@ -285,3 +286,20 @@ def test_the_command_line_says_what_to_do(tmp_path, monkeypatch, idc, mistake):
     }
     assert line == expected[mistake]
     assert list(tmp_path.iterdir()) == ([file] if mistake == "file" else [])
+
+
+def test_a_mirrored_answer_is_exported(tmp_path):
+    spec = UNetSpec(8, (1, 2), groups=1, norm="batch", middle_attention=False, decoder=False, time_embedding=False)
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        plain = IDC(IDCConfig(4, (3, 8, 8), spec, class_names=NAMES)).eval()
+    export(plain, tmp_path / "m.onnx", mirrored=True)
+    images = torch.rand(5, 3, 8, 8, generator=torch.Generator().manual_seed(2))
+    session = onnxruntime.InferenceSession(tmp_path / "m.onnx")
+    for part in (images, images.flip(-1), images[:1]):
+        (logits,) = session.run(["logits"], {"images": part.numpy()})
+        with torch.no_grad():
+            torch.testing.assert_close(
+                torch.from_numpy(logits), plain.with_answer(mirrored=True)(part), rtol=0, atol=1e-3
+            )
+    assert json.loads({p.key: p.value for p in onnx.load(tmp_path / "m.onnx").metadata_props}["mirrored"]) is True

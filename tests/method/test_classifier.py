@@ -177,6 +177,9 @@ def test_a_mirrored_answer_is_the_same_for_both_and_survives_saving(tmp_path):
     torch.testing.assert_close(both.translate(images), ((one + other) / 2 + 1) / 2, rtol=0, atol=1e-5)
     assert (plain.config.unet.mirrored, both.config.unet.mirrored, both.card) == (False, True, {"Data": "digits"})
     assert both.unet.net is plain.unet.net
+    plain.unet.forward = lambda *args: pytest.fail("compiled for the plain answer")
+    torch.testing.assert_close(plain.with_answer(mirrored=True)(images), both(images))
+    del plain.unet.forward
     both.save_pretrained(tmp_path / "m")
     again = IDC.from_pretrained(tmp_path / "m")
     torch.testing.assert_close(again(images), both(images))
@@ -185,5 +188,5 @@ def test_a_mirrored_answer_is_the_same_for_both_and_survives_saving(tmp_path):
 
 
 def test_a_chain_is_not_mirrored(model):
-    with pytest.raises(IDCError, match="mirrored with time_embedding"):
+    with pytest.raises(IDCError, match="mirrored, of a network that is told the timestep"):
         model.with_answer(mirrored=True)

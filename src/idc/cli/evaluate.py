@@ -82,6 +82,7 @@ def _clean_rows(summary: dict[str, Any]) -> list[dict[str, str]]:
 
 
 def _print_summary(summary: dict[str, Any]) -> None:
+    from idc.report.results import named
     from idc.report.rows import bound, left_out, means, points
 
     settings, threat = summary["settings"], summary["settings"]["protocol"]["threat"]
@@ -91,7 +92,7 @@ def _print_summary(summary: dict[str, Any]) -> None:
     where = f"{settings['data']['source']} {settings['data']['split']}, n = {summary['images']}"
     within = settings["protocol"].get("within")
     ball = f", {bound(summary)}" if attacked else ""
-    table(f"{summary['protocol']}: {where}{ball}; 95% intervals", rows)
+    table(f"{summary['protocol']} of {named(settings)}: {where}{ball}; 95% intervals", rows)
     for name, own in summary.get("accuracy", {}).items() if "own" not in summary else ():
         out.print(f"{name}: {share(own, digits=2)}")
     if far := summary.get("distances"):

@@ -48,7 +48,12 @@ def _training(kind: type[Settings], recipes: str, *own: Any, data: str | None = 
     return with_flags(
         option("data", str, data, DATA_HELP, unset="" if data else "the recipe's, else digits"),
         *own,
-        option("recipe", str, "auto", f'what the flags under "Recipe" are by default: {recipes}'),
+        option(
+            "recipe",
+            str,
+            "auto",
+            f'what the flags under "Recipe" are by default (the run\'s recipe.yaml has them): {recipes}',
+        ),
         option("resume", bool, False, "go on from the newest checkpoint in --out"),
         option(
             "image_size",

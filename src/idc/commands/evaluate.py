@@ -32,9 +32,9 @@ from idc.evaluation.panel import LABELS, write_panel
 from idc.evaluation.protocol import PROTOCOLS, Protocol, build_protocol
 from idc.evaluation.runner import KEPT, Problem, Runner
 from idc.evaluation.sanity.bench import Bench, Finding, copied, run_checks
-from idc.evaluation.sanity.boundary import margin_continuous
 from idc.evaluation.sanity.checks import CHEAP, CHECKS
-from idc.evaluation.sanity.gradients import gradients_useful
+from idc.evaluation.sanity.discontinuity import margin_continuous
+from idc.evaluation.sanity.gradients import gradients_along
 from idc.evaluation.sanity.library import autoattack_finds_no_more
 from idc.evaluation.sanity.recorded import finite_check, nested_check, points_check, square_check
 from idc.evaluation.summary import LINES, averages, read_costs, read_lines, summarise_lines
@@ -288,13 +288,13 @@ def _sanity(
         worst=pictures["worst"] if pictures else None,
     )  # fmt: skip
     checks = CHECKS if protocol.sanity else CHEAP
+    if not protocol.sanity and (followed or protocol.climbs or protocol.adaptive):
+        # An attack that found no gradient to follow has attacked nothing.
+        checks = (*checks, gradients_along(product(followed, protocol.objectives)), margin_continuous)
     if protocol.threat.norm == "l1":  # which the library is not asked about
         checks = tuple(check for check in checks if check is not autoattack_finds_no_more)
     with Bar("sanity checks", total=len(checks), quiet=not protocol.sanity) as bar:
         found = run_checks(bench, checks, file=runner.out / CHECKED, advance=bar.advance)
     if protocol.sanity:
         return [*found, *square_check(lines), *recorded_checks]
-    # One that found no gradient to follow has attacked nothing.
-    along = list(product(followed, protocol.objectives))
-    climbed = along or protocol.climbs or protocol.adaptive
-    return [*found, *([gradients_useful(bench, along), margin_continuous(bench)] if climbed else []), *recorded_checks]
+    return [*found, *recorded_checks]

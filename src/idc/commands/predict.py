@@ -66,6 +66,8 @@ def predict_files(
     if not answering.stochastic and (draws or 1) > 1:
         raise IDCError(f"draws = {draws} of an answer without noise", "1: all would be the same", "leave --draws out")
     draws = draws or (DRAWS if answering.stochastic else 1)
+    if mirrored and classifier.with_answer(visits=visits).calibration and not answering.calibration:
+        say("no confidence: the model's was calibrated for its answer without --mirrored")
     if top > classifier.num_classes:
         say(f"the model has {classifier.num_classes} classes, all of which are shown (--top {top})")
     nothing = torch.empty(0, *classifier.input_shape)

@@ -200,8 +200,8 @@ class _Search:
         own = self._ask(Inner())
         self.known.append(own)
         straight = Inner(straight=True)
-        if not _useful(own[1]):
-            kept += self._try(straight)
+        first = not _useful(own[1])
+        kept += self._try(straight) if first else []
         try:
             candidates = self._candidates()
         except Exception as error:  # a user's module may refuse hooks in any way
@@ -212,7 +212,7 @@ class _Search:
         for inner in candidates[:_TRIED]:
             if len(kept) < _KEPT:
                 kept += self._try(inner)
-        return kept or self._try(straight)
+        return kept if kept or first else self._try(straight)
 
     def _try(self, inner: Inner) -> list[Inner]:
         """It, or it with its steps passed straight, if it has a gradient that none before it has."""

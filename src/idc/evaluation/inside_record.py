@@ -45,5 +45,8 @@ def note_inner(out: Path, classifier: Classifier, images: Tensor, ids: Tensor, *
         expected = f"a result of attacks on {found[0].name} too, which {_FILE} names"
         raise IDCError(out, expected, "choose another --out, or remove this one")
     records.write(out / _FILE, {"functions": recorded(found), "not_looked_for": why})
+    if found:
+        names = ", ".join(inner.name for inner in found)
+        say(f"note: found inside the model, and attacked like surrogates: {names} (docs/robustness.md)")
     for reason in why:
         say(f"note: what answers inside the model was not all looked for: {reason}")

@@ -66,7 +66,8 @@ class Problem:
 
 
 _NAMES = {"classifier.fingerprint": "model", "classifier.name": "model", "data.fingerprint": "images",
-          "data.source": "data", "protocol.name": "protocol"}  # fmt: skip
+          "data.source": "data", "protocol.name": "protocol",
+          "classifier.config.unet.mirrored": "answer (--mirrored)"}  # fmt: skip
 
 
 def _told(name: str, held: Any, own: Any) -> str:

@@ -145,6 +145,7 @@ def _describe(proto: "ModelProto", model: IDC, weights: Weights) -> None:
         "image_shape": model.input_shape,
         "visits": model.config.visits,
         "eta": model.config.bridge.eta,
+        "mirrored": model.config.unet.mirrored,
         "weights": weights,
         "idc_version": __version__,
     }

@@ -88,4 +88,5 @@ def card_head(config: IDCConfig) -> list[str]:
         f"- Classes: {in_markdown(', '.join(config.class_names[:200]))}",
         f"- Image labels: {config.label_kind}, seed {config.label_seed}{cell}",
         f"- Timesteps visited: {visits} of T = {config.bridge.timesteps}; eta = {config.bridge.eta}",
+        *(["- Mirrored: it answers for an image and its mirror image"] if config.unet.mirrored else []),
     ]  # fmt: skip

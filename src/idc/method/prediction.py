@@ -53,7 +53,8 @@ class Prediction:
             IDCError: for a share out of range, or an answer that is not calibrated.
         """
         if self.calibration is None:
-            remedy = "train it with this version of idc, or take its own answer (no --one-step, --visits or --eta)"
+            flags = "--one-step, --visits, --eta or --mirrored"
+            remedy = f"train it with this version of idc, or take its own answer (no {flags})"
             raise IDCError("rejecting by an answer that is not calibrated", "a model with a calibration", remedy)
         return self.doubt > self.calibration.threshold(share)
 

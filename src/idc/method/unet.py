@@ -215,8 +215,18 @@ class BridgeUNet(nn.Module):
             self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
 
     def as_mirrored(self) -> "BridgeUNet":
-        """This network, with the same weights, ``mirrored``."""
+        """This network, with the same weights, ``mirrored``.
+
+        Raises:
+            IDCError: if it is told the timestep.
+        """
+        if self.spec.time_embedding:
+            expected = "a network for one step alone, such as that of idc-nano-cifar10-distilled"
+            raise IDCError("mirrored, of a network that is told the timestep", expected, "leave mirrored out")
         other = copy(self)
+        for shared in ("_modules", "_parameters", "_buffers", "_forward_hooks", "_forward_pre_hooks"):
+            other.__dict__[shared] = self.__dict__[shared].copy()
+        other.__dict__.pop("forward", None)  # compiled code of this one
         other.spec = replace(self.spec, mirrored=True)
         return other
 
@@ -225,8 +235,8 @@ class BridgeUNet(nn.Module):
         if not self.spec.mirrored:
             return self._predict(x_t, t, y)
         both, conditions = (torch.cat([x, x.flip(-1)]) for x in (x_t, y))
-        one, other = (both - self._predict(both, t.expand(len(x_t)).repeat(2), conditions)).chunk(2)  # x0 of each
-        return x_t - (one + other) / 2
+        x0 = both - self._predict(both, t.expand(len(x_t)).repeat(2), conditions)
+        return x_t - (x0[: len(x_t)] + x0[len(x_t) :]) / 2
 
     def _predict(self, x_t: Tensor, t: Tensor, y: Tensor) -> Tensor:
         """Of these images alone, whether mirrored or not."""

@@ -65,7 +65,7 @@ class Result:
     @property
     def name(self) -> str:
         """The one that it was given; else model, and the way it answers if it is not the only one of its kind."""
-        return self.given or _named(self.summary["settings"])
+        return self.given or named(self.summary["settings"])
 
 
 def _answer(settings: dict[str, Any]) -> str:
@@ -77,7 +77,8 @@ def _mirrored(settings: dict[str, Any]) -> list[str]:
     return ["mirrored"] if settings.get("mirrored") else []
 
 
-def _named(settings: dict[str, Any]) -> str:
+def named(settings: dict[str, Any]) -> str:
+    """The model of an evaluation, and how it answers if it has a choice."""
     visits = settings.get("visits")
     if not visits:
         return str(settings["model"])
@@ -133,7 +134,7 @@ def read_certificates(folders: Sequence[Path]) -> list[dict[str, Any]]:
             held = records.read_json(folder / "certify.json", "run idc certify again")
             if not isinstance(held, dict) or held.get("kind") != "certify":
                 raise IDCError(folder / "certify.json", "a summary of idc certify", "run idc certify again")
-            found.append(held | {"folder": str(folder), "name": _named(held["settings"])})
+            found.append(held | {"folder": str(folder), "name": named(held["settings"])})
     called = [(f["name"], f["settings"]["smoothing"]["sigma"]) for f in found]
     return [f | ({"name": f"{f['name']}, {f['folder']}"} if called.count(c) > 1 else {})
             for f, c in zip(found, called, strict=True)]  # fmt: skip

@@ -1,5 +1,6 @@
 """Checks that an answer belongs to the image alone: not to its batch, to gradients being asked for, or to the past."""
 
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import replace
 
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor
 
 from idc.attacks.target import ANSWER, Tally, Target
+from idc.errors import IDCError
 from idc.evaluation.sanity.bench import Bench, Finding
 from idc.noise import Streams
 from idc.types import Classifier
@@ -25,8 +27,9 @@ def same_in_any_batch(bench: Bench) -> Finding:
                                            dim=1)
         for size in (1, 3)
     }  # fmt: skip
-    many = rows.flip(0).repeat(4)
-    crowd = torch.cat([x.flip(0), 1 - x, x.roll(1, -1), x.roll(1, -2)])
+    size = max(len(x), min(4 * len(x), bench.target.chunk))
+    many = rows.flip(0).repeat(4)[:size]
+    crowd = torch.cat([x.flip(0), 1 - x, x.roll(1, -1), x.roll(1, -2)])[:size]
     company = _ask(bench, bench.target, crowd, streams.take(many))
     found[f"in a batch of {len(crowd)}"] = company[:, : len(x)].flip(1)
     remedy = "let nothing in the model depend on the batch: its size, its statistics, an image's place in it"
@@ -41,11 +44,21 @@ def same_with_gradients(bench: Bench) -> Finding:
         found = {"where gradients are on": _ask(bench, bench.target, x, streams, grad=True)}
         asked = x.clone().requires_grad_(True)
         found["where one is asked for"] = _ask(bench, bench.target, asked, streams, grad=True)
-    if not isinstance(bench.untouched, Exception):  # of a copy, which may keep what it computes
+    name, remedy = (
+        "the same answer with gradients",
+        "answer all alike: nothing may depend on requires_grad or grad mode",
+    )
+    finding = _finding(name, bench, "without gradients", plain, found, remedy)
+    if isinstance(bench.untouched, Exception) or not finding.passed:
+        return finding
+    # Of new copies, which may keep what they compute; a model that takes gradients itself cannot be asked so by anyone.
+    with suppress(RuntimeError, IDCError):
+        other = _ask(bench, _of_copy(bench, bench.untouched), x, streams)
         with torch.inference_mode():
-            found["in inference mode"] = _ask(bench, _of_copy(bench, bench.untouched), x, streams)
-    remedy = "answer the attacker as everyone: nothing may depend on requires_grad or grad mode"
-    return _finding("the same answer with gradients", bench, "without gradients", plain, found, remedy)
+            served = _ask(bench, _of_copy(bench, bench.untouched), x, streams)
+        inferred = _finding(name, bench, "of a copy, without gradients", other, {"in inference mode": served}, remedy)
+        return finding if inferred.passed else inferred
+    return finding
 
 
 def same_as_before(bench: Bench) -> Finding:
@@ -76,9 +89,10 @@ def _of_copy(bench: Bench, untouched: Classifier) -> Target:
 def _points(bench: Bench) -> tuple[Tensor, Streams]:
     """A few images, clean, adversarial ones that the evaluation found, and under random noise of the attack's size, and
     the streams of their random numbers."""
-    rows = torch.arange(min(_IMAGES, len(bench.images)), device=bench.images.device)
+    count = max(1, min(_IMAGES, len(bench.images), bench.target.chunk // 3))
+    rows = torch.arange(count, device=bench.images.device)
     noise = bench.threat.random(bench.images[rows], bench.streams.of("behaviour noise").take(rows))
-    worst = bench.images[:0] if bench.worst is None else bench.worst[:_IMAGES]
+    worst = bench.images[:0] if bench.worst is None else bench.worst[:count]
     own = bench.streams.of("behaviour").take(torch.cat([rows, rows[: len(worst)], rows]))
     return torch.cat([bench.images[rows], worst, noise]), own
 

@@ -17,7 +17,7 @@ from idc.attacks.target import ANSWER
 from idc.errors import IDCError
 from idc.evaluation.sanity.behaviour import same_as_before, same_in_any_batch, same_with_gradients
 from idc.evaluation.sanity.bench import Bench, Check, Finding
-from idc.evaluation.sanity.boundary import margin_continuous, whole_levels_hurt_no_more
+from idc.evaluation.sanity.discontinuity import margin_continuous, whole_levels_hurt_no_more
 from idc.evaluation.sanity.gradients import answer_follows_gradient, gradients_useful
 from idc.evaluation.sanity.library import autoattack_finds_no_more
 from idc.evaluation.sanity.substitutes import transfer_is_weaker

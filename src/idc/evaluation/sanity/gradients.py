@@ -8,10 +8,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from idc.attacks.objective import Margin, Objective
-from idc.evaluation.sanity.bench import Bench, Finding
+from idc.evaluation.sanity.bench import Bench, Check, Finding
 from idc.text import percent
 
 _TINY = 1e-6  # of the logits' spread: what a step of the attack's size has to move a margin by, in float32
+_DUAL = {"linf": 1.0, "l2": 2.0, "l1": float("inf")}  # norms that say how far a step of a threat's size goes
 _SAME = 0.9  # cosine of two gradients of the same answer
 
 
@@ -37,15 +38,32 @@ def gradients_useful(bench: Bench, along: Iterable[tuple[str, Objective]] = ()) 
     for name, objective in along or [(bench.weak_spot, Margin())]:
         gradient, logits = _gradient(bench, name, objective)
         least = _TINY * logits.std().nan_to_num().item() if isinstance(objective, Margin) else 0.0
-        good = torch.isfinite(gradient).all(1) & (bench.threat.eps * gradient.abs().sum(1) > least)
+        gain = bench.threat.eps * torch.linalg.vector_norm(gradient, _DUAL[bench.threat.norm], dim=1)
+        good = torch.isfinite(gradient).all(1) & (gradient != 0).any(1) & ((gain > least) | (bench.threat.eps == 0))
         if not bench.target.noisy(name, bench.images[:1]):
             again, _ = _gradient(bench, name, objective, "gradient again")
-            good &= F.cosine_similarity(gradient, again) > _SAME
+            good &= F.cosine_similarity(_scaled(gradient), _scaled(again)) > _SAME
         found[name] = max(good[open_to_it].float().mean().item(), found.get(name, 0.0))
     best = max(found, key=lambda name: found[name])
     useful, text = found[best], f"finite, not 0 and the same each time for {percent(found[best])} of images ({best})"
     remedy = "give a surrogate without the step that has no gradient (quantiser, clamp, detach)"
     return Finding("gradients finite and not 0", useful >= 0.9, text, remedy)
+
+
+def gradients_along(along: Iterable[tuple[str, Objective]]) -> Check:
+    """``gradients_useful`` along these."""
+    followed = list(along)
+
+    def gradients_followed(bench: Bench) -> Finding:
+        return gradients_useful(bench, followed)
+
+    return gradients_followed
+
+
+def _scaled(gradient: Tensor) -> Tensor:
+    """Its direction, of however small a one."""
+    found = gradient.double()
+    return found / found.abs().amax(1, keepdim=True).clamp(min=1e-300)
 
 
 def answer_follows_gradient(bench: Bench) -> Finding:

@@ -1,14 +1,18 @@
 """What an attack along gradients cannot see: a margin that jumps, a model that knows images of whole levels."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from idc.attacks.objective import CrossEntropy, Margin
+from idc.attacks.target import ANSWER
 from idc.attacks.threat import Threat
 from idc.evaluation.sanity.behaviour import same_in_any_batch, same_with_gradients
 from idc.evaluation.sanity.bench import Bench
-from idc.evaluation.sanity.boundary import margin_continuous, whole_levels_hurt_no_more
+from idc.evaluation.sanity.discontinuity import margin_continuous, whole_levels_hurt_no_more
 from idc.evaluation.sanity.gradients import gradients_useful
 from idc.noise import Streams
 from idc.types import ClassifierDefaults
@@ -75,6 +79,30 @@ class Inferring(Linear):
         return super().forward(x) * (-1 if torch.is_inference_mode_enabled() else 1)
 
 
+class Sure(Linear):
+    """Logits so far apart that cross-entropy hardly has a slope."""
+
+    def forward(self, x):
+        return 8 * super().forward(x)
+
+
+class Purifying(Linear):
+    """Asks for a gradient of its own, which inference mode does not have."""
+
+    def forward(self, x):
+        with torch.enable_grad():
+            moved = x.detach().requires_grad_(True)
+            (gradient,) = torch.autograd.grad(super().forward(moved).logsumexp(1).sum(), moved)
+        return super().forward(x + 1e-3 * gradient)
+
+
+class Half(Linear):
+    """Small scores on a large offset, in half precision."""
+
+    def forward(self, x):
+        return (0.02 * super().forward(x) + 5).bfloat16().float()
+
+
 class Crowding(Linear):
     """Adversarial images, and they alone, are answered by the size of their batch."""
 
@@ -93,7 +121,7 @@ def bench(model, **more):
     return Bench(model.eval(), IMAGES, classes, streams, Threat("linf", EPS), **more)
 
 
-@pytest.mark.parametrize(("model", "passed"), [(Linear, True), (Decoyed, False), (Opened, True)])
+@pytest.mark.parametrize(("model", "passed"), [(Linear, True), (Decoyed, False), (Opened, True), (Half, True)])
 def test_a_margin_that_jumps_where_no_function_changes(model, passed):
     found = margin_continuous(bench(model()))
     assert found.passed is passed, found.figure
@@ -106,7 +134,7 @@ def test_a_jump_is_measured_as_a_share_of_the_clean_margin():
         def forward(self, x):
             return F.one_hot(super().forward(x).argmax(1), 4).float()
 
-    assert "falls by 2 of a clean margin" in margin_continuous(bench(OneHot())).figure
+    assert "the margin falls by 2 of a clean one" in margin_continuous(bench(OneHot())).figure
 
 
 @pytest.mark.parametrize(("model", "passed"), [(Linear, True), (Levels, False)])
@@ -133,7 +161,14 @@ def test_a_gradient_has_to_be_one(model, passed):
     assert found.passed is passed, found.figure
 
 
-@pytest.mark.parametrize(("model", "passed"), [(Linear, True), (Inferring, False)])
+def test_a_gradient_may_be_small_and_the_radius_nothing():
+    assert gradients_useful(bench(Sure()), [(ANSWER, CrossEntropy())]).passed
+    nothing = bench(Linear())
+    nothing.threat = Threat("linf", 0.0)
+    assert gradients_useful(nothing, [(ANSWER, Margin())]).passed
+
+
+@pytest.mark.parametrize(("model", "passed"), [(Linear, True), (Inferring, False), (Purifying, True)])
 def test_inference_mode_changes_no_answer(model, passed):
     found = same_with_gradients(bench(model()))
     assert found.passed is passed, found.figure
@@ -146,3 +181,15 @@ def test_adversarial_images_are_answered_alike_in_any_batch(model, passed):
     found = same_in_any_batch(bench(model(), worst=worst))
     assert found.passed is passed, found.figure
     assert same_in_any_batch(bench(model())).passed
+
+
+def test_fewer_images_than_adversarial_ones_and_small_batches():
+    model = Linear()
+    images, worst = IMAGES[:4], IMAGES[:8]
+    own = Bench(model, images, model(images).argmax(1), Streams(torch.arange(4), 0), Threat("linf", EPS), worst=worst)
+    assert same_in_any_batch(own).passed
+    asked = []
+    model.register_forward_pre_hook(lambda module, args: asked.append(len(args[0])))
+    own.target = replace(own.target, chunk=5)
+    assert same_in_any_batch(own).passed
+    assert max(asked) == 5

@@ -15,6 +15,7 @@ from idc.text import counted, percent
 
 _PAIRS, _HALVINGS = 16, 22  # 2^-22 of the way between two images: the last bits of float32
 _JUMP, _NEAR = 1.0, 0.25  # of a clean margin: what no rounding makes, and what is near a boundary
+_DIGITS = 4  # last digits of a logit
 _LEVELS = 255
 
 
@@ -34,8 +35,8 @@ def margin_continuous(bench: Bench) -> Finding:
         return Finding(name, True, "no two images of different answers", remedy)
     before, after = _bisected(bench, start, end, classes, streams)
     jump = _share(bench, ANSWER, (before, after), start, classes, streams)
-    text = f"between {counted(str(len(start)), 'pair')} of images it falls by {jump:.2g} of a clean margin at once"
-    if jump < _JUMP:
+    text = f"between {counted(str(len(start)), 'pair')} of images the margin falls by {jump:.2g} of a clean one at once"
+    if jump < _JUMP or _is_rounding(bench, before, after, classes, streams):
         return Finding(name, True, text, remedy)
     for other in bench.target.surrogates:
         if _share(bench, other, (before, after), start, classes, streams, largest=True) < _NEAR:
@@ -76,6 +77,15 @@ def _share(
     clean, one, other = (_margins(bench, name, x, classes, streams) for x in (start, *points))
     found = torch.maximum(one.abs(), other.abs()) if largest else one - other
     return (found / clean.abs().clamp(min=1e-30)).median().item()
+
+
+def _is_rounding(bench: Bench, before: Tensor, after: Tensor, classes: Tensor, streams: Streams) -> bool:
+    """Whether the fall is that of a few last digits of the logits, which half precision rounds coarsely."""
+    logits = torch.nan_to_num(bench.target.logits(ANSWER, before, streams)[0])
+    half = torch.equal(logits, logits.bfloat16().to(logits.dtype))
+    digit = torch.finfo(torch.bfloat16 if half else torch.float32).eps * logits.abs().amax(1)
+    fall = _margins(bench, ANSWER, before, classes, streams) - _margins(bench, ANSWER, after, classes, streams)
+    return bool((fall / digit.clamp(min=1e-30)).median() <= _DIGITS)
 
 
 def _margins(bench: Bench, name: str, x: Tensor, classes: Tensor, streams: Streams) -> Tensor:

@@ -44,7 +44,10 @@ def test_a_run_that_its_data_make_short_is_told_so(started, tmp_path):
     begun = {"start": str(started / "four"), "limit": 32, "say": said.append}
     start_training("digits", tmp_path / "run", recipe=str(tmp_path / "r.yaml"), **begun)
     taken = f"begins with the weights of {started / 'four'}: all "
-    assert sum(line.startswith(taken) and line.endswith("of the 10 classes: new") for line in said) == 1
+    assert (
+        sum(line.startswith(taken) and line.endswith("of the 10 classes: new; it takes grey images") for line in said)
+        == 1
+    )
     assert any(line == "32 images make only 1 update in 1 epoch: raise --epochs" for line in said)
 
 

@@ -248,7 +248,7 @@ def _begin(model: IDC, begun: IDC, name: str, num_classes: int) -> str:
     return (
         f"begins with the weights of {name}: {taken}; image labels of the {num_classes} classes: "
         f"{'the same as its own' if same else 'new'}"
-        f"{'; it takes grey images, so colour is left out' if model.input_shape[0] == 1 else ''}"
+        f"{'; it takes grey images' if model.input_shape[0] == 1 else ''}"
     )
 
 

@@ -109,7 +109,7 @@ def begin_with(model: CNN, begun: CNN, *, name: str) -> str:
     kept = {key: value for key, value in weights.items() if same or not key.startswith("linear.")}
     model.network.load_state_dict(model.network.state_dict() | kept)
     taken = f"all {len(weights)} tensors" if same else "all but the last layer, which is fresh for other classes"
-    return taken + ("; it takes grey images, so colour is left out" if model.input_shape[0] == 1 else "")
+    return taken + ("; it takes grey images" if model.input_shape[0] == 1 else "")
 
 
 NETWORKS: dict[str, dict[str, Any]] = {

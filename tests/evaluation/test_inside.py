@@ -285,8 +285,12 @@ def test_why_something_could_not_be_looked_for_is_said_and_noted(tmp_path, modul
     said = []
     note_inner(tmp_path, as_classifier(module, input_shape=(1, 4, 4)), IMAGES, IDS, say=said.append)
     noted = records.read_json(tmp_path / "inside.json", "")["not_looked_for"]
-    assert len(said) == len(noted) == bool(why)
-    assert all(why in text for text in said + noted)
+    found = [text for text in said if "found inside the model" in text]
+    assert len(found) == bool(found_in(tmp_path))
+    assert all(inner.name in text for text in found for inner in found_in(tmp_path))
+    unseen = [text for text in said if text not in found]
+    assert len(unseen) == len(noted) == bool(why)
+    assert all(why in text for text in unseen + noted)
 
 
 @pytest.mark.parametrize("begun", ["images-0.jsonl", "partial-000000.safetensors"])

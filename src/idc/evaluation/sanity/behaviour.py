@@ -44,10 +44,8 @@ def same_with_gradients(bench: Bench) -> Finding:
         found = {"where gradients are on": _ask(bench, bench.target, x, streams, grad=True)}
         asked = x.clone().requires_grad_(True)
         found["where one is asked for"] = _ask(bench, bench.target, asked, streams, grad=True)
-    name, remedy = (
-        "the same answer with gradients",
-        "answer all alike: nothing may depend on requires_grad or grad mode",
-    )
+    name = "the same answer with gradients"
+    remedy = "answer all alike: nothing may depend on requires_grad or grad mode"
     finding = _finding(name, bench, "without gradients", plain, found, remedy)
     if isinstance(bench.untouched, Exception) or not finding.passed:
         return finding

@@ -52,7 +52,7 @@ def _commands(command: Any, ctx: Any) -> list[str]:
         told,
         "",
         "```console",
-        f"$ {command.get_usage(ctx)[len('Usage: ') :]}",
+        f"$ {command.get_usage(ctx).removeprefix('Usage: ')}",
         "```",
         "",
     ]

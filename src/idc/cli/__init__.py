@@ -12,17 +12,13 @@ import typer
 from idc import __version__
 from idc.cli import certify, evaluate, train, use
 from idc.cli.common import err, out
-from idc.cli.help import Group
+from idc.cli.help import App
 from idc.compute.memory import keep_freed_memory
 from idc.errors import TRACEBACK, IDCError, cut
 
 _USAGE: Any = typer.BadParameter.__base__  # of whichever click typer brings
-app = typer.Typer(
+app = App(
     name="idc",
-    no_args_is_help=True,
-    cls=Group,
-    context_settings={"max_content_width": 120},
-    rich_markup_mode=None,
     pretty_exceptions_enable=False,
     help="Image-to-Image Diffusion Classifier: train it, attack it, find out what holds.",
 )

@@ -7,14 +7,13 @@ import typer
 
 from idc.cli.common import AsJson, Out, check_paths, note, out, print_json, resumable, table
 from idc.cli.flags import REQUIRED, of_fields, option, with_flags
-from idc.cli.help import Command
 from idc.commands.request import ATTACK, Request
 from idc.text import flops_text, seconds_text, share
 
 
 def register(app: typer.Typer) -> None:
     """Add the command to ``app``."""
-    app.command(cls=Command)(certify)
+    app.command()(certify)
 
 
 @with_flags(

@@ -8,7 +8,6 @@ import typer
 
 from idc.cli.common import AsJson, Out, check_paths, note, out, print_json, resumable, table
 from idc.cli.flags import REQUIRED, of_fields, option, with_flags
-from idc.cli.help import Command
 from idc.commands.request import Request
 from idc.errors import IDCError
 from idc.text import eps_text, flops_text, gflops_text, percent, seconds_text, share
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 def register(app: typer.Typer) -> None:
     """Add the commands to ``app``."""
     for command in (evaluate, rejudge, sweep, compare, report):
-        app.command(cls=Command)(command)
+        app.command()(command)
 
 
 @with_flags(*of_fields(Request))

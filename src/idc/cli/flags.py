@@ -87,7 +87,7 @@ def _flag(name: str, rule: Rule, default: Any, about: Mapping[str, Any]) -> Para
         metavar, help = _shown(rule)
         more |= {"metavar": metavar, "help": help, "parser": _reader(rule, long[0])}
     if default not in (REQUIRED, MISSING):
-        unset = about.get("unset", True)
+        unset = about.get("unset", "")
         more["show_default"] = True if unset == "" else unset
     names = [f"{long[0]}/--no-{long[0][2:]}"] if kind is bool else long
     annotation: Any = Annotated[kind | None if default is None else kind, typer.Option(*names, **more)]

@@ -1,7 +1,9 @@
 """What ``--help`` looks like: a flag and what it does side by side or, where the flag is long, one below the other."""
 
+from collections.abc import Callable
 from typing import Any
 
+import typer
 from typer.core import TyperCommand, TyperGroup
 
 _ARGUMENTS, _OPTIONS = "Arguments", "Options"
@@ -34,3 +36,14 @@ class Group(TyperGroup):
         records = [(name, one.get_short_help_str(limit=_WHOLE)) for name, one in every if one and not one.hidden]
         with formatter.section("Commands"):
             formatter.write_dl(records)
+
+
+class App(typer.Typer):
+    """Commands whose help looks so."""
+
+    def __init__(self, **settings: Any) -> None:
+        wide = {"max_content_width": 120}
+        super().__init__(cls=Group, context_settings=wide, rich_markup_mode=None, no_args_is_help=True, **settings)
+
+    def command(self, name: str | None = None, **settings: Any) -> Callable[[Any], Any]:
+        return super().command(name, cls=Command, **settings)

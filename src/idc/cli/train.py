@@ -10,7 +10,7 @@ import typer
 
 from idc.cli.common import check_paths, note, out
 from idc.cli.flags import of_fields, option, with_flags
-from idc.cli.help import Command, Group
+from idc.cli.help import App
 from idc.commands.request import DATA_HELP
 from idc.training.recipe import CNNRecipe, NoiseRecipe, Recipe
 from idc.training.settings import Settings
@@ -72,12 +72,10 @@ def _training(kind: type[Settings], recipes: str, *own: Any, data: str | None = 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to ``app``."""
-    app.command(cls=Command)(train)
-    peers = typer.Typer(
-        cls=Group, no_args_is_help=True, rich_markup_mode=None, help="Train a system that IDC is compared with."
-    )
-    peers.command(cls=Command)(cnn)
-    peers.command(cls=Command)(ddpm)
+    app.command()(train)
+    peers = App(help="Train a system that IDC is compared with.")
+    peers.command()(cnn)
+    peers.command()(ddpm)
     app.add_typer(peers, name="train-peer")
 
 

@@ -8,7 +8,6 @@ import typer
 
 from idc.cli.common import AsJson, cell, check_paths, err, note, out, print_json, resumable, table
 from idc.cli.flags import of_fields, option, with_flags
-from idc.cli.help import Command
 from idc.commands.request import SAVED_HELP, Request
 from idc.errors import IDCError
 from idc.storage.fields import recorded
@@ -17,13 +16,13 @@ from idc.text import percent, size_text
 
 def register(app: typer.Typer) -> None:
     """Add the commands to ``app``."""
-    app.command(cls=Command)(predict)
-    app.command(cls=Command)(models)
-    app.command(cls=Command)(profile)
-    app.command(cls=Command)(serve)
-    app.command(cls=Command)(export)
-    app.command("import-reference", cls=Command)(import_reference)
-    app.command(cls=Command)(demo)
+    app.command()(predict)
+    app.command()(models)
+    app.command()(profile)
+    app.command()(serve)
+    app.command()(export)
+    app.command("import-reference")(import_reference)
+    app.command()(demo)
 
 
 @with_flags(

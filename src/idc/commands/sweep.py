@@ -94,12 +94,14 @@ def _asked(request: Request, name: str, value: Any) -> _Asked:
     changes = {name: value}
     if name == "norm":
         value, changes = value[0], dict(zip(("norm", "eps"), value, strict=True))
-    text = "-".join(map(str, value)) if isinstance(value, tuple) else f"{value:g}" if _number(value) else written(value)
-    return _Asked(value, text, replace(request, **changes))
+    return _Asked(value, _name(value), replace(request, **changes))
 
 
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float)
+def _name(value: Any) -> str:
+    """A value as the name of its folder has it."""
+    if isinstance(value, tuple):
+        return "-".join(map(str, value))
+    return f"{value:g}" if isinstance(value, int | float) else written(value)
 
 
 def _rows(name: str, values: Sequence[_Asked], out: Path, say: Say, data: str) -> Iterator[dict[str, Any]]:

@@ -199,9 +199,9 @@ class _Search:
         kept: list[Inner] = []
         own = self._ask(Inner())
         self.known.append(own)
-        straight = Inner(straight=True)
-        first = not _useful(own[1])
-        kept += self._try(straight) if first else []
+        straight, masked = Inner(straight=True), not _useful(own[1])
+        if masked:
+            kept += self._try(straight)
         try:
             candidates = self._candidates()
         except Exception as error:  # a user's module may refuse hooks in any way
@@ -212,7 +212,7 @@ class _Search:
         for inner in candidates[:_TRIED]:
             if len(kept) < _KEPT:
                 kept += self._try(inner)
-        return kept if kept or first else self._try(straight)
+        return kept if kept or masked else self._try(straight)
 
     def _try(self, inner: Inner) -> list[Inner]:
         """It, or it with its steps passed straight, if it has a gradient that none before it has."""

@@ -19,6 +19,7 @@ from idc.evaluation.verdict import wilson
 from idc.noise import Streams
 from idc.storage import records
 from idc.storage.fields import recorded
+from idc.text import percent
 from idc.types import Classifier
 
 
@@ -146,6 +147,18 @@ class Bench:
         if self.robust is None:
             return self.plain_each
         return torch.tensor([self.robust[i] for i in self.streams.ids.tolist()], device=self.images.device)
+
+    def no_weaker_than(self, each: Sequence[Tensor]) -> tuple[bool, str]:
+        """Whether the evaluation left no more right than other attacks, of which each one's (B,) shares of right draws
+        are given, and in words. Of a deterministic model a single image more is let pass; of a stochastic one, what
+        chance may do."""
+        left, white = min(right.mean().item() for right in each), self.white_each
+        passed = self.white <= left + self.margin / 2
+        text = f"{percent(left)}, the evaluation {percent(self.white)}"
+        if not self.classifier.stochastic:
+            more = int(((torch.stack([*each]).amin(0) < 0.5) & (white > 0.5)).sum())
+            passed, text = passed and more <= 1, f"{text}, of which they break {more} more"
+        return passed, text
 
     @property
     def white(self) -> float:

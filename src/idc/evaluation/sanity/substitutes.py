@@ -7,7 +7,6 @@ from idc.attacks.gradient import pgd
 from idc.attacks.objective import Margin
 from idc.attacks.target import ANSWER, Target
 from idc.evaluation.sanity.bench import Bench, Finding
-from idc.text import percent
 from idc.types import answered
 
 _VARIANTS = 8  # of each image that the model is asked about
@@ -35,15 +34,9 @@ def transfer_is_weaker(bench: Bench) -> Finding:
         attack, other = pgd(bench.threat, steps=40, objective=Margin()), Target(function, chunk=bench.target.chunk)
         found = attack(other, bench.images, bench.classes, bench.streams.of("transfer", name))
         each.append(bench.right(found, "transfer", name))
-    left = min(right.mean().item() for right in each)
-    white = bench.white_each
-    text = f"images made for substitutes leave {percent(left)}, the evaluation {percent(white.mean().item())}"
-    passed = white.mean().item() <= left + bench.margin / 2
-    if not bench.classifier.stochastic:
-        more = int(((torch.stack(each).amin(0) < 0.5) & (white > 0.5)).sum())
-        passed, text = passed and more <= 1, f"{text}, of which they break {more} more"
+    passed, text = bench.no_weaker_than(each)
     remedy = "gradients are masked: black-box attacks see more"
-    return Finding("white-box no weaker than transfer", passed, text, remedy)
+    return Finding("white-box no weaker than transfer", passed, f"images made for substitutes leave {text}", remedy)
 
 
 def networks(shape: tuple[int, ...], num_classes: int) -> tuple[nn.Module, nn.Module]:

@@ -56,6 +56,19 @@ def test_of_the_images_of_a_training_only_those_held_out_are_judged(photos, tmp_
     assert sorted(values(judged(model, tmp_path / "others")[0])) == list(range(100, 140))
 
 
+def test_a_module_in_training_mode_is_told(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make = (
+        "import torch\n\n\ndef model():\n    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(1024, 10))"
+    )
+    (tmp_path / "training_net.py").write_text(f"{make}\n\n\ndef ready():\n    return model().eval()\n")
+    monkeypatch.delitem(sys.modules, "training_net", raising=False)
+    for name, told in (("model", True), ("ready", False)):
+        classifier, images = open_both(Request(model=f"training_net:{name}", data="digits", limit=10), CPU)
+        assert not classifier.training
+        assert ("came in training mode and is judged in evaluation mode" in images.summary) is told
+
+
 def test_a_model_of_before_is_known_by_the_name_of_its_data(photos, tmp_path):
     images, said = judged(saved(tmp_path / "m", Data=str(photos)), photos)
     assert len(images) == 8

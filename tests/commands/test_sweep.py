@@ -23,7 +23,7 @@ def test_a_sweep_is_its_evaluations(saved, tmp_path):
     found = run_sweep(request, "steps=1,3", tmp_path / "s", say=lambda _: None)
     for row, steps in zip(found["rows"], (1, 3), strict=True):
         own = json.loads((tmp_path / "s" / f"steps-{steps}" / "summary.json").read_text())
-        assert row["robust"] == own["robust"]
+        assert (row["robust"], row["reliable"], row["images"]) == (own["robust"], own["reliable"], 6)
         attack = own["settings"]["protocol"]["attacks"][f"pgd-{steps} (margin)"]
         assert (attack["steps"], attack["surrogate"], attack["objective"]["kind"]) == (
             steps,
@@ -37,7 +37,9 @@ def test_a_sweep_is_its_evaluations(saved, tmp_path):
         for name in ("dlr", "none")
     ]
     assert [list(own) for own in attacks] == [["pgd-1 (dlr)"], ["pgd-1 (margin)", "pgd-1 (cross-entropy)"]]
-    over_setting(losses)
+    assert losses["data"] == "digits test"
+    [axes] = over_setting(losses).axes
+    assert {line.get_linestyle() for line in axes.lines} == {"None"}, "names are not joined"
     visits = run_sweep(request, "visits=3;3,0", tmp_path / "v", say=lambda _: None)
     assert [row["robust"]["draws"] for row in visits["rows"]] == [1, 2]
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -81,6 +81,10 @@ class Target:
             raise IDCError(given, "a dict of names to functions images -> logits", "return {} for none")
         shares = classifier.shares_draws
         return cls(classifier, surrogates, classifier.stochastic, chunk, shares_draws=shares, name=name)
+
+    def with_surrogates(self, surrogates: Mapping[str, Logits]) -> "Target":
+        """The same answer with other functions to differentiate; which of them draw noise is asked anew."""
+        return replace(self, surrogates=surrogates, _noisy={})
 
     @property
     def first(self) -> str:

@@ -51,7 +51,11 @@ def evaluate(out_folder: Out, as_json: AsJson = False, **asked: Any) -> None:
 
 
 def _row(name: str, verdict: Mapping[str, Any]) -> dict[str, str]:
-    row = {"images": name, "mean of draws" if verdict["draws"] > 1 else "accuracy": share(verdict["mean"])}
+    return {"images": name} | _shares(verdict)
+
+
+def _shares(verdict: Mapping[str, Any]) -> dict[str, str]:
+    row = {"mean of draws" if verdict["draws"] > 1 else "accuracy": share(verdict["mean"])}
     if verdict["draws"] > 1:
         row |= {"majority": share(verdict["majority"]), f"worst of {verdict['draws']}": share(verdict["worst_of_n"])}
     return row
@@ -170,15 +174,20 @@ def sweep(over: str, out_folder: Out, as_json: AsJson = False, **asked: Any) -> 
     if as_json:
         print_json(found)
         return
+    setting, own = found["setting"], found["rows"]
     rows = [
-        {found["setting"]: _swept(found["setting"], r),
-         "clean": f"{r['clean']['mean']['mean']:.1%}",
-         **{k: v for k, v in _row("", r["robust"]).items() if k != "images"},
-         "cost an image": flops_text(r["cost"]["flops"])} for r in found["rows"]
+        {setting: _swept(setting, r) + ("" if r["reliable"] else " UNRELIABLE"),
+         "clean": percent(r["clean"]["mean"]["mean"]), **_shares(r["robust"]),
+         "cost an image": flops_text(r["cost"]["flops"])} for r in own
     ]  # fmt: skip
     if "union" in found:
-        rows.append({"norm": "union"} | {k: v for k, v in _row("", found["union"]).items() if k != "images"})
-    table(f"{found['protocol']} over {found['setting']}", rows)
+        rows.append({"norm": "union"} | _shares(found["union"]))
+    radii = {r["eps"] for r in own} if setting not in ("eps", "norm") and "noise" in own[0] else set()
+    ball = "".join(f", {request.norm} eps {eps_text(eps)}" for eps in radii)
+    where = f"{found['model']}: {found['data']}, n = {own[0]['images']}{ball}; 95% intervals"
+    table(f"{found['protocol']} over {setting} of {where}", rows)
+    if not all(r["reliable"] for r in own):
+        note.print("UNRELIABLE, not to be quoted: idc report tells what its sanity checks found")
     if "union" in found:
         out.print("union: an image survives only where it survives the attacks in each of the norms")
     out.print(f"written: {out_folder / 'sweep.json'}   (a page: idc report {out_folder} --out report.html)")

@@ -106,7 +106,9 @@ def evaluate(
     request = Request(model=name, data="tensors", protocol=own.name if own else str(protocol), **settings)
     if request.limit:
         data = data.take(min(request.limit, len(data)))
-    classifier = as_classifier(model.to(device).eval(), input_shape=data.shape, name=name)
+    if model.training:
+        say(f"{name} came in training mode and is judged in evaluation mode")
+    classifier = as_classifier(model.to(device), input_shape=data.shape, name=name)
     if classifier.num_classes < data.num_classes:
         raise IDCError(
             f"labels up to {int(data.labels.max())}", f"below the model's {classifier.num_classes}", "renumber"

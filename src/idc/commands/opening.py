@@ -39,7 +39,7 @@ def open_model(name: str) -> nn.Module:
     if is_named(name):
         return open_peer(name)
     if is_plugin(name):
-        return plugin(name, nn.Module, lambda factory: factory(), "a function that returns an nn.Module").eval()
+        return plugin(name, nn.Module, lambda factory: factory(), "a function that returns an nn.Module")
     if re.fullmatch(r"\w+:\w+=.*", name):
         raise IDCError(name, "a peer: diffpure:..., zdc:... or rdc:...", "correct its name")
     if not Path(name).is_dir() and (meant := respelled(name, "model")):
@@ -57,6 +57,9 @@ def open_both(request: Request, device: torch.device) -> tuple[Classifier, datas
     if is_plugin(request.model) and (request.compile or request.precision != "fp32"):
         own = _copy(own, request.model)  # it is changed below, and the factory may hand it out again
     images = _loaded(request, own)
+    if own.training:
+        why = f"{request.model} came in training mode and is judged in evaluation mode"
+        images = replace(images, summary=f"{images.summary}; {why}")
     if isinstance(own, IDC):
         own = _as_asked(own, request, device)
     elif request.one_step or request.visits or request.eta is not None or request.mirrored:

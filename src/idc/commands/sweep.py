@@ -54,8 +54,9 @@ def run_sweep(request: Request, over: str, out: Path, *, say: Say = print) -> di
     """Evaluate once for each value of one setting, each in a folder of its own below ``out``; resumable.
 
     Returns:
-        ``setting`` and ``rows`` (``value``, ``eps``, ``clean``, ``robust``, ``cost``, and ``noise`` where the attacks
-        have a radius), as in ``out/sweep.json``; over norms also ``union``, see ``idc.evaluation.union``.
+        ``setting``, ``data`` and ``rows`` (``value``, ``eps``, ``clean``, ``robust``, ``cost``, ``images``,
+        ``reliable``, and ``noise`` where the attacks have a radius), as in ``out/sweep.json``; over norms also
+        ``union``, see ``idc.evaluation.union``.
 
     Raises:
         IDCError: see ``parse_sweep`` and ``evaluate``; for a value that the protocol cannot have, or one that changes
@@ -73,7 +74,9 @@ def run_sweep(request: Request, over: str, out: Path, *, say: Say = print) -> di
             raise IDCError(f"a sweep of {protocol.name} over {name}", "a protocol whose attacks have a radius", remedy)
     with at_work(out, processes()[0], kind=SWEEP):
         rows = list(_rows(name, values_asked, out, say, images.summary))
-        found: dict[str, Any] = {"setting": name, "protocol": request.protocol, "model": request.model, "rows": rows}
+        about = {"setting": name, "protocol": request.protocol, "model": request.model}
+        source = f"{request.data_name or request.data} {images.split}"
+        found: dict[str, Any] = about | {"data": source, "rows": rows}
         if rows and name == "norm":
             found["union"] = union([read_lines(out / f"norm-{row['text']}") for row in rows])
         if rows:
@@ -120,4 +123,4 @@ def _rows(name: str, values: Sequence[_Asked], out: Path, say: Say, data: str) -
             protocol = summary["settings"]["protocol"]
             kinds = ("clean", *(() if protocol.get("within") else ("noise",)), "robust", "cost", "answer")
             about = {"value": one.value, "text": one.text, "eps": protocol["threat"]["eps"]}
-            yield about | {kind: summary[kind] for kind in kinds}
+            yield about | {kind: summary[kind] for kind in (*kinds, "images", "reliable")}

@@ -296,5 +296,4 @@ def published(target: Target, *, probabilities: bool = True) -> Target:
     def softmax(images: Tensor, **draws: int) -> Tensor:
         return torch.softmax(target.answer(images, **draws), dim=1)
 
-    surrogates = {**target.surrogates, PUBLISHED: softmax if probabilities else target.answer}
-    return replace(target, surrogates=surrogates, _noisy={})
+    return target.with_surrogates({**target.surrogates, PUBLISHED: softmax if probabilities else target.answer})

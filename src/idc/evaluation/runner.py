@@ -7,7 +7,7 @@ the attack that was running is run again.
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -174,7 +174,7 @@ class Runner:
     def target(self) -> Target:
         """The classifier as the protocol's attacks see it."""
         target = Target.of(self.classifier, chunk=self.chunk, name=self.name)
-        target = replace(target, surrogates={**self.inside, **target.surrogates}, _noisy={})
+        target = target.with_surrogates({**self.inside, **target.surrogates})
         return published(target) if self.protocol.needs_published else target
 
     @property

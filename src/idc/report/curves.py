@@ -36,6 +36,12 @@ def _line(
                       color=colour, alpha=0.15, linewidth=0)  # fmt: skip
 
 
+def _bars(shares: Sequence[dict[str, float]]) -> np.ndarray:
+    """(2, n), what an interval reaches below and above each share, in %."""
+    ends = [[s["mean"] - s["low"] for s in shares], [s["high"] - s["mean"] for s in shares]]
+    return 100 * np.maximum(ends, 0)
+
+
 def _finish(axes: Axes, xlabel: str) -> None:
     axes.set(xlabel=xlabel, ylabel="accuracy, %", ylim=(-2, 102))
     axes.grid(alpha=0.25)
@@ -118,9 +124,8 @@ def over_flops(results: Sequence[Result]) -> Figure | None:
         x = [r.summary["answer"]["flops"] / 1e9 for r in own]
         y = [r.summary["robust"]["mean"] for r in own]
         mean = [100 * s["mean"] for s in y]
-        bars = [[100 * max(0.0, s["mean"] - s["low"]) for s in y], [100 * max(0.0, s["high"] - s["mean"]) for s in y]]
         colour = COLOURS[index % len(COLOURS)]
-        axes.errorbar(x, mean, yerr=bars, fmt="none", ecolor=colour, alpha=0.5)
+        axes.errorbar(x, mean, yerr=_bars(y), fmt="none", ecolor=colour, alpha=0.5)
         sizes = [40 + 400 * r.summary["answer"]["flops"] / largest for r in own]
         faces = [colour if r.summary["reliable"] else "none" for r in own]
         axes.scatter(x, mean, s=sizes, c=faces, alpha=0.5, label=protocol, edgecolors=colour)
@@ -147,27 +152,41 @@ def over_distance(results: Sequence[Result]) -> Figure | None:
         for other in results:
             if other.protocol == "adaptive" and (other.name, other.threat["norm"]) == (r.name, r.threat["norm"]):
                 robust = other.summary["robust"]["mean"]
-                bars = [[100 * (robust["mean"] - robust["low"])], [100 * (robust["high"] - robust["mean"])]]
-                axes.errorbar([other.eps], [100 * robust["mean"]], yerr=bars, fmt="D", color=colour, ms=5, capsize=3)
+                mean, bars = [100 * robust["mean"]], _bars([robust])
+                axes.errorbar([other.eps], mean, yerr=bars, fmt="D", color=colour, ms=5, capsize=3)
     _finish(axes, "radius (diamonds: the adaptive protocol)")
     return figure
 
 
 def over_setting(sweep: dict[str, Any]) -> Figure:
-    """Robust accuracy over the swept setting, as mean, majority and worst of n; clean and noise beside it."""
+    """Robust accuracy over the swept setting, as mean, majority and worst of n; clean and noise beside it. Lines join
+    numbers, not names; what is unreliable is crossed out."""
     figure, axes = _drawing()
     rows = sweep["rows"]
     numeric = all(isinstance(r["value"], int | float) for r in rows)
     x: list[Any] = [r["value"] for r in rows] if numeric else list(range(len(rows)))
-    for (kind, style, label), colour in zip(KINDS, COLOURS, strict=False):
+    for index, ((kind, style, label), colour) in enumerate(zip(KINDS, COLOURS, strict=False)):
         if kind != "mean" and all(r["robust"]["draws"] == 1 for r in rows):
             continue
-        _line(axes, x, [r["robust"][kind] for r in rows], style, colour, f"robust, {label}")
-    axes.plot(x, [100 * r["clean"]["mean"]["mean"] for r in rows], "-", color="#222222", label="clean, mean of draws")
+        shares = [r["robust"][kind] for r in rows]
+        if numeric:
+            _line(axes, x, shares, style, colour, f"robust, {label}")
+        else:
+            beside, mean = [at + 0.1 * (index - 1) for at in x], [100 * s["mean"] for s in shares]
+            axes.errorbar(beside, mean, _bars(shares), fmt=style[0], color=colour, label=f"robust, {label}", capsize=3)
+    if unsure := [index for index, r in enumerate(rows) if not r.get("reliable", True)]:
+        means = [100 * rows[index]["robust"]["mean"]["mean"] for index in unsure]
+        crossed = [x[index] - (0 if numeric else 0.1) for index in unsure]
+        axes.plot(crossed, means, "x", color="#222222", ms=11, mew=2, label="UNRELIABLE")
+    clean, noise = ("-", ":") if numeric else ("_", "_")
+    shares = [100 * r["clean"]["mean"]["mean"] for r in rows]
+    axes.plot(x, shares, clean, color="#222222", ms=14, label="clean, mean of draws")
     if all("noise" in r for r in rows):  # not of corruptions, which have no radius
-        axes.plot(x, [100 * r["noise"]["mean"]["mean"] for r in rows], ":", color="#767676", label="random noise")
+        shares = [100 * r["noise"]["mean"]["mean"] for r in rows]
+        axes.plot(x, shares, noise, color="#767676", ms=14, label="random noise")
     if not numeric:
         axes.set_xticks(x, [r["text"] for r in rows])
+        axes.set_xlim(-0.5, len(rows) - 0.5)
     elif min(x) > 0 and max(x) / min(x) > 8:
         axes.set_xscale("log", base=2)
         axes.xaxis.set_minor_formatter(NullFormatter())

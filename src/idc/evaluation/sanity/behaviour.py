@@ -83,7 +83,7 @@ def same_as_before(bench: Bench) -> Finding:
 
 def _of_copy(bench: Bench, untouched: Classifier) -> Target:
     """A copy that has been asked nothing."""
-    return replace(bench.target, answer=deepcopy(untouched), surrogates={}, tally=Tally(), _noisy={})
+    return replace(bench.target.with_surrogates({}), answer=deepcopy(untouched), tally=Tally())
 
 
 def _points(bench: Bench) -> tuple[Tensor, Streams]:

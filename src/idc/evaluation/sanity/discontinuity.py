@@ -110,7 +110,7 @@ def whole_levels_hurt_no_more(bench: Bench) -> Finding:
     def in_levels(images: Tensor, **draws: Any) -> Tensor:
         return weak(rounded(images), **draws)
 
-    target = replace(bench.target, surrogates={"in levels": in_levels}, tally=Tally(), _noisy={})
+    target = replace(bench.target.with_surrogates({"in levels": in_levels}), tally=Tally())
     found = bench.pgd(surrogate="in levels")(target, x, bench.classes, bench.streams.of("levels"))
     right = bench.right((found * _LEVELS).round().clamp(low, high) / _LEVELS, "levels")
     passed, text = bench.no_weaker_than([right])

@@ -29,6 +29,7 @@ from typing import Any
 from common import CIFAR, RESULTS, outside, read
 from gpu_jobs import FIRST, JOBS, KEPT, PAIRS, Job, Training
 
+from idc.cli.common import UNRELIABLE
 from idc.commands.opening import open_model
 from idc.evaluation.pairing import paired, survived
 from idc.evaluation.summary import COSTS, LINES
@@ -159,7 +160,7 @@ def attend(command: list[str], seconds: float, log: Path) -> tuple[str, str]:
     with log.open("a", encoding="utf-8") as file:
         process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=outside())
         try:
-            state = "failed" if process.wait(seconds) else "done"
+            state = "done" if process.wait(seconds) in (0, UNRELIABLE) else "failed"
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGINT)
             state = "stopped"

@@ -18,6 +18,7 @@ from typing import Any
 
 from common import CORES, together
 
+from idc.cli.common import UNRELIABLE
 from idc.errors import IDCError
 from idc.storage.fields import Rule, short
 from idc.text import eps_name, eps_text
@@ -128,7 +129,8 @@ def main() -> None:
         sys.exit(2)
     many = given.processes or default_processes()
     for command, _ in commands:
-        if code := run(command, many if command[0] == "evaluate" else 1):
+        code = run(command, many if command[0] == "evaluate" else 1)
+        if code not in (0, UNRELIABLE):
             print("reproduce: stopped; the same command goes on where this one was", file=sys.stderr)
             sys.exit(code if code > 0 else 128 - code)
     folders = [folder for _, folder in commands]

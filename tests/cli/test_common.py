@@ -1,6 +1,9 @@
 """What the commands print."""
 
-from idc.cli.common import table
+import pytest
+import typer
+
+from idc.cli.common import end_unless, table
 
 
 def test_each_cell_of_a_table_stands_under_its_own_heading(capsys):
@@ -11,3 +14,15 @@ def test_each_cell_of_a_table_stands_under_its_own_heading(capsys):
     head, *body = [[part.strip() for part in line.replace("┃", "│").split("│")[1:-1]] for line in lines]
     assert head == ["visits", "accuracy", "mean of draws", "majority"]
     assert body == [["3", "11%", "", ""], ["3-0", "", "22%", "33%"]]
+
+
+@pytest.mark.parametrize(("reliable", "world", "code"), [(True, "1", 0), (False, "1", 3), (False, "2", 0)])
+def test_what_is_not_to_be_quoted_has_an_exit_code(monkeypatch, reliable, world, code):
+    """But not under a launcher of several processes, which would take it for a crash."""
+    monkeypatch.setenv("WORLD_SIZE", world)
+    ended = 0
+    try:
+        end_unless(reliable)
+    except typer.Exit as error:
+        ended = error.exit_code
+    assert ended == code

@@ -26,6 +26,7 @@ class _Plain(Console):
         super().print(*(visible(one) if isinstance(one, str) else one for one in objects), **how)
 
 
+UNRELIABLE = 3  # exit code: there is a result, and a sanity check of it failed
 _LEADS = os.environ.get("RANK", "0") == "0"  # of several processes (accelerate launch), one speaks
 out = _Plain(quiet=not _LEADS)
 note = _Plain(stderr=True, quiet=not _LEADS)
@@ -43,6 +44,13 @@ def resumable() -> Iterator[None]:
     except KeyboardInterrupt:
         note.print("interrupted; the same command goes on where this one was")
         raise typer.Exit(130) from None
+
+
+def end_unless(reliable: bool) -> None:
+    """End the program with the exit code for a result that is written but not to be quoted. Not under a launcher of
+    several processes, which would take it for a crash."""
+    if not reliable and os.environ.get("WORLD_SIZE", "1") == "1":
+        raise typer.Exit(UNRELIABLE)
 
 
 def check_paths(*sources: str | None) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from idc.cli.common import AsJson, Out, check_paths, note, out, print_json, resumable, table
+from idc.cli.common import AsJson, Out, check_paths, end_unless, note, out, print_json, resumable, table
 from idc.cli.flags import REQUIRED, of_fields, option, with_flags
 from idc.commands.request import Request
 from idc.errors import IDCError
@@ -45,9 +45,10 @@ def evaluate(out_folder: Out, as_json: AsJson = False, **asked: Any) -> None:
         return
     if as_json:
         print_json(summary)
-        return
-    _print_summary(summary)
-    out.print(f"written: {out_folder / 'summary.json'}   (a page: idc report {out_folder} --out report.html)")
+    else:
+        _print_summary(summary)
+        out.print(f"written: {out_folder / 'summary.json'}   (a page: idc report {out_folder} --out report.html)")
+    end_unless(summary["reliable"])
 
 
 def _row(name: str, verdict: Mapping[str, Any]) -> dict[str, str]:
@@ -144,13 +145,14 @@ def rejudge(
     found = run(result, **asked)
     if as_json:
         print_json(found)
-        return
-    table(f"kept images of {result}, judged again (seed {asked['seed']})", [_row("adversarial", found["robust"])])
-    if not found["same_model"]:
-        out.print(f"{found['model']} is not the model that was attacked: its weights or its answers are others.")
-    if found["not_finite"]:
-        out.print(f"UNRELIABLE: NaN or infinite logits for {found['not_finite']} images, counted as wrong.")
-    out.print(f"written: {result / 'rejudged.json'}")
+    else:
+        table(f"kept images of {result}, judged again (seed {asked['seed']})", [_row("adversarial", found["robust"])])
+        if not found["same_model"]:
+            out.print(f"{found['model']} is not the model that was attacked: its weights or its answers are others.")
+        if found["not_finite"]:
+            out.print(f"UNRELIABLE: NaN or infinite logits for {found['not_finite']} images, counted as wrong.")
+        out.print(f"written: {result / 'rejudged.json'}")
+    end_unless(not found["not_finite"])
 
 
 @with_flags(
@@ -173,7 +175,12 @@ def sweep(over: str, out_folder: Out, as_json: AsJson = False, **asked: Any) -> 
         return
     if as_json:
         print_json(found)
-        return
+    else:
+        _print_sweep(found, request.norm, out_folder)
+    end_unless(all(r["reliable"] for r in found["rows"]))
+
+
+def _print_sweep(found: dict[str, Any], norm: str, folder: Path) -> None:
     setting, own = found["setting"], found["rows"]
     rows = [
         {setting: _swept(setting, r) + ("" if r["reliable"] else " UNRELIABLE"),
@@ -183,14 +190,14 @@ def sweep(over: str, out_folder: Out, as_json: AsJson = False, **asked: Any) -> 
     if "union" in found:
         rows.append({"norm": "union"} | _shares(found["union"]))
     radii = {r["eps"] for r in own} if setting not in ("eps", "norm") and "noise" in own[0] else set()
-    ball = "".join(f", {request.norm} eps {eps_text(eps)}" for eps in radii)
+    ball = "".join(f", {norm} eps {eps_text(eps)}" for eps in radii)
     where = f"{found['model']}: {found['data']}, n = {own[0]['images']}{ball}; 95% intervals"
     table(f"{found['protocol']} over {setting} of {where}", rows)
     if not all(r["reliable"] for r in own):
         note.print("UNRELIABLE, not to be quoted: idc report tells what its sanity checks found")
     if "union" in found:
         out.print("union: an image survives only where it survives the attacks in each of the norms")
-    out.print(f"written: {out_folder / 'sweep.json'}   (a page: idc report {out_folder} --out report.html)")
+    out.print(f"written: {folder / 'sweep.json'}   (a page: idc report {folder} --out report.html)")
 
 
 def compare(
@@ -215,11 +222,12 @@ def compare(
         note.print("none of the published figures is of this data, norm and eps; the figure has none")
     if as_json:
         print_json({"rows": rows, "pairs": read_pairs(out_folder)})
-        return
-    table(str(file), [_compared(row) for row in rows])
-    for text in paired_texts(out_folder):
-        out.print(text)
-    out.print(f"written: {', '.join(str(p) for p in written)}")
+    else:
+        table(str(file), [_compared(row) for row in rows])
+        for text in paired_texts(out_folder):
+            out.print(text)
+        out.print(f"written: {', '.join(str(p) for p in written)}")
+    end_unless(all(own["reliable"] for row in rows for own in row["protocols"].values()))
 
 
 def _compared(row: dict[str, Any]) -> dict[str, Any]:

@@ -58,7 +58,8 @@ def test_nothing_is_begun_without_time_or_after_a_first_job_that_fails(tmp_path,
 
 @pytest.mark.parametrize(
     ("code", "seconds", "state"),
-    [("print('one two')", 600, "done"), ("print('one two'); raise SystemExit(3)", 600, "failed"),
+    [("print('one two')", 600, "done"), ("print('one two'); raise SystemExit(1)", 600, "failed"),
+     ("print('one two'); raise SystemExit(3)", 600, "done"),  # an evaluation whose result is not to be quoted
      ("import time; print('one two', flush=True); time.sleep(600)", 3, "stopped")],
 )  # fmt: skip
 def test_a_command_is_attended(tmp_path, code, seconds, state):

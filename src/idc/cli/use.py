@@ -157,7 +157,7 @@ def profile(
     option(
         "draws", int, None, "noise draws averaged in one answer", least=1, unset="10, or 1 of an answer without noise"
     ),
-    *of_fields(Request, ("one_step",)),
+    *of_fields(Request, ("one_step", "mirrored")),
 )
 def serve(model: Annotated[str, typer.Argument(help=SAVED_HELP)], **asked: Any) -> None:
     """A page on this machine to drop images into, and to attack them (pip install 'idc-classifier[serve]')."""

@@ -34,6 +34,7 @@ def serving(
     port: int = PORT,
     draws: int | None = None,
     one_step: bool = False,
+    mirrored: bool = False,
 ) -> Iterator[str]:
     """Serve the page inside; gives its address.
 
@@ -43,6 +44,7 @@ def serving(
         host: the address it is bound to; "0.0.0.0" is all of this machine's.
         draws: of the noise in an answer, by default 10 if it draws any.
         one_step: the answer after one network pass.
+        mirrored: for the image and its mirror image, see ``IDC.with_answer``.
 
     Raises:
         IDCError: gradio is missing, the model or the examples cannot be used, several draws of an answer without noise,
@@ -53,7 +55,7 @@ def serving(
     if not 0 < port < 2**16:
         raise IDCError(f"port {port}", "1 to 65535", "use 7860, say")
     own = IDC.from_pretrained(model, device=default_device())
-    own = own.one_step if one_step else own
+    own = own.with_answer(visits=own.one_step_visits if one_step else None, mirrored=mirrored)
     draws = draws_of(own, draws)
     channels = own.input_shape[0]
     with TemporaryDirectory() as folder:

@@ -15,8 +15,7 @@ class ClassSettings(Settings):
 
     mix: Literal["none", "cutmix", "mixup"] = setting(
         "none", "mix each image with another one, and the losses of both classes alike, in an attack too "
-        "(Rebuffi et al., 2021); cutmix: a box of the other is pasted in; mixup: the two are blended (IDC: a training "
-        "of timestep T-1 alone)",
+        "(Rebuffi et al., 2021); cutmix: a box of the other is pasted in; mixup: the two are blended",
         omit_default=True, panel=AUGMENTATION,
     )  # fmt: skip
     mix_rate: float = setting(1.0, "with --mix: share of the images that are mixed", least=0, most=1, omit_default=True)
@@ -46,8 +45,8 @@ class ClassSettings(Settings):
         above=0, omit_default=True,
     )  # fmt: skip
     beta: float = setting(
-        6.0, "methods trades and mart: weight of the divergence; IDC, method consistency: of the distance", least=0,
-        omit_default=True, panel=LOSSES,
+        6.0, "weight of what a method adds to the loss: the divergence of trades and mart, the distance of consistency",
+        least=0, omit_default=True, panel=LOSSES,
     )  # fmt: skip
     eps_warmup: float = setting(
         0.0, "share of the run in which the attack's radius rises from 0; 1: all of it (ACAT; Addepalli et al., 2022)",

@@ -1,5 +1,7 @@
 """Starting the page, short of a browser: what it refuses, and the examples."""
 
+import importlib.util
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -17,7 +19,8 @@ def test_without_gradio_it_says_what_to_install(monkeypatch, tmp_path):
 
 
 def test_bad_requests_are_a_line(monkeypatch, tmp_path):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    real = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object() if name == "gradio" else real(name))
     model = save_digits_model(tmp_path / "m")
     refused(idc("serve", tmp_path / "none"), "none")
     refused(idc("serve", model, "--port", 70000), "port 70000", "65535")

@@ -3,6 +3,9 @@
 import masks
 import pytest
 import torch
+from mask_circumstances import Batched, Differentiated, Inferring, Misread, Moded, Remembering, Training
+from mask_kinds import EPS, Buried, DecoyOutOfSight, Mask, OneHotAndLittle
+from mask_networks import perceptron, pixels, trained
 from torch import nn
 
 from idc.attacks.threat import Threat
@@ -20,30 +23,30 @@ COUNT = 20
 
 @pytest.fixture(scope="module")
 def networks() -> tuple[nn.Module, nn.Module]:
-    return masks.trained(masks.perceptron, 60), masks.trained(masks.perceptron, 60, seed=1)
+    return trained(perceptron, 60), trained(perceptron, 60, seed=1)
 
 
 @pytest.mark.parametrize(
     ("kind", "check"),
     [
-        (masks.Batched, behaviour.same_in_any_batch),
-        (masks.Training, behaviour.same_in_any_batch),
-        (masks.Differentiated, behaviour.same_with_gradients),
-        (masks.Moded, behaviour.same_with_gradients),
-        (masks.Inferring, behaviour.same_with_gradients),
-        (masks.DecoyOutOfSight, margin_continuous),
-        (masks.Buried, gradients_useful),
-        (masks.Remembering, behaviour.same_as_before),
-        (masks.OneHotAndLittle, transfer_is_weaker),
-        (masks.Misread, images_used_as_given),
+        (Batched, behaviour.same_in_any_batch),
+        (Training, behaviour.same_in_any_batch),
+        (Differentiated, behaviour.same_with_gradients),
+        (Moded, behaviour.same_with_gradients),
+        (Inferring, behaviour.same_with_gradients),
+        (DecoyOutOfSight, margin_continuous),
+        (Buried, gradients_useful),
+        (Remembering, behaviour.same_as_before),
+        (OneHotAndLittle, transfer_is_weaker),
+        (Misread, images_used_as_given),
     ],
     ids=lambda v: v.__name__,
 )
 def test_masks_are_caught(networks, kind, check):
-    images, classes = masks.pixels("test", COUNT)
-    model, honest = completed(masks.around(kind, *networks)), completed(masks.Mask(networks[0]))
+    images, classes = pixels("test", COUNT)
+    model, honest = completed(masks.around(kind, *networks)), completed(Mask(networks[0]))
     robust = dict.fromkeys(range(COUNT), 1.0)  # as the evaluation was led to believe
-    bench = Bench(model, images, classes, Streams(torch.arange(COUNT), 0), Threat("linf", masks.EPS), robust=robust)
+    bench = Bench(model, images, classes, Streams(torch.arange(COUNT), 0), Threat("linf", EPS), robust=robust)
     assert not check(bench).passed
     if check is not transfer_is_weaker:
         assert check(Bench(honest, images, classes, bench.streams, bench.threat)).passed
@@ -51,9 +54,7 @@ def test_masks_are_caught(networks, kind, check):
 
 def test_what_is_true_of_a_mask_is_found_behind_it(networks):
     """By attacks on the network inside; a memory starts anew for each image."""
-    images, classes = masks.pixels("test", COUNT)
-    threat = Threat("linf", masks.EPS)
-    plain, hidden = (
-        masks.true_accuracy(k(networks[0]), images, classes, threat) for k in (masks.Mask, masks.Remembering)
-    )
+    images, classes = pixels("test", COUNT)
+    threat = Threat("linf", EPS)
+    plain, hidden = (masks.true_accuracy(k(networks[0]), images, classes, threat) for k in (Mask, Remembering))
     assert plain == hidden < 0.6

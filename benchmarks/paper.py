@@ -26,7 +26,7 @@ import paper_parts as parts
 import pitfalls
 from common import CIFAR, RESULTS, alone, hardware, read
 from gpu import GRACE, attend
-from robust_pages import MIRRORED, OF_PART, SHIPPED, SMALL, SMALL_MIXED, THIN_DISTILLED, THIN_MUON
+from robust_pages import CNNS, MIRRORED, OF_PART, SHIPPED, SMALL, SMALL_MIXED
 
 from idc.compute.memory import keep_freed_memory
 from idc.storage.files import make_folder, write_json
@@ -90,8 +90,7 @@ def _held(name: str, out: Path) -> dict[str, Any]:
     return read(out / name) if (out / name).exists() else {}
 
 
-CNNS = (THIN_MUON, THIN_DISTILLED)  # whose answer is one step anyway
-SECONDS = {THIN_MUON: 6000, THIN_DISTILLED: 6000, SMALL: 12_000, SMALL_MIXED: 12_000}  # nano's: 8000
+SECONDS = dict.fromkeys(CNNS, 6000) | {SMALL: 12_000, SMALL_MIXED: 12_000}  # nano's: 8000
 
 
 def _all(name: str) -> Part:
@@ -99,7 +98,7 @@ def _all(name: str) -> Part:
     model = OF_PART[name]
 
     def measure(data: str, limit: int, out: Path) -> None:
-        one_step, mirrored = model not in CNNS, name in MIRRORED
+        one_step, mirrored = model not in CNNS, name in MIRRORED  # a CNN's answer is one step anyway
         parts.measure_all(model, data, limit, out, precision="bf16", one_step=one_step, mirrored=mirrored)
 
     seconds = SECONDS.get(model, 8000) * (2 if name in MIRRORED else 1)

@@ -26,7 +26,8 @@ FULL = {"all-nano": "`idc-nano-cifar10`, one step"} | {
 BESIDE = (
     ("all-robust-v2", "all-thin-muon"), ("all-small-robust", "all-robust-v2"), ("all-distilled", "all-robust-v2"),
     ("all-thin-distilled", "all-thin-muon"), ("all-distilled", "all-thin-distilled"),
-    ("all-nano-mixed", "all-distilled"), ("all-small-mixed", "all-small-robust"),
+    ("all-nano-mixed", "all-distilled"), ("all-thin-mixed", "all-thin-distilled"),
+    ("all-nano-mixed", "all-thin-mixed"), ("all-small-mixed", "all-small-robust"),
     ("all-small-mixed", "all-nano-mixed"), ("all-nano-mirrored", "all-nano-mixed"),
 )  # fmt: skip
 

@@ -39,6 +39,7 @@ NEWER = {  # parts of paper.py
     "all-distilled": "IDC by Muon, taught by three trained models",
     "all-thin-distilled": "CNN by Muon, taught by the same",
     "all-nano-mixed": "IDC, the taught one, on with half of its images mixed",
+    "all-thin-mixed": "CNN, the taught one, on with half of its images mixed",
     "all-small-mixed": "IDC, three times the FLOPs, trained as the last",
     "all-nano-mirrored": "IDC of 0.068 GFLOPs with mixed images, asked for an image and its mirror image",
 }

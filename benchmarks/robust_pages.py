@@ -8,10 +8,12 @@ SHIPPED, LATEST = "idc-nano-cifar10-robust", "idc-nano-cifar10-robust-v2"
 SMALL, THIN_MUON = "models/idc-small-cifar10-robust", "models/cifar10-thin-muon-pgd-at"
 DISTILLED, THIN_DISTILLED = "idc-nano-cifar10-distilled", "models/cifar10-thin-distilled"
 NANO_MIXED, SMALL_MIXED = "models/idc-nano-cifar10-mixed", "models/idc-small-cifar10-mixed"
+THIN_MIXED = "models/cifar10-thin-mixed"
+CNNS = (THIN_MUON, THIN_DISTILLED, THIN_MIXED)  # of the models below
 OF_PART = {  # of paper.py: models trained against attacks, under the adaptive protocol
     "all-robust-v2": LATEST, "all-thin-muon": THIN_MUON, "all-small-robust": SMALL, "all-distilled": DISTILLED,
-    "all-thin-distilled": THIN_DISTILLED, "all-nano-mixed": NANO_MIXED, "all-small-mixed": SMALL_MIXED,
-    "all-nano-mirrored": NANO_MIXED,
+    "all-thin-distilled": THIN_DISTILLED, "all-nano-mixed": NANO_MIXED, "all-thin-mixed": THIN_MIXED,
+    "all-small-mixed": SMALL_MIXED, "all-nano-mirrored": NANO_MIXED,
 }  # fmt: skip
 MIRRORED = ("all-nano-mirrored",)  # parts whose model answers for an image and its mirror image
 CHECKED = 64  # images on which the sanity checks are made, at most

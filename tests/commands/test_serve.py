@@ -25,7 +25,7 @@ def test_bad_requests_are_a_line(monkeypatch, tmp_path):
     refused(idc("serve", tmp_path / "none"), "none")
     refused(idc("serve", model, "--port", 70000), "port 70000", "65535")
     refused(idc("serve", model, "--one-step", "--draws", 3), "leave --draws out")
-    refused(idc("serve", model, "--mirrored"), "told the timestep")
+    refused(idc("serve", model, "--mirrored"), "a network that is mirrored", "--one-step")
     refused(idc("serve", model, "--examples", tmp_path / "nothing.png"), "no such file")
 
 

@@ -165,11 +165,12 @@ def test_visits_that_are_no_list_of_timesteps_are_one_line(model, visits):
         model.with_answer(visits=visits)
 
 
-def test_a_mirrored_answer_is_the_same_for_both_and_survives_saving(tmp_path):
-    network = replace(TINY, decoder=False, time_embedding=False)
+@pytest.mark.parametrize("network", [replace(TINY, decoder=False, time_embedding=False), TINY])
+def test_a_mirrored_answer_is_the_same_for_both_and_survives_saving(tmp_path, network):
+    """Of a network that knows no timestep but T-1, and of one that knows others and answers there."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        plain = IDC(IDCConfig(5, (1, 8, 8), network, clip=False)).eval()
+        plain = IDC(IDCConfig(5, (1, 8, 8), network, clip=False, visits=(3,))).eval()
     plain.card = {"Data": "digits", "calibration": {}}
     images = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(6))
     both = plain.with_answer(mirrored=True)
@@ -188,5 +189,5 @@ def test_a_mirrored_answer_is_the_same_for_both_and_survives_saving(tmp_path):
 
 
 def test_a_chain_is_not_mirrored(model):
-    with pytest.raises(IDCError, match="mirrored, of a network that is told the timestep"):
+    with pytest.raises(IDCError, match=r"visits 3,1,0 of a network that is mirrored: .*--one-step"):
         model.with_answer(mirrored=True)

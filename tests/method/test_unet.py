@@ -49,11 +49,6 @@ def test_a_mirrored_network_predicts_the_mean_of_an_image_and_its_mirror_image()
         torch.testing.assert_close(mirrored(image, torch.tensor(3), image), mirrored(image, t, image))
 
 
-def test_only_a_network_of_one_step_is_mirrored():
-    with pytest.raises(IDCError, match=r"mirrored with time_embedding: .*time_embedding: false"):
-        resolve_spec({"preset": "nano", "mirrored": True})
-
-
 @pytest.mark.parametrize("preset", PRESETS)
 def test_specs_survive_json(preset):
     assert resolve_spec(recorded(PRESETS[preset])) == PRESETS[preset]

@@ -77,7 +77,7 @@ class Request:
         expected="timesteps such as [3, 1, 0]",
     )  # fmt: skip
     mirrored: bool = setting(
-        False, "answer for an image and its mirror image, in twice the time (IDC, networks of one step)", panel=ANSWER
+        False, "answer for an image and its mirror image, in twice the time (IDC, answers in one step)", panel=ANSWER
     )
     eta: float | None = setting(
         None, "share of the noise in IDC's answer", panel=ANSWER, least=0, most=1, unset="the model's"

@@ -70,10 +70,10 @@ def build_model(
         expected = "a function (num_classes, shape, seed) -> labels"
         own = plugin(labels, torch.Tensor, lambda function: make(kind=function), expected)
     last = config.bridge.timesteps - 1
-    if not spec.time_embedding and (not any(recipe.t_weights) or any(recipe.t_weights[:last])):
+    if spec.one_step and (not any(recipe.t_weights) or any(recipe.t_weights[:last])):
         given = ",".join(f"{w:g}" for w in recipe.t_weights) or "none"
         raise IDCError(
-            f"t_weights = {given} for a network that is not told the timestep",
+            f"t_weights = {given} for a network of one step (mirrored, or not told the timestep)",
             f"timestep {last} alone, at which it answers",
             f"give --t-weights {'0,' * last}1",
         )

@@ -113,7 +113,7 @@ def fit_plan(plan: Plan, asked: Asked, train: datasets.ImageSet) -> Plan:
     visits = tuple(extra.get("visits", ()) if asked.visits is None else asked.visits)
     bridge = BridgeSpec(**take(BridgeSpec, extra.get("bridge", {}), what="bridge field"))
     named = asked.recipe == "auto" or asked.recipe in RECIPES
-    if not spec.time_embedding and named and "t_weights" not in asked.changes:
+    if spec.one_step and named and "t_weights" not in asked.changes:
         recipe = replace(recipe, t_weights=(0.0,) * (bridge.timesteps - 1) + (1.0,))  # there is no other choice
     return replace(
         plan, spec=spec, recipe=recipe, extra=extra, bridge=bridge, labels=labels, cell=cell,

@@ -98,7 +98,7 @@ class IDC(SavedClassifier):
             mirrored: for the image and its mirror image, in twice the FLOPs, see ``UNetSpec``; without calibration.
 
         Raises:
-            IDCError: for visits or eta out of range, or ``mirrored`` of a network that is told the timestep.
+            IDCError: for visits or eta out of range, or ``mirrored`` of an answer in several steps.
         """
         bridge = self.config.bridge if eta is None else replace(self.config.bridge, eta=eta)
         chosen = self.config.visits if visits is None else self.bridge.check_visits(visits)

@@ -22,8 +22,8 @@ class IDCConfig:
         unet: the network.
         bridge: the Brownian bridge.
         label_seed: of the orthogonal labels.
-        visits: timesteps of the default answer; () stands for ``default_visits(T)``, for a network that is not told the
-            timestep for (T-1,), the only one that it can answer at.
+        visits: timesteps of the default answer; () stands for ``default_visits(T)``, for a network of one step for
+            (T-1,), the only one that it can answer at.
         clip: clamp x0_hat to [-1, 1] after each evaluation, as the authors do.
         temperature: tau in logits = -distance / tau.
         class_names: K names; () numbers them.
@@ -47,14 +47,14 @@ class IDCConfig:
         check(self)
         object.__setattr__(self, "class_names", name_classes(self.class_names, self.num_classes))
         last = (self.bridge.timesteps - 1,)
-        usual = default_visits(self.bridge.timesteps) if self.unet.time_embedding else last
+        usual = last if self.unet.one_step else default_visits(self.bridge.timesteps)
         object.__setattr__(self, "visits", self.visits or usual)
-        if self.visits != last and not self.unet.time_embedding:
-            raise IDCError(
-                f"visits {written(self.visits)} of a network that is not told the timestep",
-                f"{last[0]}, the one-step answer",
-                "leave visits out, or train a network with time_embedding",
-            )
+        if self.visits != last and self.unet.one_step:
+            kind, remedy = "not told the timestep", "leave visits out, or train a network with time_embedding"
+            if self.unet.mirrored:
+                kind, remedy = "mirrored", "give --one-step too, or leave mirrored out"
+            said = f"visits {written(self.visits)} of a network that is {kind}"
+            raise IDCError(said, f"{last[0]}, the one-step answer", remedy)
 
     @property
     def own_labels(self) -> bool:

@@ -40,7 +40,8 @@ class UNetSpec:
         time_embedding: whether the network is told t. One that answers in one step, at T-1, need not be; only a network
             without a decoder may lack it.
         mirrored: the output is the mean of those for the image and for its mirror image, left to right: twice the FLOPs
-            with the same weights, and the same answer to both. Only without ``time_embedding``: x_t is then the image.
+            with the same weights, and the same answer to both. Of a model that answers in one step, where x_t is the
+            image: on the way to a label it is partly that label, which has no mirror image.
     """
 
     base_channels: int = setting(least=1)
@@ -64,9 +65,6 @@ class UNetSpec:
         check(self, remedy="start from a preset and change one field at a time")
         if self.decoder and not self.time_embedding:
             raise IDCError("a decoder without time_embedding", "one of them", "set decoder: false, or leave both")
-        if self.mirrored and self.time_embedding:
-            expected, remedy = "a network that answers in one step", "set time_embedding: false, or leave mirrored out"
-            raise IDCError("mirrored with time_embedding", expected, remedy)
         for channels in self.channels:
             if channels % self.groups and self.grouped:
                 raise IDCError(f"{channels} channels", f"a multiple of groups = {self.groups}", "change base_channels")
@@ -74,6 +72,11 @@ class UNetSpec:
             raise IDCError(
                 f"head_channels = {self.head_channels}", f"a divisor of {self.channels[-1]}", "change head_channels"
             )
+
+    @property
+    def one_step(self) -> bool:
+        """Whether the network is for the timestep T-1 alone, where x_t is the image."""
+        return self.mirrored or not self.time_embedding
 
     @property
     def channels(self) -> tuple[int, ...]:
@@ -215,14 +218,7 @@ class BridgeUNet(nn.Module):
             self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
 
     def as_mirrored(self) -> "BridgeUNet":
-        """This network, with the same weights, ``mirrored``.
-
-        Raises:
-            IDCError: if it is told the timestep.
-        """
-        if self.spec.time_embedding:
-            expected = "a network for one step alone, such as that of idc-nano-cifar10-distilled"
-            raise IDCError("mirrored, of a network that is told the timestep", expected, "leave mirrored out")
+        """This network, with the same weights, ``mirrored``."""
         other = copy(self)
         for shared in ("_modules", "_parameters", "_buffers", "_forward_hooks", "_forward_pre_hooks"):
             other.__dict__[shared] = self.__dict__[shared].copy()

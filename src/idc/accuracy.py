@@ -44,8 +44,8 @@ class BridgeAccuracy:
         """What to do about a chain that falls far behind the one-step answer; empty if it does not."""
         behind = self.one_step - self.multi_step > 0.1
         text = (
-            "the multi-step answer lags behind: train its timesteps (--t-weights) or for longer (--epochs), or let idc "
-            "predict, evaluate and serve answer in one step (their --one-step)"
+            "the multi-step answer lags behind: train its timesteps (--t-weights) or for longer (--epochs, --minutes), "
+            "or let idc predict, evaluate and serve answer in one step (their --one-step)"
         )
         return text if behind else ""
 

@@ -35,6 +35,17 @@ def test_says_what_the_closed_form_says(tmp_path):
     assert again.summary == found.summary
 
 
+def test_a_module_keeps_its_mode_and_what_failed_is_said_with_its_remedy():
+    model, images, labels = problem()
+    soft, said = torch.nn.Sequential(model, torch.nn.Softmax(dim=1)).train(), []
+    found = idc.evaluate(soft, images, labels, protocol="quick", eps=EPS, say=said.append)
+    assert said[0] == "Sequential came in training mode and is judged in evaluation mode"
+    assert soft.training
+    assert soft[1].training
+    [text] = [line for line in str(found).splitlines() if line.startswith("logits, not probabilities: ")]
+    assert "softmax" in text
+
+
 def test_uint8_images_are_those_on_0_to_1(tmp_path):
     model, images, _ = problem()
     pixels = (images * 255).round().to(torch.uint8)

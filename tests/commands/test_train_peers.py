@@ -38,3 +38,12 @@ def test_another_network_is_refused(more, tmp_path):
     with pytest.raises(IDCError, match=r"leave --arch, --width and --channels out"):
         begun(tmp_path, "0123456789", **more)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["eps", "attack_steps", "norm"])
+def test_what_a_method_without_an_attack_would_not_heed_is_refused(name, tmp_path):
+    """As large as its default, too."""
+    value = {"eps": 8 / 255, "attack_steps": 10, "norm": "linf"}[name]
+    with pytest.raises(IDCError, match=rf"{name} with method = standard, which has no attack"):
+        start_cnn("digits", tmp_path / "run", limit=32, changes=STILL | {name: value}, say=lambda _: None)
+    assert not (tmp_path / "run").exists()

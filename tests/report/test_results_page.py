@@ -91,6 +91,16 @@ def test_a_failed_check_is_shouted(write, tmp_path):
     assert "give a surrogate" in text
 
 
+def test_another_programs_table_is_not_written_over(write, tmp_path):
+    folder = write("a")
+    (tmp_path / "page.csv").write_text("image,class\na.png,cat\n")
+    with pytest.raises(IDCError, match=r"page\.csv: expected the table of an earlier report"):
+        write_report([folder], tmp_path / "page.html")
+    assert not (tmp_path / "page.html").exists()
+    assert (tmp_path / "page.csv").read_text().startswith("image")
+    assert write_report([folder], tmp_path / "other.html") == write_report([folder], tmp_path / "other.html")
+
+
 def test_sweeps_become_figures_and_results(write, tmp_path):
     write_sweep(tmp_path / "s", "steps", {5: 0.475, 50: 0.25})
     written = write_report([tmp_path / "s"], tmp_path / "page.html")
@@ -102,9 +112,15 @@ def test_sweeps_become_figures_and_results(write, tmp_path):
 @pytest.mark.parametrize(
     ("robust", "words"),
     [
-        ((0.9, 0.8), ("80.0% right without: keeps more than half of that up to eps 0.1 (80.0% [75.0%, 85.0%] right",)),
-        ((0.6, 0.1), ("keeps more than half of that up to eps 0.05", "less from eps 0.1 (10.0%", "size leaves 79.0%")),
-        ((0.1, 0.0), ("without: less from eps 0.05",)),
+        (
+            (0.9, 0.8),
+            ("80.0% right without: clearly keeps more than half of that up to eps 0.1 (80.0% [75.0%, 85.0%] right",),
+        ),
+        (
+            (0.6, 0.1),
+            ("keeps more than half of that up to eps 0.05", "clearly less from eps 0.1 (10.0%", "size leaves 79.0%"),
+        ),
+        ((0.1, 0.0), ("without: clearly less from eps 0.05",)),
         ((0.42, 0.38), ("neither",)),
     ],
 )

@@ -61,6 +61,8 @@ def test_chance_is_told():
     lucky = {"clean": {"mean": {"mean": 0.5, "low": 0.4, "high": 0.6}}, "confusion": confusion}
     assert "no better than chance" in statement(summary(**lucky))
     assert "no better than chance" in statement(summary(**lucky, attacks={}))
+    few = {"clean": {"mean": {"mean": 0.5, "low": 0.3, "high": 0.7}}}
+    assert "no better than chance" in statement(summary(**few, confusion=confusion))
     assert "chance" not in statement(
         summary(clean={"mean": {"mean": 0.9, "low": 0.8, "high": 0.95}}, confusion=confusion)
     )

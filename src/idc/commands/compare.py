@@ -110,7 +110,7 @@ def read_comparison(file: Path) -> Comparison:
     common = take(Request, given, names=_ALL, besides=("models", *own), where=f" in {file}")
     for name, example in _EXAMPLES.items():
         if not (common | own).get(name):
-            raise IDCError(f"{file} without {name}:", "data:, eps: and protocols:", f"add {name}: {example}, say")
+            raise IDCError(f"{file} without {name}", "data, eps and protocols", f"add {name}: {example}, say")
     entries = tuple(_entry(file, str(name), value, common) for name, value in models.items())
     return Comparison(entries, **own)
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from idc.commands.evaluate import evaluate_on, processes
 from idc.commands.request import Request
+from idc.compute.modes import evaluation_mode
 from idc.data.image_set import ImageSet, digest
 from idc.errors import IDCError
 from idc.evaluation.adapter import as_classifier
@@ -58,7 +59,9 @@ class Outcome:
         return [(found.name, *(share(found.verdict[kind]) for kind in KINDS)) for found in points(self.summary)]
 
     def __str__(self) -> str:
-        return statement(self.summary)
+        failed = [check for check in self.summary["sanity"] if not check["passed"]]
+        remedies = [f"{check['name']}: {check['remedy']}" for check in failed]
+        return "\n".join([statement(self.summary), *remedies])
 
     def _repr_html_(self) -> str:
         head = "".join(f"<th>{name}</th>" for name in ("", *KINDS.values()))
@@ -81,7 +84,7 @@ def evaluate(
 
     Args:
         model: images (B, C, H, W) in [0, 1] -> logits (B, K); see docs/judging.md for what else it may say. It is
-            put into evaluation mode, on the device of the evaluation.
+            moved to the device of the evaluation, and in evaluation mode while that lasts.
         images: (N, C, H, W), uint8 or float in [0, 1], H = W; labels: (N,) of integers in [0, K). Tensors or arrays.
         protocol: a name, or one of your own.
         class_names: K names; by default the model's own, or numbers.
@@ -108,15 +111,15 @@ def evaluate(
         data = data.take(min(request.limit, len(data)))
     if model.training:
         say(f"{name} came in training mode and is judged in evaluation mode")
-    classifier = as_classifier(model.to(device), input_shape=data.shape, name=name)
-    if classifier.num_classes < data.num_classes:
-        raise IDCError(
-            f"labels up to {int(data.labels.max())}", f"below the model's {classifier.num_classes}", "renumber"
-        )
-    if classifier.num_classes > data.num_classes and not class_names:  # the last classes have no image here
-        data = replace(data, class_names=tuple(map(str, range(classifier.num_classes))))
     kept = TemporaryDirectory() if out is None else nullcontext(str(out))
-    with kept as folder:
+    with evaluation_mode(model), kept as folder:
+        classifier = as_classifier(model.to(device), input_shape=data.shape, name=name)
+        if classifier.num_classes < data.num_classes:
+            raise IDCError(
+                f"labels up to {int(data.labels.max())}", f"below the model's {classifier.num_classes}", "renumber"
+            )
+        if classifier.num_classes > data.num_classes and not class_names:  # the last classes have no image here
+            data = replace(data, class_names=tuple(map(str, range(classifier.num_classes))))
         return Outcome(evaluate_on(classifier, data, request, Path(folder), protocol=own, say=say))
 
 

@@ -36,7 +36,10 @@ def parse_sweep(text: str) -> tuple[str, list[Any]]:
     if name == "norm":
         return name, _norms(values, where=f" in the sweep {short(text)}")
     parts = values.split(";" if name == "visits" else ",")
-    return name, [rule.read(name, part, where=f" in the sweep {short(text)}", remedy=remedy) for part in parts]
+    found = [rule.read(name, part, where=f" in the sweep {short(text)}", remedy=remedy) for part in parts]
+    if len(set(found)) < len(found):
+        raise IDCError(f"sweep {short(text)}", "each value once", "leave out what stands there twice")
+    return name, found
 
 
 def _norms(values: str, *, where: str) -> list[tuple[str, float | None]]:

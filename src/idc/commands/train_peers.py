@@ -13,7 +13,7 @@ from idc.peers.diffusion import Diffusion, DiffusionConfig
 from idc.storage.saved import open_saved
 from idc.training.cnn_objective import CNNObjective
 from idc.training.noise_objective import NoiseObjective
-from idc.training.recipe import CNN_RECIPES, NOISE_RECIPES, usual_recipe
+from idc.training.recipe import ATTACK_SETTINGS, CNN_RECIPES, NOISE_RECIPES, usual_recipe
 from idc.training.result import TrainResult
 from idc.training.settings import S, override
 
@@ -62,6 +62,9 @@ def start_cnn(
     """
     began = time.monotonic() if began is None else began
     chosen = choose(CNN_RECIPES, recipe, data, changes)
+    if not chosen.adversarial and (idle := sorted({"eps", *ATTACK_SETTINGS} & set(changes or {}))):
+        given = f"{idle[0]} with method = {chosen.method}, which has no attack"
+        raise IDCError(given, "one without the other", "use --method pgd-at, trades or mart, or leave it out")
     own = recipe == "auto" and usual_recipe(data) == "fast"
     begun = open_saved(start, CNN) if start else None
     if begun:

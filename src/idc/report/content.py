@@ -92,7 +92,7 @@ def readings(results: Sequence[Result]) -> list[str]:
 
 def survival(sweeps: Sequence[dict[str, Any]]) -> list[str]:
     """What each sweep over eps says: up to where more than half of what is right without an attack stays right, and
-    from where on less."""
+    from where on less, as far as the intervals are on one side of it."""
     found = []
     for sweep in (s for s in sweeps if s["setting"] == "eps"):
         rows = sorted(sweep["rows"], key=lambda row: float(row["value"]))
@@ -100,7 +100,10 @@ def survival(sweeps: Sequence[dict[str, Any]]) -> list[str]:
         survived = [row for row in rows if row["robust"]["mean"]["low"] > half]
         failed = [row for row in rows if row["robust"]["mean"]["high"] < half]
         parts = []
-        for words, chosen in (("keeps more than half of that up to", survived[-1:]), ("less from", failed[:1])):
+        for words, chosen in (
+            ("clearly keeps more than half of that up to", survived[-1:]),
+            ("clearly less from", failed[:1]),
+        ):
             for one in chosen:
                 noise = f"random noise of that size leaves {percent(one['noise']['mean']['mean'])}"
                 right = share(one["robust"]["mean"])

@@ -1,5 +1,6 @@
 """Figures of results: accuracy over eps, inference FLOPs, a swept setting, a radius, epochs; confusion."""
 
+from collections import Counter
 from collections.abc import Sequence
 from itertools import cycle, groupby
 from typing import Any
@@ -64,7 +65,8 @@ def over_eps(results: Sequence[Result]) -> Figure | None:
 
 def draw_over_eps(axes: Axes, results: Sequence[Result]) -> None:
     """The lines of ``over_eps`` on ``axes``."""
-    lines, said = by_attack(results), set()
+    lines = by_attack(results)
+    several = Counter(_of_line(own[0]) for own in lines)
     for index, own in enumerate(lines):
         r = own[0]
         clean = r.summary["clean"]["mean"]
@@ -72,14 +74,17 @@ def draw_over_eps(axes: Axes, results: Sequence[Result]) -> None:
         shares = [clean, *(r.summary["robust"]["mean"] for r in own)]
         colour = COLOURS[index % len(COLOURS)]
         sure = all(r.summary["reliable"] for r in own)
-        label = f"{r.name}, {r.protocol}, {r.threat['norm']}"
-        if label in said:
+        label = _of_line(r)
+        if several[label] > 1:
             label += f" ({' and '.join(r.summary['attacks'])})"
-        said.add(label)
         _line(axes, eps, shares, "o-" if sure else "x--", colour, label if sure else f"{label}: UNRELIABLE")
         noise = [clean, *(r.summary["noise"]["mean"] for r in own)]
         axes.plot(eps, [100 * s["mean"] for s in noise], ":", color=colour, alpha=0.6)
     _finish(axes, "eps (dotted: random noise of that size)")
+
+
+def _of_line(result: Result) -> str:
+    return f"{result.name}, {result.protocol}, {result.threat['norm']}"
 
 
 def by_attack(results: Sequence[Result]) -> list[list[Result]]:
@@ -118,6 +123,7 @@ def over_flops(results: Sequence[Result]) -> Figure | None:
     figure, axes = _drawing()
     largest = max(r.summary["answer"]["flops"] for r in points)
     several = len({r.name for r in points}) > 1
+    same = Counter((r.name, r.protocol, r.eps) for r in points)
     labels: list[tuple[str, float, float]] = []
     for index, (protocol, group) in enumerate(groupby(sorted(points, key=lambda r: r.protocol), lambda r: r.protocol)):
         own = list(group)
@@ -130,7 +136,8 @@ def over_flops(results: Sequence[Result]) -> Figure | None:
         faces = [colour if r.summary["reliable"] else "none" for r in own]
         axes.scatter(x, mean, s=sizes, c=faces, alpha=0.5, label=protocol, edgecolors=colour)
         for r, a, b in zip(own, x, mean, strict=True):
-            mark = "" if r.summary["reliable"] else ": UNRELIABLE"
+            mark = f", {' and '.join(r.summary['attacks'])}" if same[r.name, r.protocol, r.eps] > 1 else ""
+            mark += "" if r.summary["reliable"] else ": UNRELIABLE"
             labels.append(((f"{r.name}, {eps_text(r.eps)}" if several else eps_text(r.eps)) + mark, a, b))
     flops_scale(axes)
     _finish(axes, f"GFLOPs of one answer (circle area); labels: {'model, ' * several}eps")
@@ -164,33 +171,32 @@ def over_setting(sweep: dict[str, Any]) -> Figure:
     figure, axes = _drawing()
     rows = sweep["rows"]
     numeric = all(isinstance(r["value"], int | float) for r in rows)
-    x: list[Any] = [r["value"] for r in rows] if numeric else list(range(len(rows)))
-    for index, ((kind, style, label), colour) in enumerate(zip(KINDS, COLOURS, strict=False)):
-        if kind != "mean" and all(r["robust"]["draws"] == 1 for r in rows):
-            continue
-        shares = [r["robust"][kind] for r in rows]
+    x = np.asarray([r["value"] for r in rows] if numeric else range(len(rows)), dtype=float)
+    kinds = KINDS[:1] if all(r["robust"]["draws"] == 1 for r in rows) else KINDS
+    apart = 0 if numeric else 0.1  # of marks above one name
+    for index, ((kind, style, label), colour) in enumerate(zip(kinds, COLOURS, strict=False)):
+        shares, at = [r["robust"][kind] for r in rows], x + apart * (index - len(kinds) // 2)
         if numeric:
-            _line(axes, x, shares, style, colour, f"robust, {label}")
+            _line(axes, list(at), shares, style, colour, f"robust, {label}")
         else:
-            beside, mean = [at + 0.1 * (index - 1) for at in x], [100 * s["mean"] for s in shares]
-            axes.errorbar(beside, mean, _bars(shares), fmt=style[0], color=colour, label=f"robust, {label}", capsize=3)
-    if unsure := [index for index, r in enumerate(rows) if not r.get("reliable", True)]:
-        means = [100 * rows[index]["robust"]["mean"]["mean"] for index in unsure]
-        crossed = [x[index] - (0 if numeric else 0.1) for index in unsure]
-        axes.plot(crossed, means, "x", color="#222222", ms=11, mew=2, label="UNRELIABLE")
-    clean, noise = ("-", ":") if numeric else ("_", "_")
-    shares = [100 * r["clean"]["mean"]["mean"] for r in rows]
-    axes.plot(x, shares, clean, color="#222222", ms=14, label="clean, mean of draws")
-    if all("noise" in r for r in rows):  # not of corruptions, which have no radius
-        shares = [100 * r["noise"]["mean"]["mean"] for r in rows]
-        axes.plot(x, shares, noise, color="#767676", ms=14, label="random noise")
+            each = [100 * s["mean"] for s in shares]
+            axes.errorbar(at, each, _bars(shares), fmt=style[0], color=colour, label=f"robust, {label}", capsize=3)
+    if any(unsure := np.asarray([not r.get("reliable", True) for r in rows])):
+        mean = np.asarray([100 * r["robust"]["mean"]["mean"] for r in rows])
+        at = x - apart * (len(kinds) // 2)
+        axes.plot(at[unsure], mean[unsure], "x", color="#222222", ms=11, mew=2, label="UNRELIABLE")
+    beside = {"clean": ("clean, mean of draws", "-", "_", "#222222"), "noise": ("random noise", ":", ".", "#767676")}
+    for name, (label, line, mark, colour) in beside.items():
+        if all(name in r for r in rows):  # no noise of corruptions, which have no radius
+            mean = np.asarray([100 * r[name]["mean"]["mean"] for r in rows])
+            axes.plot(x, mean, line if numeric else mark, color=colour, ms=14 if mark == "_" else 6, label=label)
     if not numeric:
         axes.set_xticks(x, [r["text"] for r in rows])
         axes.set_xlim(-0.5, len(rows) - 0.5)
     elif min(x) > 0 and max(x) / min(x) > 8:
         axes.set_xscale("log", base=2)
         axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.set_xticks(x, [r["text"] for r in rows])
+        axes.set_xticks(x, [eps_text(r["value"]) if sweep["setting"] == "eps" else r["text"] for r in rows])
     _finish(axes, sweep["setting"])
     return figure
 

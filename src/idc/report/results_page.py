@@ -90,10 +90,12 @@ def write_report(
         raise IDCError(page, f"the name of a page, such as report.{form}", remedy)
     content, text, table = _made(folders, heading or Heading(), form, page.stem)
     make_folder(page.parent)
-    written = [page]
+    written, beside = [page], page.with_suffix(".csv")
     if form != "json":
-        write_text(page.with_suffix(".csv"), table)
-        written.append(page.with_suffix(".csv"))
+        if beside.exists() and not beside.read_bytes().startswith(",".join(_COLUMNS[:2]).encode()):
+            raise IDCError(beside, "the table of an earlier report, or no such file", "give another --out")
+        write_text(beside, table)
+        written.append(beside)
         for name, (_, figure) in content.figures.items():
             files = [page.with_name(f"{page.stem}-{name}.{kind}") for kind in ("png", "svg")]
             with whole_file(files[0]) as part:

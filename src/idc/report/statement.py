@@ -42,8 +42,9 @@ def statement(summary: Mapping[str, Any]) -> str:
 
 
 def at_chance(clean: Mapping[str, float], classes: int) -> bool:
-    """Whether the interval of an accuracy reaches down to chance and not far above it."""
-    return clean["low"] <= 1 / classes and clean["high"] < 1 / classes + 0.15
+    """Whether an accuracy is no better than chance, or its interval reaches down to that and not far above it."""
+    chance = 1 / classes
+    return clean["mean"] <= chance or (clean["low"] <= chance and clean["high"] < chance + 0.15)
 
 
 def _chance(summary: Mapping[str, Any], clean: Mapping[str, float]) -> str:

@@ -41,7 +41,9 @@ def claim(out: Path, recipe: Settings, about: dict[str, Any], *, resume: bool) -
         more = ", ..." * (len(told) > _TOLD)
         now, then = (", ".join(f"{name} = {_said(name, apart[name][i])}" for name in told[:_TOLD]) for i in (0, 1))
         now, then = now + more, then + more
-        remedy = f"resume with --recipe {file}, or use another --out"
+        remedy = (
+            f"resume with the flags that it began with, --limit among them, or --recipe {file}, or use another --out"
+        )
         if set(apart) <= {"minutes", "epochs"}:
             remedy = f"to train it for longer, begin another run with --from {out}"
         raise IDCError(f"{out}: {now}", f"{then}, as the run that it holds", remedy)

@@ -1,8 +1,11 @@
 """Masks whose answer to an image depends on how, where and when it is asked; see masks.py."""
 
+from copy import deepcopy
+
 import torch
 from mask_kinds import EPS, Mask
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 class Batched(Mask):
@@ -111,6 +114,22 @@ class Misread(Mask):
         return x / 255
 
 
+class StoodIn(Batched):
+    """The class is that of an engine out of reach of autograd, the scores are those of the other network, with noise
+    that is declared."""
+
+    stochastic = True
+
+    def __init__(self, net: nn.Module, other: nn.Module) -> None:
+        super().__init__(net, other)
+        self.engine = (deepcopy(net),)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.inference_mode():
+            classes = torch.from_numpy(self.engine[0](x.detach().clone()).argmax(1).numpy())
+        return self.other(x) + 40 * F.one_hot(classes, 10) + 0.01 * torch.randn(len(x), 10)
+
+
 MASKS: tuple[type[Mask], ...] = (
-    Batched, Differentiated, Moded, Inferring, Files, Crowded, Training, Remembering, Tiring, Misread,
+    StoodIn, Batched, Differentiated, Moded, Inferring, Files, Crowded, Training, Remembering, Tiring, Misread,
 )  # fmt: skip

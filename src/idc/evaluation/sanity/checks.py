@@ -17,6 +17,7 @@ from idc.attacks.target import ANSWER
 from idc.errors import IDCError
 from idc.evaluation.sanity.behaviour import same_as_before, same_in_any_batch, same_with_gradients
 from idc.evaluation.sanity.bench import Bench, Check, Finding
+from idc.evaluation.sanity.decisions import decisions_hurt_no_more
 from idc.evaluation.sanity.discontinuity import margin_continuous, whole_levels_hurt_no_more
 from idc.evaluation.sanity.gradients import answer_follows_gradient, gradients_useful
 from idc.evaluation.sanity.library import autoattack_finds_no_more
@@ -254,5 +255,5 @@ CHECKS: tuple[Check, ...] = (
     answer_follows_gradient, zero_radius_changes_nothing,
     unbounded_attack_succeeds, more_never_helps_the_defender, converged, iterating_beats_one_step,
     random_noise_is_weak, fixed_noise_then_free, plain_pgd_of_equal_cost, transfer_is_weaker,
-    whole_levels_hurt_no_more, autoattack_finds_no_more,
+    decisions_hurt_no_more, whole_levels_hurt_no_more, autoattack_finds_no_more,
 )  # fmt: skip

@@ -1,0 +1,102 @@
+"""RayS: a search along rays through the corners of a cube, told nothing but whether an answer is wrong."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from idc.attacks.target import ANSWER, Target
+from idc.attacks.threat import Threat
+from idc.errors import IDCError
+from idc.noise import Streams
+from idc.types import answered
+
+_NEAR = 1 / 64  # of the radius: how exactly a boundary is found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RayS:
+    """The decision-based attack of Chen and Gu (KDD 2020) for L-inf.
+
+    It looks for the ray, +1 or -1 in each pixel, on which the nearest image of another answer lies: signs are turned in
+    ever smaller blocks, and a turn stays if the boundary is nearer on the new ray, which one query tells. Scores and
+    gradients, and what a model may do to them, have no part in it. An image for which the boundary is within the radius
+    is done, but of a stochastic model, for which it may be so by chance.
+
+    Args:
+        threat: L-inf and its radius.
+        queries: for each image; of a stochastic model a query counts once for each draw.
+        draws: of the noise whose mean logits answer a query of a stochastic model.
+
+    Raises:
+        IDCError: for another norm.
+    """
+
+    threat: Threat
+    queries: int = 2000
+    draws: int = 4
+
+    def __post_init__(self) -> None:
+        if self.threat.norm != "linf":
+            raise IDCError(f"norm {self.threat.norm} for RayS", "linf", "use another attack")
+
+    def __call__(self, target: Target, images: Tensor, classes: Tensor, streams: Streams) -> Tensor:
+        """(B, C, H, W) within the radius: where the boundary was found there, just behind it; else, and of a stochastic
+        model, as far as may be on the best ray."""
+        if not len(images) or self.threat.eps == 0:
+            return images.clone()
+        search = _Search(self, target, images.flatten(1), images.shape[1:], classes, streams)
+        size, start, width = images[0].numel(), 0, images[0].numel()
+        while len(rows := search.open_rows()):
+            search.turn(rows, start, start + width)
+            start += width
+            if start >= size:
+                start, width = 0, max(1, -(-width // 2))
+        far = search.far.clamp(max=self.threat.eps) if search.enough else torch.full_like(search.far, self.threat.eps)
+        return self.threat.project((search.images + far[:, None] * search.signs).view_as(images), images)
+
+
+class _Search:
+    """The rays of a batch of images, and how far on each the boundary is."""
+
+    def __init__(
+        self, attack: RayS, target: Target, images: Tensor, shape: torch.Size, classes: Tensor, streams: Streams
+    ) -> None:
+        self.attack, self.target, self.images, self.classes, self.streams = attack, target, images, classes, streams
+        self.shape, self.draws = shape, attack.draws if target.stochastic else 1
+        self.enough = 0.0 if target.stochastic else attack.threat.eps  # a boundary as near as that is not improved on
+        self.signs = torch.ones_like(images)
+        self.far = torch.full((len(images),), torch.inf, device=images.device)
+        self.asked = torch.zeros(len(images), dtype=torch.int64, device=images.device)
+        self._nearer(torch.arange(len(images), device=images.device), self.signs)
+
+    def open_rows(self) -> Tensor:
+        """Images whose boundary is not within the radius yet, and that may be asked about."""
+        left = (self.asked + self.draws <= self.attack.queries) & (self.far > self.enough)
+        return left.nonzero().flatten()
+
+    def turn(self, rows: Tensor, start: int, end: int) -> None:
+        """Turn the signs of a block of these images' rays, where that brings the boundary nearer."""
+        signs = self.signs[rows].clone()
+        signs[:, start:end] *= -1
+        self._nearer(rows, signs)
+
+    def _nearer(self, rows: Tensor, signs: Tensor) -> None:
+        high = self.far[rows].clamp(max=1.0)  # at 1 every pixel is at an end
+        wrong = self._wrong(rows, signs, high)
+        rows, signs, high = rows[wrong], signs[wrong], high[wrong]
+        low = torch.zeros_like(high)
+        self.signs[rows] = signs
+        near = _NEAR * self.attack.threat.eps
+        while len(rows) and bool(((high - low > near) & (high > self.enough)).any()):
+            middle = (low + high) / 2
+            wrong = self._wrong(rows, signs, middle)
+            low, high = torch.where(wrong, low, middle), torch.where(wrong, middle, high)
+        self.far[rows] = high
+
+    def _wrong(self, rows: Tensor, signs: Tensor, far: Tensor) -> Tensor:
+        """(B,) whether the answer is wrong so far along these rays."""
+        x = (self.images[rows] + far[:, None] * signs).clamp(0, 1).view(-1, *self.shape)
+        streams = self.streams.take(rows).of("query")  # the same noise in each: no ray is nearer by luck
+        self.asked[rows] += self.draws
+        return answered(self.target.logits(ANSWER, x, streams, draws=self.draws).mean(0)) != self.classes[rows]

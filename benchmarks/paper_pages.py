@@ -209,12 +209,15 @@ WITH, WITHOUT = "inter-class", "no-inter-class"
 def _inter_class() -> str:
     """Trainings with the inter-class loss and without, under PGD-20 and the search; the ablations beside them."""
     told = []
-    rows = part("trainings-digits").get("rows", [])
-    if {WITH, WITHOUT} <= {r["training"] for r in rows}:
-        for attack in (a for a in rows[0]["attacks"] if a.endswith(" 0.1")):
+    for name, data in (("trainings-nano", "`nano`, CIFAR-10"), ("trainings-digits", "digits")):
+        rows = part(name).get("rows", [])
+        if not {WITH, WITHOUT} <= {r["training"] for r in rows}:
+            continue
+        search = next(a for a in rows[0]["attacks"] if a.startswith("adaptive "))
+        for attack in (search.replace("adaptive", "pgd-20"), search):
             words = attack.replace("adaptive", "the search at").replace("pgd-20", "PGD-20 at")
             told.append(f"{words}: {_each(rows, attack, WITH)} with it, {_each(rows, attack, WITHOUT)} without")
-        told[-1] += f" (digits, {_seeds(rows)}, n {rows[0]['images']})"
+        told[-1] += f" ({data}, {_seeds(rows)}, n {rows[0]['images']})"
     found = {r["row"]: r for r in read(RESULTS / "ablation-nano.json")["rows"] if r["answer_name"] == "one step"}
     both = [share(found[name]["robust"]["majority"]) for name in ("adversarial", "inter-weight-0")]
     told.append(f"trained against attacks on CIFAR-10 (`nano-patch4`, one step, `quick` at 8/255): {both[0]} with it, "

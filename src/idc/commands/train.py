@@ -144,7 +144,7 @@ def run_training(
         )
         if updates < FEW and "epochs" not in (changes or {}) and not recipe.minutes:
             say(
-                f"{len(train)} images make only {counted(str(updates), 'update')} in "
+                f"{len(train):,} images make only {counted(str(updates), 'update')} in "
                 f"{counted(epoch_text(recipe.epochs), 'epoch')}: raise --epochs"
             )
         return trainer.run()

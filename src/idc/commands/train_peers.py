@@ -83,7 +83,7 @@ def start_cnn(
     config = CNNConfig(arch, train.num_classes, train.shape, width, train.class_names)
     with fresh_weights(chosen):
         model = CNN(config)
-    say(f"{arch}, {config.width} channels wide (--width), method {chosen.method}: {len(train)} images")
+    say(f"{arch}, {config.width} channels wide (--width), method {chosen.method}: {len(train):,} images")
     about = {"data": data, "arch": arch, "width": config.width} | ({"from": start} if start else {})
     if begun and not resume:
         say(f"begins with the weights of {start}: {begin_with(model, begun, name=str(start))}")

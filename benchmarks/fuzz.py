@@ -33,6 +33,7 @@ from common import RESULTS, read, write
 from PIL import Image
 
 from idc import IDC, cli
+from idc.cli.common import UNRELIABLE
 from idc.method.config import IDCConfig
 from idc.method.unet import UNetSpec
 from idc.storage.model_folder import WEIGHTS
@@ -184,7 +185,7 @@ def fault(code: int, said: str, memory: int) -> str:
     """What does not hold of an attempt, if anything."""
     if memory > MEMORY:
         return f"{memory / 2**30:.1f} GB"
-    if code not in (0, 2):
+    if code not in (0, 2, UNRELIABLE):
         return f"exit code {code}: {said[-300:]}"
     lines = said.strip().splitlines()
     if code == 2 and (not lines or max(map(len, lines)) > LONGEST or "Traceback" in said):

@@ -16,13 +16,17 @@ def test_each_cell_of_a_table_stands_under_its_own_heading(capsys):
     assert body == [["3", "11%", "", ""], ["3-0", "", "22%", "33%"]]
 
 
-@pytest.mark.parametrize(("reliable", "world", "code"), [(True, "1", 0), (False, "1", 3), (False, "2", 0)])
-def test_what_is_not_to_be_quoted_has_an_exit_code(monkeypatch, reliable, world, code):
-    """But not under a launcher of several processes, which would take it for a crash."""
-    monkeypatch.setenv("WORLD_SIZE", world)
+@pytest.mark.parametrize("launched", [None, "WORLD_SIZE", "ACCELERATE_MIXED_PRECISION"])
+@pytest.mark.parametrize("reliable", [True, False])
+def test_what_is_not_to_be_quoted_has_an_exit_code(monkeypatch, reliable, launched):
+    """But not under a launcher, which would take it for a crash."""
+    for name in ("WORLD_SIZE", "TORCHELASTIC_RUN_ID", "ACCELERATE_MIXED_PRECISION"):
+        monkeypatch.delenv(name, raising=False)
+    if launched:
+        monkeypatch.setenv(launched, "1")
     ended = 0
     try:
         end_unless(reliable)
     except typer.Exit as error:
         ended = error.exit_code
-    assert ended == code
+    assert ended == (0 if reliable or launched else 3)

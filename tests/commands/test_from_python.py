@@ -46,6 +46,17 @@ def test_a_module_keeps_its_mode_and_what_failed_is_said_with_its_remedy():
     assert "softmax" in text
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.:DeprecationWarning")
+def test_a_frozen_script_module_is_judged():
+    """It has no attribute that says in which mode it is."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        plain = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(36, 2)).eval()
+    frozen = torch.jit.freeze(torch.jit.script(plain))
+    _, images, _ = problem()
+    assert idc.evaluate(frozen, images, plain(images).argmax(1), protocol="clean").clean == 1
+
+
 def test_uint8_images_are_those_on_0_to_1(tmp_path):
     model, images, _ = problem()
     pixels = (images * 255).round().to(torch.uint8)

@@ -101,6 +101,7 @@ def test_what_has_no_radius_is_not_swept_over_radii(saved, tmp_path):
         "visits=3;x",
         "eps=1/0",
         "eps=0.1,0.2,1/10",
+        "eps=8/255,0.0313725",
     ],
 )
 def test_sweeps_that_make_no_sense_are_refused(text):

@@ -11,7 +11,7 @@ from idc.errors import IDCError
 from idc.noise import Streams
 from idc.types import answered
 
-_NEAR = 1 / 64  # of the radius: how exactly a boundary is found
+_NEAR, _LEAST = 1 / 64, 1e-6  # how exactly a boundary is found: as a share of the radius, and what float32 can tell
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +29,7 @@ class RayS:
         draws: of the noise whose mean logits answer a query of a stochastic model.
 
     Raises:
-        IDCError: for another norm.
+        IDCError: for another norm, and for no queries or draws.
     """
 
     threat: Threat
@@ -39,6 +39,9 @@ class RayS:
     def __post_init__(self) -> None:
         if self.threat.norm != "linf":
             raise IDCError(f"norm {self.threat.norm} for RayS", "linf", "use another attack")
+        if min(self.queries, self.draws) < 1:
+            given = f"queries = {self.queries} and draws = {self.draws} of RayS"
+            raise IDCError(given, "1 or more of each", "give more")
 
     def __call__(self, target: Target, images: Tensor, classes: Tensor, streams: Streams) -> Tensor:
         """(B, C, H, W) within the radius: where the boundary was found there, just behind it; else, and of a stochastic
@@ -72,8 +75,7 @@ class _Search:
 
     def open_rows(self) -> Tensor:
         """Images whose boundary is not within the radius yet, and that may be asked about."""
-        left = (self.asked + self.draws <= self.attack.queries) & (self.far > self.enough)
-        return left.nonzero().flatten()
+        return (self._may_ask() & (self.far > self.enough)).nonzero().flatten()
 
     def turn(self, rows: Tensor, start: int, end: int) -> None:
         """Turn the signs of a block of these images' rays, where that brings the boundary nearer."""
@@ -81,18 +83,21 @@ class _Search:
         signs[:, start:end] *= -1
         self._nearer(rows, signs)
 
+    def _may_ask(self) -> Tensor:
+        return self.asked + self.draws <= self.attack.queries
+
     def _nearer(self, rows: Tensor, signs: Tensor) -> None:
-        high = self.far[rows].clamp(max=1.0)  # at 1 every pixel is at an end
-        wrong = self._wrong(rows, signs, high)
-        rows, signs, high = rows[wrong], signs[wrong], high[wrong]
-        low = torch.zeros_like(high)
-        self.signs[rows] = signs
-        near = _NEAR * self.attack.threat.eps
-        while len(rows) and bool(((high - low > near) & (high > self.enough)).any()):
-            middle = (low + high) / 2
-            wrong = self._wrong(rows, signs, middle)
-            low, high = torch.where(wrong, low, middle), torch.where(wrong, middle, high)
-        self.far[rows] = high
+        rows, signs = (v[self._may_ask()[rows]] for v in (rows, signs))
+        reach = self.far[rows].clamp(max=1.0)  # at 1 every pixel is at an end
+        wrong = self._wrong(rows, signs, reach)
+        rows = rows[wrong]
+        self.signs[rows], self.far[rows] = signs[wrong], reach[wrong]
+        low = torch.zeros_like(self.far)
+        near = max(_NEAR * self.attack.threat.eps, _LEAST)
+        while len(rows := rows[self._may_ask()[rows] & (self.far - low > near)[rows] & (self.far > self.enough)[rows]]):
+            middle = (low[rows] + self.far[rows]) / 2
+            wrong = self._wrong(rows, self.signs[rows], middle)
+            self.far[rows[wrong]], low[rows[~wrong]] = middle[wrong], middle[~wrong]
 
     def _wrong(self, rows: Tensor, signs: Tensor, far: Tensor) -> Tensor:
         """(B,) whether the answer is wrong so far along these rays."""

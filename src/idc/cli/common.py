@@ -27,6 +27,7 @@ class _Plain(Console):
 
 
 UNRELIABLE = 3  # exit code: there is a result, and a sanity check of it failed
+_LAUNCHED = ("WORLD_SIZE", "TORCHELASTIC_RUN_ID", "ACCELERATE_MIXED_PRECISION")  # torchrun or accelerate launch
 _LEADS = os.environ.get("RANK", "0") == "0"  # of several processes (accelerate launch), one speaks
 out = _Plain(quiet=not _LEADS)
 note = _Plain(stderr=True, quiet=not _LEADS)
@@ -47,9 +48,9 @@ def resumable() -> Iterator[None]:
 
 
 def end_unless(reliable: bool) -> None:
-    """End the program with the exit code for a result that is written but not to be quoted. Not under a launcher of
-    several processes, which would take it for a crash."""
-    if not reliable and os.environ.get("WORLD_SIZE", "1") == "1":
+    """End the program with the exit code for a result that is written but not to be quoted; not under a launcher, which
+    would take it for a crash."""
+    if not reliable and not any(name in os.environ for name in _LAUNCHED):
         raise typer.Exit(UNRELIABLE)
 
 

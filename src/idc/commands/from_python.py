@@ -66,7 +66,8 @@ class Outcome:
     def _repr_html_(self) -> str:
         head = "".join(f"<th>{name}</th>" for name in ("", *KINDS.values()))
         rows = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in self.rows())
-        return f"<p>{escape(str(self))}</p><table><tr>{head}</tr>{rows}</table>"
+        said = escape(str(self)).replace("\n", "<br>")
+        return f"<p>{said}</p><table><tr>{head}</tr>{rows}</table>"
 
 
 def evaluate(
@@ -109,7 +110,7 @@ def evaluate(
     request = Request(model=name, data="tensors", protocol=own.name if own else str(protocol), **settings)
     if request.limit:
         data = data.take(min(request.limit, len(data)))
-    if model.training:
+    if getattr(model, "training", False):  # a frozen ScriptModule has no such attribute
         say(f"{name} came in training mode and is judged in evaluation mode")
     kept = TemporaryDirectory() if out is None else nullcontext(str(out))
     with evaluation_mode(model), kept as folder:

@@ -57,7 +57,7 @@ def open_both(request: Request, device: torch.device) -> tuple[Classifier, datas
     if is_plugin(request.model) and (request.compile or request.precision != "fp32"):
         own = _copy(own, request.model)  # it is changed below, and the factory may hand it out again
     images = _loaded(request, own)
-    if own.training:
+    if getattr(own, "training", False):  # a frozen ScriptModule has no such attribute
         why = f"{request.model} came in training mode and is judged in evaluation mode"
         images = replace(images, summary=f"{images.summary}; {why}")
     if isinstance(own, IDC):

@@ -37,7 +37,7 @@ def parse_sweep(text: str) -> tuple[str, list[Any]]:
         return name, _norms(values, where=f" in the sweep {short(text)}")
     parts = values.split(";" if name == "visits" else ",")
     found = [rule.read(name, part, where=f" in the sweep {short(text)}", remedy=remedy) for part in parts]
-    if len(set(found)) < len(found):
+    if len({_name(value) for value in found}) < len(found):  # each has a folder of its own
         raise IDCError(f"sweep {short(text)}", "each value once", "leave out what stands there twice")
     return name, found
 

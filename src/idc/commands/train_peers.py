@@ -62,7 +62,7 @@ def start_cnn(
     """
     began = time.monotonic() if began is None else began
     chosen = choose(CNN_RECIPES, recipe, data, changes)
-    if not chosen.adversarial and (idle := sorted({"eps", *ATTACK_SETTINGS} & set(changes or {}))):
+    if not (chosen.adversarial or resume) and (idle := sorted({"eps", *ATTACK_SETTINGS} & set(changes or {}))):
         given = f"{idle[0]} with method = {chosen.method}, which has no attack"
         raise IDCError(given, "one without the other", "use --method pgd-at, trades or mart, or leave it out")
     own = recipe == "auto" and usual_recipe(data) == "fast"

@@ -6,6 +6,7 @@ from idc.text import counted
 
 _IMAGES, _QUERIES, _OF_NOISE = 8, 2000, 4000  # the last of a stochastic model, for which draws are averaged
 _SURE, _LET_PASS = 0.9, 1  # share of right draws of an image that withstood the evaluation; how many of these may fall
+_LUCK = 0.1  # no more right draws than that are a fall of a stochastic model, whose images may have withstood by luck
 
 
 def decisions_hurt_no_more(bench: Bench) -> Finding:
@@ -18,12 +19,12 @@ def decisions_hurt_no_more(bench: Bench) -> Finding:
     if bench.threat.norm != "linf":
         return Finding(name, True, "not asked: of L-inf alone", remedy)
     rows = (bench.white_each >= _SURE).nonzero().flatten()[:_IMAGES]
-    if not len(rows):
-        return Finding(name, True, "no image withstood the evaluation", remedy)
+    if len(rows) <= _LET_PASS:
+        return Finding(name, True, f"not asked: {counted(str(len(rows)), 'image')} withstood the evaluation", remedy)
     images, classes, streams = bench.images[rows], bench.classes[rows], bench.streams.of("class alone").take(rows)
-    queries = _OF_NOISE if bench.target.stochastic else _QUERIES
+    queries, most = (_OF_NOISE, _LUCK) if bench.target.stochastic else (_QUERIES, 0.0)
     found = RayS(threat=bench.threat, queries=queries)(bench.target, images, classes, streams)
     right, _ = bench.target.judge(found, classes, streams.of("judge"), draws=bench.draws)
-    broken = int((right.float().mean(0) < 0.5).sum())
+    broken = int((right.float().mean(0) <= most).sum())
     text = f"RayS breaks {broken} of {counted(str(len(rows)), 'image')} that withstood the evaluation"
     return Finding(name, broken <= _LET_PASS, text, remedy)

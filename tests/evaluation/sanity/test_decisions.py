@@ -14,7 +14,7 @@ COUNT = 40
 
 def bench(claimed, norm="linf"):
     """Of a linear model at the median distance of its images from the other class; ``claimed``: whether an image so far
-    away is said to have withstood the evaluation."""
+    away is said to have survived the evaluation."""
     model = Linear(2, (1, 6, 6))
     images, classes = easy_images(model, COUNT)
     logits = model(images)
@@ -27,16 +27,16 @@ def bench(claimed, norm="linf"):
 def test_images_that_are_out_of_reach_stay_right():
     found = decisions_hurt_no_more(bench(lambda far, eps: far > eps))
     assert found.passed, found
-    assert found.figure == "RayS breaks 0 of 8 images that withstood the evaluation"
+    assert found.figure == "RayS breaks 0 of 8 images that survived the evaluation"
 
 
 def test_images_within_reach_are_found():
     found = decisions_hurt_no_more(bench(lambda far, eps: far < 0.9 * eps))
     assert not found.passed
-    assert found.figure == "RayS breaks 8 of 8 images that withstood the evaluation"
+    assert found.figure == "RayS breaks 8 of 8 images that survived the evaluation"
 
 
-@pytest.mark.parametrize(("norm", "words"), [("linf", "0 images withstood"), ("l2", "L-inf alone")])
+@pytest.mark.parametrize(("norm", "words"), [("linf", "0 images survived"), ("l2", "L-inf alone")])
 def test_where_there_is_nothing_to_ask(norm, words):
     found = decisions_hurt_no_more(bench(lambda far, eps: False, norm))
     assert found.passed

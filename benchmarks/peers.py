@@ -47,6 +47,9 @@ _MUON = ["--optimizer", "muon", "--lr", "0.004", "--weight-decay", "0.05", "--wa
 # As recipes/idc-nano-cifar10-distilled.yaml.
 _TAUGHT = ["--rectify", "1,1", "--rectify-temperature", "2,2", "--teachers",
            "idc-nano-cifar10-robust-v2,models/cifar10-thin-muon-pgd-at,models/idc-small-cifar10-robust"]  # fmt: skip
+# As recipes/idc-nano-cifar10-mixed.yaml.
+_MIXED = ["--rectify", "1,1", "--rectify-temperature", "2,2", "--mix", "cutmix", "--mix-rate", "0.5", "--teachers",
+          "idc-nano-cifar10-distilled,models/cifar10-thin-distilled,models/idc-small-cifar10-robust"]  # fmt: skip
 TRAININGS = {
     "digits": {
         "ddpm": ["train-peer", "ddpm", "--conditional", "--epochs", "200", "--lr", "3e-3"],
@@ -70,6 +73,18 @@ TRAININGS = {
         "thin": [*_CNN, *_SLIM, "--width", "16", "--epochs", "35", "--validate-every", "4"],
         "thin-muon": [*_CNN, *_SLIM, "--width", "16", "--epochs", "24", "--validate-every", "4", *_MUON],
         "thin-distilled": [*_CNN, *_SLIM, "--width", "16", "--epochs", "24", "--validate-every", "3", *_MUON, *_TAUGHT],
+        "thin-mixed": [
+            *_CNN,
+            *_SLIM,
+            "--from",
+            "models/cifar10-thin-distilled",
+            "--epochs",
+            "32",
+            "--validate-every",
+            "2",
+            *_MUON,
+            *_MIXED,
+        ],
     },
 }
 KEPT = {
@@ -77,6 +92,7 @@ KEPT = {
     "thin": ROOT / "models" / "cifar10-thin-pgd-at",
     "thin-muon": ROOT / "models" / "cifar10-thin-muon-pgd-at",
     "thin-distilled": ROOT / "models" / "cifar10-thin-distilled",
+    "thin-mixed": ROOT / "models" / "cifar10-thin-mixed",
 }
 
 

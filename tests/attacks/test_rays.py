@@ -65,6 +65,15 @@ def test_another_norm_is_refused(norm):
         RayS(threat=Threat(norm, 0.5))
 
 
+def test_fewer_queries_than_draws_ask_nothing():
+    model = Noisy(shape=(1, 4, 4))
+    images, classes = easy_images(model, 3)
+    target = Target.of(model)
+    found = RayS(threat=Threat("linf", 0.1), queries=3)(target, images, classes, Streams(torch.arange(3), 0))
+    assert not target.tally.forward
+    assert 0 < (found - images).abs().max() <= 0.1 + 1e-6
+
+
 @pytest.mark.parametrize(("queries", "draws"), [(0, 4), (10, 0)])
 def test_nothing_to_ask_is_refused(queries, draws):
     with pytest.raises(IDCError, match="1 or more of each"):

@@ -88,6 +88,8 @@ class _Search:
 
     def _nearer(self, rows: Tensor, signs: Tensor) -> None:
         rows, signs = (v[self._may_ask()[rows]] for v in (rows, signs))
+        if not len(rows):
+            return
         reach = self.far[rows].clamp(max=1.0)  # at 1 every pixel is at an end
         wrong = self._wrong(rows, signs, reach)
         rows = rows[wrong]

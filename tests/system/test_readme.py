@@ -113,7 +113,9 @@ def test_photos(workplace):
 def test_own_model(workplace, capsys):
     (workplace / "my_project.py").write_text(NETWORK)
     (workplace / "mine.py").write_text(blocks("model", "python")[0])
-    torch.save({"layers.1.weight": torch.randn(2, 3072), "layers.1.bias": torch.zeros(2)}, workplace / "weights.pt")
+    brightness = torch.stack([torch.zeros(3072), torch.full((3072,), 50 / 3072)])  # dogs are the brighter ones
+    weights = {"layers.1.weight": brightness, "layers.1.bias": torch.tensor([0.0, -50 * 9.8 / 255])}
+    torch.save(weights, workplace / "weights.pt")
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(workplace))
         for name in ("mine", "my_project"):  # of another test, which this process has imported

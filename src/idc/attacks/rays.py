@@ -79,7 +79,7 @@ class _Search:
 
     def turn(self, rows: Tensor, start: int, end: int) -> None:
         """Turn the signs of a block of these images' rays, where that brings the boundary nearer."""
-        signs = self.signs[rows].clone()
+        signs = self.signs[rows]  # a copy
         signs[:, start:end] *= -1
         self._nearer(rows, signs)
 

@@ -17,7 +17,7 @@ from idc.commands.request import Request
 from idc.compute.modes import evaluation_mode
 from idc.data.image_set import ImageSet, digest
 from idc.errors import IDCError
-from idc.evaluation.adapter import as_classifier
+from idc.evaluation.adapter import as_classifier, told_mode
 from idc.evaluation.protocol import Protocol
 from idc.report.rows import KINDS, points
 from idc.report.statement import statement
@@ -110,8 +110,8 @@ def evaluate(
     request = Request(model=name, data="tensors", protocol=own.name if own else str(protocol), **settings)
     if request.limit:
         data = data.take(min(request.limit, len(data)))
-    if getattr(model, "training", False):  # a frozen ScriptModule has no such attribute
-        say(f"{name} came in training mode and is judged in evaluation mode")
+    if mode := told_mode(model, name):
+        say(mode)
     kept = TemporaryDirectory() if out is None else nullcontext(str(out))
     with evaluation_mode(model), kept as folder:
         classifier = as_classifier(model.to(device), input_shape=data.shape, name=name)

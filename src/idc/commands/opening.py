@@ -17,7 +17,7 @@ from idc.commands.request import Request
 from idc.compute.compiled import compile_networks
 from idc.compute.hardware import uses_bf16
 from idc.errors import IDCError
-from idc.evaluation.adapter import as_classifier, declared_shape
+from idc.evaluation.adapter import as_classifier, declared_shape, told_mode
 from idc.method.classifier import IDC
 from idc.method.config import IDCConfig
 from idc.method.presets import PRESETS, network_fields, resolve_spec
@@ -57,9 +57,8 @@ def open_both(request: Request, device: torch.device) -> tuple[Classifier, datas
     if is_plugin(request.model) and (request.compile or request.precision != "fp32"):
         own = _copy(own, request.model)  # it is changed below, and the factory may hand it out again
     images = _loaded(request, own)
-    if getattr(own, "training", False):  # a frozen ScriptModule has no such attribute
-        why = f"{request.model} came in training mode and is judged in evaluation mode"
-        images = replace(images, summary=f"{images.summary}; {why}")
+    if mode := told_mode(own, request.model):
+        images = replace(images, summary=f"{images.summary}; {mode}")
     if isinstance(own, IDC):
         own = _as_asked(own, request, device)
     elif request.one_step or request.visits or request.eta is not None or request.mirrored:

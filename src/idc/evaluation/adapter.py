@@ -128,6 +128,13 @@ class Wrapped(nn.Module):
             return function(images, **draws).float()
 
 
+def told_mode(module: nn.Module, name: str) -> str:
+    """What to say of a module that comes in training mode; empty for one that does not. A frozen ScriptModule has no
+    attribute that tells."""
+    training = getattr(module, "training", False)
+    return f"{name} came in training mode and is judged in evaluation mode" if training else ""
+
+
 def declared_shape(module: nn.Module, name: str) -> tuple[int, int, int] | None:
     """The ``input_shape`` of a module, (C, H, W) of squares; None if it says none.
 

@@ -51,6 +51,12 @@ def test_a_run_that_its_data_make_short_is_told_so(started, tmp_path):
     assert any(line == "32 images make only 1 update in 1 epoch: raise --epochs" for line in said)
 
 
+def test_a_run_resumed_before_its_first_checkpoint_begins_with_the_models_weights_too(started, tmp_path):
+    begin(started, tmp_path / "run", resume=True)
+    held, found = (load_file(f / "model.safetensors") for f in (started / "four", tmp_path / "run" / "last"))
+    torch.testing.assert_close(found["unet.net.conv_in.weight"], held["unet.net.conv_in.weight"], rtol=0, atol=1e-9)
+
+
 def test_another_image_size(started, tmp_path):
     begin(started, tmp_path / "run", image_size=16)
     found = load_file(tmp_path / "run" / "last" / "model.safetensors")

@@ -20,9 +20,10 @@ def begun(folder, names, **more):
     return own, CNN.from_pretrained(folder / "run")
 
 
+@pytest.mark.parametrize("resume", [False, True])  # without a checkpoint, where there is none yet
 @pytest.mark.parametrize("names", ["0123456789", "1023456789", "abcd"])
-def test_weights_network_and_size_are_the_models_and_of_other_classes_the_last_layer_is_fresh(names, tmp_path):
-    own, found = begun(tmp_path, names)
+def test_weights_network_and_size_are_the_models_and_of_other_classes_the_last_layer_is_fresh(names, resume, tmp_path):
+    own, found = begun(tmp_path, names, resume=resume)
     expected = ("wrn-10-1", 4, (1, 16, 16), 10)
     assert (found.config.arch, found.config.width, found.input_shape, found.num_classes) == expected
     for (name, before), after in zip(own.network.named_parameters(), found.network.parameters(), strict=True):

@@ -34,7 +34,7 @@ def test_predict_evaluates_the_first_pass_once_for_all_draws(model, images):
     model.predict(images, draws=4)
     assert sizes == [5, 20, 20]
     sizes.clear()
-    model.with_answer(eta=0.0).predict(images, draws=4)
+    assert model.with_answer(eta=0.0).predict(images, draws=4).draws == 1
     assert sizes == [5, 5, 5]
     sizes.clear()
     model.with_answer(visits=(3, 1, 1, 0)).predict(images, draws=4)

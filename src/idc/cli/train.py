@@ -147,7 +147,12 @@ def cnn(out_folder: _OUT, **asked: Any) -> None:
 @_training(
     NoiseRecipe,
     "published | fast | digits; auto: digits for digits, else fast",
-    option("network", str, "auto", "small | ddpm (the published one) | digits; auto: digits for digits, else small"),
+    option(
+        "network",
+        str,
+        "auto",
+        "small | ddpm (the published one) | nano (for CPUs) | digits; auto: digits for digits, else small",
+    ),
 )
 def ddpm(out_folder: _OUT, **asked: Any) -> None:
     """A diffusion model (noise prediction): for diffpure, or with --conditional for zdc and rdc."""

@@ -120,14 +120,14 @@ def run_training(
     say: Callable[[str], object],
     chosen: str = "",
 ) -> TrainResult:
-    """Say what the data hold, what was ``chosen`` for them, and if they make a run too short to be of use unless
-    ``changes`` to its recipe set its length, and train."""
+    """Say what the data hold, of a run that begins what was ``chosen`` for it, and if they make a run too short to be
+    of use unless ``changes`` to its recipe set its length, and train."""
     about = about | {"image_size": train.shape[1], "channels": train.shape[0]}
     teachers = objective.teachers if isinstance(objective, ClassObjective) else None
     about |= {"teachers_sha256": teachers.weights} if teachers else {}
     with alone_in(out, *FOLDERS, kind=TRAINING) if accelerator().is_main_process else nullcontext():
         trainer = Trainer(objective, recipe, train, validation, out, resume=resume, about=about, began=began)
-        for line in filter(None, (train.summary, chosen)):
+        for line in filter(None, (train.summary, "" if trainer.start else chosen)):
             say(line)
         updates = math.ceil(trainer.steps / recipe.accumulation)
         weights = sum(p.numel() for p in objective.network.parameters())
@@ -228,7 +228,7 @@ def start_training(
     own_photos = recipe == "auto" and plan.source != "digits"
     told = defaults.in_words(model.config, plan.preset, plan.recipe) if own_photos else ""
     if plan.begun:
-        told = "" if resume else _begin(model, plan.begun, plan.start, train.num_classes)
+        told = _begin(model, plan.begun, plan.start, train.num_classes)  # resumed: until the checkpoint replaces them
     weights = dict(enumerate(plan.recipe.t_weights))
     if untrained := [t for t in model.config.visits if weights.get(t, 1.0) == 0]:
         say(

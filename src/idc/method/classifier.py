@@ -245,7 +245,7 @@ class IDC(SavedClassifier):
                 *_, last = self._steps(part.to(device), source, n)
                 parts.append(self._read(last).view(n, len(part), -1))
         each = torch.cat(parts, dim=1) if parts else self.labels.new_zeros(n, 0, self.num_classes)
-        return decide(each, temperature=self.config.temperature, class_names=self.class_names, draws=draws,
+        return decide(each, temperature=self.config.temperature, class_names=self.class_names,
                       calibration=self.calibration)  # fmt: skip
 
     # -- weak spots ----------------------------------------------------------------------------------------------------

@@ -19,7 +19,8 @@ class Prediction:
 
     ``classes`` (B,) int64; ``distances`` (B, K), mean over draws, on [0, 1]; ``votes`` (B, K), the share of draws
     whose own answer is each class; ``confidence`` (B, K), softmax of -distances/temperature: by the temperature of
-    ``calibration``, else by that of the model's logits, which is no probability.
+    ``calibration``, else by that of the model's logits, which is no probability; ``draws``, how many there are: 1 of an
+    answer without noise, whatever was asked for.
     """
 
     classes: Tensor
@@ -64,7 +65,6 @@ def decide(
     *,
     temperature: float,
     class_names: tuple[str, ...],
-    draws: int,
     calibration: Calibration | None = None,
 ) -> Prediction:
     """The nearest label by the mean over draws.
@@ -72,7 +72,6 @@ def decide(
     Args:
         each: (N, B, K) distances of each draw that differs.
         temperature: of the confidence, without a ``calibration``.
-        draws: that were asked for, N or, where all are alike and N = 1, more.
 
     Raises:
         IDCError: for distances that are NaN or infinite: none of them is the least.
@@ -82,7 +81,7 @@ def decide(
     mean = each.mean(dim=0)
     votes = torch.nn.functional.one_hot(each.argmin(dim=2), mean.shape[1]).to(mean.dtype).mean(dim=0)
     confidence = torch.softmax(-mean / (calibration.temperature if calibration else temperature), dim=1)
-    return Prediction(mean.argmin(dim=1), mean, votes, confidence, class_names, draws, calibration)
+    return Prediction(mean.argmin(dim=1), mean, votes, confidence, class_names, len(each), calibration)
 
 
 def identities(ids: Tensor | Sequence[int] | None, count: int) -> Tensor:

@@ -25,6 +25,7 @@ TRAININGS = {"inter-class": "T = 4", "no-inter-class": "T = 4", "timesteps-2": "
 ABLATION = {"timesteps-2": "T = 2", "uniform-timesteps": "T = 4", "timesteps-8": "T = 8"}  # rows of ablation-nano
 PUBLISHED_COST = {"IDC": 27.09, "DiffPure": 14_260.0}  # GFLOPs of the paper's figure 1: no accuracy goes with them
 NEAR = 8.0  # points of accuracy
+SMALL = f"{CIFAR} at 16x16 test"
 Point = dict[str, Any]
 
 
@@ -52,8 +53,8 @@ def measured(name: str, key: str) -> dict[str, Any]:
 
 def points() -> dict[str, list[Point]]:
     """By panel, each point of figure 1: system, protocol, GFLOPs, parameters, accuracy with its interval, n."""
-    found: dict[str, list[Point]] = {f"{CIFAR} test, 8/255": [], "digits test, 0.1": []}
-    cifar, digits = found.values()
+    found: dict[str, list[Point]] = {f"{CIFAR} test, 8/255": [], f"{SMALL}, 8/255": [], "digits test, 0.1": []}
+    cifar, small, digits = found.values()
     models = measured("costs", "models")["models"]
     jobs = {row["job"]: row for row in read(RESULTS / "gpu.json")["rows"]}
     for job, system in (
@@ -68,8 +69,9 @@ def points() -> dict[str, list[Point]]:
             own = {"system": "IDC, nano, chain", "protocol": row["protocol"], "robust": row["robust"]["mean"]}
             cifar.append(own | {k: models["idc-nano-cifar10"][k] for k in ("flops", "parameters")})
     # Those of peers-robust stand above with all test images.
-    for name, eps, panel in (("peers-cifar", "8/255", cifar), ("peers-digits", "0.1", digits)):
-        for row in (r for r in read(RESULTS / f"{name}.json")["rows"] if r["eps_text"] == eps):
+    compared = {"cifar": ("8/255", cifar), "cifar-16": ("8/255", small), "digits": ("0.1", digits)}
+    for name, (eps, panel) in compared.items():
+        for row in (r for r in read(RESULTS / f"peers-{name}.json")["rows"] if r["eps_text"] == eps):
             for protocol, held in row["protocols"].items():
                 own = {"system": row["name"], "protocol": protocol, "robust": held["robust"]["mean"]}
                 panel.append(own | {k: row[k] for k in ("flops", "parameters")})
@@ -78,10 +80,11 @@ def points() -> dict[str, list[Point]]:
 
 def figure_1() -> Figure:
     """Robust accuracy over the FLOPs of an answer, circles as large as these: IDC, CNNs, DiffPure, ZDC and RDC."""
-    drawn = Figure(figsize=(7.4, 9.6))
+    panels = points()
+    drawn = Figure(figsize=(7.4, 4.8 * len(panels)))
     texts: list[tuple[Axes, list[tuple[str, float, float]]]] = []
-    for index, (panel, own) in enumerate(points().items()):
-        axes = drawn.add_subplot(2, 1, index + 1)
+    for index, (panel, own) in enumerate(panels.items()):
+        axes = drawn.add_subplot(len(panels), 1, index + 1)
         largest = max(p["flops"] for p in own)
         for protocol, colour in PROTOCOLS.items():
             some = [p for p in own if p["protocol"] == protocol]

@@ -5,7 +5,7 @@ from typing import cast
 
 import torch
 from common import CIFAR, RESULTS, read, records_of
-from paper_figures import part
+from paper_figures import SMALL, part
 from robust_pages import DISTILLED, MIRRORED, NAMES, OF_PART
 
 from idc import IDC
@@ -49,7 +49,7 @@ def _comparisons() -> list[tuple[str, dict, str]]:
     """The comparisons that there are: their names, results, and what they are of."""
     digits, cifar = NAMES["digits"][1], NAMES["nano"][1]
     about = {"digits": digits, "digits-robust": f"{digits}, trained against attacks", "cifar": cifar,
-             "robust": f"{cifar}, trained against attacks"}  # fmt: skip
+             "cifar-16": SMALL, "robust": f"{cifar}, trained against attacks"}  # fmt: skip
     files = {name: RESULTS / f"peers-{name}.json" for name in about}
     return [(name, read(file), about[name]) for name, file in files.items() if file.exists()]
 

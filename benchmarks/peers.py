@@ -1,12 +1,12 @@
 """Train every system of a comparison, then compare them; on the digits it is what `make peers` runs.
 
-    python benchmarks/peers.py [digits|digits-robust|cifar|robust|full-size]
+    python benchmarks/peers.py [digits|digits-robust|cifar|cifar-16|robust|full-size]
                               [--stage train|compare|table] [--only MODEL PROTOCOL]
 
 Trainings run side by side, one thread each, into runs/peers; so do evaluations, a process for each model and protocol.
 All of it is resumable. The records of the comparison, a line an image, are in runs/results/peers-NAME, and kept in
-benchmarks/results/peers-NAME.tar.xz; what was trained on CIFAR-10 is in models/: `cifar` and `robust` go on in another
-clone too. The comparison is that of
+benchmarks/results/peers-NAME.tar.xz; what was trained on CIFAR-10 is in models/: its comparisons go on in another clone
+too. The comparison is that of
 benchmarks/peers-NAME.yaml; its table goes to benchmarks/results/peers-NAME.json, its figure to docs/peers-NAME.png.
 `--stage table` makes both of what has finished.
 CIFAR-10 is read from runs/cifar10-jpeg, the CIFAR-10 (JPEG-75) parquet folder.
@@ -25,10 +25,12 @@ from typing import Any, cast
 
 from common import CIFAR, CORES, RESULTS, alone, keep_records, read, records_of, write
 
+from idc import IDC
 from idc.commands.compare import Comparison, evaluate_one, finished_rows, read_comparison, write_rows
 from idc.commands.opening import open_model
 from idc.compute.memory import keep_freed_memory
 from idc.peers.cnn import CNN
+from idc.peers.diffusion import Diffusion
 from idc.report.comparison import write_comparison
 from idc.storage.model_folder import CONFIG
 from idc.text import eps_text
@@ -41,6 +43,7 @@ _PLAIN = [*_CNN, "pgd-at", "--width", "8"]
 # As idc-digits-robust: its eps, its attack, its epochs, shifts and validations.
 _AS_LONG = ["--eps", "0.125", "--attack-steps", "5", "--attack-step", "0.0625", "--epochs", "150", "--crop", "4",
             "--validate-every", "50"]  # fmt: skip
+_SMALL = ["--image-size", "16"]
 _SLIM = ["pgd-at", "--attack-steps", "2", "--attack-step", "5/255", "--validation-limit", "1000"]
 _MUON = ["--optimizer", "muon", "--lr", "0.004", "--weight-decay", "0.05", "--warmup", "0.1", "--clip-norm", "1",
          "--ema-decay", "0.998"]  # fmt: skip
@@ -65,6 +68,12 @@ TRAININGS = {
     },
     # About the FLOPs of nano's chain of three passes, and more than its training time (2,107 s on two cores).
     "cifar": {"slim": [*_CNN, *_SLIM, "--width", "32", "--epochs", "11.5", "--ema-decay", "0.98"]},
+    # At 16x16, of which a CPU can train a diffusion model in minutes. The IDC as recipes/idc-nano-cifar10.yaml.
+    "cifar-16": {
+        "ddpm-16": ["train-peer", "ddpm", *_SMALL, "--network", "nano", "--conditional", "--epochs", "35", "--compile"],
+        "standard-16": [*_CNN, "standard", *_SMALL, "--width", "16"],
+        "idc-16": ["train", *_SMALL, "--recipe", "fast", "--preset", "nano", "--epochs", "36", "--compile"],
+    },
     # Both are trained by benchmarks/full_size.py, on a GPU.
     "full-size": {},
     # About the FLOPs of idc-nano-cifar10-robust (7% more) and its seconds of training, beside it: 35 epochs, not 24.
@@ -93,6 +102,9 @@ KEPT = {
     "thin-muon": ROOT / "models" / "cifar10-thin-muon-pgd-at",
     "thin-distilled": ROOT / "models" / "cifar10-thin-distilled",
     "thin-mixed": ROOT / "models" / "cifar10-thin-mixed",
+    "ddpm-16": ROOT / "models" / "cifar10-16-ddpm",
+    "standard-16": ROOT / "models" / "cifar10-16-standard",
+    "idc-16": ROOT / "models" / "cifar10-16-idc",
 }
 
 
@@ -111,8 +123,9 @@ def train(name: str, run: str) -> float:
 
 
 def keep(run: Path, folder: Path) -> None:
-    """A CNN trained on CIFAR-10, half the size, where a clone has it."""
-    model = cast(CNN, open_model(str(run)))
+    """What was trained on CIFAR-10, half the size, where a clone has it."""
+    diffusion = "ddpm" in run.name  # no classifier: not opened by its run
+    model = Diffusion.from_pretrained(run / "best") if diffusion else cast(CNN | IDC, open_model(str(run)))
     model.card = model.card | {"Data": CIFAR}
     model.save_pretrained(folder, dtype="bf16")
 

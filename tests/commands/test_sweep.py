@@ -40,6 +40,9 @@ def test_a_sweep_is_its_evaluations(saved, tmp_path):
     assert losses["data"] == "digits test"
     [axes] = over_setting(losses).axes
     assert {line.get_linestyle() for line in axes.lines} == {"None"}, "names are not joined"
+    radii = run_sweep(replace(request, steps=1), "eps=2/255,0.1", tmp_path / "e", say=lambda _: None)
+    assert [row["value"] for row in radii["rows"]] == [2 / 255, 0.1]
+    assert {path.name for path in (tmp_path / "e").glob("eps-*")} == {"eps-2-255", "eps-0.1"}
     visits = run_sweep(request, "visits=3;3,0", tmp_path / "v", say=lambda _: None)
     assert [row["robust"]["draws"] for row in visits["rows"]] == [1, 2]
 
@@ -101,7 +104,7 @@ def test_what_has_no_radius_is_not_swept_over_radii(saved, tmp_path):
         "visits=3;x",
         "eps=1/0",
         "eps=0.1,0.2,1/10",
-        "eps=8/255,0.0313725",
+        "eps=0.1,0.10000001",
     ],
 )
 def test_sweeps_that_make_no_sense_are_refused(text):

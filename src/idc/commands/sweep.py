@@ -16,7 +16,7 @@ from idc.evaluation.union import union
 from idc.storage import records
 from idc.storage.fields import rules, short, written
 from idc.storage.kinds import SWEEP
-from idc.text import eps_text
+from idc.text import eps_name, eps_text
 
 SWEEPS = ("eps", "steps", "eot", "restarts", "draws", "loss", "visits", "eta", "norm")
 
@@ -37,7 +37,7 @@ def parse_sweep(text: str) -> tuple[str, list[Any]]:
         return name, _norms(values, where=f" in the sweep {short(text)}")
     parts = values.split(";" if name == "visits" else ",")
     found = [rule.read(name, part, where=f" in the sweep {short(text)}", remedy=remedy) for part in parts]
-    if len({_name(value) for value in found}) < len(found):  # each has a folder of its own
+    if len({_name(name, value) for value in found}) < len(found):  # each has a folder of its own
         raise IDCError(f"sweep {short(text)}", "each value once", "leave out what stands there twice")
     return name, found
 
@@ -100,11 +100,13 @@ def _asked(request: Request, name: str, value: Any) -> _Asked:
     changes = {name: value}
     if name == "norm":
         value, changes = value[0], dict(zip(("norm", "eps"), value, strict=True))
-    return _Asked(value, _name(value), replace(request, **changes))
+    return _Asked(value, _name(name, value), replace(request, **changes))
 
 
-def _name(value: Any) -> str:
-    """A value as the name of its folder has it."""
+def _name(setting: str, value: Any) -> str:
+    """A value of a setting as the name of its folder has it."""
+    if setting == "eps":
+        return eps_name(value)
     if isinstance(value, tuple):
         return "-".join(map(str, value))
     return f"{value:g}" if isinstance(value, int | float) else written(value)

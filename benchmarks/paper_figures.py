@@ -15,7 +15,7 @@ from idc.report.comparison import published
 from idc.report.curves import COLOURS, flops_scale
 from idc.report.labelling import label_points
 from idc.storage.files import write_text
-from idc.text import fraction
+from idc.text import eps_text, fraction
 
 DOCS = Path(__file__).parents[1] / "docs"
 PROTOCOLS = {"paper": COLOURS[1], "adaptive": COLOURS[0]}
@@ -163,11 +163,11 @@ def figure_4a() -> Figure:
     return drawn
 
 
-def _trainings() -> tuple[list[dict[str, Any]], str]:
-    """Rows of the short trainings, and what they are of: CIFAR-10 where they were made, else the digits."""
-    name = "trainings-nano" if part("trainings-nano").get("rows") else "trainings-digits"
-    found = measured(name, "rows")
-    return found["rows"], "digits test" if name.endswith("digits") else f"{CIFAR} test"
+def _trainings(*wanted: str) -> tuple[list[dict[str, Any]], str]:
+    """Rows of the short trainings, and what they are of: CIFAR-10 where any of ``wanted`` was made, else the digits."""
+    nano = any(row["training"] in wanted for row in part("trainings-nano").get("rows", ()))
+    found = measured("trainings-nano" if nano else "trainings-digits", "rows")
+    return found["rows"], f"{CIFAR} test" if nano else "digits test"
 
 
 def over_eps(row: dict[str, Any]) -> tuple[list[float], list[dict[str, float]]]:
@@ -178,8 +178,9 @@ def over_eps(row: dict[str, Any]) -> tuple[list[float], list[dict[str, float]]]:
 
 
 def figure_4b() -> Figure:
-    """Accuracy under PGD-20 over eps, with and without the inter-class loss, a line for each seed."""
-    rows, about = _trainings()
+    """Accuracy under PGD-20 over eps, with and without the inter-class loss, a line for each seed; under the search at
+    one of them, a triangle."""
+    rows, about = _trainings("no-inter-class")
     drawn = Figure(figsize=(5.6, 3.6), layout="tight")
     axes = drawn.add_subplot()
     for index, (name, title) in enumerate((("inter-class", "inter-class loss 0.2"), ("no-inter-class", "without it"))):
@@ -187,6 +188,10 @@ def figure_4b() -> Figure:
             x, shares = over_eps(row)
             label = f"{title}, seed {row['seed']}, n {row['images']}"
             _line(axes, x, shares, index, label, "o-" if not row["seed"] else "s--")
+            search = next(name for name in row["attacks"] if name.startswith("adaptive "))
+            at, own = fraction(search.split()[1]), row["attacks"][search]
+            _line(axes, [at], [own], index, f"{title}, search in place of PGD-20", "^" if not row["seed"] else "v")
+    axes.set_xticks(x, [eps_text(e) if e else "0" for e in x], fontsize=7)
     _finish(axes, "eps of PGD-20 (published probabilities)", f"{about}, trained {rows[0]['epochs']:g} epochs")
     return drawn
 
@@ -226,7 +231,7 @@ def _ablation(axes: Axes) -> None:
 
 
 def _over_t(axes: Axes) -> None:
-    rows, about = _trainings()
+    rows, about = _trainings("timesteps-2", "timesteps-8")
     some = [r for r in rows if r["training"] != "no-inter-class"]
     own = sorted(some, key=lambda r: (TRAININGS[r["training"]], r["seed"]))
     _kinds(axes, own, [f"{TRAININGS[r['training']]}\nseed {r['seed']}" for r in own])

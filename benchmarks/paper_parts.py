@@ -181,7 +181,10 @@ def trainings_found(out: Path) -> dict[str, Any]:
         name, _, seed = run.name.rpartition("-")
         trained = {k: read(run / "summary.json")[k] for k in ("images_seen", "seconds")}
         epochs = read(run / "summary.json")["recipe"]["epochs"]
-        rows.append({"training": name, "seed": int(seed), "epochs": epochs} | trained | _judged(folder.parent))
+        attacked = {"attack_seconds": attack_seconds(read(folder))}
+        rows.append(
+            {"training": name, "seed": int(seed), "epochs": epochs} | trained | attacked | _judged(folder.parent)
+        )
     return {"rows": sorted(rows, key=lambda r: (TRAININGS.index(r["training"]), r["seed"]))}
 
 
@@ -224,14 +227,19 @@ def all_found(out: Path) -> dict[str, Any]:
         return {}
     held = read(out / "summary.json")
     checks = {"made": len(held["sanity"]), "passed": sum(check["passed"] for check in held["sanity"])}
-    seconds = held["cost"]["seconds"] * held["images"]  # of all processes, whoever began and ended it
     found = {
         "precision": held.get("settings", {}).get("classifier", {}).get("precision", "fp32"),
         "images": held["images"],
         "clean": held["clean"],
         "robust": held["robust"],
     } | of_images(out)
-    return found | {"checks": checks, "core_seconds": round(seconds)}
+    return found | {"checks": checks, "core_seconds": round(attack_seconds(held))}
+
+
+def attack_seconds(summary: dict[str, Any]) -> float:
+    """Of all processes, whoever began and ended the evaluation."""
+    seconds: float = summary["cost"]["seconds"] * summary["images"]
+    return seconds
 
 
 # -- costs -------------------------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """The tables beside the figures of docs/paper.md, from benchmarks/results; see paper.py and pages.py."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from common import CIFAR, RESULTS, read
@@ -20,11 +21,11 @@ CHANGED = {
 NOTHING = ["Not measured yet."]
 
 
-def _machine(found: dict[str, Any]) -> str:
+def _machine(found: dict[str, Any], *, timed: bool = True) -> str:
     own = found["hardware"]
     state = "" if found["state"] == "done" else "; not finished"
-    spent = duration_text(found["seconds"])
-    return f"one thread of {own['cpu']}, {spent}, float32, torch {own['torch']}{state}"
+    spent = f", {duration_text(found['seconds'])}" if timed else ""
+    return f"one thread of {own['cpu']}{spent}, float32, torch {own['torch']}{state}"
 
 
 def paper_attacks() -> list[str]:
@@ -120,12 +121,17 @@ def paper_trainings() -> list[str]:
         for r in sorted(rows, key=lambda r: (list(TRAININGS).index(r["training"]), r["seed"])):
             cells = [share(value) for value in (*over_eps(r)[1], r["attacks"][search])]
             lines.append(table_row(CHANGED[r["training"]], r["seed"], *cells))
-        seconds = [r["seconds"] for r in rows]
+        trained = _from_to([r["seconds"] for r in rows])
+        known = [r["attack_seconds"] for r in rows if "attack_seconds" in r]
+        attacked = f" and {_from_to(known)} to attack" if known else ""
         about = f"{rows[0]['images']} images of {data}, mean of {rows[0]['draws']} draws"
-        length = f"{rows[0]['epochs']:g} epochs ({rows[0]['images_seen']:,} images, {min(seconds):.0f} to"
-        length += f" {max(seconds):.0f} s each)"
-        lines += ["", f"{about}; trained without attacks, {length}; {_machine(found)}.", ""]
+        length = f"{rows[0]['epochs']:g} epochs ({rows[0]['images_seen']:,} images; {trained} each{attacked})"
+        lines += ["", f"{about}; trained without attacks, {length}; {_machine(found, timed=not known)}.", ""]
     return lines or NOTHING
+
+
+def _from_to(seconds: Sequence[float]) -> str:
+    return f"{min(seconds):.0f} to {max(seconds):.0f} s"
 
 
 def paper_flaws() -> list[str]:

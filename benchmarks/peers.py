@@ -72,7 +72,7 @@ TRAININGS = {
     "cifar-16": {
         "ddpm-16": ["train-peer", "ddpm", *_SMALL, "--network", "nano", "--conditional", "--epochs", "35", "--compile"],
         "standard-16": [*_CNN, "standard", *_SMALL, "--width", "16"],
-        "idc-16": ["train", *_SMALL, "--recipe", "fast", "--preset", "nano", "--epochs", "36", "--compile"],
+        "idc-16": ["train", *_SMALL, "--recipe", "fast", "--preset", "nano", "--epochs", "24", "--compile"],
     },
     # Both are trained by benchmarks/full_size.py, on a GPU.
     "full-size": {},

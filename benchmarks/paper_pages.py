@@ -147,7 +147,7 @@ def claims() -> list[str]:
         (
             "more robust than diffusion-based defences",
             "small networks: CIFAR-10 at 16x16; digits",
-            f"{_diffusion_based()}; on the digits: [figure 1](#figure-1), [the peers](peers.md)",
+            f"{_diffusion_based()}. On the digits: [figure 1](#figure-1), [the peers](peers.md)",
             "not testable here at full size",
             "no large diffusion model could be trained; on the digits an IDC by the paper's losses is below DiffPure",
         ),
@@ -180,15 +180,14 @@ def claims() -> list[str]:
 
 def _diffusion_based() -> str:
     """IDC's chain beside the peers that have a diffusion model, under either protocol."""
-    rows = {r["name"]: r for r in read(RESULTS / "peers-cifar-16.json")["rows"]}
-    asked = [r for name, r in rows.items() if name.startswith(("IDC, nano, chain", "DiffPure", "ZDC", "RDC"))]
+    rows = read(RESULTS / "peers-cifar-16.json")["rows"]
+    asked = [r for r in rows if r["name"].startswith(("IDC, nano, chain", "DiffPure", "ZDC", "RDC"))]
     told = []
     for protocol in ("adaptive", "paper"):
-        known = [
-            (r["name"], share(r["protocols"][protocol]["robust"]["mean"])) for r in asked if protocol in r["protocols"]
-        ]
-        told += [f"`{protocol}`, 8/255: {', '.join(f'{name} {left}' for name, left in known)}"] if known else []
-    return f"{'; '.join(told)} (n {asked[0]['images']})"
+        known = {r["name"]: r["protocols"][protocol] for r in asked if protocol in r["protocols"]}
+        each = (f"{name} {share(own['robust']['mean'])} of {own['robust']['mean']['n']}" for name, own in known.items())
+        told += [f"`{protocol}`, 8/255: {'; '.join(each)}"] if known else []
+    return ". ".join(told)
 
 
 def _over_steps() -> str:

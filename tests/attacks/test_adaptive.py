@@ -54,6 +54,32 @@ def test_reaches_the_closed_form_on_a_noisy_linear_classifier():
     assert abs(right - expected) < 0.06
 
 
+class NoisyGradient(Linear):
+    """Two logits whose difference has a gradient of w + n, with n drawn anew each time: its mean is that of w."""
+
+    stochastic = True
+
+    def forward(self, images):
+        flat = (images - 0.5).flatten(1)
+        difference = (flat * (self.weights[1] + 2 * torch.randn_like(flat))).sum(1)
+        return torch.stack([torch.zeros_like(difference), difference], 1)
+
+
+def test_comes_near_the_closed_form_where_the_noise_is_larger_than_the_gradient():
+    """The best attack moves every pixel by eps against the sign of w."""
+    model, eps = NoisyGradient(num_classes=2, shape=(1, 8, 8)), 0.03
+    weights, classes = model.weights[1], torch.ones(24, dtype=torch.int64)
+    gain = eps * weights.abs().sum()
+    images, _ = easy_images(model, 24, spread=0.125)
+    margin = ((images - 0.5).flatten(1) * weights).sum(1)
+    images += ((gain - margin)[:, None] / weights.square().sum() * weights).view_as(images)
+    attack = AdaptiveAttack(threat=Threat("linf", eps))
+    found = attack(Target.of(model), images, classes, Streams(torch.arange(24), 0))
+    share = ((images - found).flatten(1) * weights).sum(1) / gain
+    assert share.max() <= 1 + 1e-6
+    assert share.mean() > 0.75
+
+
 def test_does_not_depend_on_batch_or_chunk():
     model = Noisy()
     images, classes = easy_images(model, 6)

@@ -1,5 +1,6 @@
 """The attack that looks for a model's weak spot first: short trials of everything, then the best of them at length."""
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -15,6 +16,7 @@ from idc.noise import Streams
 _OBJECTIVES: tuple[Objective, ...] = (Margin(), CrossEntropy(), DLR())
 _FUNCTIONS = 2  # of an image that are tried with every objective
 _FINALISTS = 3
+_MOMENTUM = 0.9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +26,9 @@ class AdaptiveAttack:
     Every function the model names as easier to differentiate (and its answer) is tried for a few steps with the first
     objective; the two that do an image most harm also with the others, and with low-frequency perturbations. The real
     model judges each trial with fresh noise. Each image is then attacked at length along its own best trial, untargeted
-    with restarts and towards its likeliest wrong classes, and towards these along the answer itself.
+    with restarts and towards its likeliest wrong classes, and towards these along the answer itself. Along a function
+    with noise also in steps of one size with momentum, half as many: where the noise is large, the steps of "auto"
+    halve too early, and its best iterate is the one with the luckiest draws.
 
     Args:
         threat: norm, radius, bounds.
@@ -108,9 +112,17 @@ class AdaptiveAttack:
                     best.offer(found, rows, "long", index, number)
 
     def _long(self, target: Target, trial: GradientAttack, images: Tensor) -> list[GradientAttack]:
-        """Untargeted along the trial; targeted along its function and along the answer."""
+        """Untargeted along the trial; with momentum and targeted along its function and along the answer."""
         long = [replace(trial, steps=self.steps, restarts=self.restarts, eot=self.eot)]
         for function in dict.fromkeys((trial.surrogate, ANSWER)):
+            if target.noisy(function, images):
+                steps = math.ceil(self.steps / 2)
+                long.append(
+                    replace(
+                        long[0], steps=steps, surrogate=function, objective=Margin(), control="fixed",
+                        step=self.threat.eps * min(1 / 4, 5 / steps), decay=_MOMENTUM, low_frequency=None,
+                    )
+                )  # fmt: skip
             if targets := self.noisy_targets if target.noisy(function, images) else self.targets:
                 long.append(
                     replace(

@@ -147,7 +147,7 @@ def claims() -> list[str]:
         (
             "more robust than diffusion-based defences",
             "small networks: CIFAR-10 at 16x16; digits",
-            f"{_diffusion_based()}. On the digits: [figure 1](#figure-1), [the peers](peers.md)",
+            f"{_diffusion_based()}on the digits: [figure 1](#figure-1), [the peers](peers.md)",
             "not testable here at full size",
             "no large diffusion model could be trained; on the digits an IDC by the paper's losses is below DiffPure",
         ),
@@ -186,8 +186,8 @@ def _diffusion_based() -> str:
     for protocol in ("adaptive", "paper"):
         known = {r["name"]: r["protocols"][protocol] for r in asked if protocol in r["protocols"]}
         each = (f"{name} {share(own['robust']['mean'])} of {own['robust']['mean']['n']}" for name, own in known.items())
-        told += [f"`{protocol}`, 8/255: {'; '.join(each)}"] if known else []
-    return ". ".join(told)
+        told += [f"at 16x16, 8/255, `{protocol}`: {', '.join(each)}"] if known else []
+    return "; ".join([*told, ""]) if told else ""
 
 
 def _over_steps() -> str:

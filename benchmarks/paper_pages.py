@@ -149,7 +149,7 @@ def claims() -> list[str]:
             "small networks: CIFAR-10 at 16x16; digits",
             f"{_diffusion_based()}on the digits: [figure 1](#figure-1), [the peers](peers.md)",
             "not testable here at full size",
-            "no large diffusion model could be trained; at both an IDC that was not attacked in training is below DiffPure",
+            "no large diffusion model could be trained; at both an IDC trained without attacks is below DiffPure",
         ),
         (
             "a fraction of their compute",

@@ -177,6 +177,11 @@ def over_eps(row: dict[str, Any]) -> tuple[list[float], list[dict[str, float]]]:
     return [0.0, *sizes], [row["clean"], *(own[e] for e in sizes)]
 
 
+def search_of(row: dict[str, Any]) -> str:
+    """The name of a row's search: adaptive 4/255."""
+    return next(name for name in row["attacks"] if name.startswith("adaptive "))
+
+
 def figure_4b() -> Figure:
     """Accuracy under PGD-20 over eps, with and without the inter-class loss, a line for each seed; under the search at
     one of them, a triangle."""
@@ -188,7 +193,7 @@ def figure_4b() -> Figure:
             x, shares = over_eps(row)
             label = f"{title}, seed {row['seed']}, n {row['images']}"
             _line(axes, x, shares, index, label, "o-" if not row["seed"] else "s--")
-            search = next(name for name in row["attacks"] if name.startswith("adaptive "))
+            search = search_of(row)
             at, own = fraction(search.split()[1]), row["attacks"][search]
             _line(axes, [at], [own], index, f"{title}, search in place of PGD-20", "^" if not row["seed"] else "v")
     axes.set_xticks(x, [eps_text(e) if e else "0" for e in x], fontsize=7)

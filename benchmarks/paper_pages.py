@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from common import CIFAR, RESULTS, article, read, survivors
-from paper_figures import part
+from paper_figures import part, search_of
 from robust_pages import MIRRORED, OF_PART
 
 from idc.evaluation.pairing import paired
@@ -225,7 +225,7 @@ def _inter_class() -> str:
         rows = part(name).get("rows", [])
         if not {WITH, WITHOUT} <= {r["training"] for r in rows}:
             continue
-        search = next(a for a in rows[0]["attacks"] if a.startswith("adaptive "))
+        search = search_of(rows[0])
         for attack in (search.replace("adaptive", "pgd-20"), search):
             words = attack.replace("adaptive", "the search at").replace("pgd-20", "PGD-20 at")
             told.append(f"{words}: {_each(rows, attack, WITH)} with it, {_each(rows, attack, WITHOUT)} without")

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from common import CIFAR, RESULTS, read
-from paper_figures import LINES, STEPS, TRAININGS, over_eps, part, points
+from paper_figures import LINES, STEPS, TRAININGS, over_eps, part, points, search_of
 
 from idc.text import count_text, duration_text, eps_text, flops_text, gflops_text, share, table_head, table_row
 
@@ -115,7 +115,7 @@ def paper_trainings() -> list[str]:
         if not (rows := found.get("rows")):
             continue
         sizes, _ = over_eps(rows[0])
-        search = next(key for key in rows[0]["attacks"] if key.startswith("adaptive "))
+        search = search_of(rows[0])
         heads = [f"PGD-20, {eps_text(e)}" for e in sizes[1:]]
         lines += table_head("training", "seed", "clean", *heads, f"search, {search.split()[1]}")
         for r in sorted(rows, key=lambda r: (list(TRAININGS).index(r["training"]), r["seed"])):

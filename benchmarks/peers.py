@@ -68,7 +68,7 @@ TRAININGS = {
     },
     # About the FLOPs of nano's chain of three passes, and more than its training time (2,107 s on two cores).
     "cifar": {"slim": [*_CNN, *_SLIM, "--width", "32", "--epochs", "11.5", "--ema-decay", "0.98"]},
-    # At 16x16, of which a CPU can train a diffusion model in minutes. The IDC as recipes/idc-nano-cifar10.yaml.
+    # At 16x16, where a CPU trains a diffusion model. The IDC as recipes/idc-nano-cifar10.yaml, for 24 epochs.
     "cifar-16": {
         "ddpm-16": ["train-peer", "ddpm", *_SMALL, "--network", "nano", "--conditional", "--epochs", "35", "--compile"],
         "standard-16": [*_CNN, "standard", *_SMALL, "--width", "16"],

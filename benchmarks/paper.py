@@ -86,6 +86,11 @@ def _nano(data: str, limit: int, out: Path) -> None:
     parts.measure_trainings(data, range(1), CIFAR_EPS, limit, out, {"epochs": 18.0, "compile": True})
 
 
+def _recipes(data: str, limit: int, out: Path) -> None:
+    sizes = tuple(n / 255 for n in (2, 4, 8))
+    parts.measure_trainings(data, range(1), sizes, limit, out, {"compile": True}, parts.RECIPES)
+
+
 def _held(name: str, out: Path) -> dict[str, Any]:
     return read(out / name) if (out / name).exists() else {}
 
@@ -119,6 +124,8 @@ PARTS = (
          lambda data, limit, out: parts.measure_visits(NANO, data, limit, out), parts.visits_found),
     # 18 epochs four times: an hour of a core each, attacks included.
     Part("trainings-nano", "figures 4b and 4c on CIFAR-10", 15_000, 512, _nano, parts.trainings_found),
+    # 100 epochs twice at 16x16.
+    Part("recipes-nano-16", "the two recipes", 10_000, 512, _recipes, parts.trainings_found),
 )  # fmt: skip
 BY_NAME = {part.name: part for part in PARTS}
 

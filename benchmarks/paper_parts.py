@@ -38,6 +38,7 @@ DRAWS = 10
 BLOCK = 32
 VISITS = ((3,), (3, 0), (3, 1, 0), (3, 2, 1, 0))
 TRAININGS = ("inter-class", "no-inter-class", "timesteps-2", "timesteps-8")  # files of recipes/paper
+RECIPES = ("published", "fast")  # more of them: the paper's losses by either recipe
 COSTED = ("models/idc-base-cifar10", "idc-nano-cifar10", "idc-nano-cifar10-robust", "models/cifar10-thin-pgd-at")
 
 
@@ -157,12 +158,18 @@ def visits_found(out: Path) -> dict[str, Any]:
 
 
 def measure_trainings(
-    data: str, seeds: Iterable[int], sizes: Sequence[float], limit: int, out: Path, changes: dict[str, Any]
+    data: str,
+    seeds: Iterable[int],
+    sizes: Sequence[float],
+    limit: int,
+    out: Path,
+    changes: dict[str, Any],
+    names: Sequence[str] = TRAININGS,
 ) -> None:
-    """Train by each file of recipes/paper with each seed, and attack what it gives."""
+    """Train by each of these files of recipes/paper with each seed, and attack what it gives."""
     adaptive = sizes[len(sizes) // 2]
     for seed in seeds:
-        for name in TRAININGS:
+        for name in names:
             run = make_folder(out) / f"{name}-{seed}"
             recipe = str(ROOT / "recipes" / "paper" / f"{name}.yaml")
             training = start_training(data, run, recipe=recipe, resume=True, changes=changes | {"seed": seed})
@@ -185,7 +192,7 @@ def trainings_found(out: Path) -> dict[str, Any]:
         rows.append(
             {"training": name, "seed": int(seed), "epochs": epochs} | trained | attacked | _judged(folder.parent)
         )
-    return {"rows": sorted(rows, key=lambda r: (TRAININGS.index(r["training"]), r["seed"]))}
+    return {"rows": sorted(rows, key=lambda r: ((*TRAININGS, *RECIPES).index(r["training"]), r["seed"]))}
 
 
 def _judged(folder: Path) -> dict[str, Any]:

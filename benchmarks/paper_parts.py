@@ -3,6 +3,7 @@
 Each function measures into a folder and goes on where it was stopped; each ``..._found`` reads what the folder holds.
 """
 
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -190,9 +191,20 @@ def trainings_found(out: Path) -> dict[str, Any]:
         epochs = read(run / "summary.json")["recipe"]["epochs"]
         attacked = {"attack_seconds": attack_seconds(read(folder))}
         rows.append(
-            {"training": name, "seed": int(seed), "epochs": epochs} | trained | attacked | _judged(folder.parent)
+            {"training": name, "seed": int(seed), "epochs": epochs}
+            | trained
+            | attacked
+            | _judged(folder.parent)
+            | {"validation": _validated(run)}
         )
     return {"rows": sorted(rows, key=lambda r: ((*TRAININGS, *RECIPES).index(r["training"]), r["seed"]))}
+
+
+def _validated(run: Path) -> list[dict[str, float]]:
+    """Accuracy on validation images, by epochs."""
+    lines = map(json.loads, (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
+    known = {"one_step": "validation/one_step", "multi_step": "validation/multi_step"}
+    return [{"epoch": line["epoch"]} | {k: line[v] for k, v in known.items()} for line in lines if "epoch" in line]
 
 
 def _judged(folder: Path) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from common import CIFAR, RESULTS, read
-from paper_figures import LINES, STEPS, TRAININGS, over_eps, part, points, search_of
+from paper_figures import LINES, STEPS, over_eps, part, points, search_of
 
 from idc.text import count_text, duration_text, eps_text, flops_text, gflops_text, share, table_head, table_row
 
@@ -17,6 +17,7 @@ ATTACKS = {
 CHANGED = {
     "inter-class": "the paper's losses (inter-class 0.2, T = 4)", "no-inter-class": "without the inter-class loss",
     "timesteps-2": "T = 2", "timesteps-8": "T = 8",
+    "published": "the published recipe", "fast": "the recipe `fast`, the same losses",
 }  # fmt: skip
 NOTHING = ["Not measured yet."]
 
@@ -109,8 +110,28 @@ def paper_visits() -> list[str]:
 
 def paper_trainings() -> list[str]:
     """Figures 4b and 4c, right, in numbers."""
+    return _trained(("trainings-nano", f"{CIFAR} test"), ("trainings-digits", "digits test"))
+
+
+def paper_recipes() -> list[str]:
+    """The same network by either recipe, attacked; and its accuracy while it was trained."""
+    rows = part("recipes-nano-16").get("rows")
+    if not rows:
+        return NOTHING
+    curves = {r["training"]: {v["epoch"]: v for v in r["validation"]} for r in rows}
+    epochs = [e for e in (5, 10, 20, 40, 60, 80, 100) if all(e in own for own in curves.values())]
+    lines = [*_trained(("recipes-nano-16", f"{CIFAR} test at 16x16")), ""]
+    lines += table_head("validation accuracy after", *(f"{e} epochs" for e in epochs))
+    for name, own in curves.items():
+        for answer, title in (("one_step", "one step"), ("multi_step", "chain")):
+            lines.append(table_row(f"{CHANGED[name]}: {title}", *(f"{own[e][answer]:.1%}" for e in epochs)))
+    return lines
+
+
+def _trained(*wanted: tuple[str, str]) -> list[str]:
+    """A table for each of these parts that has something; a part and its data."""
     lines: list[str] = []
-    for name, data in (("trainings-nano", f"{CIFAR} test"), ("trainings-digits", "digits test")):
+    for name, data in wanted:
         found = part(name)
         if not (rows := found.get("rows")):
             continue
@@ -118,7 +139,7 @@ def paper_trainings() -> list[str]:
         search = search_of(rows[0])
         heads = [f"PGD-20, {eps_text(e)}" for e in sizes[1:]]
         lines += table_head("training", "seed", "clean", *heads, f"search, {search.split()[1]}")
-        for r in sorted(rows, key=lambda r: (list(TRAININGS).index(r["training"]), r["seed"])):
+        for r in sorted(rows, key=lambda r: (list(CHANGED).index(r["training"]), r["seed"])):
             cells = [share(value) for value in (*over_eps(r)[1], r["attacks"][search])]
             lines.append(table_row(CHANGED[r["training"]], r["seed"], *cells))
         trained = _from_to([r["seconds"] for r in rows])

@@ -16,6 +16,7 @@ from idc.evaluation.pairing import survived
 from idc.evaluation.summary import read_lines
 from idc.storage.files import make_folder, whole_file, write_json
 from idc.storage.records import read_json
+from idc.text import share
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -133,8 +134,14 @@ def read(path: Path) -> dict:
     return found
 
 
-def share(value: dict) -> str:
-    return f"{value['mean']:.1%} [{value['low']:.1%}, {value['high']:.1%}]"
+def mark_of(evaluated: dict) -> str:
+    """What follows the figures of an evaluation of which a sanity check failed, as `idc report` has it."""
+    return "" if evaluated.get("reliable", not evaluated.get("failed")) else " (unreliable)"
+
+
+def share_of(evaluated: dict) -> str:
+    """Robust accuracy, as the mean of draws, of what an evaluation found; with its mark."""
+    return share(evaluated["robust"]["mean"]) + mark_of(evaluated)
 
 
 def article(name: str) -> str:

@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from common import CIFAR, RESULTS, read
+from common import CIFAR, RESULTS, mark_of, read
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -62,20 +62,24 @@ def points() -> dict[str, list[Point]]:
         ("nano-robust-adaptive-8", "IDC, nano, trained against attacks"), ("thin-adaptive-8", "CNN, PGD-AT, thin"),
     ):  # fmt: skip
         row = jobs[job]
-        own = {"system": system, "protocol": row["protocol"], "robust": row["robust"]["mean"]}
+        own = {"system": system} | _robust(row["protocol"], row)
         cifar.append(own | {k: models[row["model"]][k] for k in ("flops", "parameters")})
     for row in read(RESULTS / "robustness-nano.json")["rows"]:
         if row["eps_text"] == "8/255":
-            own = {"system": "IDC, nano, chain", "protocol": row["protocol"], "robust": row["robust"]["mean"]}
+            own = {"system": "IDC, nano, chain"} | _robust(row["protocol"], row)
             cifar.append(own | {k: models["idc-nano-cifar10"][k] for k in ("flops", "parameters")})
     # Those of peers-robust stand above with all test images.
     compared = {"cifar": ("8/255", cifar), "cifar-16": ("8/255", small), "digits": ("0.1", digits)}
     for name, (eps, panel) in compared.items():
         for row in (r for r in read(RESULTS / f"peers-{name}.json")["rows"] if r["eps_text"] == eps):
             for protocol, held in row["protocols"].items():
-                own = {"system": row["name"], "protocol": protocol, "robust": held["robust"]["mean"]}
+                own = {"system": row["name"]} | _robust(protocol, held)
                 panel.append(own | {k: row[k] for k in ("flops", "parameters")})
     return found
+
+
+def _robust(protocol: str, evaluated: dict[str, Any]) -> Point:
+    return {"protocol": protocol, "robust": evaluated["robust"]["mean"], "mark": mark_of(evaluated)}
 
 
 def figure_1() -> Figure:
@@ -109,7 +113,7 @@ def _labels(own: Sequence[Point]) -> list[tuple[str, float, float]]:
     """A label for each point, and one for two of a system that lie together."""
     found: list[tuple[str, float, float]] = []
     for p in own:
-        text, x, y = f"{p['system']}, n {p['robust']['n']:,}", p["flops"] / 1e9, 100 * p["robust"]["mean"]
+        text, x, y = f"{p['system']}, n {p['robust']['n']:,}{p['mark']}", p["flops"] / 1e9, 100 * p["robust"]["mean"]
         if not any((text, x) == other[:2] and abs(y - other[2]) < NEAR for other in found):
             found.append((text, x, y))
     return found

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from common import CIFAR, RESULTS, article, read, survivors
+from common import CIFAR, RESULTS, article, read, share_of, survivors
 from paper_figures import part, search_of
 from robust_pages import MIRRORED, OF_PART
 
@@ -185,7 +185,7 @@ def _diffusion_based() -> str:
     told = []
     for protocol in ("adaptive", "paper"):
         known = {r["name"]: r["protocols"][protocol] for r in asked if protocol in r["protocols"]}
-        each = (f"{name} {share(own['robust']['mean'])} of {own['robust']['mean']['n']}" for name, own in known.items())
+        each = (f"{name} {share_of(own)} of {own['robust']['mean']['n']}" for name, own in known.items())
         told += [f"at 16x16, 8/255, `{protocol}`: {', '.join(each)}"] if known else []
     return "; ".join([*told, ""]) if told else ""
 

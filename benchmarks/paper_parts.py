@@ -203,7 +203,7 @@ def trainings_found(out: Path) -> dict[str, Any]:
 def _validated(run: Path) -> list[dict[str, float]]:
     """Accuracy on validation images, by epochs."""
     lines = map(json.loads, (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
-    known = {"one_step": "validation/one_step", "multi_step": "validation/multi_step"}
+    known = {k: f"validation/{k}" for k in ("one_step", "multi_step", "images")}
     return [{"epoch": line["epoch"]} | {k: line[v] for k, v in known.items()} for line in lines if "epoch" in line]
 
 

@@ -61,7 +61,7 @@ def paper_points() -> list[str]:
     for panel, own in points().items():
         for p in sorted(own, key=lambda p: (p["flops"], p["system"], p["protocol"])):
             size = "" if p["parameters"] is None else count_text(p["parameters"])
-            cells = (p["system"], f"`{p['protocol']}`", gflops_text(p["flops"]), size, share(p["robust"]))
+            cells = (p["system"], f"`{p['protocol']}`", gflops_text(p["flops"]), size, share(p["robust"]) + p["mark"])
             lines.append(table_row(panel, *cells, f"{p['robust']['n']:,}"))
     return lines
 
@@ -121,7 +121,8 @@ def paper_recipes() -> list[str]:
     curves = {r["training"]: {v["epoch"]: v for v in r["validation"]} for r in rows}
     epochs = [e for e in (5, 10, 20, 40, 60, 80, 100) if all(e in own for own in curves.values())]
     lines = [*_trained(("recipes-nano-16", f"{CIFAR} test at 16x16")), ""]
-    lines += table_head("validation accuracy after", *(f"{e} epochs" for e in epochs))
+    about = f"{rows[0]['validation'][0]['images']:,} validation images, one draw, weights of then"
+    lines += table_head(f"accuracy on {about}, after", *(f"{e} epochs" for e in epochs))
     for name, own in curves.items():
         for answer, title in (("one_step", "one step"), ("multi_step", "chain")):
             lines.append(table_row(f"{CHANGED[name]}: {title}", *(f"{own[e][answer]:.1%}" for e in epochs)))

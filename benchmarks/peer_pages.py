@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import cast
 
 import torch
-from common import CIFAR, RESULTS, read, records_of
+from common import CIFAR, RESULTS, read, records_of, share_of
 from paper_figures import SMALL, part
 from robust_pages import DISTILLED, MIRRORED, NAMES, OF_PART
 
@@ -68,7 +68,7 @@ def at_a_glance() -> list[str]:
     lines = table_head("data, L-inf eps", "model", "GFLOPs", "clean", "robust (`adaptive`)", "n")
     _, digits, about = _comparisons()[0]
     for r in (r for r in digits["rows"] if r["eps_text"] == "0.1" and "adaptive" in r["protocols"]):
-        robust, clean = share(r["protocols"]["adaptive"]["robust"]["mean"]), percent(r["clean"]["mean"]["mean"])
+        robust, clean = share_of(r["protocols"]["adaptive"]), percent(r["clean"]["mean"]["mean"])
         lines.append(table_row(f"{about}, 0.1", r["name"], gflops_text(r["flops"]), clean, robust, r["images"]))
     rows = {row["job"]: row for row in read(RESULTS / "gpu.json")["rows"]}
     for job, title in GLANCE.items():
@@ -100,7 +100,7 @@ def compared() -> list[str]:
         for name in dict.fromkeys(r["name"] for r in rows):
             own = {r["eps"]: r for r in rows if r["name"] == name}
             first = next(iter(own.values()))
-            cells = [share(own[eps]["protocols"]["adaptive"]["robust"]["mean"]) if eps in own else "" for eps in sizes]
+            cells = [share_of(own[eps]["protocols"]["adaptive"]) if eps in own else "" for eps in sizes]
             cost = (gflops_text(first["flops"]), f"{first['network_evaluations']:,}")
             lines.append(table_row(name, *cost, f"{first['clean']['mean']['mean']:.1%}", *cells, first["images"]))
         lines.append("")

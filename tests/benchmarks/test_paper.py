@@ -181,7 +181,11 @@ def test_either_recipe_trains_by_the_losses_of_the_paper():
     from idc.training.recipe import RECIPES, load_recipe
 
     losses = {"inter_weight": 0.2, "ce_weight": 0.0, "t_weights": ()}
-    for name, own in (("published", RECIPES["paper"]), ("fast", replace(RECIPES["fast"], **losses))):
+    published = replace(RECIPES["paper"], ema_start=6700)
+    updates = 100 * (45_000 // published.batch_size) // published.accumulation
+    whole = 400 * (50_000 // published.batch_size) // published.accumulation
+    assert published.ema_start / updates == pytest.approx(RECIPES["paper"].ema_start / whole, abs=0.01)
+    for name, own in (("published", published), ("fast", replace(RECIPES["fast"], **losses))):
         recipe, extra = load_recipe(str(paper_parts.ROOT / "recipes" / "paper" / f"{name}.yaml"), "digits")
         assert {field: getattr(recipe, field) for field in losses} == losses
         assert recipe == replace(own, epochs=100, validate_every=5)
@@ -194,10 +198,11 @@ def test_a_training_is_found_with_its_accuracy_over_epochs(tmp_path):
     attacked.mkdir()
     (run / "summary.json").write_text(json.dumps({"images_seen": 80, "seconds": 2, "recipe": {"epochs": 2}}))
     lines = [{"step": 1, "loss/total": 0.1}, {"epoch": 2, "validation/one_step": 0.5, "validation/multi_step": 0.25}]
+    lines[1]["validation/images"] = 8
     (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     judged = {"images": 4, "draws": 1, "answer": {"network_evaluations": 3}, "clean": {"mean": {"mean": 0.5}},
               "attacks": {}, "sanity": [], "cost": {"seconds": 1}}  # fmt: skip
     (attacked / "summary.json").write_text(json.dumps(judged))
     (row,) = paper_parts.trainings_found(tmp_path)["rows"]
     assert (row["training"], row["seed"], row["epochs"], row["clean"]["mean"]) == ("fast", 0, 2, 0.5)
-    assert row["validation"] == [{"epoch": 2, "one_step": 0.5, "multi_step": 0.25}]
+    assert row["validation"] == [{"epoch": 2, "one_step": 0.5, "multi_step": 0.25, "images": 8}]

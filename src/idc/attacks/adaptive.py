@@ -11,12 +11,13 @@ from idc.attacks.gradient import GradientAttack
 from idc.attacks.objective import DLR, CrossEntropy, Margin, Objective
 from idc.attacks.target import ANSWER, Target
 from idc.attacks.threat import Threat
+from idc.errors import IDCError
 from idc.noise import Streams
 
 _OBJECTIVES: tuple[Objective, ...] = (Margin(), CrossEntropy(), DLR())
 _FUNCTIONS = 2  # of an image that are tried with every objective
 _FINALISTS = 3
-_MOMENTUM = 0.9
+MOMENTUM = 0.9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,9 +27,10 @@ class AdaptiveAttack:
     Every function the model names as easier to differentiate (and its answer) is tried for a few steps with the first
     objective; the two that do an image most harm also with the others, and with low-frequency perturbations. The real
     model judges each trial with fresh noise. Each image is then attacked at length along its own best trial, untargeted
-    with restarts and towards its likeliest wrong classes, and towards these along the answer itself. Along a function
-    with noise also in steps of one size with momentum, half as many: where the noise is large, the steps of "auto"
-    halve too early, and its best iterate is the one with the luckiest draws.
+    with restarts and towards its likeliest wrong classes, and towards these along the answer itself. Along the trial's
+    function and the answer, where they have noise, there are first runs that need no comparison of noisy objectives:
+    half as many steps of one size, along a running sum of the gradients of the margin of all frequencies; the last
+    iterate counts. What a long run finds and what was found before it are judged by the same draws.
 
     Args:
         threat: norm, radius, bounds.
@@ -42,7 +44,9 @@ class AdaptiveAttack:
         eot: draws of the noise in each gradient of the long untargeted runs along a function with noise; the targeted
             ones take half as many, trials one, fresh in every step.
         low_frequency: share of the frequencies of each side in the trials that keep only the lowest; None for no such.
-        judge_draws: draws of the real model by which runs are compared.
+        judge_draws: draws of the real model by which trials are compared; long runs by eight times as many.
+        momentum: decay of the running sums; None for ``MOMENTUM``. A protocol for an answer with noise has it, so that
+            its records tell these runs from those of before there were any.
     """
 
     threat: Threat
@@ -55,6 +59,11 @@ class AdaptiveAttack:
     eot: int = 4
     low_frequency: float | None = 0.5
     judge_draws: int = 8
+    momentum: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise IDCError(f"steps = {self.steps}", "1 or more", "correct the attack's settings")
 
     def trials(self, target: Target) -> list[GradientAttack]:
         """The short runs, function by function: first those of each with the first objective."""
@@ -109,20 +118,23 @@ class AdaptiveAttack:
                 rows = rows[chosen[rows] == index]
                 if len(rows):
                     found = long(target, images[rows], classes[rows], streams.of("long", index, number).take(rows))
-                    best.offer(found, rows, "long", index, number)
+                    best.compare(found, rows, "long", index, number)
 
     def _long(self, target: Target, trial: GradientAttack, images: Tensor) -> list[GradientAttack]:
-        """Untargeted along the trial; with momentum and targeted along its function and along the answer."""
-        long = [replace(trial, steps=self.steps, restarts=self.restarts, eot=self.eot)]
-        for function in dict.fromkeys((trial.surrogate, ANSWER)):
-            if target.noisy(function, images):
-                steps = math.ceil(self.steps / 2)
-                long.append(
-                    replace(
-                        long[0], steps=steps, surrogate=function, objective=Margin(), control="fixed",
-                        step=self.threat.eps * min(1 / 4, 5 / steps), decay=_MOMENTUM, low_frequency=None,
-                    )
-                )  # fmt: skip
+        """With momentum along its function and the answer; untargeted along the trial; targeted along both."""
+        functions = dict.fromkeys((trial.surrogate, ANSWER))
+        untargeted = replace(trial, steps=self.steps, restarts=self.restarts, eot=self.eot)
+        steps, decay = math.ceil(self.steps / 2), MOMENTUM if self.momentum is None else self.momentum
+        long = [
+            replace(
+                untargeted, steps=steps, surrogate=function, objective=Margin(), control="fixed", low_frequency=None,
+                step=self.threat.eps * min(1 / 4, 5 / steps), decay=decay,
+            )
+            for function in functions
+            if target.noisy(function, images)
+        ]  # fmt: skip
+        long.append(untargeted)
+        for function in functions:
             if targets := self.noisy_targets if target.noisy(function, images) else self.targets:
                 long.append(
                     replace(

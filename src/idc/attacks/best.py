@@ -7,6 +7,7 @@ from idc.attacks.target import Target
 from idc.noise import Streams
 
 CONFIRM = 64
+COMPARED = 8  # times as many draws as usual, where two points are compared on the same ones
 
 
 class Best:
@@ -41,15 +42,32 @@ class Best:
 
     def offer(self, x: Tensor, rows: Tensor, *keys: object) -> Tensor:
         """Judge ``x``, points for the images ``rows``, and keep the better ones; returns their scores."""
+        score = self._judge(x, rows, keys, self.draws)
+        self._keep(x, rows, score, score < self.score[rows])
+        return score
+
+    def compare(self, x: Tensor, rows: Tensor, *keys: object) -> None:
+        """As ``offer``, but where answers have noise, ``x`` and what is kept are both judged, by the same draws and by
+        COMPARED times as many: a score of before that owed much to its draws keeps nothing better away."""
+        if not self.target.stochastic:
+            self.offer(x, rows, *keys)
+            return
+        held, score = (self._judge(own, rows, keys, COMPARED * self.draws) for own in (self.x[rows], x))
+        self.score[rows] = held
+        self._keep(x, rows, score, score < held)
+
+    def _judge(self, x: Tensor, rows: Tensor, keys: tuple[object, ...], draws: int) -> Tensor:
+        """Of ``draws``, in units of the usual number of them: the fewer the better, and below 1 if all are wrong."""
         if not len(rows):
             return self.score[rows]
-        right, margin = self.target.judge(
-            x, self.classes[rows], self.streams.of("judge", *keys).take(rows), draws=self.draws
-        )
+        streams = self.streams.of("judge", *keys).take(rows)
+        right, margin = self.target.judge(x, self.classes[rows], streams, draws=draws)
         # Wrong draws count first, then the margin, squeezed into (0, 1) without saturating at large logits.
-        score = right.sum(0).double() + 0.5 + 0.5 * margin.double() / (1 + margin.double().abs())
-        better = score < self.score[rows]
+        squeezed = 0.5 + 0.5 * margin.double() / (1 + margin.double().abs())
+        found = right.sum(0).double()
+        return torch.where(found > 0, 1 + (found - 1) * self.draws / draws, found) + squeezed
+
+    def _keep(self, x: Tensor, rows: Tensor, score: Tensor, better: Tensor) -> None:
         self.x[rows[better]] = x[better]
         self.score[rows[better]] = score[better]
         self.unconfirmed[rows[better]] = True
-        return score

@@ -24,7 +24,7 @@ NOTHING = ["Not measured yet."]
 
 def _machine(found: dict[str, Any], *, timed: bool = True) -> str:
     own = found["hardware"]
-    state = "" if found["state"] == "done" else "; not finished"
+    state = "" if found["state"] == "done" else "; further rows are not finished"
     spent = f", {duration_text(found['seconds'])}" if timed else ""
     return f"one thread of {own['cpu']}{spent}, float32, torch {own['torch']}{state}"
 
@@ -48,8 +48,8 @@ def paper_attacks() -> list[str]:
         f"L-inf 8/255, test images of {CIFAR}, mean of 20 draws, one model each, 95% intervals over images. "
         "`models/idc-base-cifar10`: one H100, bf16; its sanity checks that failed: "
         f"{failed}. `nano`: `idc-nano-cifar10` before its weights were rounded to bf16, on a CPU in float32; 19 "
-        "checks passed. A line of `adaptive` is what is left after it and those before it. PGD-20 on the logits of the "
-        f"paper's network, with fresh noise in each step (protocol `pgd`): {share(plain)}, n {plain['n']}.",
+        "checks passed. Under `adaptive` an attack is made on what those before it left, and judged by draws of its own. "
+        f"PGD-20 on the logits of the paper's network, with fresh noise in each step (protocol `pgd`): {share(plain)}, n {plain['n']}.",
     ]
 
 

@@ -134,5 +134,5 @@ def test_a_path_that_is_not_there_is_told_from_a_hub_id(tmp_path: Path, monkeypa
 
 def test_the_error_without_a_network_says_what_to_do() -> None:
     error = str(hub.unreachable("somebody/thing", "model"))
-    assert error.startswith("hub model 'somebody/thing' (the hub cannot be reached")
+    assert error.startswith("hub model 'somebody/thing' (no such folder here; the hub cannot be reached")
     assert "./somebody/thing" in error

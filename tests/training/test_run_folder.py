@@ -11,7 +11,7 @@ from idc.training.recipe import NOISE_RECIPES, Recipe
 from idc.training.run_folder import claim
 from tiny_training import train
 
-ABOUT = {"data": "digits", "visits": (3, 1, 0)}
+ABOUT = {"data": "digits", "preset": "digits", "visits": (3, 1, 0)}
 RECIPE = Recipe(epochs=2.0)
 
 
@@ -19,6 +19,7 @@ RECIPE = Recipe(epochs=2.0)
 def held(tmp_path):
     """A folder that holds a run."""
     claim(tmp_path / "run", RECIPE, ABOUT, resume=False)
+    (tmp_path / "run" / "metrics.jsonl").write_text('{"step": 1}\n')
     return tmp_path / "run"
 
 
@@ -36,6 +37,17 @@ def test_a_folder_in_use_is_refused_unless_the_run_goes_on(held):
     before = (held / "recipe.yaml").read_bytes()
     claim(held, RECIPE, ABOUT, resume=True)
     assert (held / "recipe.yaml").read_bytes() == before
+
+
+def test_a_run_that_has_nothing_yet_is_written_over(held):
+    """As where an objective of one's own failed at its first step."""
+    (held / "metrics.jsonl").write_text("")
+    claim(held, replace(RECIPE, lr=1.0), ABOUT, resume=True)
+    claim(held, replace(RECIPE, lr=2.0), ABOUT, resume=False)
+    assert yaml.safe_load((held / "recipe.yaml").read_text())["lr"] == 2.0
+    (held / "checkpoints").mkdir()
+    with pytest.raises(IDCError, match="--resume"):
+        claim(held, RECIPE, ABOUT, resume=False)
 
 
 def test_a_run_from_before_a_setting_had_its_name_goes_on(held):
@@ -78,13 +90,26 @@ def test_other_settings_are_another_run(held, recipe, about, words):
 
 
 def test_a_run_of_another_kind_is_another_run(held):
-    with pytest.raises(IDCError, match=r"run: epochs = 60, .*, \.\.\.: expected epochs = 2, .*, \.\.\., as the run"):
-        claim(held, NOISE_RECIPES["fast"], ABOUT, resume=True)
+    noise, apart = NOISE_RECIPES["fast"], {"data": "digits", "network": "digits"}
+    with pytest.raises(IDCError, match="a run of idc train: expected one of idc train-peer ddpm; use another --out"):
+        claim(held, noise, apart, resume=True)
     claim(held, RECIPE, ABOUT, resume=True)
     file = held / "recipe.yaml"
     file.write_text(file.read_text().replace("\neps: 0.0\n", "\neps: null\n"))
     with pytest.raises(IDCError, match="run: eps = 0: expected eps = none"):
         claim(held, RECIPE, ABOUT, resume=True)
+
+
+def test_what_to_do_is_something_that_the_command_takes(tmp_path):
+    """``idc train-peer ddpm`` has no --from, and its --recipe is a name."""
+    about = {"data": "digits", "network": "digits"}
+    for index, (longer, words) in enumerate(
+        (({"epochs": 90.0}, "begin anew in another --out$"), ({"lr": 1.0}, "--limit among them, or use another --out$"))
+    ):
+        claim(tmp_path / str(index), NOISE_RECIPES["fast"], about, resume=False)
+        (tmp_path / str(index) / "best").mkdir()
+        with pytest.raises(IDCError, match=words):
+            claim(tmp_path / str(index), replace(NOISE_RECIPES["fast"], **longer), about, resume=True)
 
 
 def test_a_run_from_before_a_setting_goes_on(held):

@@ -54,7 +54,7 @@ def _training(kind: type[Settings], recipes: str, *own: Any, data: str | None = 
             "auto",
             f'what the flags under "Recipe" are by default (the run\'s recipe.yaml has them): {recipes}',
         ),
-        option("resume", bool, False, "go on from the newest checkpoint in --out"),
+        option("resume", bool, False, "go on from the newest checkpoint in --out, or begin where there is none yet"),
         option(
             "image_size",
             int,

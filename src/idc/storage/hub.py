@@ -112,7 +112,7 @@ def reachable() -> bool:
 
 def unreachable(source: str, what: str) -> IDCError:
     """The error for a hub id that is not in the local cache when there is no network; ``what`` is it: a "model"."""
-    value = f"hub {what} {source!r} (the hub cannot be reached, and it is not in the local cache)"
+    value = f"hub {what} {source!r} (no such folder here; the hub cannot be reached, and it is not in the local cache)"
     known = ", or a name of idc models" if what == "model" and "/" not in source else ""
     remedy = _remedy(source, f"connect, or give a folder such as ./{source}{known}")
     return IDCError(value, "a network, or a local path", remedy)

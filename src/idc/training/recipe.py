@@ -221,7 +221,8 @@ class CNNRecipe(ClassSettings):
 
     method: Literal["standard", "pgd-at", "trades", "mart", "noise"] = setting(
         "pgd-at",
-        "standard, pgd-at (Madry et al.), trades (Zhang et al.), mart (Wang et al.), or noise (Gaussian, Cohen et al.)",
+        "standard, pgd-at (Madry et al.; every recipe's), trades (Zhang et al.), mart (Wang et al.), or noise "
+        "(Gaussian, Cohen et al.)",
         panel=LOSSES,
     )
     norm: Literal["linf", "l2"] = setting("linf", "under attack: norm of the perturbation", panel=ATTACKS)

@@ -21,10 +21,13 @@ FOLDERS = ("best", "last", "checkpoints")  # each is written whole or not at all
 _DEFAULT = "its default"  # of what is recorded of the network and the data only if it is not
 _TOLD = 6  # settings that are named
 _LABELS = {"labels": "qr", "label_cell": 1}  # the same, where it is known
+_IDC, _CNN, _DDPM = "idc train", "idc train-peer cnn", "idc train-peer ddpm"
+_KINDS = {"preset": _IDC, "arch": _CNN, "conditional": _DDPM}  # a name in recipe.yaml that the runs of one alone have
 
 
 def claim(out: Path, recipe: Settings, about: dict[str, Any], *, resume: bool) -> None:
-    """Make ``out`` the folder of a run with these settings: its recipe.yaml.
+    """Make ``out`` the folder of a run with these settings: its recipe.yaml. That of one that has nothing yet, as where
+    an objective failed at once, is written over.
 
     Raises:
         IDCError: if it cannot be written, or holds a run that is not to be resumed or has other settings.
@@ -34,18 +37,23 @@ def claim(out: Path, recipe: Settings, about: dict[str, Any], *, resume: bool) -
         remedy = "choose another --out: a run writes over folders such as best"
         raise IDCError(f"{out}, which holds {held[0]}", "a new or empty folder", remedy)
     file, text = out / "recipe.yaml", _yaml(about | recorded(recipe))
-    if file.exists() and not resume:
+    metrics = out / "metrics.jsonl"
+    stepped = any((out / name).exists() for name in FOLDERS) or (metrics.exists() and metrics.stat().st_size > 0)
+    if stepped and not resume:
         raise IDCError(out, "a new or empty folder", "it holds a run: give --resume to go on, or another --out")
-    if file.exists() and (apart := _changed(file, text, asdict(type(recipe)()))):
+    if stepped and (apart := _changed(file, text, asdict(type(recipe)()))):
+        kind, other = (_kind(values) for values in (yaml.safe_load(text), read_yaml(file, remedy="use another --out")))
+        if kind != other:
+            raise IDCError(f"{out}, a run of {other}", f"one of {kind}", "use another --out")
         told = [name for name in apart if name != "network" or "preset" not in apart]
         more = ", ..." * (len(told) > _TOLD)
         now, then = (", ".join(f"{name} = {_said(name, apart[name][i])}" for name in told[:_TOLD]) for i in (0, 1))
         now, then = now + more, then + more
-        remedy = (
-            f"resume with the flags that it began with, --limit among them, or --recipe {file}, or use another --out"
-        )
+        recipe_too = f"or --recipe {file}, " if kind == _IDC else ""
+        remedy = f"resume with the flags that it began with, --limit among them, {recipe_too}or use another --out"
         if set(apart) <= {"minutes", "epochs"}:
-            remedy = f"to train it for longer, begin another run with --from {out}"
+            longer = "begin anew in another --out" if kind == _DDPM else f"begin another run with --from {out}"
+            remedy = f"to train it for longer, {longer}"
         raise IDCError(f"{out}: {now}", f"{then}, as the run that it holds", remedy)
     write_text(file, text)
 
@@ -77,6 +85,11 @@ def _changed(file: Path, text: str, defaults: dict[str, Any]) -> dict[str, tuple
         for name in dict.fromkeys([*now, *then])
         if now.get(name, _DEFAULT) != then.get(name, _DEFAULT)
     }
+
+
+def _kind(values: dict[str, Any]) -> str:
+    """Which command made a run of this recipe.yaml."""
+    return next((command for name, command in _KINDS.items() if name in values), "another program")
 
 
 def _said(name: str, value: Any) -> str:

@@ -48,8 +48,9 @@ def paper_attacks() -> list[str]:
         f"L-inf 8/255, test images of {CIFAR}, mean of 20 draws, one model each, 95% intervals over images. "
         "`models/idc-base-cifar10`: one H100, bf16; its sanity checks that failed: "
         f"{failed}. `nano`: `idc-nano-cifar10` before its weights were rounded to bf16, on a CPU in float32; 19 "
-        "checks passed. Under `adaptive` an attack is made on what those before it left, and judged by draws of its own. "
-        f"PGD-20 on the logits of the paper's network, with fresh noise in each step (protocol `pgd`): {share(plain)}, n {plain['n']}.",
+        "checks passed. Under `adaptive` an attack is made on what those before it left, and judged by draws of its "
+        "own. PGD-20 on the logits of the paper's network, with fresh noise in each step (protocol `pgd`): "
+        f"{share(plain)}, n {plain['n']}.",
     ]
 
 

@@ -53,6 +53,7 @@ _TAUGHT = ["--rectify", "1,1", "--rectify-temperature", "2,2", "--teachers",
 # As recipes/idc-nano-cifar10-mixed.yaml.
 _MIXED = ["--rectify", "1,1", "--rectify-temperature", "2,2", "--mix", "cutmix", "--mix-rate", "0.5", "--teachers",
           "idc-nano-cifar10-distilled,models/cifar10-thin-distilled,models/idc-small-cifar10-robust"]  # fmt: skip
+_ON = ["--from", "models/cifar10-thin-distilled", "--epochs", "32", "--validate-every", "2"]
 TRAININGS = {
     "digits": {
         "ddpm": ["train-peer", "ddpm", "--conditional", "--epochs", "200", "--lr", "3e-3"],
@@ -68,11 +69,13 @@ TRAININGS = {
     },
     # About the FLOPs of nano's chain of three passes, and more than its training time (2,107 s on two cores).
     "cifar": {"slim": [*_CNN, *_SLIM, "--width", "32", "--epochs", "11.5", "--ema-decay", "0.98"]},
-    # At 16x16, where a CPU trains a diffusion model. The IDC as recipes/idc-nano-cifar10.yaml, for 24 epochs.
+    # At 16x16, where a CPU trains a diffusion model. The IDC as recipes/idc-nano-cifar10.yaml, for 24 epochs; and by
+    # the published recipe, which is also what `paper.py run --only recipes-nano-16` trains.
     "cifar-16": {
         "ddpm-16": ["train-peer", "ddpm", *_SMALL, "--network", "nano", "--conditional", "--epochs", "35", "--compile"],
         "standard-16": [*_CNN, "standard", *_SMALL, "--width", "16"],
         "idc-16": ["train", *_SMALL, "--recipe", "fast", "--preset", "nano", "--epochs", "24", "--compile"],
+        "idc-16-published": ["train", "--recipe", str(ROOT / "recipes" / "paper" / "published.yaml"), "--compile"],
     },
     # Both are trained by benchmarks/full_size.py, on a GPU.
     "full-size": {},
@@ -82,18 +85,7 @@ TRAININGS = {
         "thin": [*_CNN, *_SLIM, "--width", "16", "--epochs", "35", "--validate-every", "4"],
         "thin-muon": [*_CNN, *_SLIM, "--width", "16", "--epochs", "24", "--validate-every", "4", *_MUON],
         "thin-distilled": [*_CNN, *_SLIM, "--width", "16", "--epochs", "24", "--validate-every", "3", *_MUON, *_TAUGHT],
-        "thin-mixed": [
-            *_CNN,
-            *_SLIM,
-            "--from",
-            "models/cifar10-thin-distilled",
-            "--epochs",
-            "32",
-            "--validate-every",
-            "2",
-            *_MUON,
-            *_MIXED,
-        ],
+        "thin-mixed": [*_CNN, *_SLIM, *_ON, *_MUON, *_MIXED],
     },
 }
 KEPT = {
@@ -105,6 +97,7 @@ KEPT = {
     "ddpm-16": ROOT / "models" / "cifar10-16-ddpm",
     "standard-16": ROOT / "models" / "cifar10-16-standard",
     "idc-16": ROOT / "models" / "cifar10-16-idc",
+    "idc-16-published": ROOT / "models" / "cifar10-16-idc-published",
 }
 
 

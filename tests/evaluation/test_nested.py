@@ -1,5 +1,6 @@
 """Radii within each other: what may be left out, what is looked at all the same, and that a wrong claim is found."""
 
+import copy
 import json
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -136,6 +137,15 @@ def test_the_paper_nests():
         assert same_but_radius(records[0], build_protocol(name, Threat("linf", 0.0)).to_dict())
         assert not same_but_radius(records[0], build_protocol("quick", threats[1], steps=7).to_dict())
         assert build_protocol(name, threats[0]).nests == nests
+
+
+def test_a_record_that_lacks_a_newer_setting_is_of_the_same_protocol_where_that_is_none():
+    record = build_protocol("quick", Threat("linf", 0.1)).to_dict()
+    before = copy.deepcopy(record)
+    assert before["attacks"]["adaptive"].pop("momentum") is None
+    assert same_but_radius(before, record)
+    record["attacks"]["adaptive"]["momentum"] = 0.9
+    assert not same_but_radius(before, record)
 
 
 def test_a_wrong_claim_is_found_and_handed_to_nobody(case, tmp_path):

@@ -64,6 +64,18 @@ def test_an_answer_with_noise_is_spared_the_attacks_that_need_a_boundary():
         assert [attack for attack, _ in protocol.for_target(Target(logits, stochastic=True)).attacks] == others
 
 
+@pytest.mark.parametrize("name", ["quick", "adaptive"])
+def test_records_of_answers_with_noise_tell_the_search_from_that_of_before(name):
+    """A record from before runs with momentum lacks the field, which reads as None: without noise nothing changed."""
+    protocol = build_protocol(name, Threat("linf", 0.1))
+
+    def recorded(stochastic):
+        return protocol.for_target(Target(logits, stochastic=stochastic)).to_dict()["attacks"]["adaptive"]["momentum"]
+
+    assert recorded(False) is None
+    assert recorded(True) == 0.9
+
+
 @pytest.mark.parametrize("name", ["pgd", "apgd"])
 def test_either_loss_is_raised_along_the_models_first_weak_spot(name):
     threat = Threat("linf", 0.1)

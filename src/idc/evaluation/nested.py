@@ -94,12 +94,14 @@ def same_but_radius(one: Any, other: Any) -> bool:
 
 
 def _but_radius(record: Any, other: Any, shares: bool) -> Any:
-    """``record`` without its radii; with ``shares`` its steps as shares of them, which at radius 0 is any."""
+    """``record`` without its radii and without what is None, which a record of before may lack; with ``shares`` its
+    steps as shares of them, which at radius 0 is any."""
     if isinstance(record, dict) and isinstance(other, dict):
         if shares and record.get("step") is not None and record.get("threat"):
             radii = [r["threat"]["eps"] if r.get("threat") else 0 for r in (record, other)]
             record = record | {"step": round(record["step"] / radii[0], 9) if all(radii) else 0}
-        return {name: _but_radius(value, other.get(name), shares) for name, value in record.items() if name != "eps"}
+        own = {name: value for name, value in record.items() if name != "eps" and value is not None}
+        return {name: _but_radius(value, other.get(name), shares) for name, value in own.items()}
     if isinstance(record, list) and isinstance(other, list) and len(record) == len(other):
         return [_but_radius(a, b, shares) for a, b in zip(record, other, strict=True)]
     return record

@@ -86,7 +86,7 @@ def at_a_glance() -> list[str]:
             lines.append(table_row(f"{CIFAR} test, 8/255", title, *cells, f"{robust['mean']['n']:,}"))
             failed += [title] if own["checks"]["passed"] < own["checks"]["made"] else []
     note = "Mean over draws of the noise, 95% intervals over images; one training and one seed each."
-    note += " Upper bounds, by an earlier and weaker search: the answers with noise on the digits (the chain, DiffPure, "
+    note += " Upper bounds, by an earlier, weaker search: the answers with noise on the digits (the chain, DiffPure, "
     note += "ZDC, RDC)."
     return [*lines, "", note + (f" An upper bound, since sanity checks failed: {', '.join(failed)}." if failed else "")]
 

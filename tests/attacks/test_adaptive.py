@@ -150,6 +150,23 @@ def test_a_score_that_was_luck_keeps_nothing_better_away():
     assert kept["compare"] > 0.99
 
 
+def test_wrong_draws_count_first_whatever_the_margins():
+    """A point that is right less often, but by more when it is, replaces one whose rare wrong draws are far off."""
+    rows, truth = torch.arange(200), torch.zeros(200, dtype=torch.int64)
+    held, found = torch.full((200, 1, 2, 2), 0.55), torch.full((200, 1, 2, 2), 0.45)
+
+    def answer(x):
+        share = x[:, 0, 0, 0]
+        right, wrong = torch.where(share > 0.5, 1.0, 20.0), torch.where(share > 0.5, 20.0, 1.0)
+        margin = torch.where(torch.rand(len(x)) < share, right, -wrong)
+        return torch.stack([margin, torch.zeros_like(margin)], 1)
+
+    best = Best(Target(answer, stochastic=True), held, truth, Streams(rows, 0), 8)
+    best.offer(held, rows, "first")
+    best.compare(found, rows, "second")
+    assert (best.x[:, 0, 0, 0] < 0.5).float().mean() > 0.98
+
+
 def test_large_logits_do_not_hide_the_better_surrogate():
     """At logits of thousands the trials still differ: the junk surrogate that comes first does not win every image."""
     linear = Linear()

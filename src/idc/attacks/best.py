@@ -52,22 +52,27 @@ class Best:
         if not self.target.stochastic:
             self.offer(x, rows, *keys)
             return
-        held, score = (self._judge(own, rows, keys, COMPARED * self.draws) for own in (self.x[rows], x))
-        self.score[rows] = held
-        self._keep(x, rows, score, score < held)
+        many = COMPARED * self.draws
+        held, score = (self._judge(own, rows, keys, many) for own in (self.x[rows], x))
+        # Kept in units of the usual number of draws; below 1 only where all are wrong.
+        self.score[rows] = _of(held, self.draws / many)
+        self._keep(x, rows, _of(score, self.draws / many), score < held)
 
     def _judge(self, x: Tensor, rows: Tensor, keys: tuple[object, ...], draws: int) -> Tensor:
-        """Of ``draws``, in units of the usual number of them: the fewer the better, and below 1 if all are wrong."""
+        """How many draws are right, and between that and one more the margin, squeezed without saturating at large
+        logits: wrong draws count first."""
         if not len(rows):
             return self.score[rows]
         streams = self.streams.of("judge", *keys).take(rows)
         right, margin = self.target.judge(x, self.classes[rows], streams, draws=draws)
-        # Wrong draws count first, then the margin, squeezed into (0, 1) without saturating at large logits.
-        squeezed = 0.5 + 0.5 * margin.double() / (1 + margin.double().abs())
-        found = right.sum(0).double()
-        return torch.where(found > 0, 1 + (found - 1) * self.draws / draws, found) + squeezed
+        return right.sum(0).double() + 0.5 + 0.5 * margin.double() / (1 + margin.double().abs())
 
     def _keep(self, x: Tensor, rows: Tensor, score: Tensor, better: Tensor) -> None:
         self.x[rows[better]] = x[better]
         self.score[rows[better]] = score[better]
         self.unconfirmed[rows[better]] = True
+
+
+def _of(score: Tensor, share: float) -> Tensor:
+    """A score of many draws as one of a ``share`` of them."""
+    return torch.where(score < 1, score, (score * share).clamp(min=1))

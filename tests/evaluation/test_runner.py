@@ -56,6 +56,7 @@ def test_what_differs_from_the_result_in_the_folder_is_named(tmp_path):
             {"pgd-20 (margin)": {}},
             "same attacks (pgd-20 (margin) here alone), attacks (a there alone), attacks (b there alone);",
         ),
+        (("protocol", "attacks"), {"a": {"momentum": 0.9}, "b": {}}, "same momentum of a (none there, 0.9 here);"),
     ):
         own = {room: dict(values) for room, values in held.items()}
         own[path[0]][path[1]] = value

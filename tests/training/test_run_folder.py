@@ -45,9 +45,16 @@ def test_a_run_that_has_nothing_yet_is_written_over(held):
     claim(held, replace(RECIPE, lr=1.0), ABOUT, resume=True)
     claim(held, replace(RECIPE, lr=2.0), ABOUT, resume=False)
     assert yaml.safe_load((held / "recipe.yaml").read_text())["lr"] == 2.0
-    (held / "checkpoints").mkdir()
-    with pytest.raises(IDCError, match="--resume"):
+    before = (held / "recipe.yaml").read_bytes()
+    for name in ("checkpoints", "thesis.tex"):
+        (held / name).mkdir()
+        with pytest.raises(IDCError, match="--resume"):
+            claim(held, RECIPE, ABOUT, resume=False)
+        (held / name).rmdir()
+    (held / "metrics.jsonl").unlink()
+    with pytest.raises(IDCError, match="--resume"):  # somebody's own recipe
         claim(held, RECIPE, ABOUT, resume=False)
+    assert (held / "recipe.yaml").read_bytes() == before
 
 
 def test_a_run_from_before_a_setting_had_its_name_goes_on(held):

@@ -33,15 +33,14 @@ def claim(out: Path, recipe: Settings, about: dict[str, Any], *, resume: bool) -
         IDCError: if it cannot be written, or holds a run that is not to be resumed or has other settings.
     """
     make_folder(out)
-    if not (out / "recipe.yaml").exists() and (held := sorted(p.name for p in out.iterdir() if p.name[0] != ".")):
+    if not (out / "recipe.yaml").exists() and (others := sorted(p.name for p in out.iterdir() if p.name[0] != ".")):
         remedy = "choose another --out: a run writes over folders such as best"
-        raise IDCError(f"{out}, which holds {held[0]}", "a new or empty folder", remedy)
+        raise IDCError(f"{out}, which holds {others[0]}", "a new or empty folder", remedy)
     file, text = out / "recipe.yaml", _yaml(about | recorded(recipe))
-    metrics = out / "metrics.jsonl"
-    stepped = any((out / name).exists() for name in FOLDERS) or (metrics.exists() and metrics.stat().st_size > 0)
-    if stepped and not resume:
+    held = file.exists() and not _has_nothing_yet(out)
+    if held and not resume:
         raise IDCError(out, "a new or empty folder", "it holds a run: give --resume to go on, or another --out")
-    if stepped and (apart := _changed(file, text, asdict(type(recipe)()))):
+    if held and (apart := _changed(file, text, asdict(type(recipe)()))):
         kind, other = (_kind(values) for values in (yaml.safe_load(text), read_yaml(file, remedy="use another --out")))
         if kind != other:
             raise IDCError(f"{out}, a run of {other}", f"one of {kind}", "use another --out")
@@ -85,6 +84,13 @@ def _changed(file: Path, text: str, defaults: dict[str, Any]) -> dict[str, tuple
         for name in dict.fromkeys([*now, *then])
         if now.get(name, _DEFAULT) != then.get(name, _DEFAULT)
     }
+
+
+def _has_nothing_yet(out: Path) -> bool:
+    """Whether a run in ``out`` ended before it had done anything, and nothing else lies there."""
+    metrics = out / "metrics.jsonl"
+    begun = metrics.exists() and metrics.stat().st_size == 0
+    return begun and {p.name for p in out.iterdir() if p.name[0] != "."} <= {"recipe.yaml", metrics.name, "tensorboard"}
 
 
 def _kind(values: dict[str, Any]) -> str:

@@ -136,7 +136,9 @@ def read(path: Path) -> dict:
 
 def mark_of(evaluated: dict) -> str:
     """What follows the figures of an evaluation of which a sanity check failed, as `idc report` has it."""
-    return "" if evaluated.get("reliable", not evaluated.get("failed")) else " (unreliable)"
+    checks = evaluated.get("checks", {"made": 0, "passed": 0})
+    believed = evaluated.get("reliable", not evaluated.get("failed")) and checks["passed"] == checks["made"]
+    return "" if believed else " (unreliable)"
 
 
 def share_of(evaluated: dict) -> str:

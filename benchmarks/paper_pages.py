@@ -108,7 +108,7 @@ def claims() -> list[str]:
     jobs = _jobs()
     paper, adaptive, thin = (jobs[name] for name in ("base-paper-8", "base-adaptive-8", "thin-adaptive-8"))
     published = {name: share(paper["attacks"][name]["mean"]) for name in paper["attacks"]}
-    left, seconds = share(adaptive["robust"]["mean"]), adaptive["cost"]["seconds"] * adaptive["images"]
+    left, seconds = share_of(adaptive), adaptive["cost"]["seconds"] * adaptive["images"]
     pair = next(iter(read(RESULTS / "gpu.json").get("pairs", [])), None)
     trained = (
         f"trained against attacks, an IDC and a CNN of about its FLOPs (7% more) differ by "
@@ -134,7 +134,7 @@ def claims() -> list[str]:
             "`nano`, CIFAR-10",
             _over_steps(),
             "does not hold",
-            "along the published function more steps find nothing more; along another ten are enough "
+            "along the published function more steps find little more; along another ten are enough "
             "([figure 4a](#figure-4a))",
         ),
         (

@@ -8,6 +8,7 @@ import gpu
 import paper
 import paper_figures
 import paper_parts
+import paper_tables
 import pitfalls
 import pytest
 import torch
@@ -206,3 +207,33 @@ def test_a_training_is_found_with_its_accuracy_over_epochs(tmp_path):
     (row,) = paper_parts.trainings_found(tmp_path)["rows"]
     assert (row["training"], row["seed"], row["epochs"], row["clean"]["mean"]) == ("fast", 0, 2, 0.5)
     assert row["validation"] == [{"epoch": 2, "one_step": 0.5, "multi_step": 0.25, "images": 8}]
+
+
+def test_either_recipe_has_its_rows_and_its_accuracy_over_epochs(results):
+    interval = {"mean": 0.5, "low": 0.25, "high": 0.75, "n": 8}
+    trained = {"training": "published", "seed": 0, "epochs": 20, "images_seen": 160, "seconds": 60.0}
+    attacked = {"pgd-20 8/255": interval, "adaptive 8/255": interval}
+    row = trained | {"attack_seconds": 6.0, "images": 8, "draws": 10, "clean": interval, "attacks": attacked}
+    row["validation"] = [{"epoch": e, "one_step": e / 100, "multi_step": 0.1, "images": 80} for e in (5, 15, 20)]
+    part = {"state": "done", "hardware": {"cpu": "x", "torch": "2"}, "rows": [row, row | {"training": "fast"}]}
+    (results / "paper.json").write_text(json.dumps({"parts": {"recipes-nano-16": part}}))
+    lines = paper_tables.paper_recipes()
+    assert "| the published recipe | 0 | 50.0% [25.0%, 75.0%] | 50.0% [25.0%, 75.0%] | 50.0% [25.0%, 75.0%] |" in lines
+    assert "| accuracy on 80 validation images, one draw, weights of then, after | 5 epochs | 20 epochs |" in lines
+    assert "| the recipe `fast`, the same losses: one step | 5.0% | 20.0% |" in lines
+
+
+@pytest.mark.parametrize(
+    ("found", "marked"),
+    [
+        ({"reliable": True}, False),
+        ({"reliable": False}, True),
+        ({"failed": ["a check"]}, True),
+        ({"failed": []}, False),
+        ({"checks": {"made": 25, "passed": 25}}, False),
+        ({"checks": {"made": 25, "passed": 24}}, True),
+    ],
+)
+def test_a_figure_is_marked_where_a_sanity_check_failed(found, marked):
+    robust = {"mean": {"mean": 0.5, "low": 0.25, "high": 0.75}}
+    assert common.share_of({"robust": robust} | found) == "50.0% [25.0%, 75.0%]" + " (unreliable)" * marked

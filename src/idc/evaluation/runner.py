@@ -73,10 +73,10 @@ _NAMES = {"classifier.fingerprint": "model", "classifier.name": "model", "data.f
 def _told(name: str, held: Any, own: Any) -> str:
     """A setting by its name for users, or the last part of its dotted one, with both values if they are short."""
     if name.startswith("protocol.attacks.") and None in (held, own):
-        attack, _, setting = name.removeprefix("protocol.attacks.").rpartition(".")
+        attack = name.removeprefix("protocol.attacks.")
         if isinstance(own if held is None else held, dict):
-            whole = name.removeprefix("protocol.attacks.")
-            return f"attacks ({whole} {'here' if held is None else 'there'} alone)"
+            return f"attacks ({attack} {'here' if held is None else 'there'} alone)"
+        attack, _, setting = attack.rpartition(".")
         then, now = ("none" if v is None else v for v in (held, own))
         return f"{setting} of {attack} ({then} there, {now} here)"
     short = all(isinstance(v, bool | int | float | str | list) and len(str(v)) <= 24 for v in (held, own))

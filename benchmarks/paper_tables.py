@@ -121,7 +121,7 @@ def paper_recipes() -> list[str]:
         return NOTHING
     curves = {r["training"]: {v["epoch"]: v for v in r["validation"]} for r in rows}
     epochs = [e for e in (5, 10, 20, 40, 60, 80, 100) if all(e in own for own in curves.values())]
-    lines = [*_trained(("recipes-nano-16", f"{CIFAR} test at 16x16")), ""]
+    lines = _trained(("recipes-nano-16", f"{CIFAR} test at 16x16"))
     about = f"{rows[0]['validation'][0]['images']:,} validation images, one draw, weights of then"
     lines += table_head(f"accuracy on {about}, after", *(f"{e} epochs" for e in epochs))
     for name, own in curves.items():

@@ -118,11 +118,13 @@ def _lacking(found: dict) -> list[str]:
 
 def _compared(found: dict, about: str) -> list[str]:
     rows, hardware = found["rows"], found["hardware"]
-    draws = ", ".join(map(str, sorted({own["draws"] for r in rows for own in r["protocols"].values()})))
+    each = sorted({own["draws"] for r in rows for own in r["protocols"].values()})
+    draws = f"{each[0]} draw{'s' * (each[0] > 1)}"
+    draws += f", {' or '.join(map(str, each[1:]))} of answers with noise" if len(each) > 1 else ""
     return [
         *markdown(rows, found.get("pairs", ())).splitlines(),
         "",
-        f"{about}, L-inf, {draws} draw{'s' * (draws != '1')}, one seed and one training each; `{hardware['command']}` "
+        f"{about}, L-inf, {draws}, one seed and one training each; `{hardware['command']}` "
         f"on {hardware['cores']} cores of {hardware['cpu']}, seconds on a machine that ran several of them.",
     ]
 

@@ -183,7 +183,7 @@ def claims() -> list[str]:
 def _diffusion_based() -> str:
     """IDC's chain beside the peers that have a diffusion model, under either protocol."""
     rows = read(RESULTS / "peers-cifar-16.json")["rows"]
-    asked = [r for r in rows if r["name"].startswith(("IDC, nano, chain", "DiffPure", "ZDC", "RDC"))]
+    asked = [r for r in rows if r["name"].startswith(("IDC, nano, ", "DiffPure", "ZDC", "RDC")) and r["stochastic"]]
     told = []
     for protocol in ("adaptive", "paper"):
         known = {r["name"]: r["protocols"][protocol] for r in asked if protocol in r["protocols"]}

@@ -3,7 +3,6 @@
 Each function measures into a folder and goes on where it was stopped; each ``..._found`` reads what the folder holds.
 """
 
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -202,7 +201,7 @@ def trainings_found(out: Path) -> dict[str, Any]:
 
 def _validated(run: Path) -> list[dict[str, float]]:
     """Accuracy on validation images, by epochs."""
-    lines = map(json.loads, (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
+    lines = records.read(run / "metrics.jsonl")
     known = {k: f"validation/{k}" for k in ("one_step", "multi_step", "images")}
     return [{"epoch": line["epoch"]} | {k: line[v] for k, v in known.items()} for line in lines if "epoch" in line]
 

@@ -33,7 +33,7 @@ def claim(out: Path, recipe: Settings, about: dict[str, Any], *, resume: bool) -
         IDCError: if it cannot be written, or holds a run that is not to be resumed or has other settings.
     """
     make_folder(out)
-    if not (out / "recipe.yaml").exists() and (others := sorted(p.name for p in out.iterdir() if p.name[0] != ".")):
+    if not (out / "recipe.yaml").exists() and (others := _visible(out)):
         remedy = "choose another --out: a run writes over folders such as best"
         raise IDCError(f"{out}, which holds {others[0]}", "a new or empty folder", remedy)
     file, text = out / "recipe.yaml", _yaml(about | recorded(recipe))
@@ -90,7 +90,12 @@ def _has_nothing_yet(out: Path) -> bool:
     """Whether a run in ``out`` ended before it had done anything, and nothing else lies there."""
     metrics = out / "metrics.jsonl"
     begun = metrics.exists() and metrics.stat().st_size == 0
-    return begun and {p.name for p in out.iterdir() if p.name[0] != "."} <= {"recipe.yaml", metrics.name, "tensorboard"}
+    return begun and {"recipe.yaml", metrics.name, "tensorboard"}.issuperset(_visible(out))
+
+
+def _visible(out: Path) -> list[str]:
+    """What lies in ``out``, but for locks and other hidden files, in order."""
+    return sorted(p.name for p in out.iterdir() if p.name[0] != ".")
 
 
 def _kind(values: dict[str, Any]) -> str:

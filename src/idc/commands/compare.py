@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from fractions import Fraction
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from idc.commands.opening import open_both
 from idc.commands.request import Request, read_request
 from idc.compute.compiled import check_compiler, check_networks
 from idc.errors import IDCError
-from idc.evaluation.pairing import paired, survived
+from idc.evaluation.pairing import paired, right_shares
 from idc.evaluation.protocol import WITHOUT_RADIUS
 from idc.evaluation.summary import read_lines
 from idc.report.comparison import write_tables
@@ -161,7 +162,7 @@ def compare(comparison: Comparison, out: Path, *, say: Callable[[str], object] =
             own, others = ("x".join(map(str, shape)) for shape in (images.shape, (shapes - {images.shape}).pop()))
             raise IDCError(f"{entry.name}: images of {own}", f"{others}, as for the others", "compare it by itself")
     rows: list[dict[str, Any]] = []
-    survivals: dict[str, dict[int, bool]] = {}
+    known: dict[str, dict[int, Fraction]] = {}
     # The largest radius comes first: a nested comparison builds on it.
     with at_work(out, processes()[0], kind=COMPARISON):
         for eps, entry in product(sorted(comparison.eps, reverse=True), comparison.entries):
@@ -169,36 +170,36 @@ def compare(comparison: Comparison, out: Path, *, say: Callable[[str], object] =
             done = [evaluate_one(comparison, entry, p, eps, out, say=say) for p in names]
             if any(done):  # not in a process other than the first
                 rows = finished_rows(comparison, out)
-                write_rows(rows, out, survivals)
+                write_rows(rows, out, known)
     return rows
 
 
 def write_rows(
-    rows: list[dict[str, Any]], out: Path, survivals: dict[str, dict[int, bool]] | None = None
+    rows: list[dict[str, Any]], out: Path, known: dict[str, dict[int, Fraction]] | None = None
 ) -> list[dict[str, Any]]:
     """Write ``compare.json``, with how far the best is ahead of the others, and the tables.
 
     Args:
-        rows, out, survivals: see ``beside_the_best``.
+        rows, out, known: see ``beside_the_best``.
 
     Returns:
         The pairs, see there.
     """
-    pairs = beside_the_best(rows, out, {} if survivals is None else survivals)
+    pairs = beside_the_best(rows, out, {} if known is None else known)
     records.write(out / "compare.json", {"rows": rows, "pairs": pairs})
     write_tables(out)
     return pairs
 
 
 def beside_the_best(
-    rows: Sequence[dict[str, Any]], out: Path, survivals: dict[str, dict[int, bool]]
+    rows: Sequence[dict[str, Any]], out: Path, known: dict[str, dict[int, Fraction]]
 ) -> list[dict[str, Any]]:
     """Under each protocol with attacks, at each eps: the model that survives most, with each other one on the images
-    that both were given. An image counts by the vote of its draws.
+    that both were given. An image counts by the share of its draws that are right, as in the table's first column.
 
     Args:
         rows: of ``finished_rows``. out: the folder of their results.
-        survivals: which images each result's model survived, by its folder, as far as it has been read; more is added.
+        known: ``right_shares`` of each result, by its folder, as far as they have been read; more is added.
 
     Returns:
         For each pair ``eps``, ``eps_text``, ``protocol``, ``best``, ``other`` (names) and the fields of ``Paired``.
@@ -207,14 +208,14 @@ def beside_the_best(
     cells = [(r["eps"], p) for r in rows for p, own in r["protocols"].items() if own["attacks"]]
     for eps, protocol in dict.fromkeys(cells):
         here = [r for r in rows if r["eps"] == eps and protocol in r["protocols"]]
-        here.sort(key=lambda r: -r["protocols"][protocol]["robust"]["majority"]["mean"])
+        here.sort(key=lambda r: -r["protocols"][protocol]["robust"]["mean"]["mean"])
         places = [r["protocols"][protocol]["folder"] for r in here]
-        for place in (p for p in places if p not in survivals):
-            survivals[place] = survived(read_lines(out / place))
+        for place in (p for p in places if p not in known):
+            known[place] = right_shares(read_lines(out / place))
         text = "any" if here[0]["protocols"][protocol].get("within") else here[0]["eps_text"]
         about = {"eps": eps, "eps_text": text, "protocol": protocol, "best": here[0]["name"]}
-        best = survivals[places[0]]
-        for row, own in zip(here[1:], (survivals[place] for place in places[1:]), strict=True):
+        best = known[places[0]]
+        for row, own in zip(here[1:], (known[place] for place in places[1:]), strict=True):
             if best.keys() & own.keys():
                 found.append(about | {"other": row["name"]} | recorded(paired(best, own)))
     return found

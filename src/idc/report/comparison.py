@@ -31,10 +31,10 @@ FRESH = (
     "chance may then seem more robust than accurate."
 )
 PAIRED = (
-    "The best at each eps beside each other model, on the images that both were given (by the vote of their draws): "
-    "how many survive on only one of the two, their difference with its 95% interval (Newcombe), and p of McNemar's "
-    "exact test. It speaks of these trainings: what another seed would change is not in it, nor that the best was "
-    "chosen on the same images."
+    "The best at each eps beside each other model, on the images that both were given: on how many one of the two is "
+    "right in more draws (of single answers: it alone survives), the difference of their means of draws with its 95% "
+    "interval (Newcombe), and p of the exact paired permutation test (of single answers McNemar's). It speaks of these "
+    "trainings: what another seed would change is not in it, nor that the best was chosen on the same images."
 )
 ANYWHERE = "No eps bounds {}: each was made once, and stands in the row of the largest."
 HALF = "Networks computed in bf16, their first and last layers in float32."
@@ -122,16 +122,16 @@ def _points(pair: dict[str, Any]) -> str:
 def paired_texts(folder: Path) -> list[str]:
     """A sentence for each pair of a comparison, see ``idc.commands.compare.beside_the_best``."""
     return [
-        f"{p['protocol']} at eps {p['eps_text']}: of {p['images']} images only {p['best']} is right on "
-        f"{p['only_first']}, only {p['other']} {p['only_second']}: {_points(p)} points, "
-        f"p = {p['p']:.2g} (McNemar, exact)."
+        f"{p['protocol']} at eps {p['eps_text']}: of {p['images']} images {p['best']} is ahead on "
+        f"{p['only_first']}, {p['other']} on {p['only_second']}: {_points(p)} points, "
+        f"p = {p['p']:.2g} (permutation, exact)."
         for p in read_pairs(folder)
     ]
 
 
 def _paired(pairs: Sequence[dict[str, Any]]) -> list[str]:
     """A table of ``idc.commands.compare.beside_the_best``."""
-    head = ("eps", "protocol", "best", "other", "only best", "only other", "best - other, points", "p", "n")
+    head = ("eps", "protocol", "best", "other", "best ahead", "other ahead", "best - other, points", "p", "n")
     lines = table_head(*head)
     for pair in pairs:
         names = (in_markdown(pair[which]) for which in ("best", "other"))

@@ -148,16 +148,20 @@ def cnn(out_folder: _OUT, **asked: Any) -> None:
     NoiseRecipe,
     "published | fast | digits; auto: digits for digits, else fast",
     option(
-        "network",
-        str,
-        "auto",
-        "small | ddpm (the published one) | nano (for CPUs) | digits; auto: digits for digits, else small",
+        "start", str, None,
+        "begin with the weights of a saved diffusion model: a folder, a run or a hub id; network, image size, channels "
+        "and whether it is told the class are then its own", unset="fresh weights", flag="--from",
     ),
-)
+    option(
+        "network", str, "auto",
+        "small | ddpm (the published one) | nano (for CPUs) | digits; auto: that of --from; else digits for digits, "
+        "else small",
+    ),
+)  # fmt: skip
 def ddpm(out_folder: _OUT, **asked: Any) -> None:
     """A diffusion model (noise prediction): for diffpure, or with --conditional for zdc and rdc."""
     asked["began"] = time.monotonic()
-    check_paths(asked["data"])
+    check_paths(asked["data"], asked["start"])
     from idc.commands.train_peers import start_ddpm
 
     _run(start_ddpm, NoiseRecipe, out_folder, asked, "idc evaluate diffpure:ddpm={model},classifier=CNN --data ...")

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -129,6 +130,7 @@ def start_ddpm(
     data: str,
     out: Path,
     *,
+    start: str | None = None,
     network: str = "auto",
     recipe: str = "auto",
     resume: bool = False,
@@ -140,6 +142,9 @@ def start_ddpm(
     """Train a diffusion model: what ``idc train-peer ddpm`` does.
 
     Args:
+        start: a saved diffusion model (a folder, a run or a hub id) whose weights the training begins with. Network,
+            noise schedule, image size and channels are then its own, and so, unless ``changes`` say otherwise, is
+            whether it is told the class; of other classes their embedding is fresh.
         network: a name in ``NETWORKS``, or "auto": "digits" for digits, else "small".
         recipe: a name in ``NOISE_RECIPES``, or "auto"; ``changes`` override its fields.
         data, out, resume, began, say, loading: as for ``start_cnn``.
@@ -149,16 +154,59 @@ def start_ddpm(
     """
     began = time.monotonic() if began is None else began
     chosen = choose(NOISE_RECIPES, recipe, data, changes)
-    network = ("digits" if data == "digits" else "small") if network == "auto" else network
-    if network not in NETWORKS:
+    if network != "auto" and network not in NETWORKS:
         raise IDCError(f"network {network!r}", f"one of {', '.join(NETWORKS)}", "correct its name")
+    begun = open_saved(start, Diffusion) if start else None
+    if begun:
+        _check_network(begun, network, name=str(start))
+        channels, size, _ = begun.config.image_shape
+        loading["image_size"] = loading.get("image_size") or size
+        loading["channels"] = loading.get("channels") or channels
+        if "conditional" not in (changes or {}):
+            chosen = override(chosen, {"conditional": begun.config.num_classes > 0})
+    elif network == "auto":
+        network = "digits" if data == "digits" else "small"
     train, validation = load_splits(data, say=say, **loading)
     names = train.class_names if chosen.conditional else ()
-    config = DiffusionConfig(train.shape, len(names), class_names=names, **NETWORKS[network])
+    own: dict[str, Any] = {"image_shape": train.shape, "num_classes": len(names), "class_names": names}
+    config = replace(begun.config, **own) if begun else DiffusionConfig(**own, **NETWORKS[network])
     with fresh_weights(chosen):
         model = Diffusion(config)
+    told = f"begins with the weights of {start}: {_begin_with(model, begun, name=str(start))}" if begun else ""
     objective = NoiseObjective(model, chosen)
-    about = {"data": data, "network": network}
+    about = {"data": data, "network": network} | ({"from": start} if start else {})
     return run_training(
-        objective, chosen, train, validation, out, resume=resume, about=about, changes=changes, began=began, say=say
-    )
+        objective, chosen, train, validation, out, resume=resume, about=about, changes=changes, began=began, say=say,
+        chosen=told,
+    )  # fmt: skip
+
+
+def _check_network(begun: Diffusion, network: str, *, name: str) -> None:
+    """``name`` is what the error calls the model.
+
+    Raises:
+        IDCError: if a network is asked for that is not that of ``begun``.
+    """
+    theirs = asdict(begun.config)
+    if any(theirs[key] != value for key, value in NETWORKS.get(network, {}).items()):
+        raise IDCError(f"weights of {name}", f"a network {network}", "leave --network out: it is then the model's")
+
+
+def _begin_with(model: Diffusion, begun: Diffusion, *, name: str) -> str:
+    """Give ``model`` the weights of ``begun``: all of them, or of other classes all but their embedding.
+
+    Returns:
+        What was taken over, in words.
+
+    Raises:
+        IDCError: if its images have other channels: ``name`` is what the error calls it.
+    """
+    ours, theirs = model.config.image_shape[0], begun.config.image_shape[0]
+    if ours != theirs:
+        raise IDCError(f"weights of {name} ({theirs} channels)", f"of {ours}", "leave --channels out")
+    weights, same = begun.unet.state_dict(), model.config.class_names == begun.config.class_names
+    kept = {key: value for key, value in weights.items() if same or not key.startswith("class_embedding.")}
+    model.unet.load_state_dict(model.unet.state_dict() | kept)
+    if same:
+        return f"all {len(weights)} tensors"
+    return "all but the classes' embedding" + (", which is fresh" if model.config.num_classes else "")

@@ -92,3 +92,16 @@ def test_another_diffusion_network_is_refused(more, remedy, tmp_path):
     with pytest.raises(IDCError, match=f"leave {remedy} out"):
         diffused(tmp_path, "", **more)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_pipeline_of_another_network_is_refused_in_a_line(tmp_path):
+    from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+
+    blocks = {"down_block_types": ("DownBlock2D",) * 2, "up_block_types": ("UpBlock2D",) * 2}
+    unet = UNet2DModel(
+        sample_size=16, in_channels=1, out_channels=1, block_out_channels=(16, 32), norm_num_groups=16, **blocks
+    )
+    DDPMPipeline(unet, DDPMScheduler()).save_pretrained(tmp_path / "own")
+    with pytest.raises(IDCError, match="expected a network that idc train-peer ddpm made"):
+        start_ddpm("digits", tmp_path / "run", start=str(tmp_path / "own"), limit=32, changes=HARDLY, say=str)
+    assert not (tmp_path / "run").exists()

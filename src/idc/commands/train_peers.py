@@ -156,7 +156,7 @@ def start_ddpm(
     chosen = choose(NOISE_RECIPES, recipe, data, changes)
     if network != "auto" and network not in NETWORKS:
         raise IDCError(f"network {network!r}", f"one of {', '.join(NETWORKS)}", "correct its name")
-    begun = open_saved(start, Diffusion) if start else None
+    begun = Diffusion.from_pretrained(start) if start else None
     if begun:
         _check_network(begun, network, name=str(start))
         channels, size, _ = begun.config.image_shape
@@ -199,14 +199,18 @@ def _begin_with(model: Diffusion, begun: Diffusion, *, name: str) -> str:
         What was taken over, in words.
 
     Raises:
-        IDCError: if its images have other channels: ``name`` is what the error calls it.
+        IDCError: if its images have other channels, or its network is one that no config of ours describes: ``name`` is
+            what the error calls it.
     """
     ours, theirs = model.config.image_shape[0], begun.config.image_shape[0]
     if ours != theirs:
         raise IDCError(f"weights of {name} ({theirs} channels)", f"of {ours}", "leave --channels out")
     weights, same = begun.unet.state_dict(), model.config.class_names == begun.config.class_names
     kept = {key: value for key, value in weights.items() if same or not key.startswith("class_embedding.")}
-    model.unet.load_state_dict(model.unet.state_dict() | kept)
+    whole, fresh = model.unet.state_dict() | kept, model.unet.state_dict()
+    if {key: value.shape for key, value in whole.items()} != {key: value.shape for key, value in fresh.items()}:
+        raise IDCError(f"weights of {name}", "a network that idc train-peer ddpm made", "begin with one of those")
+    model.unet.load_state_dict(whole)
     if same:
         return f"all {len(weights)} tensors"
     return "all but the classes' embedding" + (", which is fresh" if model.config.num_classes else "")

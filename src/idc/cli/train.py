@@ -149,8 +149,8 @@ def cnn(out_folder: _OUT, **asked: Any) -> None:
     "published | fast | digits; auto: digits for digits, else fast",
     option(
         "start", str, None,
-        "begin with the weights of a diffusion model of this command: a folder, a run or a hub id; network, image size, "
-        "channels and whether it is told the class are then its own", unset="fresh weights", flag="--from",
+        "begin with the weights of a diffusion model of this command: a folder, a run or a hub id; network, image "
+        "size, channels and whether it is told the class are then its own", unset="fresh weights", flag="--from",
     ),
     option(
         "network", str, "auto",

@@ -56,8 +56,8 @@ def full_evaluation() -> list[str]:
             checks = _checks(own["checks"], passed=own["checks"]["passed"] == own["checks"]["made"])
             lines.append(table_row(title, *pair, own["images"], f"{own['core_seconds']:.0f}", of, checks))
     said = [
-        f"Of the same {p['images']:,} images the IDC alone survives {p['only_first']} and the CNN alone "
-        f"{p['only_second']}; the difference is {_points(p)}."
+        f"Of the same {p['images']:,} images the IDC alone survives {p['ahead_first']} and the CNN alone "
+        f"{p['ahead_second']}; the difference is {_points(p)}."
         for p in read(RESULTS / "gpu.json").get("pairs", [])
     ]
     said += [_beside(*pair) for pair in BESIDE if all("survived" in part(name) for name in pair)]

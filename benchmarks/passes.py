@@ -54,7 +54,7 @@ def row(before: Path, after: Path) -> dict[str, Any]:
     if not before.is_dir():
         return found
     pair = paired(*(survived(read_lines(folder)) for folder in (before, after)))
-    return found | {"common": pair.images, "only_before": pair.only_first, "only_after": pair.only_second}
+    return found | {"common": pair.images, "only_before": pair.ahead_first, "only_after": pair.ahead_second}
 
 
 def main() -> None:

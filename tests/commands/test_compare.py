@@ -96,14 +96,14 @@ def test_the_best_is_set_beside_the_others_image_by_image(done):
         ahead = [best[i] - other[i] for i in best.keys() & other.keys()]
         assert pair["images"] == len(ahead) == 6  # the first of the 12 that the other was given
         assert pair["difference"] == pytest.approx(mean(ahead))
-        assert pair["only_first"] == sum(d > 0 for d in ahead)
-        assert pair["only_second"] == sum(d < 0 for d in ahead)
+        assert pair["ahead_first"] == sum(d > 0 for d in ahead)
+        assert pair["ahead_second"] == sum(d < 0 for d in ahead)
         assert f"| {pair['best']} | {pair['other']} |" in (done / "table.md").read_text()
     write_report([done], done.parent / "page.html")
     page = (done.parent / "page.html").read_text()
     for pair in pairs:
-        ahead_on = f"of 6 images {pair['best']} is ahead on {pair['only_first']}, {pair['other']} on"
-        assert f"pgd at eps {pair['eps']:g}: {ahead_on} {pair['only_second']}: " in page
+        ahead_on = f"of 6 images {pair['best']} is ahead on {pair['ahead_first']}, {pair['other']} on"
+        assert f"pgd at eps {pair['eps']:g}: {ahead_on} {pair['ahead_second']}: " in page
 
 
 def test_it_goes_on_where_it_was(done, file):

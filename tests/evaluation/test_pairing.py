@@ -15,8 +15,8 @@ def proportion(right, n):
     return binomtest(right, n).proportion_ci(method="wilson")
 
 
-def models(both, only_first, only_second, neither):
-    kinds = [(True, True)] * both + [(True, False)] * only_first + [(False, True)] * only_second
+def models(both, ahead_first, ahead_second, neither):
+    kinds = [(True, True)] * both + [(True, False)] * ahead_first + [(False, True)] * ahead_second
     kinds += [(False, False)] * neither
     return tuple(dict(enumerate(side)) for side in zip(*kinds, strict=True))
 
@@ -24,7 +24,7 @@ def models(both, only_first, only_second, neither):
 def test_it_counts_the_images_that_both_have():
     first, second = {1: True, 2: True, 3: False, 4: True}, {2: False, 3: True, 4: False, 9: True}
     found = paired(first, second)
-    assert (found.images, found.only_first, found.only_second) == (3, 2, 1)
+    assert (found.images, found.ahead_first, found.ahead_second) == (3, 2, 1)
     assert found.difference == pytest.approx(1 / 3)
     with pytest.raises(ValueError, match="no image in common"):
         paired({1: True}, {2: True})
@@ -40,7 +40,7 @@ def test_what_is_shared_out_among_draws_is_counted_by_the_draw():
     noisy = right_shares(lines)
     assert noisy == {7: Fraction(3, 4), 8: 0}
     found = paired(noisy, {7: True, 8: False})
-    assert (found.only_first, found.only_second, found.difference) == (0, 1, -1 / 8)
+    assert (found.ahead_first, found.ahead_second, found.difference) == (0, 1, -1 / 8)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -61,14 +61,22 @@ def test_draws_that_vary_like_single_answers_have_their_interval():
     assert paired(*fifth).high - paired(*fifth).low == pytest.approx(single.high - single.low, rel=0.05)
 
 
-def test_draws_of_which_each_image_has_as_many_right_count_by_themselves():
-    """Eleven images right in about half of twenty draws beside as many that never are: upwards only the first matters,
-    which is as certain as 220 single answers."""
-    half = dict.fromkeys(range(10), Fraction(10, 20)) | {10: Fraction(9, 20)}
-    found = paired(half, dict.fromkeys(range(11), False))
-    assert found.only_first == 11
-    assert found.p == pytest.approx(2 / 2**11)
-    assert found.high == pytest.approx(proportion(109, 220).high)
+def test_a_right_draw_does_not_make_it_surer():
+    """Nothing right in any draw, and then one, two, three draws of 640: what may be true does not shrink."""
+    none, before = dict.fromkeys(range(32), False), None
+    for right in range(4):
+        found = paired({i: Fraction(right if i == 0 else 0, 20) for i in range(32)}, none)
+        assert before is None or found.high > 0.97 * before
+        before = found.high
+
+
+def test_the_draws_of_one_model_do_not_make_the_other_surer():
+    """Two draws with one right of each image, beside a model that is always wrong, asked once or twenty times."""
+    half = dict.fromkeys(range(32), Fraction(1, 2))
+    once, often = ({i: Fraction(i == 0, draws) for i in range(32)} for draws in (1, 20))
+    found = paired(half, often)
+    assert found.high <= proportion(32, 64).high + 1e-9
+    assert found.high == pytest.approx(paired(half, once | {0: 0}).high, abs=0.02)
 
 
 @pytest.mark.parametrize(("b", "c"), [(0, 0), (5, 0), (3, 9), (37, 35), (10, 10)])
@@ -110,3 +118,26 @@ def test_intervals_of_shares_hold_the_truth(images, few, many):
         found = paired(*({i: Fraction(int(k), 20) for i, k in enumerate(side)} for side in draws))
         held += found.low <= truth <= found.high
     assert held / 400 > 0.93
+
+
+@pytest.mark.parametrize(
+    ("chances", "share", "other"),
+    [((1, 0.003), 0.03, False), ((1, 0.01), 0.03, False), ((1, 0.01), 0.01, False), ((0, 0.995), 0.03, True)],
+)
+def test_intervals_hold_the_truth_where_few_draws_are_right_or_few_wrong(chances, share, other):
+    """A share of the images always right and the others in few draws, beside a model that is never right; and the
+    opposite."""
+    random, held, weights = np.random.default_rng(0), 0, (share, 1 - share)
+    truth = float(np.dot(chances, weights)) - other
+    for _ in range(400):
+        draws = random.binomial(20, random.choice(chances, size=32, p=weights))
+        found = paired({i: Fraction(int(k), 20) for i, k in enumerate(draws)}, dict.fromkeys(range(32), other))
+        held += found.low <= truth <= found.high
+    assert held / 400 > 0.93
+
+
+def test_p_takes_no_account_of_how_finely_a_share_is_counted():
+    coarse = paired({i: i % 3 > 0 for i in range(30)}, {i: i % 5 == 0 for i in range(30)})
+    fine = paired({i: Fraction(20 * (i % 3 > 0), 20) for i in range(30)}, {i: i % 5 == 0 for i in range(30)})
+    assert coarse == fine
+    assert coarse.p == pytest.approx(binomtest(coarse.ahead_first, coarse.ahead_first + coarse.ahead_second).pvalue)

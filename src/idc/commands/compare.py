@@ -195,7 +195,7 @@ def beside_the_best(
     rows: Sequence[dict[str, Any]], out: Path, known: dict[str, dict[int, Fraction]]
 ) -> list[dict[str, Any]]:
     """Under each protocol with attacks, at each eps: the model that survives most, with each other one on the images
-    that both were given. An image counts by the share of its draws that are right, as in the table's first column.
+    that both were given. An image counts by the share of its draws that are right, as in the table's *mean of draws*.
 
     Args:
         rows: of ``finished_rows``. out: the folder of their results.

@@ -1,6 +1,7 @@
 """Two models on the same images: which of them survives more, and whether that can be told."""
 
 import math
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -17,19 +18,20 @@ class Paired:
 
     Args:
         images: that both were asked about.
-        only_first, only_second: on how many of them one is right in more draws than the other; of two single answers,
-            how many it alone survives.
+        ahead_first, ahead_second: on how many of them one is right in a larger share of its draws than the other; of
+            two single answers, how many it alone survives.
         difference: of the mean shares of right draws, first minus second, in [-1, 1]; [low, high] is Newcombe's 95%
-            interval of it (method 10; Statistics in Medicine 17, 1998), of shares from Wilson intervals of the images
-            that single answers of the same variance would take (Korn and Graubard, Survey Methodology 24, 1998).
+            interval of it (method 10; Statistics in Medicine 17, 1998). Shares of draws vary less than single answers:
+            their Wilson intervals are of as many single answers as would vary as much (an effective sample size, after
+            Korn and Graubard, Survey Methodology 24, 1998).
         p: of a difference at least as large where each image's could as well be the other way round: the exact
             paired permutation test, two-sided (Fisher, The Design of Experiments, 1935); of two single answers,
             McNemar's exact test.
     """
 
     images: int
-    only_first: int
-    only_second: int
+    ahead_first: int
+    ahead_second: int
     difference: float
     low: float
     high: float
@@ -59,13 +61,14 @@ def paired(first: Mapping[int, Fraction | int], second: Mapping[int, Fraction | 
     common = sorted(first.keys() & second.keys())
     if not common:
         raise ValueError("no image in common")
-    unit = math.lcm(*(side[i].denominator for i in common for side in (first, second)))
-    one, other = (np.array([int(side[i] * unit) for i in common]) for side in (first, second))
-    low, high = _newcombe(one, other, unit)
+    sides = [[side[i] for i in common] for side in (first, second)]
+    unit = math.lcm(*(share.denominator for side in sides for share in side))
+    one, other = (np.array([int(share * unit) for share in side]) for side in sides)
+    low, high = _newcombe(sides[0], sides[1])
     return Paired(
         images=len(common),
-        only_first=int((one > other).sum()),
-        only_second=int((other > one).sum()),
+        ahead_first=int((one > other).sum()),
+        ahead_second=int((other > one).sum()),
         difference=int((one - other).sum()) / (unit * len(common)),
         low=low,
         high=high,
@@ -75,28 +78,37 @@ def paired(first: Mapping[int, Fraction | int], second: Mapping[int, Fraction | 
 
 def _permuted(differences: np.ndarray) -> float:
     """The chance that (n,) integers add up to at least as much, either way, when each has a sign by a fair coin."""
-    sizes = np.abs(differences[differences != 0])
-    whole = int(sizes.sum())
-    negative = np.zeros(whole + 1)  # the distribution of the sum of those with a minus
+    sizes = np.sort(np.abs(differences[differences != 0]))
+    sum_ = abs(int(differences.sum()))
+    if not sum_:
+        return 1.0
+    unit = int(np.gcd.reduce(sizes))
+    sizes = sizes // unit
+    # The sum is the whole less twice that of those with a minus: at least as large where that is at most ``reach``.
+    reach = (int(sizes.sum()) - sum_ // unit) // 2
+    negative, known = np.zeros(reach + 1), 0
     negative[0] = 1
     for size in sizes:
-        negative /= 2
-        negative[size:] += negative[:-size].copy()
-    extreme = np.abs(whole - 2 * np.arange(whole + 1)) >= abs(int(differences.sum()))
-    return min(1.0, float(negative[extreme].sum()))
+        known = min(known + int(size), reach)
+        part = negative[: known + 1]
+        part /= 2
+        if size <= reach:
+            part[size:] += part[: known + 1 - size].copy()
+    return min(1.0, 2 * float(negative.sum()))
 
 
-def _newcombe(first: np.ndarray, second: np.ndarray, unit: int) -> tuple[float, float]:
-    """The interval of the difference of the means of (n,) shares of the same images, in ``unit`` parts each."""
-    n = len(first)
-    spreads = [n * int((side * side).sum()) - int(side.sum()) ** 2 for side in (first, second)]
-    product: float = n * int((first * second).sum()) - int(first.sum()) * int(second.sum())
+def _newcombe(*sides: Sequence[Fraction | int]) -> tuple[float, float]:
+    """The interval of the difference of the means of two models' n shares of the same images."""
+    n = len(sides[0])
+    units = [math.lcm(*(share.denominator for share in side)) for side in sides]
+    first, second = ([int(share * unit) for share in side] for side, unit in zip(sides, units, strict=True))
+    sums, squares = [sum(first), sum(second)], [sum(k * k for k in first), sum(k * k for k in second)]
+    product: float = n * sum(map(operator.mul, first, second)) - sums[0] * sums[1]
     if product > 0:
-        product = max(product - n * unit * unit / 2, 0)  # the continuity correction
+        product = max(product - n * units[0] * units[1] / 2, 0)  # the continuity correction
+    spreads = [n * square - total**2 for total, square in zip(sums, squares, strict=True)]
     phi = product / (math.sqrt(spreads[0]) * math.sqrt(spreads[1])) if all(spreads) else 0.0
-    one, other = (
-        _as_single(int(side.sum()), spread, n, unit) for side, spread in zip((first, second), spreads, strict=True)
-    )
+    one, other = (_as_single(*about, n=n) for about in zip(sums, squares, units, strict=True))
 
     def reach(a: float, b: float) -> float:
         return math.sqrt(max(0.0, a * a - 2 * phi * a * b + b * b))
@@ -107,8 +119,10 @@ def _newcombe(first: np.ndarray, second: np.ndarray, unit: int) -> tuple[float, 
     return max(-1.0, difference - below), min(1.0, difference + above)
 
 
-def _as_single(total: int, spread: int, n: int, unit: int) -> Share:
-    """The interval of a mean share of n images, as of the single answers that would vary as much: n of them to n times
-    ``unit``, which is every draw by itself."""
-    binomial = total * (n * unit - total)
-    return wilson(total / (n * unit), round(n * min(unit, binomial / spread if spread else unit)) if binomial else n)
+def _as_single(total: int, square: int, unit: int, *, n: int) -> Share:
+    """The interval of the mean of n shares that are k / unit with these sums of k and k squared, as of the single
+    answers that vary as much: from n to n times ``unit``. An image more of each kind, all right and all wrong, keeps
+    the variance from vanishing where few draws are right, or few wrong."""
+    m, raised = n + 2, total + unit
+    ratio = raised * (m * unit - raised) / (m * (square + unit**2) - raised**2)
+    return wilson(total / (n * unit), round(n * min(unit, ratio)))

@@ -32,9 +32,10 @@ FRESH = (
 )
 PAIRED = (
     "The best at each eps beside each other model, on the images that both were given: on how many one of the two is "
-    "right in more draws (of single answers: it alone survives), the difference of their means of draws with its 95% "
-    "interval (Newcombe), and p of the exact paired permutation test (of single answers McNemar's). It speaks of these "
-    "trainings: what another seed would change is not in it, nor that the best was chosen on the same images."
+    "right in a larger share of its draws (of single answers: it alone survives), the difference of their means of "
+    "draws with its 95% interval (Newcombe; narrower than those of the table, which take no account of how little "
+    "means of draws vary), and p of the exact paired permutation test (of single answers McNemar's). It speaks of "
+    "these trainings: what another seed would change is not in it, nor that the best was chosen on the same images."
 )
 ANYWHERE = "No eps bounds {}: each was made once, and stands in the row of the largest."
 HALF = "Networks computed in bf16, their first and last layers in float32."
@@ -119,12 +120,17 @@ def _points(pair: dict[str, Any]) -> str:
     return "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * pair[k] for k in ("difference", "low", "high")))
 
 
+def _p(pair: dict[str, Any]) -> str:
+    """Its p, with the sign before it; 0 is what a float holds of less than 1e-300."""
+    return f"= {pair['p']:.2g}" if pair["p"] else "< 1e-300"
+
+
 def paired_texts(folder: Path) -> list[str]:
     """A sentence for each pair of a comparison, see ``idc.commands.compare.beside_the_best``."""
     return [
         f"{p['protocol']} at eps {p['eps_text']}: of {p['images']} images {p['best']} is ahead on "
-        f"{p['only_first']}, {p['other']} on {p['only_second']}: {_points(p)} points, "
-        f"p = {p['p']:.2g} (permutation, exact)."
+        f"{p['ahead_first']}, {p['other']} on {p['ahead_second']}: {_points(p)} points, "
+        f"p {_p(p)} (permutation, exact)."
         for p in read_pairs(folder)
     ]
 
@@ -135,7 +141,7 @@ def _paired(pairs: Sequence[dict[str, Any]]) -> list[str]:
     lines = table_head(*head)
     for pair in pairs:
         names = (in_markdown(pair[which]) for which in ("best", "other"))
-        counts = (pair["only_first"], pair["only_second"], _points(pair), f"{pair['p']:.2g}", pair["images"])
+        counts = (pair["ahead_first"], pair["ahead_second"], _points(pair), _p(pair).removeprefix("= "), pair["images"])
         lines.append(table_row(pair["eps_text"], pair["protocol"], *names, *counts))
     return lines
 

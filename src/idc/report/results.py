@@ -179,7 +179,7 @@ def read_pairs(folder: Path) -> list[dict[str, Any]]:
     """What ``idc compare``'s result says of models on the same images; nothing in one of before."""
     held = records.read_json(folder / "compare.json", "give a folder of idc compare")
     pairs: list[dict[str, Any]] = held.get("pairs", []) if isinstance(held, dict) else []
-    return pairs
+    return [pair for pair in pairs if "ahead_first" in pair]  # before, they went by the vote of the draws
 
 
 def read_results(folders: Sequence[Path]) -> tuple[list[Result], list[dict[str, Any]]]:

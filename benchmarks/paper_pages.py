@@ -150,8 +150,8 @@ def claims() -> list[str]:
             "small networks: CIFAR-10 at 16x16; digits",
             f"{_diffusion_based()}on the digits at 0.1: [figure 1](#figure-1), [the peers](peers.md)",
             "not testable here at full size",
-            "no large diffusion model could be trained; at these radii DiffPure keeps more, by the mean of draws, than "
-            "an IDC that was not trained against attacks",
+            "no large diffusion model could be trained; at these radii DiffPure keeps more than an IDC that was not "
+            "trained against attacks, ZDC no more",
         ),
         (
             "a fraction of their compute",

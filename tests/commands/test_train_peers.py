@@ -9,8 +9,9 @@ from idc.errors import IDCError
 from idc.peers.cnn import CNN, CNNConfig
 from idc.peers.diffusion import Diffusion, DiffusionConfig
 
-STILL = {"epochs": 1.0, "batch_size": 32, "lr": 1e-12, "weight_decay": 0.0, "precision": "fp32", "ema_decay": 0.0,
-         "method": "standard", "final_limit": 20, "validation_limit": 20}  # fmt: skip
+HARDLY = {"epochs": 1.0, "batch_size": 32, "lr": 1e-12, "weight_decay": 0.0, "precision": "fp32", "ema_decay": 0.0,
+          "final_limit": 20, "validation_limit": 20}  # fmt: skip
+STILL = HARDLY | {"method": "standard"}
 
 
 def begun(folder, names, **more):
@@ -49,10 +50,6 @@ def test_what_a_method_without_an_attack_would_not_heed_is_refused(name, tmp_pat
     with pytest.raises(IDCError, match=rf"{name} with method = standard, which has no attack"):
         start_cnn("digits", tmp_path / "run", limit=32, changes=STILL | {name: value}, say=lambda _: None)
     assert not (tmp_path / "run").exists()
-
-
-HARDLY = {"epochs": 1.0, "batch_size": 32, "lr": 1e-12, "weight_decay": 0.0, "precision": "fp32", "ema_decay": 0.0,
-          "final_limit": 20, "validation_limit": 20}  # fmt: skip
 
 
 def diffused(folder, names, changes=None, **more):

@@ -207,7 +207,8 @@ def _begin_with(model: Diffusion, begun: Diffusion, *, name: str) -> str:
         raise IDCError(f"weights of {name} ({theirs} channels)", f"of {ours}", "leave --channels out")
     weights, same = begun.unet.state_dict(), model.config.class_names == begun.config.class_names
     kept = {key: value for key, value in weights.items() if same or not key.startswith("class_embedding.")}
-    whole, fresh = model.unet.state_dict() | kept, model.unet.state_dict()
+    fresh = model.unet.state_dict()
+    whole = fresh | kept
     if {key: value.shape for key, value in whole.items()} != {key: value.shape for key, value in fresh.items()}:
         raise IDCError(f"weights of {name}", "a network that idc train-peer ddpm made", "begin with one of those")
     model.unet.load_state_dict(whole)

@@ -1,7 +1,6 @@
 """Two models on the same images: which of them survives more, and whether that can be told."""
 
 import math
-import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -62,9 +61,10 @@ def paired(first: Mapping[int, Fraction | int], second: Mapping[int, Fraction | 
     if not common:
         raise ValueError("no image in common")
     sides = [[side[i] for i in common] for side in (first, second)]
-    unit = math.lcm(*(share.denominator for side in sides for share in side))
+    draws = [math.lcm(*(share.denominator for share in side)) for side in sides]
+    unit = math.lcm(*draws)
     one, other = (np.array([int(share * unit) for share in side]) for side in sides)
-    low, high = _newcombe(sides[0], sides[1])
+    low, high = _newcombe((one, other), unit, draws)
     return Paired(
         images=len(common),
         ahead_first=int((one > other).sum()),
@@ -97,18 +97,17 @@ def _permuted(differences: np.ndarray) -> float:
     return min(1.0, 2 * float(negative.sum()))
 
 
-def _newcombe(*sides: Sequence[Fraction | int]) -> tuple[float, float]:
-    """The interval of the difference of the means of two models' n shares of the same images."""
+def _newcombe(sides: tuple[np.ndarray, np.ndarray], unit: int, draws: Sequence[int]) -> tuple[float, float]:
+    """The interval of the difference of the means of two models' (n,) shares of the same images, each k / unit, and so
+    many draws an image at most."""
     n = len(sides[0])
-    units = [math.lcm(*(share.denominator for share in side)) for side in sides]
-    first, second = ([int(share * unit) for share in side] for side, unit in zip(sides, units, strict=True))
-    sums, squares = [sum(first), sum(second)], [sum(k * k for k in first), sum(k * k for k in second)]
-    product: float = n * sum(map(operator.mul, first, second)) - sums[0] * sums[1]
+    sums, squares = ([int(kind.sum()) for kind in kinds] for kinds in (sides, [side * side for side in sides]))
+    product: float = n * int((sides[0] * sides[1]).sum()) - sums[0] * sums[1]
     if product > 0:
-        product = max(product - n * units[0] * units[1] / 2, 0)  # the continuity correction
+        product = max(product - n * unit * unit / 2, 0)  # the continuity correction
     spreads = [n * square - total**2 for total, square in zip(sums, squares, strict=True)]
     phi = product / (math.sqrt(spreads[0]) * math.sqrt(spreads[1])) if all(spreads) else 0.0
-    one, other = (_as_single(*about, n=n) for about in zip(sums, squares, units, strict=True))
+    one, other = (_as_single(*about, unit=unit, n=n) for about in zip(sums, squares, draws, strict=True))
 
     def reach(a: float, b: float) -> float:
         return math.sqrt(max(0.0, a * a - 2 * phi * a * b + b * b))
@@ -119,10 +118,10 @@ def _newcombe(*sides: Sequence[Fraction | int]) -> tuple[float, float]:
     return max(-1.0, difference - below), min(1.0, difference + above)
 
 
-def _as_single(total: int, square: int, unit: int, *, n: int) -> Share:
+def _as_single(total: int, square: int, draws: int, *, unit: int, n: int) -> Share:
     """The interval of the mean of n shares that are k / unit with these sums of k and k squared, as of the single
-    answers that vary as much: from n to n times ``unit``. An image more of each kind, all right and all wrong, keeps
+    answers that vary as much: from n to n times ``draws``. An image more of each kind, all right and all wrong, keeps
     the variance from vanishing where few draws are right, or few wrong."""
     m, raised = n + 2, total + unit
     ratio = raised * (m * unit - raised) / (m * (square + unit**2) - raised**2)
-    return wilson(total / (n * unit), round(n * min(unit, ratio)))
+    return wilson(total / (n * unit), round(n * min(draws, ratio)))

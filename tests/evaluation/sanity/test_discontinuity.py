@@ -148,7 +148,7 @@ def test_images_in_whole_levels_are_attacked_as_such(model, passed):
 def test_what_is_judged_are_whole_levels_within_the_radius(monkeypatch):
     judged = {}
     own = bench(Linear())
-    monkeypatch.setattr(Bench, "right", lambda self, x, *key: judged.update({key: x}) or torch.ones(len(x)))
+    monkeypatch.setattr(Bench, "right", lambda self, x, *key, **_: judged.update({key: x}) or torch.ones(len(x)))
     whole_levels_hurt_no_more(own)
     found = judged["levels",]
     torch.testing.assert_close(found * 255, (found * 255).round(), rtol=0, atol=1e-3)

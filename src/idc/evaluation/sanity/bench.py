@@ -71,22 +71,30 @@ class Bench:
         self.robust, self.worst = robust, worst
         self.untouched = copied(classifier) if untouched is None else untouched
 
-    def right(self, x: Tensor, *key: object) -> Tensor:
-        """(B,) share of right draws on ``x``, one point an image, with noise of its own."""
-        judged, _ = self.target.judge(x, self.classes, self.streams.of("judge", *key), draws=self.draws)
-        return judged.float().mean(0)
+    def right(self, x: Tensor, *key: object, rows: Tensor | None = None) -> Tensor:
+        """(B,) share of right draws on ``x``, one point an image or one for each of ``rows``, with noise of its own."""
+        rows = self.rows if rows is None else rows
+        streams = self.streams.of("judge", *key).take(rows)
+        return self.target.judge(x, self.classes[rows], streams, draws=self.draws)[0].float().mean(0)
 
     def accuracy(self, x: Tensor, *key: object) -> float:
         """Its mean."""
         return self.right(x, *key).mean().item()
 
-    def right_after(self, attack: GradientAttack, *key: object) -> Tensor:
-        """(B,) share of right draws under ``attack``, judged with fresh noise."""
-        return self.right(attack(self.target, self.images, self.classes, self.streams.of("attack", *key)), *key)
+    def right_after(self, attack: GradientAttack, *key: object, rows: Tensor | None = None) -> Tensor:
+        """(B,) share of right draws under ``attack``, of all images or of ``rows``, judged with fresh noise."""
+        rows = self.rows if rows is None else rows
+        streams = self.streams.of("attack", *key).take(rows)
+        return self.right(attack(self.target, self.images[rows], self.classes[rows], streams), *key, rows=rows)
 
     def after(self, attack: GradientAttack, *key: object) -> float:
         """Accuracy under ``attack``, judged with fresh noise."""
         return self.right_after(attack, *key).mean().item()
+
+    @property
+    def rows(self) -> Tensor:
+        """(B,) of all images."""
+        return torch.arange(len(self.images), device=self.images.device)
 
     @property
     def margin(self) -> float:
@@ -140,6 +148,11 @@ class Bench:
     def long(self) -> float:
         """The same with twice the steps."""
         return self.after(self.pgd(surrogate=self.weak_spot, steps=40), "40")
+
+    @cached_property
+    def averaged(self) -> float:
+        """Accuracy under PGD-20 along the answer itself, each gradient the mean of ``eot`` fresh draws."""
+        return self.after(self.pgd(surrogate=ANSWER), "averaged")
 
     @cached_property
     def white_each(self) -> Tensor:

@@ -26,6 +26,8 @@ from idc.evaluation.verdict import plurality
 from idc.text import percent
 from idc.types import answered
 
+_REACHED = 0.05  # right under an unbounded attack: as good as none
+
 # -- the interface -----------------------------------------------------------------------------------------------------
 
 
@@ -169,13 +171,14 @@ def zero_radius_changes_nothing(bench: Bench) -> Finding:
 def unbounded_attack_succeeds(bench: Bench) -> Finding:
     pixels = float(bench.images[0].numel())
     threat = replace(bench.threat, eps={"linf": 1.0, "l2": pixels**0.5, "l1": pixels}[bench.threat.norm])
-    names = dict.fromkeys([bench.weak_spot, ANSWER])
-    left = min(
-        bench.after(apgd(threat, steps=40, objective=Margin(), surrogate=n, eot=bench.eot), "whole", n) for n in names
-    )
+    left = 1.0
+    for name in dict.fromkeys([bench.weak_spot, ANSWER]):
+        if left > _REACHED:
+            attack = apgd(threat, steps=40, objective=Margin(), surrogate=name, eot=bench.eot)
+            left = min(left, bench.after(attack, "whole", name))
     text = f"{percent(left)} right when every pixel may take any value"
     remedy = "gradients are masked: find a surrogate that an unbounded attack can follow to 0%"
-    return Finding("an unbounded attack reaches 0%", left <= 0.05, text, remedy)
+    return Finding("an unbounded attack reaches 0%", left <= _REACHED, text, remedy)
 
 
 def more_never_helps_the_defender(bench: Bench) -> Finding:
@@ -194,8 +197,11 @@ def converged(bench: Bench) -> Finding:
     """Doubling the steps, and going from 10 to 20 restarts, moves the accuracy by less than chance may."""
     steps = [bench.plain, bench.long]
     short = bench.pgd(surrogate=bench.weak_spot, steps=10, restarts=10, judge_draws=bench.eot)
-    ten, more = (bench.right_after(short, "restarts", part) for part in (1, 2))
-    restarts = [ten.mean().item(), torch.minimum(ten, more).mean().item()]
+    ten = bench.right_after(short, "restarts", 1)
+    left, twenty = ten.nonzero()[:, 0], ten.clone()
+    if len(left):
+        twenty[left] = torch.minimum(ten[left], bench.right_after(short, "restarts", 2, rows=left))
+    restarts = [ten.mean().item(), twenty.mean().item()]
     moved = [steps[0] - steps[1], restarts[0] - restarts[1]]
     text = f"steps 20 to 40: {percent(steps[0])} to {percent(steps[1])}; restarts 10 to 20: {percent(restarts[0])} to "
     text += percent(restarts[1])
@@ -226,10 +232,9 @@ def fixed_noise_then_free(bench: Bench) -> Finding:
     held = replace(attack, fixed_noise=True)(bench.target, bench.images, bench.classes, streams)
     on_fixed = bench.target.judge(held, bench.classes, streams.of(0, 0).of("noise"), draws=1)[0].float().mean().item()
     on_free = bench.accuracy(held, "fixed judged free")
-    free = bench.after(bench.pgd(surrogate=ANSWER), "free")
     text = f"fixed noise: {percent(on_fixed)} right under that noise, {percent(on_free)} under fresh noise; attacked "
-    text += f"with {bench.eot} fresh draws a gradient: {percent(free)}"
-    passed = free <= on_free + bench.margin / 2 and on_fixed <= on_free + bench.margin / 2
+    text += f"with {bench.eot} fresh draws a gradient: {percent(bench.averaged)}"
+    passed = bench.averaged <= on_free + bench.margin / 2 and on_fixed <= on_free + bench.margin / 2
     return Finding("noise fixed, then free", passed, text, "raise --eot: the gradient is lost in the noise")
 
 
@@ -238,10 +243,9 @@ def plain_pgd_of_equal_cost(bench: Bench) -> Finding:
     if not bench.classifier.stochastic:
         return Finding("plain PGD of equal cost", True, "deterministic", "")
     plain = bench.after(bench.pgd(surrogate=ANSWER, steps=20 * bench.eot, eot=1), "equal")
-    averaged = bench.after(bench.pgd(surrogate=ANSWER), "averaged")
-    text = f"{20 * bench.eot} plain steps leave {percent(plain)}, 20 with {bench.eot} draws each {percent(averaged)}; "
-    text += f"the evaluation {percent(bench.white)}"
-    passed = bench.white <= min(plain, averaged) + bench.margin / 2
+    text = f"{20 * bench.eot} plain steps leave {percent(plain)}, 20 with {bench.eot} draws each "
+    text += f"{percent(bench.averaged)}; the evaluation {percent(bench.white)}"
+    passed = bench.white <= min(plain, bench.averaged) + bench.margin / 2
     return Finding("plain PGD of equal cost", passed, text, "the averaged attack is too short: raise --steps")
 
 

@@ -1,7 +1,6 @@
 """A short demo of a small network: its records against figures recomputed from the model that it left behind."""
 
 import json
-from functools import partial
 
 import pytest
 import torch
@@ -23,6 +22,11 @@ def demo(tmp_path_factory):
     """One of two sizes that was interrupted after its sweeps, and run again to its end."""
     out = tmp_path_factory.mktemp("demo")
     said: list[str] = []
+    resumed: list[bool] = []
+
+    def train(*given, resume, **settings):
+        resumed.append(resume)
+        return start_training(*given, resume=resume, preset=str(network), **settings)
 
     def interrupt(line: str) -> None:
         if line.startswith("the quick protocol"):
@@ -34,12 +38,13 @@ def demo(tmp_path_factory):
         patch.setattr("idc.commands.demo.EPS", EPS)
         patch.setattr("idc.commands.demo.DRAWS", DRAWS)
         patch.setattr("idc.commands.demo.QUICK_IMAGES", 4)
-        patch.setattr("idc.commands.demo.start_training", partial(start_training, preset=str(network)))
+        patch.setattr("idc.commands.demo.start_training", train)
         with pytest.raises(KeyboardInterrupt):
             run_demo(out, epochs=6, limit=TESTED, say=interrupt)
         assert not (out / "report.html").exists()
         before = {file: file.stat().st_mtime_ns for file in done(out)}
         page = run_demo(out, epochs=6, limit=TESTED, say=said.append)
+    assert resumed == [False, True]
     assert len(before) == 1 + 2 * len(EPS)
     assert {file: file.stat().st_mtime_ns for file in before} == before  # gone on with, not done again
     return out, page, said

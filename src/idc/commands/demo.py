@@ -53,7 +53,7 @@ def _run(out: Path, seed: int, epochs: float | None, limit: int | None, say: Say
     run = out / "run"
     changes = {"seed": seed} | ({} if epochs is None else {"epochs": epochs})
     say(f"training on scikit-learn's digits (TensorBoard: {run / 'tensorboard'})")
-    if start_training("digits", run, recipe="digits", resume=True, changes=changes, say=say).stopped:
+    if start_training("digits", run, recipe="digits", resume=run.is_dir(), changes=changes, say=say).stopped:
         raise IDCError(out, "a whole training run (this one was interrupted)", "run idc demo again: it goes on")
     limit = IMAGES if limit is None else limit
     request = Request(model=str(run / "best"), data="digits", limit=limit, seed=seed)

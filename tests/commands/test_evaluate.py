@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -244,11 +245,12 @@ def test_the_readmes_factory_works(tmp_path, monkeypatch):
     readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     (block,) = re.findall(r"```python\n# mine\.py\n(.*?)```", readme, re.DOTALL)
     (tmp_path / "readme_mine.py").write_text(block)
-    lines = ("from torch import nn", "def Network():", "    return nn.Sequential(nn.Flatten(), nn.Linear(1024, 10))")
+    lines = ("from torch import nn", "def Network():", "    return nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))")
     (tmp_path / "my_project.py").write_text("\n".join(lines))
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_project", raising=False)
     torch.manual_seed(0)
-    torch.save(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(1024, 10)).state_dict(), "weights.pt")
+    torch.save(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3072, 10)).state_dict(), "weights.pt")
     request = Request(model="readme_mine:model", data="digits", protocol="pgd", eps=0.1, limit=10)
     found = evaluate(request, tmp_path / "r")
     assert found["robust"]["mean"]["mean"] <= found["clean"]["mean"]["mean"]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from idc import IDC
-from idc.commands.opening import open_both
+from idc.commands.opening import open_both, open_model
 from idc.commands.request import Request
 from idc.data import load
 from idc.errors import IDCError
@@ -43,6 +43,23 @@ def test_a_folder_without_splits_is_judged_whole(photos, tmp_path):
     assert "all 40 images at 1x4x4" in said
 
 
+def test_a_split_that_is_asked_for_is_judged(photos, tmp_path):
+    """Of a folder without splits too; what a model that does not say what it has seen is judged on is told."""
+    model = saved(tmp_path / "m")
+    for split in ("train", "validation", "test"):
+        images, said = judged(model, photos, split=split)
+        assert sorted(values(images)) == sorted(values(load(photos, split=split)))
+        assert "--split" not in said
+    assert "judged as images that the model has not seen (--split test: " in judged(model, photos)[1]
+    seen = saved(tmp_path / "seen", **{SAMPLE: load(photos, split="train").sample()})
+    assert sorted(values(judged(seen, photos, split="all")[0])) == list(range(40))
+    others = saved(tmp_path / "n", **{SAMPLE: []})
+    assert "--split" not in judged(others, photos)[1]
+    write_classes(tmp_path / "d" / "train", ["a", "b"], 5)
+    with pytest.raises(IDCError, match="no all split"):
+        judged(model, tmp_path / "d", split="all")
+
+
 def test_of_the_images_of_a_training_only_those_held_out_are_judged(photos, tmp_path):
     """Known by their pixels, wherever they lie and whatever lies beside them."""
     held_out = sorted(values(load(photos, split="test")))
@@ -67,6 +84,14 @@ def test_a_module_in_training_mode_is_told(tmp_path, monkeypatch):
         classifier, images = open_both(Request(model=f"training_net:{name}", data="digits", limit=10), CPU)
         assert not classifier.training
         assert ("came in training mode and is judged in evaluation mode" in images.summary) is told
+
+
+def test_a_module_may_be_named_itself(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own_net.py").write_text(
+        "import torch\n\nnetwork = torch.nn.Flatten()\n\n\ndef make():\n    return network\n"
+    )
+    assert open_model("own_net:network") is open_model("own_net:make")
 
 
 def test_a_model_of_before_is_known_by_the_name_of_its_data(photos, tmp_path):

@@ -128,7 +128,7 @@ def test_a_path_that_is_not_there_is_told_from_a_hub_id(tmp_path: Path, monkeypa
     for wrong in ("./photoz", "photos/dog", "phots/dogs", "/no/such", "photos.zip", "~/no/such", "a/b/c"):
         with pytest.raises(IDCError, match="no such file or folder"):
             hub.check_path(wrong)
-    with pytest.raises(IDCError, match=r"there is photos/dogs"):
+    with pytest.raises(IDCError, match=r"did you mean photos/dogs"):
         hub.check_path("phots/dogs")
 
 

@@ -94,7 +94,8 @@ def test_mistakes(model, tmp_path, idc):
         (("--alpha", 0), "alpha"),
         (("--alpha", 1), "alpha"),
         (("--visits", "a"), "--visits"),
-        (("--split", "all"), "--split"),
+        (("--split", "final"), "--split"),
+        (("--split", "all"), "no all split"),
         (("--precision", "half"), "fp32"),
         (("--limit", 0), "limit"),
     ):

@@ -148,7 +148,7 @@ def _image_set(
         )
     whole = isinstance(labels, Tensor) and not labels.is_floating_point() and labels.shape == images.shape[:1]
     if not whole or int(labels.min()) < 0:
-        raise IDCError("labels", f"{len(images)} integers of 0 or more", "give one class an image")
+        raise IDCError("labels", f"{len(images)} integers of 0 or more", "give each image the number of its class")
     names = tuple(map(str, class_names or getattr(model, "class_names", None) or ()))
     count = max(int(labels.max()) + 1, int(getattr(model, "num_classes", None) or 0))
     if names and len(names) < count:

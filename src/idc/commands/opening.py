@@ -39,12 +39,17 @@ def open_model(name: str) -> nn.Module:
     if is_named(name):
         return open_peer(name)
     if is_plugin(name):
-        return plugin(name, nn.Module, lambda factory: factory(), "a function that returns an nn.Module")
+        return plugin(name, nn.Module, _made, "a function that returns an nn.Module")
     if re.fullmatch(r"\w+:\w+=.*", name):
         raise IDCError(name, "a peer: diffpure:..., zdc:... or rdc:...", "correct its name")
     if not Path(name).is_dir() and (meant := respelled(name, "model")):
         raise IDCError(name, "package.module:factory for a module of your own", f"write {meant}")
     return open_saved(name, IDC, CNN)
+
+
+def _made(found: Any) -> Any:
+    """What a function returns; a module that is named itself."""
+    return found if isinstance(found, nn.Module) else found()
 
 
 def open_both(request: Request, device: torch.device) -> tuple[Classifier, datasets.ImageSet]:
@@ -92,20 +97,26 @@ def _as_asked(model: IDC, request: Request, device: torch.device) -> IDC:
 
 
 def _loaded(request: Request, own: nn.Module) -> datasets.ImageSet:
-    """The data in the shape that the model takes. Of a source without splits of its own all images are the test split,
-    unless the model was trained on some of them: then it is what the training held out."""
+    """The data in the shape that the model takes: the split that was asked for, else the test split. Of a source
+    without splits of its own that is all images, unless the model was trained on some of them: then what the training
+    held out."""
     channels, size, _ = declared_shape(own, request.model) or (None, None, None)
     load = partial(
         datasets.load, request.data, skip_bad=request.skip_bad, image_size=size, channels=channels, mixed_sizes=False
     )
-    if request.split == "test" and not datasets.has_splits(request.data):
-        whole, card = load(split="all"), getattr(own, "card", None)
-        if not _trained_on(whole, card if isinstance(card, dict) else {}, request.data):
-            return load(split="all", limit=request.limit) if request.limit else whole
-        images = load(split=request.split, limit=request.limit)
+    if request.split or datasets.has_splits(request.data):
+        return load(split=request.split or "test", limit=request.limit)
+    whole, card = load(split="all"), getattr(own, "card", None)
+    card = card if isinstance(card, dict) else {}
+    if _trained_on(whole, card, request.data):
+        images = load(split="test", limit=request.limit)
         why = f"{request.model} was trained on images of {request.data}: those that the training held out are judged"
         return replace(images, summary=f"{images.summary}; {why}")
-    return load(split=request.split, limit=request.limit)
+    images = load(split="all", limit=request.limit) if request.limit else whole
+    if SAMPLE in card:
+        return images
+    why = "judged as images that the model has not seen (--split test: only those that are held out of the train split)"
+    return replace(images, summary=f"{images.summary}; {why}")
 
 
 def _trained_on(images: datasets.ImageSet, card: dict[str, Any], source: str) -> bool:

@@ -30,9 +30,10 @@ class Request:
         argument=True,
     )
     data: str = setting(help=DATA_HELP, shared=True)
-    split: Literal["test", "validation", "train"] = setting(
-        "test", "which images of the data; test: all of them, if they have no splits", shared=True
-    )
+    split: Literal["test", "validation", "train", "all"] | None = setting(
+        None, "which images of the data; all: of data without splits of their own", shared=True,
+        unset="test; of data without splits all, or what the model's training held out",
+    )  # fmt: skip
     limit: int | None = setting(None, "use this many images only, balanced by class", least=1, unset="all")
     skip_bad: bool = setting(False, "leave unreadable files out instead of stopping", shared=True, decides=False)
     data_name: str | None = setting(

@@ -74,7 +74,8 @@ def choose(source: Source, split: Split, validation_fraction: float, seed: int) 
     if split == "all" and not source.has_splits:
         base = "train"
     if base not in source.pools:
-        have, remedy = ", ".join(source.pools), "ask for that one, or add a train split"
+        have = ", ".join(source.pools)
+        remedy = "all is of data without splits" if split == "all" else "ask for that one, or add a train split"
         raise IDCError(f"{source.name} has no {split} split", f"one of: {have}", remedy)
     pool = source.pools[base]
     _check_labels(pool, source, base)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from idc.compute.precision import halve
-from idc.errors import IDCError
+from idc.errors import TRACEBACK, IDCError, cut
 from idc.storage.fields import Rule, short
 from idc.types import Classifier, ClassifierDefaults, Logits, are_modules, completed, says_required
 
@@ -86,11 +86,12 @@ class Wrapped(nn.Module):
                 # Copies: it may write into what it is given.
                 found = self._call(self.module, images.clone()), self._call(self.module, images.clone())
         except Exception as error:
-            shape = "x".join(map(str, self.input_shape))
+            shape, told = "x".join(map(str, self.input_shape)), f"{type(error).__name__}: {cut(str(error), 200)}"
+            remedy = "set input_shape = (C, H, W) on it, if it expects images of another size, or correct it; "
             raise IDCError(
                 name,
-                f"a module that takes images (B, {shape}) in [0, 1] ({error})",
-                "set input_shape = (C, H, W) on it, to which images are scaled, or use other data",
+                f"a module that takes images (B, {shape}) in [0, 1] ({told})",
+                f"{remedy}{TRACEBACK}=1 shows where",
             ) from error
         if not isinstance(found[0], Tensor) or found[0].ndim != 2 or len(found[0]) != 2:
             raise IDCError(name, "a module that returns logits (B, K)", "return one row of logits an image")

@@ -64,7 +64,7 @@ def check_path(source: str) -> None:
     """
     there = os.path.lexists(os.path.expanduser(source))
     if not there and ":" not in source and (looks_like_path(source) or ("/" in source and _meant(source))):
-        raise IDCError(f"no such file or folder: {source!r}", "a path of what is there", _remedy(source, "check it"))
+        raise IDCError(f"no such file or folder: {source!r}", "an existing path", _remedy(source, "check it"))
 
 
 def _meant(source: str) -> Path | None:
@@ -80,7 +80,7 @@ def _meant(source: str) -> Path | None:
 
 def _remedy(source: str, remedy: str) -> str:
     found = _meant(source)
-    return f"{remedy} (there is {found})" if found else remedy
+    return f"{remedy} (did you mean {found}?)" if found else remedy
 
 
 def check_options(options: Mapping[str, Any]) -> None:

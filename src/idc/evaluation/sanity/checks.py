@@ -61,7 +61,8 @@ def images_used_as_given(bench: Bench) -> Finding:
     best = max(found, key=lambda k: found[k])
     passed = low >= 0 and high <= 1 and high > 1 / 16 and not better
     text = f"pixels in [{low:.3g}, {high:.3g}], {percent(given.mean().item())} of {n} images right; best other: {best} "
-    text += percent(found[best]) + (f"; more accurate or surer on {', '.join(better)}" if better else "")
+    chance = ", within chance" if not better and found[best] > given.mean() else ""
+    text += percent(found[best]) + (f"; more accurate or surer on {', '.join(better)}" if better else chance)
     return Finding("images in [0, 1] and used so", passed, text, "put the normalisation inside the model, once")
 
 

@@ -123,6 +123,22 @@ def test_the_time_left_is_said_once(tmp_path, capsys, monkeypatch):
     assert "10 images a second: about 16 min more" in said
 
 
+def test_a_validation_says_how_long_the_rest_takes(tmp_path, capsys, monkeypatch):
+    """340 images in 40 seconds, what came between them counted: 9,600 more are 19 minutes."""
+    times = iter([*range(21), 45, 90, 91])
+    monkeypatch.setattr("idc.training.monitor.monotonic", lambda: float(next(times)))
+    with Monitor(tmp_path, total=10_000, done=0, step=0) as monitor:
+        monitor.validation(0, ACCURACY, epoch=0, seconds=0)
+        for _ in range(40):
+            monitor.advance(10)
+        monitor.validation(40, ACCURACY, epoch=1, seconds=45)
+        monitor.advance(9600)
+        monitor.validation(1000, ACCURACY, epoch=25, seconds=90)
+    first, _, middle, last = capsys.readouterr().err.splitlines()
+    assert middle.endswith(", 45 s, about 19 min more")
+    assert "more" not in first + last
+
+
 def test_a_short_training_says_nothing_of_its_time(tmp_path, capsys, monkeypatch):
     times = iter(range(100))
     monkeypatch.setattr("idc.training.monitor.monotonic", lambda: float(next(times)))

@@ -98,7 +98,15 @@ class Monitor:
         """A validation: recorded, and said above the progress bar."""
         values = {f"validation/{k}": v for k, v in found.to_dict().items()}
         self.scalars(step, values | {"epoch": epoch, "seconds": seconds})
-        self.say(f"epoch {epoch_text(epoch)}: validation {found.text()}, {seconds:.0f} s")
+        self.say(f"epoch {epoch_text(epoch)}: validation {found.text()}, {seconds:.0f} s{self._left()}")
+
+    def _left(self) -> str:
+        """How long the rest will take at the rate so far, validations counted."""
+        if len(self.seen) <= _SETTLED + 1:
+            return ""
+        began, before = self.seen[_SETTLED]
+        left = (self.total - self.done) * (monotonic() - began) / (self.done - before)
+        return f", about {duration_text(left)} more" if left >= _WORTH_SAYING else ""
 
     def best(self, step: int, found: Validation, *, epoch: str) -> None:
         """The validation of the best weights, those of ``epoch``, at the end."""

@@ -49,14 +49,13 @@ def test_a_split_that_is_asked_for_is_judged(photos, tmp_path):
     for split in ("train", "validation", "test"):
         images, said = judged(model, photos, split=split)
         assert sorted(values(images)) == sorted(values(load(photos, split=split)))
-        assert "--split" not in said
-    assert "judged as images that the model has not seen (--split test: " in judged(model, photos)[1]
+        assert "trained" not in said
     seen = saved(tmp_path / "seen", **{SAMPLE: load(photos, split="train").sample()})
-    assert sorted(values(judged(seen, photos, split="all")[0])) == list(range(40))
-    others = saved(tmp_path / "n", **{SAMPLE: []})
-    assert "--split" not in judged(others, photos)[1]
+    images, said = judged(seen, photos, split="all")
+    assert sorted(values(images)) == list(range(40))
+    assert said.endswith("was trained on images of " + str(photos))
     write_classes(tmp_path / "d" / "train", ["a", "b"], 5)
-    with pytest.raises(IDCError, match="no all split"):
+    with pytest.raises(IDCError, match="train, validation or test; name one"):
         judged(model, tmp_path / "d", split="all")
 
 
@@ -86,12 +85,23 @@ def test_a_module_in_training_mode_is_told(tmp_path, monkeypatch):
         assert ("came in training mode and is judged in evaluation mode" in images.summary) is told
 
 
-def test_a_module_may_be_named_itself(tmp_path, monkeypatch):
+def test_a_module_itself_is_not_shared(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "own_net.py").write_text(
-        "import torch\n\nnetwork = torch.nn.Flatten()\n\n\ndef make():\n    return network\n"
-    )
-    assert open_model("own_net:network") is open_model("own_net:make")
+    made = "torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(1024, 10))"
+    (tmp_path / "own_net.py").write_text(f"import torch\n\nnetwork = {made}\n\n\ndef make():\n    return {made}\n")
+    with pytest.raises(IDCError, match=r"Sequential: expected a function that returns it; write def model"):
+        open_model("own_net:network")
+    assert "--split" not in judged("own_net:make", "digits", limit=10)[1]
+
+
+def test_of_a_module_of_ones_own_it_is_told_that_all_images_are_judged(photos, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made = "torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 2)).eval()"
+    (tmp_path / "all_net.py").write_text(f"import torch\n\n\ndef make():\n    return {made}\n")
+    images, said = judged("all_net:make", photos)
+    assert len(images) == 40
+    assert said.endswith('split="train") of these, give --split test')
+    assert len(judged("all_net:make", photos, split="test")[0]) == 8
 
 
 def test_a_model_of_before_is_known_by_the_name_of_its_data(photos, tmp_path):

@@ -37,9 +37,6 @@ def test_kept_images_are_judged_again(saved, tmp_path):
         rejudge(tmp_path / "bare2")
     evaluate(replace(request, split="validation"), tmp_path / "v")
     assert rejudge(tmp_path / "v", draws=2)["robust"]["mean"]["n"] == 20
-    asked = tmp_path / "v" / "request.json"
-    asked.write_text(asked.read_text().replace('"validation"', '"test"'))  # as of before, when this meant others too
-    assert rejudge(tmp_path / "v", draws=2)["robust"]["mean"]["n"] == 20
     assert again["same_model"]
     assert not rejudge(tmp_path / "bare2", model=saved)["same_model"]
     for folder in (tmp_path / "bare", tmp_path / "none"):

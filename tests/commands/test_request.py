@@ -29,10 +29,23 @@ def test_recorded_requests_are_read(name, tmp_path):
     file.write_text(REQUESTS[name])
     if "chunk" in held:
         held["batch_size"] = held.pop("chunk")
+    if "format" not in held:
+        assert held.pop("split") == "test"  # which was not asked for: the default, now null
     found = recorded(read_request(file, "evaluate again"))
     unsaid = recorded(Request(model="m", data="d"))  # what is newer than the record has its default
     assert unsaid["block"] == 128
-    assert found == unsaid | {k: v for k, v in held.items() if k != "knobs"} | dict(held.get("knobs", ()))
+    assert found == unsaid | {k: v for k, v in held.items() if k not in {"knobs", "format"}} | dict(held.get("knobs", ()))
+
+
+@pytest.mark.parametrize("split", ["test", "all", None])
+def test_a_split_that_was_asked_for_is_kept(split, tmp_path):
+    """From format 2 on; before it, what was not asked for is "test"."""
+    asked = Request(model="m", data="d", split=split)
+    held, file = recorded(asked), tmp_path / "request.json"
+    file.write_text(json.dumps(held | {"format": 2}))
+    assert read_request(file, "evaluate again") == asked
+    file.write_text(json.dumps(held))
+    assert read_request(file, "evaluate again").split == (None if split == "test" else split)
 
 
 def test_what_was_asked_of_the_attacks_before_it_was_fields(tmp_path):

@@ -95,7 +95,7 @@ def test_mistakes(model, tmp_path, idc):
         (("--alpha", 1), "alpha"),
         (("--visits", "a"), "--visits"),
         (("--split", "final"), "--split"),
-        (("--split", "all"), "no all split"),
+        (("--split", "all"), "train, validation or test"),
         (("--precision", "half"), "fp32"),
         (("--limit", 0), "limit"),
     ):

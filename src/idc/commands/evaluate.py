@@ -21,7 +21,7 @@ from idc.commands.fresh import same_in_fresh_process
 from idc.commands.notes import notes
 from idc.commands.opening import open_both
 from idc.commands.plugins import is_plugin, plugin
-from idc.commands.request import Request
+from idc.commands.request import FORMAT, Request
 from idc.cost import answer_cost, evaluation_cost
 from idc.data.image_set import interleaved
 from idc.errors import IDCError
@@ -142,7 +142,7 @@ def evaluate_on(
             one, _ = runner.problem.first(1, device)
             for line in (images.summary, *notes(request, protocol, runner.target(), one)):
                 say(line)
-            write_json(out / "request.json", recorded(request))
+            write_json(out / "request.json", recorded(request) | {FORMAT: 2})
             if done := len(records.finished(out, LINES)):
                 say(f"{done} of {len(images)} images are already done")
         state.wait_for_everyone()
@@ -283,7 +283,8 @@ def _sanity(
     bench = Bench(
         runner.classifier, images, classes,
         Streams(ids, derive_seed(runner.seed, "sanity")), runner.protocol.threat,
-        robust={line["id"]: line["robust"][0] / line["draws"] for line in lines}, target=runner.target(),
+        robust={line["id"]: line["robust"][0] / line["draws"] for line in lines},
+        robust_draws=max(line["draws"] for line in lines), target=runner.target(),
         draws=10 if protocol.sanity else 2, untouched=untouched,
         worst=pictures["worst"] if pictures else None,
     )  # fmt: skip

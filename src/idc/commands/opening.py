@@ -48,8 +48,12 @@ def open_model(name: str) -> nn.Module:
 
 
 def _made(found: Any) -> Any:
-    """What a function returns; a module that is named itself."""
-    return found if isinstance(found, nn.Module) else found()
+    """What a function returns. Raises IDCError for a module, which each opening would share."""
+    if isinstance(found, nn.Module):
+        raise IDCError(
+            type(found).__name__, "a function that returns it", "write def model(): return ..., and name that"
+        )
+    return found()
 
 
 def open_both(request: Request, device: torch.device) -> tuple[Classifier, datasets.ImageSet]:
@@ -104,19 +108,17 @@ def _loaded(request: Request, own: nn.Module) -> datasets.ImageSet:
     load = partial(
         datasets.load, request.data, skip_bad=request.skip_bad, image_size=size, channels=channels, mixed_sizes=False
     )
-    if request.split or datasets.has_splits(request.data):
+    if request.split not in (None, "all") or datasets.has_splits(request.data):
         return load(split=request.split or "test", limit=request.limit)
-    whole, card = load(split="all"), getattr(own, "card", None)
-    card = card if isinstance(card, dict) else {}
-    if _trained_on(whole, card, request.data):
-        images = load(split="test", limit=request.limit)
-        why = f"{request.model} was trained on images of {request.data}: those that the training held out are judged"
-        return replace(images, summary=f"{images.summary}; {why}")
+    whole, card, why = load(split="all"), getattr(own, "card", None), ""
     images = load(split="all", limit=request.limit) if request.limit else whole
-    if SAMPLE in card:
-        return images
-    why = "judged as images that the model has not seen (--split test: only those that are held out of the train split)"
-    return replace(images, summary=f"{images.summary}; {why}")
+    if _trained_on(whole, card if isinstance(card, dict) else {}, request.data):
+        why = f"{request.model} was trained on images of {request.data}"
+        if not request.split:
+            images, why = load(split="test", limit=request.limit), f"{why}: those that the training held out are judged"
+    elif not request.split and is_plugin(request.model):
+        why = 'all are judged: if it was trained on data.load(..., split="train") of these, give --split test'
+    return replace(images, summary=f"{images.summary}; {why}") if why else images
 
 
 def _trained_on(images: datasets.ImageSet, card: dict[str, Any], source: str) -> bool:

@@ -48,12 +48,8 @@ def rejudge(folder: Path, *, draws: int = 100, seed: int = 1, model: str | None 
         expected, remedy = "a saved model: no file chooses code", f"add --model {request.model} if it may run"
         raise IDCError(f"{request.model} in {folder / 'request.json'}", expected, remedy)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    then = records.read_json(
-        folder / "settings.json", "evaluate again", keys=("data.split", "data.fingerprint", "classifier.fingerprint")
-    )
-    asked = replace(request, model=model or request.model, split=then["data"]["split"])
-    classifier, images = open_both(asked, device)
-    same = _same_as_then(folder, then, request, classifier, images, device)
+    classifier, images = open_both(request if model is None else replace(request, model=model), device)
+    same = _same_as_then(folder, request, classifier, images, device)
     if model is None and not same:
         expected = "the model that was attacked (its weights or its answers are others)"
         raise IDCError(request.model, expected, "name a model with --model, or evaluate again")
@@ -76,14 +72,12 @@ def rejudge(folder: Path, *, draws: int = 100, seed: int = 1, model: str | None 
 
 
 def _same_as_then(
-    folder: Path,
-    then: dict[str, Any],
-    request: Request,
-    model: Classifier,
-    images: datasets.ImageSet,
-    device: torch.device,
+    folder: Path, request: Request, model: Classifier, images: datasets.ImageSet, device: torch.device
 ) -> bool:
     """Whether the model is that of the evaluation. Refuses data that are not, and images that were not kept."""
+    then = records.read_json(
+        folder / "settings.json", "evaluate again", keys=("data.fingerprint", "classifier.fingerprint")
+    )
     if then["data"]["fingerprint"] != images.fingerprint:
         raise IDCError(request.data, "the images that were attacked", "give the same data, or evaluate again")
     kept = {i for _, ids in _kept(folder) for i in ids.tolist()}

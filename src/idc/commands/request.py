@@ -12,6 +12,7 @@ from idc.storage.records import read_json
 SAVED_HELP = "a model's folder, a run's folder, a name of idc models, or a hub id"
 DATA_HELP = "digits | image folder by class | parquet file or folder | hub id"
 ATTACK, ANSWER, RUN = "The protocol and its attacks", "The model's answer", "How it is run"
+FORMAT = "format"  # of request.json: 2, since what was not asked of the split is null
 _TURNS = {"panel": ATTACK, "least": 1, "shared": True, "unset": "the protocol's"}
 
 
@@ -108,7 +109,11 @@ def read_request(file: Path, remedy: str) -> Request:
     """
     held = read_json(file, remedy)
     try:
-        # Before they were fields, what is asked of the gradient attacks was pairs in a field of their own.
-        return Request(**{name: value for name, value in held.items() if name != "knobs"} | dict(held.get("knobs", ())))
+        # Before they were fields, what is asked of the gradient attacks was pairs in a field of their own; and what was
+        # not asked of the split was "test".
+        asked = {name: value for name, value in held.items() if name not in {"knobs", FORMAT}}
+        if FORMAT not in held and asked.get("split") == "test":
+            del asked["split"]
+        return Request(**asked | dict(held.get("knobs", ())))
     except (AttributeError, TypeError, ValueError, IDCError) as error:
         raise IDCError(file, "a request of idc evaluate", remedy) from error

@@ -74,8 +74,9 @@ def choose(source: Source, split: Split, validation_fraction: float, seed: int) 
     if split == "all" and not source.has_splits:
         base = "train"
     if base not in source.pools:
-        have = ", ".join(source.pools)
-        remedy = "all is of data without splits" if split == "all" else "ask for that one, or add a train split"
+        if split == "all":
+            raise IDCError(f"split all of {source.name}", "train, validation or test", "name one: it has splits")
+        have, remedy = ", ".join(source.pools), "ask for that one, or add a train split"
         raise IDCError(f"{source.name} has no {split} split", f"one of: {have}", remedy)
     pool = source.pools[base]
     _check_labels(pool, source, base)

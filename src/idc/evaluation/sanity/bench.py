@@ -42,6 +42,7 @@ class Bench:
         streams: of their random numbers.
         threat: of the evaluation.
         robust: by image id, the share of right draws on the worst adversarial example of the evaluation.
+        robust_draws: of how many; by default ``draws``.
         draws: of the noise in each judgement.
         eot: draws in each gradient of a stochastic model.
         target: the model as the evaluation's attacks saw it; by default all that it offers.
@@ -58,6 +59,7 @@ class Bench:
         threat: Threat,
         *,
         robust: Mapping[int, float] | None = None,
+        robust_draws: int | None = None,
         draws: int = 10,
         eot: int = 4,
         target: Target | None = None,
@@ -68,7 +70,7 @@ class Bench:
         self.threat, self.draws = threat, draws
         self.target = target or Target.of(classifier)
         self.eot = eot if classifier.stochastic else 1
-        self.robust, self.worst = robust, worst
+        self.robust, self.robust_draws, self.worst = robust, robust_draws or draws, worst
         self.untouched = copied(classifier) if untouched is None else untouched
 
     def right(self, x: Tensor, *key: object, rows: Tensor | None = None) -> Tensor:

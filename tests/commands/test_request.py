@@ -31,10 +31,11 @@ def test_recorded_requests_are_read(name, tmp_path):
         held["batch_size"] = held.pop("chunk")
     if "format" not in held:
         assert held.pop("split") == "test"  # which was not asked for: the default, now null
+    held.pop("format", None)
     found = recorded(read_request(file, "evaluate again"))
     unsaid = recorded(Request(model="m", data="d"))  # what is newer than the record has its default
     assert unsaid["block"] == 128
-    assert found == unsaid | {k: v for k, v in held.items() if k not in {"knobs", "format"}} | dict(held.get("knobs", ()))
+    assert found == unsaid | {k: v for k, v in held.items() if k != "knobs"} | dict(held.get("knobs", ()))
 
 
 @pytest.mark.parametrize("split", ["test", "all", None])

@@ -151,7 +151,7 @@ def claims() -> list[str]:
             f"{_diffusion_based()}on the digits at 0.1: [figure 1](#figure-1), [the peers](peers.md)",
             "not testable here at full size",
             "no large diffusion model could be trained; at these radii DiffPure keeps more than an IDC that was not "
-            "trained against attacks, ZDC no more",
+            "trained against attacks, ZDC and RDC no more",
         ),
         (
             "a fraction of their compute",

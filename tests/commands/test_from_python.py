@@ -155,3 +155,13 @@ def test_classes_without_images_are_the_models():
 def test_what_is_no_module_is_told(given, words):
     with pytest.raises(idc.IDCError, match=words):
         idc.evaluate(given, torch.zeros(1, 1, 4, 4), [0])
+
+
+def test_images_of_another_size_than_the_model_says_are_told():
+    """The command line scales them; here they are given as they are."""
+    model, images, labels = problem()
+    model.input_shape = (1, 3, 3)
+    with pytest.raises(
+        idc.IDCError, match=r"1x6x6: expected 1x3x3, the input_shape of Linear; .*image_size=3, channels=1"
+    ):
+        idc.evaluate(model, images, labels, protocol="clean")

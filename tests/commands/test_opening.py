@@ -89,7 +89,7 @@ def test_a_module_itself_is_not_shared(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     made = "torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(1024, 10))"
     (tmp_path / "own_net.py").write_text(f"import torch\n\nnetwork = {made}\n\n\ndef make():\n    return {made}\n")
-    with pytest.raises(IDCError, match=r"Sequential: expected a function that returns it; write def model"):
+    with pytest.raises(IDCError, match=r"own_net:network: expected a function .*Sequential itself.; write def model"):
         open_model("own_net:network")
     assert "--split" not in judged("own_net:make", "digits", limit=10)[1]
 
@@ -101,6 +101,7 @@ def test_of_a_module_of_ones_own_it_is_told_that_all_images_are_judged(photos, t
     images, said = judged("all_net:make", photos)
     assert len(images) == 40
     assert said.endswith('split="train") of these, give --split test')
+    assert "taken: 6 of all at" in judged("all_net:make", photos, limit=6)[1]
     assert len(judged("all_net:make", photos, split="test")[0]) == 8
 
 

@@ -183,7 +183,7 @@ def test_a_source_without_splits_is_taken_whole_and_the_summary_says_so(tmp_path
             "no splits of its own: train 28, validation 4 (held out by us), test 8 (held out by us)" in images.summary
         )
     write_classes(tmp_path / "of_its_own" / "train", ["a", "b"], 3)
-    with pytest.raises(IDCError, match=r"split all of .*train, validation or test"):
+    with pytest.raises(IDCError, match=r"split 'all' of .*train, validation or test"):
         load(tmp_path / "of_its_own", split="all")
 
 

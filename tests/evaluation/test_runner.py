@@ -50,7 +50,7 @@ def test_what_differs_from_the_result_in_the_folder_is_named(tmp_path):
         (("protocol", "name"), "quick", "same protocol (pgd there, quick here);"),
         (("protocol", "threat"), {"eps": 0.2}, "same eps (0.1 there, 0.2 here);"),
         (("protocol", "threat"), {"eps": 8 / 255}, "same eps (0.1 there, 8/255 here);"),
-        (("data", "images"), 4, "8 images (now 4: --limit?);"),
+        (("data", "images"), 4, "8 images (now 4: --limit or --split?);"),
         (
             ("protocol", "attacks"),
             {"pgd-20 (margin)": {}},

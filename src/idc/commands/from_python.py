@@ -17,7 +17,7 @@ from idc.commands.request import Request
 from idc.compute.modes import evaluation_mode
 from idc.data.image_set import ImageSet, digest
 from idc.errors import IDCError
-from idc.evaluation.adapter import as_classifier, told_mode
+from idc.evaluation.adapter import as_classifier, declared_shape, told_mode
 from idc.evaluation.protocol import Protocol
 from idc.report.rows import KINDS, points
 from idc.report.statement import statement
@@ -110,6 +110,11 @@ def evaluate(
     request = Request(model=name, data="tensors", protocol=own.name if own else str(protocol), **settings)
     if request.limit:
         data = data.take(min(request.limit, len(data)))
+    declared = declared_shape(model, name)
+    if declared and declared != data.shape:
+        given, expected = ("x".join(map(str, shape)) for shape in (data.shape, declared))
+        remedy = f"scale them: data.load(..., image_size={declared[1]}, channels={declared[0]})"
+        raise IDCError(f"images of {given}", f"{expected}, the input_shape of {name}", remedy)
     if mode := told_mode(model, name):
         say(mode)
     kept = TemporaryDirectory() if out is None else nullcontext(str(out))

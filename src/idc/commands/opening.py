@@ -39,7 +39,7 @@ def open_model(name: str) -> nn.Module:
     if is_named(name):
         return open_peer(name)
     if is_plugin(name):
-        return plugin(name, nn.Module, _made, "a function that returns an nn.Module")
+        return plugin(name, nn.Module, partial(_made, name), "a function that returns an nn.Module")
     if re.fullmatch(r"\w+:\w+=.*", name):
         raise IDCError(name, "a peer: diffpure:..., zdc:... or rdc:...", "correct its name")
     if not Path(name).is_dir() and (meant := respelled(name, "model")):
@@ -47,12 +47,11 @@ def open_model(name: str) -> nn.Module:
     return open_saved(name, IDC, CNN)
 
 
-def _made(found: Any) -> Any:
+def _made(name: str, found: Any) -> Any:
     """What a function returns. Raises IDCError for a module, which each opening would share."""
     if isinstance(found, nn.Module):
-        raise IDCError(
-            type(found).__name__, "a function that returns it", "write def model(): return ..., and name that"
-        )
+        expected = f"a function that returns it (this is a {type(found).__name__} itself)"
+        raise IDCError(name, expected, "write def model(): return ..., and name that")
     return found()
 
 
@@ -117,7 +116,7 @@ def _loaded(request: Request, own: nn.Module) -> datasets.ImageSet:
         if not request.split:
             images, why = load(split="test", limit=request.limit), f"{why}: those that the training held out are judged"
     elif not request.split and is_plugin(request.model):
-        why = 'all are judged: if it was trained on data.load(..., split="train") of these, give --split test'
+        why = 'if it was trained on data.load(..., split="train") of these, give --split test'
     return replace(images, summary=f"{images.summary}; {why}") if why else images
 
 

@@ -75,7 +75,7 @@ def choose(source: Source, split: Split, validation_fraction: float, seed: int) 
         base = "train"
     if base not in source.pools:
         if split == "all":
-            raise IDCError(f"split all of {source.name}", "train, validation or test", "name one: it has splits")
+            raise IDCError(f"split 'all' of {source.name!r}", "train, validation or test", "name one: it has splits")
         have, remedy = ", ".join(source.pools), "ask for that one, or add a train split"
         raise IDCError(f"{source.name} has no {split} split", f"one of: {have}", remedy)
     pool = source.pools[base]

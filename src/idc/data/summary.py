@@ -36,7 +36,7 @@ def summarise(
         f"{name} {count:,}" + ("" if name in kept else " (held out by us)") for name, count in counts.items()
     )
     own = told if source.has_splits else f"no splits of its own: {told}"
-    taken = f"{images:,} of {split}" if split != "all" else f"all {images:,} images"
+    taken = f"all {images:,} images" if counts == {"all": images} else f"{images:,} of {split}"
     text = f"{source.name}: {len(source.class_names)} classes ({names}); {own}; taken: {taken} at {_size(shape)}"
     if scaled:
         text += f", scaled from {scaled}"

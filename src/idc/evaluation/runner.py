@@ -110,7 +110,7 @@ def hold_settings(out: Path, settings: dict[str, Any]) -> None:
         expected = f"a result of the same {', '.join(dict.fromkeys(_told(*one) for one in differ[:3]))}"
         for name, was, now in differ:
             if name == "data.images":
-                expected = f"a result of {was} images (now {now}: --limit?)"
+                expected = f"a result of {was} images (now {now}: --limit or --split?)"
         raise IDCError(out, expected, "choose another --out, or remove this one")
     if not same_answers(held, own):
         expected = "a result of the same answers (the model has the weights of then, and other answers)"

@@ -210,7 +210,7 @@ def test_a_users_module_has_its_own_answer_too(factory, tmp_path):
 
 def test_a_folder_is_never_continued_for_another_answer(saved, tmp_path):
     evaluate(Request(model=saved, data="digits", limit=4, draws=2), tmp_path / "r")
-    with pytest.raises(IDCError, match=r"a result of 4 images \(now 5: --limit\?\)"):
+    with pytest.raises(IDCError, match=r"a result of 4 images \(now 5: --limit or --split\?\)"):
         evaluate(Request(model=saved, data="digits", limit=5, draws=2), tmp_path / "r")
     for other, told in (
         ({"one_step": True}, r"visits \(\[3, 1, 0\] there, \[3\] here\)"),

@@ -30,7 +30,7 @@ def _line(value: str, expected: str, remedy: str) -> str:
 
 
 @contextmanager
-def foreign(name: str, expected: str) -> Iterator[None]:
+def foreign(name: str, expected: str, remedy: str = "correct it") -> Iterator[None]:
     """Around a call of code that users bring: what it raises becomes an ``IDCError`` with that as its cause.
 
     An ``IDCError``, an interrupt and a lack of memory pass as they are. Also a decorator.
@@ -38,6 +38,7 @@ def foreign(name: str, expected: str) -> Iterator[None]:
     Args:
         name: of what is called, as the user knows it.
         expected: what it should be, such as "an attack that works".
+        remedy: what to do; where it happened can be shown besides.
     """
     try:
         yield
@@ -47,7 +48,7 @@ def foreign(name: str, expected: str) -> Iterator[None]:
         if lacks_memory(error):
             raise
         told = f"{expected} ({type(error).__name__}: {cut(str(error), 120)})"
-        raise IDCError(name, told, f"correct it; {TRACEBACK}=1 shows where") from error
+        raise IDCError(name, told, f"{remedy}; {TRACEBACK}=1 shows where") from error
 
 
 def lacks_memory(error: BaseException) -> bool:

@@ -21,7 +21,7 @@ from idc.commands.fresh import same_in_fresh_process
 from idc.commands.notes import notes
 from idc.commands.opening import open_both
 from idc.commands.plugins import is_plugin, plugin
-from idc.commands.request import FORMAT, Request
+from idc.commands.request import Request, write_request
 from idc.cost import answer_cost, evaluation_cost
 from idc.data.image_set import interleaved
 from idc.errors import IDCError
@@ -44,7 +44,7 @@ from idc.noise import Streams, derive_seed
 from idc.progress import Bar
 from idc.storage import records
 from idc.storage.fields import recorded
-from idc.storage.files import alone_in, write_json
+from idc.storage.files import alone_in
 from idc.storage.kinds import EVALUATION
 from idc.text import default_eps, eps_text
 from idc.types import Classifier
@@ -142,7 +142,7 @@ def evaluate_on(
             one, _ = runner.problem.first(1, device)
             for line in (images.summary, *notes(request, protocol, runner.target(), one)):
                 say(line)
-            write_json(out / "request.json", recorded(request) | {FORMAT: 2})
+            write_request(out / "request.json", request)
             if done := len(records.finished(out, LINES)):
                 say(f"{done} of {len(images)} images are already done")
         state.wait_for_everyone()

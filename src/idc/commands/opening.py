@@ -110,14 +110,15 @@ def _loaded(request: Request, own: nn.Module) -> datasets.ImageSet:
     if request.split not in (None, "all") or datasets.has_splits(request.data):
         return load(split=request.split or "test", limit=request.limit)
     whole, card, why = load(split="all"), getattr(own, "card", None), ""
-    images = load(split="all", limit=request.limit) if request.limit else whole
+    split: datasets.Split = "all"
     if _trained_on(whole, card if isinstance(card, dict) else {}, request.data):
-        why = f"{request.model} was trained on images of {request.data}"
+        why = f"; {request.model} was trained on images of {request.data}"
         if not request.split:
-            images, why = load(split="test", limit=request.limit), f"{why}: those that the training held out are judged"
+            split, why = "test", f"{why}: those that the training held out are judged"
     elif not request.split and is_plugin(request.model):
-        why = 'if it was trained on data.load(..., split="train") of these, give --split test'
-    return replace(images, summary=f"{images.summary}; {why}") if why else images
+        why = '; if it was trained on data.load(..., split="train") of these, give --split test'
+    images = load(split=split, limit=request.limit) if request.limit or split != "all" else whole
+    return replace(images, summary=images.summary + why)
 
 
 def _trained_on(images: datasets.ImageSet, card: dict[str, Any], source: str) -> bool:

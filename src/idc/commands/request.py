@@ -6,13 +6,14 @@ from typing import Literal
 
 from idc.errors import IDCError
 from idc.evaluation import BLOCK
-from idc.storage.fields import check, setting
+from idc.storage.fields import check, recorded, setting
+from idc.storage.files import write_json
 from idc.storage.records import read_json
 
 SAVED_HELP = "a model's folder, a run's folder, a name of idc models, or a hub id"
 DATA_HELP = "digits | image folder by class | parquet file or folder | hub id"
 ATTACK, ANSWER, RUN = "The protocol and its attacks", "The model's answer", "How it is run"
-FORMAT = "format"  # of request.json: 2, since what was not asked of the split is null
+_FORMAT = "format"  # of request.json: 2, since what was not asked of the split is null
 _TURNS = {"panel": ATTACK, "least": 1, "shared": True, "unset": "the protocol's"}
 
 
@@ -101,6 +102,11 @@ class Request:
         check(self)
 
 
+def write_request(file: Path, request: Request) -> None:
+    """Write a result's request.json."""
+    write_json(file, recorded(request) | {_FORMAT: 2})
+
+
 def read_request(file: Path, remedy: str) -> Request:
     """The request of a result: its request.json.
 
@@ -111,8 +117,8 @@ def read_request(file: Path, remedy: str) -> Request:
     try:
         # Before they were fields, what is asked of the gradient attacks was pairs in a field of their own; and what was
         # not asked of the split was "test".
-        asked = {name: value for name, value in held.items() if name not in {"knobs", FORMAT}}
-        if FORMAT not in held and asked.get("split") == "test":
+        asked = {name: value for name, value in held.items() if name not in {"knobs", _FORMAT}}
+        if _FORMAT not in held and asked.get("split") == "test":
             del asked["split"]
         return Request(**asked | dict(held.get("knobs", ())))
     except (AttributeError, TypeError, ValueError, IDCError) as error:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from idc.compute.precision import halve
-from idc.errors import TRACEBACK, IDCError, cut
+from idc.errors import IDCError, foreign
 from idc.storage.fields import Rule, short
 from idc.types import Classifier, ClassifierDefaults, Logits, are_modules, completed, says_required
 
@@ -81,18 +81,12 @@ class Wrapped(nn.Module):
     def _probe(self, name: str) -> tuple[Tensor, Tensor]:
         device = next((p.device for p in self.module.parameters()), torch.device("cpu"))
         images = torch.rand(2, *self.input_shape, generator=torch.Generator().manual_seed(0)).to(device)
-        try:
-            with torch.no_grad(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-                # Copies: it may write into what it is given.
-                found = self._call(self.module, images.clone()), self._call(self.module, images.clone())
-        except Exception as error:
-            shape, told = "x".join(map(str, self.input_shape)), f"{type(error).__name__}: {cut(str(error), 200)}"
-            remedy = "set input_shape = (C, H, W) on it, if it expects images of another size, or correct it; "
-            raise IDCError(
-                name,
-                f"a module that takes images (B, {shape}) in [0, 1] ({told})",
-                f"{remedy}{TRACEBACK}=1 shows where",
-            ) from error
+        expected = f"a module that takes images (B, {'x'.join(map(str, self.input_shape))}) in [0, 1]"
+        remedy = "set input_shape = (C, H, W) on it, if it expects images of another size, or correct it"
+        devices = [device] if device.type == "cuda" else []
+        with foreign(name, expected, remedy), torch.no_grad(), torch.random.fork_rng(devices=devices):
+            # Copies: it may write into what it is given.
+            found = self._call(self.module, images.clone()), self._call(self.module, images.clone())
         if not isinstance(found[0], Tensor) or found[0].ndim != 2 or len(found[0]) != 2:
             raise IDCError(name, "a module that returns logits (B, K)", "return one row of logits an image")
         if not torch.isfinite(found[0]).all():

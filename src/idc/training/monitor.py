@@ -78,10 +78,14 @@ class Monitor:
                 self._estimate()
 
     def _estimate(self) -> None:
-        (began, before), (ended, after) = self.seen[_SETTLED], self.seen[-1]
-        rate = (after - before) / max(1e-9, ended - began)
-        if (left := (self.total - after) / rate) >= _WORTH_SAYING:
+        rate = self._rate(self.seen[-1][0])
+        if (left := (self.total - self.done) / rate) >= _WORTH_SAYING:
             self.say(f"{rate:,.0f} images a second: about {duration_text(left)} more, validations not counted")
+
+    def _rate(self, now: float) -> float:
+        """Images a second since the steps that are not typical."""
+        began, before = self.seen[_SETTLED]
+        return (self.done - before) / max(1e-9, now - began)
 
     def scalars(self, step: int, values: dict[str, float | str]) -> None:
         """One JSON line, and a TensorBoard point for each number."""
@@ -104,8 +108,7 @@ class Monitor:
         """How long the rest will take at the rate so far, validations counted."""
         if len(self.seen) <= _SETTLED + 1:
             return ""
-        began, before = self.seen[_SETTLED]
-        left = (self.total - self.done) * (monotonic() - began) / (self.done - before)
+        left = (self.total - self.done) / self._rate(monotonic())
         return f", about {duration_text(left)} more" if left >= _WORTH_SAYING else ""
 
     def best(self, step: int, found: Validation, *, epoch: str) -> None:

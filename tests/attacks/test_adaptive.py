@@ -212,3 +212,52 @@ def test_confirmation_does_not_depend_on_the_rest_of_the_batch():
                        confirm(rows[30:], torch.zeros(30, dtype=torch.bool))])  # fmt: skip
     assert torch.equal(together, parts)
     assert 0.2 < together.float().mean() < 0.9
+
+
+class OnePixelAtATime(torch.nn.Module):
+    """Wrong only where every pixel of the upper rows is eps above 0.5. Its first function leads there, a pixel with
+    each gradient; the answer and the others show the way to where the margin falls at once, and no further."""
+
+    stochastic = False
+    shares_draws = False
+
+    def __init__(self, eps):
+        super().__init__()
+        self.eps = eps
+
+    def _filled(self, x):
+        """Of each pixel of the upper rows how far it is, at most 1."""
+        return ((x - 0.5) / self.eps).flatten(1)[:, :-8].clamp(max=1)
+
+    @staticmethod
+    def _logits(margin):
+        return torch.stack([margin, *[torch.zeros_like(margin) + i / 8 for i in (0, -1, -2)]], dim=1)
+
+    def lead(self, x):
+        filled = self._filled(x)
+        before = (filled > 0.99).cumprod(1).roll(1, dims=1)
+        before[:, 0] = 1
+        return self._logits(1 - (filled * before).sum(1))
+
+    def trap(self, x):
+        return self._logits(1 - 0.5 * ((x - 0.5) / self.eps).flatten(1)[:, -8:].mean(1))
+
+    def forward(self, x):
+        return torch.where((self._filled(x) > 0.99).all(1)[:, None], self._logits(-x.flatten(1)[:, 0]), self.trap(x))
+
+    def surrogates(self):
+        return {"lead": self.lead, "trap": self.trap, "second trap": self.trap}
+
+
+def test_a_function_that_leads_far_is_followed_though_short_trials_prefer_others():
+    model, threat = OnePixelAtATime(0.1), Threat("linf", 0.1)
+    images, classes = torch.full((3, 1, 8, 4), 0.5), torch.zeros(3, dtype=torch.int64)
+    target, streams = Target.of(model), Streams(torch.arange(3), 0)
+
+    def right(**settings):
+        attack = AdaptiveAttack(threat=threat, trial_steps=5, steps=60, targets=3, **settings)
+        return int((model(attack(target, images, classes, streams)).argmax(1) == 0).sum())
+
+    assert right(always=None) == 3
+    assert right() == 0
+    assert right(always="lead") == 0

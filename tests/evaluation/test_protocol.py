@@ -7,11 +7,12 @@ import torch
 
 from idc.attacks.gradient import pgd
 from idc.attacks.objective import DLR, CrossEntropy, Margin
-from idc.attacks.target import Target
+from idc.attacks.target import ANSWER, Target
 from idc.attacks.threat import Threat
 from idc.errors import IDCError
 from idc.evaluation.protocol import Protocol, build_protocol
 from idc.noise import Streams
+from tiny import tiny_model
 
 
 def logits(images):
@@ -66,14 +67,31 @@ def test_an_answer_with_noise_is_spared_the_attacks_that_need_a_boundary():
 
 @pytest.mark.parametrize("name", ["quick", "adaptive"])
 def test_records_of_answers_with_noise_tell_the_search_from_that_of_before(name):
-    """A record from before runs with momentum lacks the field, which reads as None: without noise nothing changed."""
+    """A record from before such runs lacks the fields, which read as None: without noise nothing changed."""
     protocol = build_protocol(name, Threat("linf", 0.1))
 
     def recorded(stochastic):
-        return protocol.for_target(Target(logits, stochastic=stochastic)).to_dict()["attacks"]["adaptive"]["momentum"]
+        search = protocol.for_target(Target(logits, stochastic=stochastic)).to_dict()["attacks"]["adaptive"]
+        return search["momentum"], search["always"]
 
-    assert recorded(False) is None
-    assert recorded(True) == 0.9
+    assert recorded(False) == (None, None)
+    assert recorded(True) == (0.9, ANSWER)
+
+
+def test_the_first_function_is_followed_in_any_case_where_short_trials_may_mislead():
+    """Those of an IDC in one step are all that step; a chain goes another way than they do, as may a module's."""
+    model = tiny_model(visits=(3, 2, 1, 0))
+    owns = {"straight": logits}
+    for target, first in (
+        (Target.of(model.one_step), None),
+        (Target.of(model.with_answer(eta=0.0)), "one-step-inner"),
+        (Target.of(model), "one-step-inner"),
+        (Target(logits, owns, name="mine"), "straight"),
+        (Target(logits, name="mine"), None),
+        (Target(logits, owns, stochastic=True, name="mine"), "straight"),
+    ):
+        search = dict(build_protocol("quick", Threat("linf", 0.1)).for_target(target).attacks)["adaptive"]
+        assert search.always == first
 
 
 @pytest.mark.parametrize("name", ["pgd", "apgd"])

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -9,7 +10,7 @@ from torch import Tensor
 from idc.attacks.best import Best
 from idc.attacks.gradient import GradientAttack
 from idc.attacks.objective import DLR, CrossEntropy, Margin, Objective
-from idc.attacks.target import ANSWER, Target
+from idc.attacks.target import ANSWER, FIRST, Target
 from idc.attacks.threat import Threat
 from idc.errors import IDCError
 from idc.noise import Streams
@@ -32,6 +33,9 @@ class AdaptiveAttack:
     half as many steps of one size, along a running sum of the gradients of the margin of all frequencies; the last
     iterate counts. What a long run finds and what was found before it are judged by the same draws.
 
+    Where a few steps may mislead (``Target.misleads``), each image is attacked at length along the model's first function
+    too, which it names as the one to follow: with cross-entropy, and towards the likeliest wrong classes.
+
     Args:
         threat: norm, radius, bounds.
         objectives: of the trials; the first is tried with every function.
@@ -45,8 +49,9 @@ class AdaptiveAttack:
             ones take half as many, trials one, fresh in every step.
         low_frequency: share of the frequencies of each side in the trials that keep only the lowest; None for no such.
         judge_draws: draws of the real model by which trials are compared; long runs by eight times as many.
-        momentum: decay of the running sums; None for ``MOMENTUM``. A protocol for an answer with noise has it, so that
-            its records tell these runs from those of before there were any.
+        momentum: decay of the running sums; None for ``MOMENTUM``.
+        always: function along which every image is attacked at length, whatever the trials say of it; ``FIRST`` for the
+            model's first, None for none.
     """
 
     threat: Threat
@@ -60,10 +65,18 @@ class AdaptiveAttack:
     low_frequency: float | None = 0.5
     judge_draws: int = 8
     momentum: float | None = None
+    always: str | None = FIRST
 
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise IDCError(f"steps = {self.steps}", "1 or more", "correct the attack's settings")
+
+    def for_target(self, target: Target) -> "AdaptiveAttack":
+        """With what is left open as this model has it, and None where it makes no difference: a record of before there
+        were such runs lacks the field, which reads as None."""
+        momentum = MOMENTUM if target.stochastic and self.momentum is None else self.momentum
+        always = (target.first if target.misleads else None) if self.always == FIRST else self.always
+        return replace(self, momentum=momentum, always=always)
 
     def trials(self, target: Target) -> list[GradientAttack]:
         """The short runs, function by function: first those of each with the first objective."""
@@ -121,25 +134,28 @@ class AdaptiveAttack:
                     best.compare(found, rows, "long", index, number)
 
     def _long(self, target: Target, trial: GradientAttack, images: Tensor) -> list[GradientAttack]:
-        """With momentum along its function and the answer; untargeted along the trial; targeted along both."""
+        """With momentum along its function and the answer; along the first function, and the trial; targeted."""
+        noisy = partial(target.noisy, x=images)
         functions = dict.fromkeys((trial.surrogate, ANSWER))
         untargeted = replace(trial, steps=self.steps, restarts=self.restarts, eot=self.eot)
-        steps, decay = math.ceil(self.steps / 2), MOMENTUM if self.momentum is None else self.momentum
-        long = [
-            replace(
-                untargeted, steps=steps, surrogate=function, objective=Margin(), control="fixed", low_frequency=None,
-                step=self.threat.eps * min(1 / 4, 5 / steps), decay=decay,
-            )
-            for function in functions
-            if target.noisy(function, images)
-        ]  # fmt: skip
+        long = [self._steady(replace(untargeted, surrogate=f, objective=Margin())) for f in functions if noisy(f)]
+        if (first := self.for_target(target).always) is not None:
+            functions = dict.fromkeys((first, *functions))
+            usual = replace(untargeted, surrogate=first, objective=CrossEntropy(), low_frequency=None)
+            long.append(self._steady(usual) if noisy(first) else usual)
         long.append(untargeted)
         for function in functions:
-            if targets := self.noisy_targets if target.noisy(function, images) else self.targets:
+            if targets := self.noisy_targets if noisy(function) else self.targets:
                 long.append(
                     replace(
                         trial, steps=self.steps, surrogate=function, objective=DLR(), targets=targets,
                         finalists=_FINALISTS, eot=max(1, self.eot // 2), low_frequency=None,
                     )
                 )  # fmt: skip
-        return long
+        return list(dict.fromkeys(long))  # a trial's own run may be the one that is made in any case
+
+    def _steady(self, attack: GradientAttack) -> GradientAttack:
+        """The same along a function with noise: half as many steps, of one size, along a running sum."""
+        steps, decay = math.ceil(self.steps / 2), MOMENTUM if self.momentum is None else self.momentum
+        step = self.threat.eps * min(1 / 4, 5 / steps)
+        return replace(attack, steps=steps, control="fixed", low_frequency=None, step=step, decay=decay)

@@ -91,6 +91,12 @@ class Target:
         """What ``FIRST`` stands for."""
         return next(iter(self.surrogates), ANSWER)
 
+    @property
+    def misleads(self) -> bool:
+        """Whether short trials of its functions may say little of what long runs find: its answer has noise, or goes
+        another way than some of its functions. Not so where all of them are one step."""
+        return self.stochastic or len(self.surrogates) > 2 or bool(self.name and self.surrogates)
+
     def function(self, name: str) -> Logits:
         """The function of that name.
 

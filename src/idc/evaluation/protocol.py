@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from idc.attacks.adaptive import MOMENTUM, AdaptiveAttack
+from idc.attacks.adaptive import AdaptiveAttack
 from idc.attacks.boundary import FAB
 from idc.attacks.corruption import KINDS, Corruption
 from idc.attacks.gradient import Attack, GradientAttack, apgd, fgsm, mi_fgsm, pgd
@@ -77,9 +77,7 @@ class Protocol:
         def fitted(attack: Attack) -> Attack:
             if isinstance(attack, GradientAttack) and attack.surrogate == FIRST:
                 return replace(attack, surrogate=target.first)
-            if isinstance(attack, AdaptiveAttack) and target.stochastic and attack.momentum is None:
-                return replace(attack, momentum=MOMENTUM)
-            return attack
+            return attack.for_target(target) if isinstance(attack, AdaptiveAttack) else attack
 
         kept = ((name, own) for name, own in self.attacks if not (target.stochastic and isinstance(own, FAB)))
         return replace(self, attacks=tuple((name, fitted(own)) for name, own in kept))

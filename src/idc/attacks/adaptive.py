@@ -33,8 +33,8 @@ class AdaptiveAttack:
     half as many steps of one size, along a running sum of the gradients of the margin of all frequencies; the last
     iterate counts. What a long run finds and what was found before it are judged by the same draws.
 
-    Where a few steps may mislead (``Target.misleads``), each image is attacked at length along the model's first function
-    too, which it names as the one to follow: with cross-entropy, and towards the likeliest wrong classes.
+    Where a few steps may mislead (``Target.misleads``), each image is attacked at length along the model's first
+    function too, whatever its trial came to: with cross-entropy, and towards the likeliest wrong classes.
 
     Args:
         threat: norm, radius, bounds.

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import idc
+from idc import data
 from idc.report.results_page import write_report
 from noise_models import Linear, Noisy, easy_images
 
@@ -165,3 +166,43 @@ def test_images_of_another_size_than_the_model_says_are_told():
         idc.IDCError, match=r"1x6x6: expected 1x3x3, the input_shape of Linear; .*image_size=3, channels=1"
     ):
         idc.evaluate(model, images, labels, protocol="clean")
+
+
+class TakesDigits(torch.nn.Module):
+    """Logits by the mean of each of ten regions, for classes in another order than the data's."""
+
+    input_shape = (1, 32, 32)
+
+    def __init__(self, names):
+        super().__init__()
+        self.class_names = names
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(1024, 10))
+
+    def forward(self, images):
+        return self.net(images)
+
+
+def test_a_data_set_is_taken_as_it_is(tmp_path):
+    """With its split and names; its classes in the model's order; and of a limit the images that a load gives."""
+    test = data.load("digits", split="test")
+    names = [str(digit) for digit in reversed(range(10))]
+    model = TakesDigits(names).eval()
+    some = data.load("digits", split="test", limit=30)
+    named = [names[k] for k in model(some.images / 255).argmax(1)]
+    right = [name == some.class_names[c] for name, c in zip(named, some.labels, strict=True)]
+    found = idc.evaluate(model, test, protocol="clean", limit=30, out=tmp_path / "kept")
+    assert found.clean == pytest.approx(sum(right) / 30)
+    assert found.summary["class_names"] == names
+    assert found.summary["settings"]["data"]["split"] == "test"
+    assert found.summary["settings"]["data"]["source"] == "digits"
+    lines = (tmp_path / "kept" / "images-0.jsonl").read_text().splitlines()
+    assert {json.loads(line)["id"] for line in lines} == set(some.ids.tolist())
+    with pytest.raises(idc.IDCError, match="labels or class_names beside a data set"):
+        idc.evaluate(model, test, test.labels)
+    model.class_names = ["a", *names[1:]]
+    with pytest.raises(idc.IDCError, match="data with the classes 0, 1, 2, 3"):
+        idc.evaluate(model, test)
+    with pytest.raises(idc.IDCError, match="labels: expected 539 integers"):
+        idc.evaluate(model, test.images)

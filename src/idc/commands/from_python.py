@@ -1,4 +1,4 @@
-"""``idc.evaluate``: a module and tensors in, an outcome out that prints and shows itself."""
+"""``idc.evaluate``: a module and images in, an outcome out that prints and shows itself."""
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from idc.commands.evaluate import evaluate_on, processes
+from idc.commands.opening import in_its_order
 from idc.commands.request import Request
 from idc.compute.modes import evaluation_mode
 from idc.data.image_set import ImageSet, digest
@@ -72,8 +73,8 @@ class Outcome:
 
 def evaluate(
     model: nn.Module,
-    images: Tensor | np.ndarray,
-    labels: Tensor | np.ndarray | Sequence[int],
+    images: ImageSet | Tensor | np.ndarray,
+    labels: Tensor | np.ndarray | Sequence[int] | None = None,
     *,
     protocol: str | Protocol = "adaptive",
     class_names: Sequence[str] = (),
@@ -81,17 +82,20 @@ def evaluate(
     say: Callable[[str], object] = lambda text: None,
     **settings: Any,
 ) -> Outcome:
-    """Evaluate a module on images in memory, as ``idc evaluate`` does.
+    """Evaluate a module on images, as ``idc evaluate`` does.
 
     Args:
         model: images (B, C, H, W) in [0, 1] -> logits (B, K); see docs/judging.md for what else it may say. It is
             moved to the device of the evaluation, and in evaluation mode while that lasts.
-        images: (N, C, H, W), uint8 or float in [0, 1], H = W; labels: (N,) of integers in [0, K). Tensors or arrays.
+        images: what ``idc.data.load`` gives, which brings its labels, the names of its classes and its split; classes
+            are then put into the order of the model's ``class_names``. Or (N, C, H, W), uint8 or float in [0, 1],
+            H = W, a tensor or an array.
+        labels: of a tensor or an array: (N,) of integers in [0, K).
         protocol: a name, or one of your own.
-        class_names: K names; by default the model's own, or numbers.
+        class_names: of a tensor or an array: K names; by default the model's own, or numbers.
         out: a folder that keeps the result, for ``idc report``, and from which an interrupted evaluation goes on.
         say: is told what a user may want to know.
-        settings: fields of ``Request`` that say how images in memory are attacked and judged: ``eps=8 / 255``,
+        settings: fields of ``Request`` that say how images are attacked and judged: ``eps=8 / 255``,
             ``norm``, ``draws``, ``limit``, ``seed`` and others.
 
     Raises:
@@ -101,15 +105,18 @@ def evaluate(
         remedy = "call the function that makes it" if callable(model) else "open it, as IDC.from_pretrained does"
         raise IDCError(f"a model of type {type(model).__name__}", "an nn.Module", remedy)
     _, device = processes()
-    data = _image_set(model, images, labels, class_names)
+    loaded = isinstance(images, ImageSet)
+    if loaded and (labels is not None or len(class_names)):
+        raise IDCError("labels or class_names beside a data set", "those that it has", "leave them out")
+    data = images if isinstance(images, ImageSet) else _image_set(model, images, labels, class_names)
     name = type(model).__name__
     if unknown := sorted(set(settings) - _SETTINGS):
         expected = f"one of {', '.join(sorted(_SETTINGS))}"
         raise IDCError(f"setting {unknown[0]!r}", expected, "correct the name, or use idc evaluate")
     own = protocol if isinstance(protocol, Protocol) else None
-    request = Request(model=name, data="tensors", protocol=own.name if own else str(protocol), **settings)
-    if request.limit:
-        data = data.take(min(request.limit, len(data)))
+    request = Request(model=name, data=data.source, protocol=own.name if own else str(protocol), **settings)
+    if request.limit and request.limit < len(data):
+        data = replace(data.take(request.limit), summary=f"{data.summary}; {request.limit:,} of these")
     declared = declared_shape(model, name)
     if declared and declared != data.shape:
         given, expected = ("x".join(map(str, shape)) for shape in (data.shape, declared))
@@ -120,11 +127,13 @@ def evaluate(
     kept = TemporaryDirectory() if out is None else nullcontext(str(out))
     with evaluation_mode(model), kept as folder:
         classifier = as_classifier(model.to(device), input_shape=data.shape, name=name)
-        if classifier.num_classes < data.num_classes:
+        if loaded:
+            data = in_its_order(classifier, data, name)
+        elif classifier.num_classes < data.num_classes:
             raise IDCError(
                 f"labels up to {int(data.labels.max())}", f"below the model's {classifier.num_classes}", "renumber"
             )
-        if classifier.num_classes > data.num_classes and not class_names:  # the last classes have no image here
+        elif classifier.num_classes > data.num_classes and not class_names:  # the last classes have no image here
             data = replace(data, class_names=tuple(map(str, range(classifier.num_classes))))
         return Outcome(evaluate_on(classifier, data, request, Path(folder), protocol=own, say=say))
 
@@ -132,7 +141,7 @@ def evaluate(
 def _image_set(
     model: nn.Module,
     images: Tensor | np.ndarray,
-    labels: Tensor | np.ndarray | Sequence[int],
+    labels: Tensor | np.ndarray | Sequence[int] | None,
     class_names: Sequence[str],
 ) -> ImageSet:
     """Images and labels as a data set.
@@ -151,8 +160,8 @@ def _image_set(
         raise IDCError(
             f"images of {images.dtype} in [{low:g}, {high:g}]", expected, "scale them, without normalisation"
         )
-    whole = isinstance(labels, Tensor) and not labels.is_floating_point() and labels.shape == images.shape[:1]
-    if not whole or int(labels.min()) < 0:
+    fit = isinstance(labels, Tensor) and not labels.is_floating_point() and labels.shape == images.shape[:1]
+    if not isinstance(labels, Tensor) or not fit or int(labels.min()) < 0:
         raise IDCError("labels", f"{len(images)} integers of 0 or more", "give each image the number of its class")
     names = tuple(map(str, class_names or getattr(model, "class_names", None) or ()))
     count = max(int(labels.max()) + 1, int(getattr(model, "num_classes", None) or 0))

@@ -76,7 +76,7 @@ def open_both(request: Request, device: torch.device) -> tuple[Classifier, datas
     for parameter in own.parameters():  # a ScriptModule has no requires_grad_
         parameter.requires_grad_(False)
     classifier = as_classifier(own, input_shape=images.shape, name=request.model, bf16=bf16)
-    images = _in_its_order(classifier, images, request.model)
+    images = in_its_order(classifier, images, request.model)
     if request.compile:
         compile_networks(classifier, device)
     return classifier, images
@@ -128,7 +128,12 @@ def _trained_on(images: datasets.ImageSet, card: dict[str, Any], source: str) ->
     return str(card.get("Data")) == source
 
 
-def _in_its_order(classifier: Classifier, images: datasets.ImageSet, name: str) -> datasets.ImageSet:
+def in_its_order(classifier: Classifier, images: datasets.ImageSet, name: str) -> datasets.ImageSet:
+    """The images with their classes numbered as the model numbers them.
+
+    Raises:
+        IDCError: if their classes are not the model's.
+    """
     own, remedy = tuple(map(str, classifier.class_names)), "use data of those classes"
     if own and sorted(own) != sorted(images.class_names):
         given, names = (", ".join(every[:4]) + ", ..." * (len(every) > 4) for every in (images.class_names, own))

@@ -47,7 +47,14 @@ class Outcome:
 
     @property
     def robust(self) -> float:
-        """The same on each image's worst adversarial example."""
+        """The same on each image's worst adversarial example.
+
+        Raises:
+            IDCError: if no attack was made.
+        """
+        if not self.summary["attacks"]:
+            given = f"robust accuracy of the protocol {self.summary['protocol']}, which attacks nothing"
+            raise IDCError(given, "that of a protocol with attacks", 'evaluate with protocol="adaptive"')
         return float(self.summary["robust"]["mean"]["mean"])
 
     @property

@@ -135,11 +135,13 @@ def in_its_order(classifier: Classifier, images: datasets.ImageSet, name: str) -
         IDCError: if their classes are not the model's.
     """
     own, remedy = tuple(map(str, classifier.class_names)), "use data of those classes"
+    given, names = (", ".join(every[:4]) + ", ..." * (len(every) > 4) for every in (images.class_names, own))
     if own and sorted(own) != sorted(images.class_names):
-        given, names = (", ".join(every[:4]) + ", ..." * (len(every) > 4) for every in (images.class_names, own))
         raise IDCError(f"data with the classes {given}", f"those of {name}: {names}", remedy)
     if classifier.num_classes != images.num_classes:
-        raise IDCError(f"data of {images.num_classes} classes", f"the {classifier.num_classes} of {name}", remedy)
+        raise IDCError(
+            f"data of {images.num_classes} classes ({given})", f"the {classifier.num_classes} of {name}", remedy
+        )
     return images.in_order(own) if own else images
 
 

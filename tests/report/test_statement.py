@@ -66,3 +66,14 @@ def test_chance_is_told():
     assert "chance" not in statement(
         summary(clean={"mean": {"mean": 0.9, "low": 0.8, "high": 0.95}}, confusion=confusion)
     )
+
+
+def test_images_that_the_model_may_have_seen_are_told():
+    def about(**data):
+        return {"settings": summary()["settings"] | {"data": data}}
+
+    assert "These are training images" in statement(summary(**about(split="train", source="digits")))
+    assert "all images of photos/" in statement(summary(**about(split="all", source="photos/")))
+    assert "all images of photos/" in statement(summary(**about(split="all", source="photos/"), attacks={}))
+    for data in ({"split": "test", "source": "digits"}, {"split": "all", "source": "tensors"}):
+        assert statement(summary(**about(**data))) == statement(summary())

@@ -22,7 +22,7 @@ from idc.evaluation.adapter import as_classifier, declared_shape, told_mode
 from idc.evaluation.protocol import Protocol
 from idc.report.rows import KINDS, points
 from idc.report.statement import statement
-from idc.text import share
+from idc.text import IN_MEMORY, share
 
 _SETTINGS = {
     "norm", "eps", "draws", "steps", "eot", "restarts", "surrogate", "loss", "limit", "seed", "block",
@@ -177,5 +177,5 @@ def _image_set(
     names = names or tuple(map(str, range(count)))
     pixels = images.detach().cpu() if images.dtype == torch.uint8 else images.detach().cpu().float()
     classes, ids = labels.detach().cpu().long(), torch.arange(len(images))
-    data = ImageSet(pixels, classes, ids, names, "tensors", "all", digest(names, pixels, classes, ids))
+    data = ImageSet(pixels, classes, ids, names, IN_MEMORY, "all", digest(names, pixels, classes, ids))
     return replace(data, summary=f"{len(data):,} images in memory, {len(names)} classes")

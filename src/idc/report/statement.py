@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from idc.report.rows import left_out, means
-from idc.text import NORMS, eps_text, share
+from idc.text import IN_MEMORY, NORMS, eps_text, share
 
 
 def statement(summary: Mapping[str, Any]) -> str:
@@ -12,7 +12,7 @@ def statement(summary: Mapping[str, Any]) -> str:
     n, clean = f"{summary['images']:,}", summary["clean"]["mean"]
     if not summary["attacks"]:
         own = summary.get("own", {}).get("accuracy", clean)
-        found = f"{share(own)} of {n} images are answered rightly.{_chance(summary, own)}"
+        found = f"{share(own)} of {n} images are answered rightly.{_chance(summary, own)}{_seen(summary)}"
         return f"{found} No attack was made: nothing is said of robustness."
     threat = summary["settings"]["protocol"]["threat"]
     if within := summary["settings"]["protocol"].get("within"):
@@ -29,7 +29,7 @@ def statement(summary: Mapping[str, Any]) -> str:
     if absent := left_out(summary):
         found += f" {absent}"
     failed = [check["name"] for check in summary["sanity"] if not check["passed"]]
-    found += _chance(summary, clean)
+    found += _chance(summary, clean) + _seen(summary)
     if failed:
         return f"UNRELIABLE, not to be quoted: failed {', '.join(failed)}. {found}"
     if summary["protocol"] == "quick":
@@ -53,6 +53,16 @@ def _chance(summary: Mapping[str, Any], clean: Mapping[str, float]) -> str:
     return " Clean accuracy is no better than chance: are classes and scaling those that the model expects?"
 
 
+def _seen(summary: Mapping[str, Any]) -> str:
+    """Of images that the model may have been trained on."""
+    data = summary["settings"].get("data", {})
+    if data.get("split") == "train":
+        return " These are training images: of others, fewer may be right."
+    if data.get("split") == "all" and data.get("source") != IN_MEMORY:
+        return f" These are all images of {data['source']}: if the model was trained on some, the figures are too high."
+    return ""
+
+
 def _natural(summary: Mapping[str, Any], within: str) -> str:
     """Of corruptions, or rotations and shifts: nobody chose them for the model but from a list."""
     n, clean, robust = f"{summary['images']:,}", summary["clean"]["mean"], summary["robust"]["mean"]
@@ -62,4 +72,4 @@ def _natural(summary: Mapping[str, Any], within: str) -> str:
         found = f"{share(kinds['all'])} is the mean accuracy under {count} corruptions. {found}"
     failed = [check["name"] for check in summary["sanity"] if not check["passed"]]
     alarm = f"UNRELIABLE, not to be quoted: failed {', '.join(failed)}. " if failed else ""
-    return f"{alarm}{found} Nothing is said of an attacker's changes."
+    return f"{alarm}{found}{_seen(summary)} Nothing is said of an attacker's changes."

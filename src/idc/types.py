@@ -43,7 +43,8 @@ class Classifier(typing.Protocol):
     needs no noise only once for all of them. ``networks`` are the modules whose calls count as network evaluations;
     ``card`` is what a model card says ("Training": what the training took); ``config`` is what the weights do not show,
     a dataclass or a mapping, or None; ``class_names`` are () if unknown; ``bf16``: it multiplies in bf16;
-    ``compiled``: its networks are compiled.
+    ``compiled``: its networks are compiled; ``one_pass``: answer and surrogates are read off one pass
+    of a network.
     """
 
     compiled: bool
@@ -67,6 +68,8 @@ class Classifier(typing.Protocol):
     def class_names(self) -> tuple[str, ...]: ...
     @property
     def bf16(self) -> bool: ...
+    @property
+    def one_pass(self) -> bool: ...
     def __call__(self, images: Tensor) -> Tensor: ...
 
 
@@ -78,6 +81,10 @@ class ClassifierDefaults:
     config: Any = None
     bf16: bool = False
     compiled: bool = False
+
+    @property
+    def one_pass(self) -> bool:
+        return False
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -110,7 +117,7 @@ def are_modules(networks: object) -> bool:
 def completed(module: nn.Module) -> Classifier:
     """A module that ``says_required``, with the defaults of the rest set on it where it does not say them."""
     rest: dict[str, Any] = {"networks": (module,), "card": {}, "config": None, "class_names": ()}
-    rest |= dict.fromkeys(("shares_draws", "bf16", "compiled"), False)
+    rest |= dict.fromkeys(("shares_draws", "bf16", "compiled", "one_pass"), False)
     for name, value in rest.items():
         if not hasattr(module, name):
             setattr(module, name, value)

@@ -1,5 +1,6 @@
 """The budgeted search finds the function that works, and says nothing works where nothing can."""
 
+import pytest
 import torch
 
 from idc.attacks.adaptive import AdaptiveAttack
@@ -215,23 +216,20 @@ def test_confirmation_does_not_depend_on_the_rest_of_the_batch():
 
 
 class OnePixelAtATime(torch.nn.Module):
-    """Wrong only where every pixel of the upper rows is eps above 0.5. Its first function leads there, a pixel with
-    each gradient; the answer and the others show the way to where the margin falls at once, and no further."""
+    """Wrong only where each of the first pixels is eps above 0.5. Its first function leads there, a pixel with each
+    gradient; the answer and the others show the way to where the margin falls at once, and no further."""
 
-    stochastic = False
-    shares_draws = False
-
-    def __init__(self, eps):
+    def __init__(self, eps, pixels, sigma=0.0):
         super().__init__()
-        self.eps = eps
+        self.eps, self.pixels, self.sigma, self.stochastic = eps, pixels, sigma, sigma > 0
 
     def _filled(self, x):
-        """Of each pixel of the upper rows how far it is, at most 1."""
-        return ((x - 0.5) / self.eps).flatten(1)[:, :-8].clamp(max=1)
+        """How far each of the first pixels is, at most 1."""
+        return ((x - 0.5) / self.eps).flatten(1)[:, : self.pixels].clamp(max=1)
 
-    @staticmethod
-    def _logits(margin):
-        return torch.stack([margin, *[torch.zeros_like(margin) + i / 8 for i in (0, -1, -2)]], dim=1)
+    def _logits(self, margin):
+        logits = torch.stack([margin, *[torch.zeros_like(margin) + i / 8 for i in (0, -1, -2)]], dim=1)
+        return logits + self.sigma * torch.randn_like(logits) if self.sigma else logits
 
     def lead(self, x):
         filled = self._filled(x)
@@ -246,18 +244,41 @@ class OnePixelAtATime(torch.nn.Module):
         return torch.where((self._filled(x) > 0.99).all(1)[:, None], self._logits(-x.flatten(1)[:, 0]), self.trap(x))
 
     def surrogates(self):
-        return {"lead": self.lead, "trap": self.trap, "second trap": self.trap}
+        return {"lead": self.lead, "trap": self.trap}
 
 
-def test_a_function_that_leads_far_is_followed_though_short_trials_prefer_others():
-    model, threat = OnePixelAtATime(0.1), Threat("linf", 0.1)
+@pytest.mark.parametrize("targets", [0, 3])
+@pytest.mark.parametrize(("pixels", "sigma"), [(24, 0.0), (2, 0.01)])
+def test_a_function_that_leads_far_is_followed_though_short_trials_prefer_others(pixels, sigma, targets):
+    """Untargeted alone, and with targeted runs; with noise, along which steps are of one size, over fewer pixels."""
+    model, eps = OnePixelAtATime(0.1, pixels, sigma), 0.1
     images, classes = torch.full((3, 1, 8, 4), 0.5), torch.zeros(3, dtype=torch.int64)
-    target, streams = Target.of(model), Streams(torch.arange(3), 0)
+    target = Target(model, model.surrogates(), stochastic=model.stochastic)
+    streams, trial_steps = Streams(torch.arange(3), 0), 5 if pixels > 5 else 1
 
     def right(**settings):
-        attack = AdaptiveAttack(threat=threat, trial_steps=5, steps=60, targets=3, **settings)
-        return int((model(attack(target, images, classes, streams)).argmax(1) == 0).sum())
+        attack = AdaptiveAttack(
+            threat=Threat("linf", eps), trial_steps=trial_steps, steps=100, targets=targets, noisy_targets=targets,
+            **settings,
+        )  # fmt: skip
+        found = attack(target, images, classes, streams)
+        return target.judge(found, classes, streams.of("fresh"), draws=20)[0].float().mean().item()
 
-    assert right(always=None) == 3
+    assert right(follow_first=False) == 1
     assert right() == 0
-    assert right(always="lead") == 0
+    assert right(follow_first=True) == 0
+
+
+def test_a_function_that_leads_far_inside_a_model_is_followed_too():
+    """Found when the model was opened already, hence not named by it."""
+    model = OnePixelAtATime(0.1, 24)
+    images, classes, streams = (
+        torch.full((3, 1, 8, 4), 0.5),
+        torch.zeros(3, dtype=torch.int64),
+        Streams(torch.arange(3), 0),
+    )
+    search = AdaptiveAttack(threat=Threat("linf", 0.1), trial_steps=5, steps=100, targets=0)
+    fitted = search.for_target(Target(model))
+    assert fitted.follow_first is None
+    found = fitted(Target(model).with_surrogates(model.surrogates()), images, classes, streams)
+    assert (model(found).argmax(1) != 0).all()

@@ -5,9 +5,10 @@ import json
 import pytest
 import torch
 
+from idc.attacks.adaptive import AdaptiveAttack
 from idc.attacks.gradient import pgd
 from idc.attacks.objective import DLR, CrossEntropy, Margin
-from idc.attacks.target import ANSWER, Target
+from idc.attacks.target import Target
 from idc.attacks.threat import Threat
 from idc.errors import IDCError
 from idc.evaluation.protocol import Protocol, build_protocol
@@ -72,26 +73,27 @@ def test_records_of_answers_with_noise_tell_the_search_from_that_of_before(name)
 
     def recorded(stochastic):
         search = protocol.for_target(Target(logits, stochastic=stochastic)).to_dict()["attacks"]["adaptive"]
-        return search["momentum"], search["always"]
+        return search["momentum"], search["follow_first"]
 
     assert recorded(False) == (None, None)
-    assert recorded(True) == (0.9, ANSWER)
+    assert recorded(True) == (0.9, True)
 
 
-def test_the_first_function_is_followed_in_any_case_where_short_trials_may_mislead():
-    """Those of an IDC in one step are all that step; a chain goes another way than they do, as may a module's."""
-    model = tiny_model(visits=(3, 2, 1, 0))
-    owns = {"straight": logits}
-    for target, first in (
+def test_the_first_function_is_followed_where_short_trials_may_mislead():
+    """All functions of an IDC in one step are that step; a chain goes another way than some, as may a module's."""
+    model, owns = tiny_model(visits=(3, 2, 1, 0)), {"straight": logits}
+    for target, follows in (
         (Target.of(model.one_step), None),
-        (Target.of(model.with_answer(eta=0.0)), "one-step-inner"),
-        (Target.of(model), "one-step-inner"),
-        (Target(logits, owns, name="mine"), "straight"),
-        (Target(logits, name="mine"), None),
-        (Target(logits, owns, stochastic=True, name="mine"), "straight"),
+        (Target.of(model.with_answer(eta=0.0)), True),
+        (Target.of(model), True),
+        (Target(logits, owns), True),
+        (Target(logits), None),
+        (Target(logits, stochastic=True), True),
     ):
         search = dict(build_protocol("quick", Threat("linf", 0.1)).for_target(target).attacks)["adaptive"]
-        assert search.always == first
+        assert search.follow_first is follows
+    asked = AdaptiveAttack(threat=Threat("linf", 0.1), follow_first=False)
+    assert asked.for_target(Target.of(model)).follow_first is False
 
 
 @pytest.mark.parametrize("name", ["pgd", "apgd"])

@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass, replace
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -10,7 +9,7 @@ from torch import Tensor
 from idc.attacks.best import Best
 from idc.attacks.gradient import GradientAttack
 from idc.attacks.objective import DLR, CrossEntropy, Margin, Objective
-from idc.attacks.target import ANSWER, FIRST, Target
+from idc.attacks.target import ANSWER, Target
 from idc.attacks.threat import Threat
 from idc.errors import IDCError
 from idc.noise import Streams
@@ -33,8 +32,9 @@ class AdaptiveAttack:
     half as many steps of one size, along a running sum of the gradients of the margin of all frequencies; the last
     iterate counts. What a long run finds and what was found before it are judged by the same draws.
 
-    Where a few steps may mislead (``Target.misleads``), each image is attacked at length along the model's first
-    function too, whatever its trial came to: with cross-entropy, and towards the likeliest wrong classes.
+    Where a few steps may mislead (``Target.trials_mislead``), each image is first attacked at length along the model's
+    first function, whatever its trial came to: with cross-entropy, and towards the likeliest wrong classes; where that
+    function has noise, untargeted with momentum, on the margin and on cross-entropy.
 
     Args:
         threat: norm, radius, bounds.
@@ -50,8 +50,7 @@ class AdaptiveAttack:
         low_frequency: share of the frequencies of each side in the trials that keep only the lowest; None for no such.
         judge_draws: draws of the real model by which trials are compared; long runs by eight times as many.
         momentum: decay of the running sums; None for ``MOMENTUM``.
-        always: function along which every image is attacked at length, whatever the trials say of it; ``FIRST`` for the
-            model's first, None for none.
+        follow_first: whether long runs along the first function are made of every image; None: where trials mislead.
     """
 
     threat: Threat
@@ -65,18 +64,18 @@ class AdaptiveAttack:
     low_frequency: float | None = 0.5
     judge_draws: int = 8
     momentum: float | None = None
-    always: str | None = FIRST
+    follow_first: bool | None = None
 
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise IDCError(f"steps = {self.steps}", "1 or more", "correct the attack's settings")
 
     def for_target(self, target: Target) -> "AdaptiveAttack":
-        """With what is left open as this model has it, and None where it makes no difference: a record of before there
-        were such runs lacks the field, which reads as None."""
+        """With what is left open as this model has it, and None where that makes no difference: a record of before
+        there were such runs lacks the fields, which read as None."""
         momentum = MOMENTUM if target.stochastic and self.momentum is None else self.momentum
-        always = (target.first if target.misleads else None) if self.always == FIRST else self.always
-        return replace(self, momentum=momentum, always=always)
+        follow = True if target.trials_mislead and self.follow_first is None else self.follow_first
+        return replace(self, momentum=momentum, follow_first=follow)
 
     def trials(self, target: Target) -> list[GradientAttack]:
         """The short runs, function by function: first those of each with the first objective."""
@@ -124,38 +123,52 @@ class AdaptiveAttack:
         trials: list[GradientAttack],
         chosen: Tensor,
     ) -> None:
-        """The long runs of each image, along the trial that is chosen for it."""
+        """The long runs of each image: along the first function, and along the trial that is chosen for it."""
+        always = self._always(target, images) if self.for_target(target).follow_first else []
+        for number, long in enumerate(always):
+            if len(rows := best.remaining()):
+                found = long(target, images[rows], classes[rows], streams.of("first", number).take(rows))
+                best.compare(found, rows, "first", number)
         for index, trial in enumerate(trials):
             for number, long in enumerate(self._long(target, trial, images)):
                 rows = best.remaining()
                 rows = rows[chosen[rows] == index]
-                if len(rows):
+                if len(rows) and long not in always:
                     found = long(target, images[rows], classes[rows], streams.of("long", index, number).take(rows))
                     best.compare(found, rows, "long", index, number)
 
+    def _always(self, target: Target, images: Tensor) -> list[GradientAttack]:
+        """Along the first function, whatever was tried."""
+        usual = replace(self._at_full(self.trials(target)[0]), surrogate=target.first, objective=CrossEntropy())
+        untargeted = [usual]
+        if target.noisy(target.first, images):
+            untargeted = [self._steady(replace(usual, objective=objective)) for objective in (Margin(), CrossEntropy())]
+        return [*untargeted, *self._targeted(target, usual, images)]
+
     def _long(self, target: Target, trial: GradientAttack, images: Tensor) -> list[GradientAttack]:
-        """With momentum along its function and the answer; along the first function, and the trial; targeted."""
-        noisy = partial(target.noisy, x=images)
-        functions = dict.fromkeys((trial.surrogate, ANSWER))
-        untargeted = replace(trial, steps=self.steps, restarts=self.restarts, eot=self.eot)
-        long = [self._steady(replace(untargeted, surrogate=f, objective=Margin())) for f in functions if noisy(f)]
-        if (first := self.for_target(target).always) is not None:
-            functions = dict.fromkeys((first, *functions))
-            usual = replace(untargeted, surrogate=first, objective=CrossEntropy(), low_frequency=None)
-            long.append(self._steady(usual) if noisy(first) else usual)
-        long.append(untargeted)
-        for function in functions:
-            if targets := self.noisy_targets if noisy(function) else self.targets:
-                long.append(
-                    replace(
-                        trial, steps=self.steps, surrogate=function, objective=DLR(), targets=targets,
-                        finalists=_FINALISTS, eot=max(1, self.eot // 2), low_frequency=None,
-                    )
-                )  # fmt: skip
-        return list(dict.fromkeys(long))  # a trial's own run may be the one that is made in any case
+        """With momentum along its function and the answer; untargeted along the trial; targeted along both."""
+        untargeted = self._at_full(trial)
+        along = [replace(untargeted, surrogate=name) for name in dict.fromkeys((trial.surrogate, ANSWER))]
+        steady = [
+            self._steady(replace(own, objective=Margin())) for own in along if target.noisy(own.surrogate, images)
+        ]
+        return [*steady, untargeted, *(targeted for own in along for targeted in self._targeted(target, own, images))]
+
+    def _at_full(self, trial: GradientAttack) -> GradientAttack:
+        """The same at full length."""
+        return replace(trial, steps=self.steps, restarts=self.restarts, eot=self.eot)
 
     def _steady(self, attack: GradientAttack) -> GradientAttack:
         """The same along a function with noise: half as many steps, of one size, along a running sum."""
         steps, decay = math.ceil(self.steps / 2), MOMENTUM if self.momentum is None else self.momentum
         step = self.threat.eps * min(1 / 4, 5 / steps)
         return replace(attack, steps=steps, control="fixed", low_frequency=None, step=step, decay=decay)
+
+    def _targeted(self, target: Target, attack: GradientAttack, images: Tensor) -> list[GradientAttack]:
+        """The same towards the likeliest wrong classes, if any are asked for."""
+        targets = self.noisy_targets if target.noisy(attack.surrogate, images) else self.targets
+        eot = max(1, self.eot // 2)
+        towards = replace(
+            attack, objective=DLR(), targets=targets, finalists=_FINALISTS, eot=eot, restarts=1, low_frequency=None
+        )
+        return [towards] if targets else []

@@ -58,6 +58,7 @@ class Target:
         chunk: images times draws in one call at most.
         shares_draws: whether the functions take ``draws``, see ``Classifier``.
         name: of a model whose code is not ours, for its errors; "" for one of ours.
+        one_pass: whether the functions are read off the same pass of a network as the answer, see ``Classifier``.
     """
 
     answer: Logits
@@ -67,6 +68,7 @@ class Target:
     tally: Tally = field(default_factory=Tally)
     shares_draws: bool = False
     name: str = ""
+    one_pass: bool = False
     _noisy: dict[str, bool] = field(default_factory=dict)
 
     @classmethod
@@ -80,7 +82,10 @@ class Target:
             given = f"surrogates() of {name} that gives a {type(surrogates).__name__}"
             raise IDCError(given, "a dict of names to functions images -> logits", "return {} for none")
         shares = classifier.shares_draws
-        return cls(classifier, surrogates, classifier.stochastic, chunk, shares_draws=shares, name=name)
+        return cls(
+            classifier, surrogates, classifier.stochastic, chunk, shares_draws=shares, name=name,
+            one_pass=classifier.one_pass,
+        )  # fmt: skip
 
     def with_surrogates(self, surrogates: Mapping[str, Logits]) -> "Target":
         """The same answer with other functions to differentiate; which of them draw noise is asked anew."""
@@ -92,10 +97,10 @@ class Target:
         return next(iter(self.surrogates), ANSWER)
 
     @property
-    def misleads(self) -> bool:
-        """Whether short trials of its functions may say little of what long runs find: its answer has noise, or goes
-        another way than some of its functions. Not so where all of them are one step."""
-        return self.stochastic or len(self.surrogates) > 2 or bool(self.name and self.surrogates)
+    def trials_mislead(self) -> bool:
+        """Whether short trials of its functions may say little of what long runs find: the answer has noise, or goes
+        another way than they do, as a chain does."""
+        return self.stochastic or (bool(self.surrogates) and not self.one_pass)
 
     def function(self, name: str) -> Logits:
         """The function of that name.

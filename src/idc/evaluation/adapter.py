@@ -46,6 +46,7 @@ class Wrapped(nn.Module):
         self.card, self.config = dict(said.card), said.config  # a copy: a mapping that is none cannot be copied
         self.class_names = _declared_names(module, self.num_classes, name)
         self.shares_draws = getattr(module, "shares_draws", False) is True
+        self.one_pass = False
         declared = getattr(module, "stochastic", None)
         self.eval()  # the wrapper itself too
         self.stochastic = (

@@ -86,6 +86,7 @@ class IDC(SavedClassifier):
         return of_card(self.card, visits=self.config.visits, eta=self.config.bridge.eta)
 
     shares_draws = True  # see Classifier: the first evaluation sees no noise
+    one_pass = answers_in_one_step  # see Classifier
 
     def with_answer(
         self, *, visits: Sequence[int] | None = None, eta: float | None = None, mirrored: bool = False

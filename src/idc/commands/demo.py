@@ -86,7 +86,7 @@ def _sweeps(request: Request, out: Path, say: Say) -> None:
 
 def _quick(request: Request, out: Path, say: Say) -> None:
     """The quick protocol, and its report."""
-    say(f"the quick protocol (a short adaptive attack) on {request.limit} test images at eps {QUICK_EPS} ...")
+    say(f"the quick protocol (a short adaptive attack) at eps {QUICK_EPS} on {request.limit} of these images alone ...")
     summary = evaluate(replace(request, protocol="quick", eps=QUICK_EPS), out / "quick", say=say)
     robust, clean = (
         [percent(summary[kind][name]["mean"]) for name in ("mean", "majority", "worst_of_n")]

@@ -1,5 +1,6 @@
 """What the checks share: attacks on some of the images only, and no attack made twice."""
 
+import pytest
 import torch
 
 from idc.attacks.target import ANSWER
@@ -8,6 +9,7 @@ from idc.evaluation.sanity.bench import Bench, run_checks
 from idc.evaluation.sanity.checks import (
     converged,
     fixed_noise_then_free,
+    plain_pgd_hurts_no_more,
     plain_pgd_of_equal_cost,
     unbounded_attack_succeeds,
 )
@@ -65,3 +67,15 @@ def test_one_function_that_reaches_nothing_right_is_enough():
     lost.weak_spot = "flat"
     assert unbounded_attack_succeeds(lost).passed
     assert lost.target.tally.backward[ANSWER] > 0
+
+
+@pytest.mark.parametrize("model", [Linear(), Noisy(sigma=0.02)])
+def test_an_evaluation_that_leaves_what_plain_pgd_breaks_is_found_out(model):
+    """A linear model at a radius that breaks every image: an evaluation that left a quarter of them was none."""
+    honest, other = bench(model, 0.5), bench(model, 0.5)
+    honest.robust = dict.fromkeys(range(COUNT), 0.0)
+    assert plain_pgd_hurts_no_more(honest).passed
+    other.robust = honest.robust | dict.fromkeys(range(COUNT // 4), 1.0)
+    found = plain_pgd_hurts_no_more(other)
+    assert not found.passed
+    assert "PGD-20 leaves 0.0%, the evaluation 25.0%" in found.figure

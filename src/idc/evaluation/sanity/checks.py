@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from idc.attacks.gradient import apgd, fgsm, pgd
-from idc.attacks.objective import Margin
+from idc.attacks.objective import CrossEntropy, Margin
 from idc.attacks.target import ANSWER
 from idc.errors import IDCError
 from idc.evaluation.sanity.behaviour import same_as_before, same_in_any_batch, same_with_gradients
@@ -250,6 +250,16 @@ def plain_pgd_of_equal_cost(bench: Bench) -> Finding:
     return Finding("plain PGD of equal cost", passed, text, "the averaged attack is too short: raise --steps")
 
 
+def plain_pgd_hurts_no_more(bench: Bench) -> Finding:
+    """PGD-20 along the weak spot, on either loss: where it does, the evaluation has searched in the wrong place."""
+    if bench.robust is None:
+        return Finding("plain PGD hurts no more", True, "no evaluation to compare with", "")
+    usual = bench.pgd(surrogate=bench.weak_spot, objective=CrossEntropy())
+    passed, text = bench.no_weaker_than([bench.plain_each, bench.right_after(usual, "cross-entropy")])
+    remedy = f"quote what PGD leaves, --protocol pgd --surrogate {bench.weak_spot}, and attack for longer"
+    return Finding("plain PGD hurts no more", passed, f"PGD-20 leaves {text}", remedy)
+
+
 # Of every attack: few passes each.
 CHEAP: tuple[Check, ...] = (
     images_used_as_given, logits_not_probabilities, evaluation_mode, same_in_any_batch, same_with_gradients,
@@ -259,6 +269,7 @@ CHECKS: tuple[Check, ...] = (
     *CHEAP, global_generator_left_alone, noise_as_declared, stable_predictions, gradients_useful, margin_continuous,
     answer_follows_gradient, zero_radius_changes_nothing,
     unbounded_attack_succeeds, more_never_helps_the_defender, converged, iterating_beats_one_step,
-    random_noise_is_weak, fixed_noise_then_free, plain_pgd_of_equal_cost, transfer_is_weaker,
+    random_noise_is_weak, fixed_noise_then_free, plain_pgd_of_equal_cost, plain_pgd_hurts_no_more,
+    transfer_is_weaker,
     decisions_hurt_no_more, whole_levels_hurt_no_more, autoattack_finds_no_more,
 )  # fmt: skip

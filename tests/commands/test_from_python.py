@@ -98,8 +98,10 @@ def test_a_noisy_model_is_judged_by_several_draws():
         ({"images": torch.rand(4, 6, 6)}, "\\(N, C, H, W\\)"),
         ({"images": [[0.5]]}, "\\(N, C, H, W\\)"),
         ({"images": 255 * torch.ones(COUNT, 1, 6, 6)}, "in \\[0, 1\\]"),
-        ({"labels": torch.zeros(COUNT)}, "integers"),
-        ({"labels": torch.zeros(3, dtype=torch.int64)}, "integers"),
+        ({"labels": torch.zeros(COUNT)}, "torch.float32 .24,.: expected 24 integers"),
+        ({"labels": torch.zeros(3, dtype=torch.int64)}, "torch.int64 .3,.: expected 24 integers"),
+        ({"labels": -torch.ones(COUNT, dtype=torch.int64)}, "from -1: expected 24 integers"),
+        ({"labels": None}, "labels NoneType: expected 24 integers"),
         ({"labels": torch.full((COUNT,), 5)}, "below the model's 2"),
         ({"class_names": ("one",)}, "one a class"),
         ({"epsilon": 0.1}, "one of attacks"),
@@ -206,5 +208,17 @@ def test_a_data_set_is_taken_as_it_is(tmp_path):
     model.class_names = ["a", *names[1:]]
     with pytest.raises(idc.IDCError, match="data with the classes 0, 1, 2, 3"):
         idc.evaluate(model, test)
-    with pytest.raises(idc.IDCError, match="labels: expected 539 integers"):
+    with pytest.raises(idc.IDCError, match="labels NoneType: expected 539 integers"):
         idc.evaluate(model, test.images)
+    with pytest.raises(idc.IDCError, match="0 images"):
+        idc.evaluate(model, test.take([]))
+
+
+def test_class_names_in_another_order_than_the_models_are_refused():
+    """Labels by the data's order would be read in the model's."""
+    own, images, labels = problem()
+    model = torch.nn.Sequential(own).eval()
+    model.class_names = ["no", "yes"]
+    assert idc.evaluate(model, images, labels, protocol="clean", class_names=("no", "yes")).clean == 1
+    with pytest.raises(idc.IDCError, match=r"class_names yes, no, .*expected no, yes, "):
+        idc.evaluate(model, images, labels, protocol="clean", class_names=("yes", "no"))

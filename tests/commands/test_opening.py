@@ -100,7 +100,8 @@ def test_of_a_module_of_ones_own_it_is_told_that_all_images_are_judged(photos, t
     (tmp_path / "all_net.py").write_text(f"import torch\n\n\ndef make():\n    return {made}\n")
     images, said = judged("all_net:make", photos)
     assert len(images) == 40
-    assert said.endswith('split="train") of these, give --split test')
+    assert 'split="train") of these, give --split test' in said
+    assert said.endswith("the module has no input_shape and is given them at 1x4x4")
     assert "taken: 6 of all at" in judged("all_net:make", photos, limit=6)[1]
     assert len(judged("all_net:make", photos, split="test")[0]) == 8
 

@@ -77,3 +77,10 @@ def test_images_that_the_model_may_have_seen_are_told():
     assert "all images of photos/" in statement(summary(**about(split="all", source="photos/"), attacks={}))
     for data in ({"split": "test", "source": "digits"}, {"split": "all", "source": "tensors"}):
         assert statement(summary(**about(**data))) == statement(summary())
+
+
+def test_a_single_answer_of_a_noisy_model_stands_beside_the_mean_of_its_draws():
+    own = {"accuracy": {"mean": 0.9, "low": 0.8, "high": 0.95}}
+    text = statement(summary(attacks={}, own=own, draws=20))
+    assert "90.0% [80.0%, 95.0%] of 1,000 images are answered rightly. The answer has noise" in text
+    assert "in the mean of 20 draws 50.0% [40.0%, 60.0%] are." in text

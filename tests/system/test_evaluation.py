@@ -40,12 +40,20 @@ def test_evaluate_rejudge_report(model, tmp_path):
     assert f"{100 * summary['robust']['mean']['mean']:.1f}%" in (tmp_path / "page.html").read_text()
 
 
+def test_training_images_are_told(model, tmp_path):
+    told = "These are training images: of others, fewer may be right."
+    for split, expected in (("train", True), ("test", False)):
+        result = idc("evaluate", model, "--data", "digits", "--split", split, "--limit", 4, "--out", tmp_path / split)
+        assert result.returncode == 0, result.stderr
+        assert (told in result.stdout) is expected
+
+
 def test_the_adaptive_protocol_with_its_sanity_checks(model, tmp_path):
     args = ("--data", "digits", "--protocol", "adaptive", "--steps", 2, "--limit", 10, "--draws", 3, "--one-step")
     result = idc("evaluate", model, *args, "--eps", "0.3", "--out", tmp_path / "r", COLUMNS="200")
     summary = json.loads((tmp_path / "r" / "summary.json").read_text())
     assert result.returncode == (0 if summary["reliable"] else 3), result.stderr
-    assert len(summary["sanity"]) == 26
+    assert len(summary["sanity"]) == 27
     fresh = next(f for f in summary["sanity"] if f["name"] == "the same answer in a fresh process")
     assert fresh["passed"]
     assert fresh["figure"] == "8 adversarial images: 0 verdicts differ"

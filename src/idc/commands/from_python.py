@@ -116,6 +116,8 @@ def evaluate(
     if loaded and (labels is not None or len(class_names)):
         raise IDCError("labels or class_names beside a data set", "those that it has", "leave them out")
     data = images if isinstance(images, ImageSet) else _image_set(model, images, labels, class_names)
+    if not len(data):
+        raise IDCError("0 images", "1 or more", "give some")
     name = type(model).__name__
     if unknown := sorted(set(settings) - _SETTINGS):
         expected = f"one of {', '.join(sorted(_SETTINGS))}"
@@ -169,8 +171,15 @@ def _image_set(
         )
     fit = isinstance(labels, Tensor) and not labels.is_floating_point() and labels.shape == images.shape[:1]
     if not isinstance(labels, Tensor) or not fit or int(labels.min()) < 0:
-        raise IDCError("labels", f"{len(images)} integers of 0 or more", "give each image the number of its class")
-    names = tuple(map(str, class_names or getattr(model, "class_names", None) or ()))
+        found = f"{labels.dtype} {tuple(labels.shape)}" if isinstance(labels, Tensor) else type(labels).__name__
+        found += f" from {int(labels.min())}" if fit and isinstance(labels, Tensor) else ""
+        expected = f"{len(images)} integers of 0 or more"
+        raise IDCError(f"labels {found}", expected, "give each image the number of its class")
+    given, own = (tuple(map(str, every or ())) for every in (class_names, getattr(model, "class_names", None)))
+    if given and own and given != own:
+        expected = f"{', '.join(own[:4])}, ...: those of the model, in the order of its logits"
+        raise IDCError(f"class_names {', '.join(given[:4])}, ...", expected, "leave them out, and number the labels so")
+    names = given or own
     count = max(int(labels.max()) + 1, int(getattr(model, "num_classes", None) or 0))
     if names and len(names) < count:
         raise IDCError(f"{len(names)} class names", f"{count}, one a class", "correct class_names")

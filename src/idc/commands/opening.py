@@ -65,6 +65,9 @@ def open_both(request: Request, device: torch.device) -> tuple[Classifier, datas
     if is_plugin(request.model) and (request.compile or request.precision != "fp32"):
         own = _copy(own, request.model)  # it is changed below, and the factory may hand it out again
     images = _loaded(request, own)
+    if is_plugin(request.model) and not declared_shape(own, request.model):
+        size = "x".join(map(str, images.shape))
+        images = replace(images, summary=f"{images.summary}; the module has no input_shape and is given them at {size}")
     if mode := told_mode(own, request.model):
         images = replace(images, summary=f"{images.summary}; {mode}")
     if isinstance(own, IDC):

@@ -12,7 +12,10 @@ def statement(summary: Mapping[str, Any]) -> str:
     n, clean = f"{summary['images']:,}", summary["clean"]["mean"]
     if not summary["attacks"]:
         own = summary.get("own", {}).get("accuracy", clean)
-        found = f"{share(own)} of {n} images are answered rightly.{_chance(summary, own)}{_seen(summary)}"
+        found = f"{share(own)} of {n} images are answered rightly."
+        if summary["draws"] > 1:
+            found += f" The answer has noise: in the mean of {summary['draws']} draws {share(clean)} are."
+        found += _chance(summary, own) + seen(summary)
         return f"{found} No attack was made: nothing is said of robustness."
     threat = summary["settings"]["protocol"]["threat"]
     if within := summary["settings"]["protocol"].get("within"):
@@ -29,7 +32,7 @@ def statement(summary: Mapping[str, Any]) -> str:
     if absent := left_out(summary):
         found += f" {absent}"
     failed = [check["name"] for check in summary["sanity"] if not check["passed"]]
-    found += _chance(summary, clean) + _seen(summary)
+    found += _chance(summary, clean) + seen(summary)
     if failed:
         return f"UNRELIABLE, not to be quoted: failed {', '.join(failed)}. {found}"
     if summary["protocol"] == "quick":
@@ -53,8 +56,8 @@ def _chance(summary: Mapping[str, Any], clean: Mapping[str, float]) -> str:
     return " Clean accuracy is no better than chance: are classes and scaling those that the model expects?"
 
 
-def _seen(summary: Mapping[str, Any]) -> str:
-    """Of images that the model may have been trained on."""
+def seen(summary: Mapping[str, Any]) -> str:
+    """A sentence of images that the model may have been trained on, with a space before it; else nothing."""
     data = summary["settings"].get("data", {})
     if data.get("split") == "train":
         return " These are training images: of others, fewer may be right."
@@ -72,4 +75,4 @@ def _natural(summary: Mapping[str, Any], within: str) -> str:
         found = f"{share(kinds['all'])} is the mean accuracy under {count} corruptions. {found}"
     failed = [check["name"] for check in summary["sanity"] if not check["passed"]]
     alarm = f"UNRELIABLE, not to be quoted: failed {', '.join(failed)}. " if failed else ""
-    return f"{alarm}{found}{_seen(summary)} Nothing is said of an attacker's changes."
+    return f"{alarm}{found}{seen(summary)} Nothing is said of an attacker's changes."

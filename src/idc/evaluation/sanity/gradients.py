@@ -46,7 +46,7 @@ def gradients_useful(bench: Bench, along: Iterable[tuple[str, Objective]] = ()) 
         found[name] = max(good[open_to_it].float().mean().item(), found.get(name, 0.0))
     best = max(found, key=lambda name: found[name])
     useful, text = found[best], f"finite, not 0 and the same each time for {percent(found[best])} of images ({best})"
-    remedy = "give a surrogate without the step that has no gradient (quantiser, clamp, detach)"
+    remedy = "give a surrogate without the step that has no gradient (quantiser, clamp, detach, dropout)"
     return Finding("gradients finite and not 0", useful >= 0.9, text, remedy)
 
 

@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterable, Mapping
 
 NORMS = {"linf": "L-inf", "l2": "L2", "l1": "L1"}
-IN_MEMORY = "tensors"  # the name of data that are given as tensors: nothing is known of where they come from
 _UNSEEN = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _LATEX = str.maketrans({
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",

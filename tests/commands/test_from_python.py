@@ -201,6 +201,7 @@ def test_a_data_set_is_taken_as_it_is(tmp_path):
     assert found.summary["class_names"] == names
     assert found.summary["settings"]["data"]["split"] == "test"
     assert found.summary["settings"]["data"]["source"] == "digits"
+    assert json.loads((tmp_path / "kept" / "request.json").read_text())["split"] == "test"
     lines = (tmp_path / "kept" / "images-0.jsonl").read_text().splitlines()
     assert {json.loads(line)["id"] for line in lines} == set(some.ids.tolist())
     with pytest.raises(idc.IDCError, match="labels or class_names beside a data set"):
@@ -212,6 +213,16 @@ def test_a_data_set_is_taken_as_it_is(tmp_path):
         idc.evaluate(model, test.images)
     with pytest.raises(idc.IDCError, match="0 images"):
         idc.evaluate(model, test.take([]))
+
+
+def test_few_draws_that_are_wrong_by_luck_keep_no_image_from_being_attacked(tmp_path):
+    """With one draw, an image may be wrong once and right in most others."""
+    model = Noisy(num_classes=2, shape=(1, 6, 6), sigma=0.3)
+    images, labels = easy_images(model, 48)
+    idc.evaluate(model, images, labels, protocol="pgd", steps=2, eps=0.05, draws=1, out=tmp_path / "kept")
+    lines = [json.loads(line) for line in (tmp_path / "kept" / "images-0.jsonl").read_text().splitlines()]
+    assert 0 < sum(line["clean"][0] for line in lines) < 48
+    assert all(judged is not None for line in lines for judged in line["attacks"].values())
 
 
 def test_class_names_in_another_order_than_the_models_are_refused():

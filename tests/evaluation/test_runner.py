@@ -1,6 +1,7 @@
 """An evaluation from images to summary: right, resumable, the same however it is cut up."""
 
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -34,6 +35,15 @@ def test_own_attacks_do_not_depend_on_how_many_images_are_attacked_together(tmp_
     assert read_lines(tmp_path / "five") == read_lines(tmp_path / "all")
     with pytest.raises(IDCError, match=r"same block \(5 there, 6 here\);"):
         run(tmp_path / "five", block=6)
+
+
+def test_what_a_model_names_comes_before_what_is_found_inside_it(tmp_path):
+    """The first function is the one that basic attacks follow, and the search in any case."""
+    model = Linear()
+    model.surrogates = lambda: {"named": model}
+    found = {"inside net": lambda images: -model(images)}
+    assert replace(Runner(model, problem(model), protocol(), tmp_path), inside=found).target().first == "named"
+    assert replace(Runner(Linear(), problem(model), protocol(), tmp_path), inside=found).target().first == "inside net"
 
 
 def test_what_differs_from_the_result_in_the_folder_is_named(tmp_path):

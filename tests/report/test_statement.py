@@ -73,9 +73,9 @@ def test_images_that_the_model_may_have_seen_are_told():
         return {"settings": summary()["settings"] | {"data": data}}
 
     assert "These are training images" in statement(summary(**about(split="train", source="digits")))
-    assert "all images of photos/" in statement(summary(**about(split="all", source="photos/")))
+    assert "out of all images of photos/" in statement(summary(**about(split="all", source="photos/")))
     assert "all images of photos/" in statement(summary(**about(split="all", source="photos/"), attacks={}))
-    for data in ({"split": "test", "source": "digits"}, {"split": "all", "source": "tensors"}):
+    for data in ({"split": "test", "source": "digits"}, {"split": "as given", "source": "mine"}):
         assert statement(summary(**about(**data))) == statement(summary())
 
 

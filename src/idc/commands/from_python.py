@@ -22,7 +22,7 @@ from idc.evaluation.adapter import as_classifier, declared_shape, told_mode
 from idc.evaluation.protocol import Protocol
 from idc.report.rows import KINDS, points
 from idc.report.statement import statement
-from idc.text import IN_MEMORY, share
+from idc.text import share
 
 _SETTINGS = {
     "norm", "eps", "draws", "steps", "eot", "restarts", "surrogate", "loss", "limit", "seed", "block",
@@ -84,7 +84,7 @@ def evaluate(
     labels: Tensor | np.ndarray | Sequence[int] | None = None,
     *,
     protocol: str | Protocol = "adaptive",
-    class_names: Sequence[str] = (),
+    class_names: Sequence[str] | None = None,
     out: str | Path | None = None,
     say: Callable[[str], object] = lambda text: None,
     **settings: Any,
@@ -112,10 +112,11 @@ def evaluate(
         remedy = "call the function that makes it" if callable(model) else "open it, as IDC.from_pretrained does"
         raise IDCError(f"a model of type {type(model).__name__}", "an nn.Module", remedy)
     _, device = processes()
+    named = tuple(map(str, () if class_names is None else class_names))
     loaded = isinstance(images, ImageSet)
-    if loaded and (labels is not None or len(class_names)):
+    if loaded and (labels is not None or named):
         raise IDCError("labels or class_names beside a data set", "those that it has", "leave them out")
-    data = images if isinstance(images, ImageSet) else _image_set(model, images, labels, class_names)
+    data = images if isinstance(images, ImageSet) else _image_set(model, images, labels, named)
     if not len(data):
         raise IDCError("0 images", "1 or more", "give some")
     name = type(model).__name__
@@ -123,7 +124,8 @@ def evaluate(
         expected = f"one of {', '.join(sorted(_SETTINGS))}"
         raise IDCError(f"setting {unknown[0]!r}", expected, "correct the name, or use idc evaluate")
     own = protocol if isinstance(protocol, Protocol) else None
-    request = Request(model=name, data=data.source, protocol=own.name if own else str(protocol), **settings)
+    split: dict[str, Any] = {"split": data.split} if loaded else {}
+    request = Request(model=name, data=data.source, **split, protocol=own.name if own else str(protocol), **settings)
     if request.limit and request.limit < len(data):
         data = replace(data.take(request.limit), summary=f"{data.summary}; {request.limit:,} of these")
     declared = declared_shape(model, name)
@@ -142,7 +144,7 @@ def evaluate(
             raise IDCError(
                 f"labels up to {int(data.labels.max())}", f"below the model's {classifier.num_classes}", "renumber"
             )
-        elif classifier.num_classes > data.num_classes and not class_names:  # the last classes have no image here
+        elif classifier.num_classes > data.num_classes and not named:  # the last classes have no image here
             data = replace(data, class_names=tuple(map(str, range(classifier.num_classes))))
         return Outcome(evaluate_on(classifier, data, request, Path(folder), protocol=own, say=say))
 
@@ -151,7 +153,7 @@ def _image_set(
     model: nn.Module,
     images: Tensor | np.ndarray,
     labels: Tensor | np.ndarray | Sequence[int] | None,
-    class_names: Sequence[str],
+    given: tuple[str, ...],
 ) -> ImageSet:
     """Images and labels as a data set.
 
@@ -175,7 +177,7 @@ def _image_set(
         found += f" from {int(labels.min())}" if fit and isinstance(labels, Tensor) else ""
         expected = f"{len(images)} integers of 0 or more"
         raise IDCError(f"labels {found}", expected, "give each image the number of its class")
-    given, own = (tuple(map(str, every or ())) for every in (class_names, getattr(model, "class_names", None)))
+    own = tuple(map(str, getattr(model, "class_names", None) or ()))
     if given and own and given != own:
         expected = f"{', '.join(own[:4])}, ...: those of the model, in the order of its logits"
         raise IDCError(f"class_names {', '.join(given[:4])}, ...", expected, "leave them out, and number the labels so")
@@ -186,5 +188,5 @@ def _image_set(
     names = names or tuple(map(str, range(count)))
     pixels = images.detach().cpu() if images.dtype == torch.uint8 else images.detach().cpu().float()
     classes, ids = labels.detach().cpu().long(), torch.arange(len(images))
-    data = ImageSet(pixels, classes, ids, names, IN_MEMORY, "all", digest(names, pixels, classes, ids))
+    data = ImageSet(pixels, classes, ids, names, "tensors", "as given", digest(names, pixels, classes, ids))
     return replace(data, summary=f"{len(data):,} images in memory, {len(names)} classes")

@@ -21,7 +21,7 @@ class ImageSet:
         labels: (N,) int64 in [0, num_classes).
         ids: (N,) int64, the index of each image in its source split, whatever the limit, seed or skipped files.
         class_names: one name per class, in the order of the labels.
-        source: what was asked for. split: "train", "validation", "test" or "all".
+        source: what was asked for. split: "train", "validation", "test" or "all"; of tensors "as given".
         fingerprint: sha256 over the pixels, labels, ids and class names; the same on every machine.
         skipped: the names of the files that were left out: unreadable images, and what is no image that can be read.
         summary: a line for people: source, splits, classes, counts, what was held out and what is left out.

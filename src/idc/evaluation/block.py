@@ -16,6 +16,8 @@ from idc.evaluation.verdict import Judged, judge
 from idc.noise import Streams
 from idc.types import answered
 
+GATING_DRAWS = 10
+
 
 class Block:
     """Images, their verdicts, and for each the worst adversarial example found so far.
@@ -57,6 +59,12 @@ class Block:
         self.judged: dict[str, list[Judged | None]] = {}
         self.distances: dict[str, list[float | None]] = {}
 
+    @property
+    def gates(self) -> bool:
+        """Whether images without a right draw are done: not where so few draws may all be wrong by luck."""
+        enough = not self.target.stochastic or self.protocol.draws >= GATING_DRAWS
+        return self.protocol.gate and enough
+
     def attack(self, name: str, attack: Attack) -> None:
         """Run ``attack``, judge what it returns, keep the worse points.
 
@@ -69,7 +77,7 @@ class Block:
             return
         began = time.perf_counter()
         nearest = getattr(attack, "nearest", False)
-        open_to_it = self.attacked & (self.right > 0) if self.protocol.gate and not nearest else self.attacked
+        open_to_it = self.attacked & (self.right > 0) if self.gates and not nearest else self.attacked
         rows = open_to_it.nonzero()[:, 0]
         self.judged[name] = [None] * len(self.images)
         if nearest:

@@ -33,8 +33,8 @@ class Protocol:
         attacks: by name, in the order in which they run.
         draws: of the noise by which a stochastic model is judged on each point; a deterministic one is asked once.
         adaptive: whether the attacks are made for the model; otherwise the result is marked as an upper bound.
-        gate: an image with no right draw left is not attacked further: nothing can get worse for it. Such a protocol's
-            attacks take their radius from ``threat`` alone, so that those of two radii are the same otherwise.
+        gate: an image with no right draw left, of ten or more, is not attacked further: nothing can get worse for it.
+            Such a protocol's attacks take their radius from ``threat`` alone: those of two radii are else the same.
         sanity: images on which all sanity checks run; with 0 the cheap ones alone, and whether the gradients that the
             attacks follow are finite and not 0, on 16 images.
         within: what its attacks keep to, in words, where that is no ball of a norm: ``threat`` is then all of [0, 1],

@@ -179,7 +179,7 @@ class Runner:
     def target(self) -> Target:
         """The classifier as the protocol's attacks see it."""
         target = Target.of(self.classifier, chunk=self.chunk, name=self.name)
-        target = target.with_surrogates({**self.inside, **target.surrogates})
+        target = target.with_surrogates({**target.surrogates, **self.inside})
         return published(target) if self.protocol.needs_published else target
 
     @property

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from idc.report.rows import left_out, means
-from idc.text import IN_MEMORY, NORMS, eps_text, share
+from idc.text import NORMS, eps_text, share
 
 
 def statement(summary: Mapping[str, Any]) -> str:
@@ -61,8 +61,8 @@ def seen(summary: Mapping[str, Any]) -> str:
     data = summary["settings"].get("data", {})
     if data.get("split") == "train":
         return " These are training images: of others, fewer may be right."
-    if data.get("split") == "all" and data.get("source") != IN_MEMORY:
-        return f" These are all images of {data['source']}: if the model was trained on some, the figures are too high."
+    if data.get("split") == "all":
+        return f" They are out of all images of {data['source']}: if it was trained on some, the figures are too high."
     return ""
 
 

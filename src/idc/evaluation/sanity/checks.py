@@ -256,8 +256,8 @@ def plain_pgd_hurts_no_more(bench: Bench) -> Finding:
         return Finding("plain PGD hurts no more", True, "no evaluation to compare with", "")
     usual = bench.pgd(surrogate=bench.weak_spot, objective=CrossEntropy())
     passed, text = bench.no_weaker_than([bench.plain_each, bench.right_after(usual, "cross-entropy")])
-    remedy = f"quote what PGD leaves, --protocol pgd --surrogate {bench.weak_spot}, and attack for longer"
-    return Finding("plain PGD hurts no more", passed, f"PGD-20 leaves {text}", remedy)
+    text = f"PGD-20 leaves {text}"
+    return Finding("plain PGD hurts no more", passed, text, "quote what plain PGD leaves, or raise --steps and --draws")
 
 
 # Of every attack: few passes each.

@@ -13,6 +13,7 @@ from idc.evaluation.sanity.checks import (
     plain_pgd_of_equal_cost,
     unbounded_attack_succeeds,
 )
+from idc.evaluation.sanity.gradients import answer_follows_gradient
 from idc.noise import Streams
 from noise_models import Linear, Noisy, easy_images
 
@@ -79,3 +80,24 @@ def test_an_evaluation_that_leaves_what_plain_pgd_breaks_is_found_out(model):
     found = plain_pgd_hurts_no_more(other)
     assert not found.passed
     assert "PGD-20 leaves 0.0%, the evaluation 25.0%" in found.figure
+
+
+class TurnedAround(Linear):
+    """The same answers, with a gradient of the wrong sign, and an honest surrogate."""
+
+    def surrogates(self):
+        return {"straight": super().forward}
+
+    def forward(self, images):
+        return super().forward(2 * images.detach() - images)
+
+
+def test_an_answer_whose_gradient_is_turned_around_is_found_out_though_a_surrogate_leads():
+    honest, turned = bench(Linear(), 0.1), bench(TurnedAround(), 0.1)
+    honest.target = honest.target.with_surrogates({"straight": honest.classifier.forward})
+    honest.weak_spot = turned.weak_spot = "straight"
+    assert answer_follows_gradient(honest).passed
+    found = answer_follows_gradient(turned)
+    assert not found.passed
+    assert "rises for 100.0% of images along the gradient" in found.figure
+    assert "for 0.0% along the answer's own" in found.figure

@@ -83,10 +83,10 @@ def answer_follows_gradient(bench: Bench) -> Finding:
         along = small.project(bench.images + small.eps * small.steepest(gradient), bench.images)
         return (objective(along) > start).float().mean().item()
 
-    rises, own = rising(bench.weak_spot), rising(ANSWER)
+    rises = rising(bench.weak_spot)
     random = (objective(small.random(bench.images, streams)) > start).float().mean().item()
     text = f"rises for {percent(rises)} of images along the gradient, for {percent(random)} along noise"
-    if turned := bench.weak_spot != ANSWER and own < random - 2 * bench.margin:
+    if turned := bench.weak_spot != ANSWER and (own := rising(ANSWER)) < random - 2 * bench.margin:
         text = f"{text}, for {percent(own)} along the answer's own"
     remedy = "the gradient is not that of the answer: give a surrogate that follows it"
     return Finding("loss along the gradient rises", rises >= 0.75 and not turned, text, remedy)

@@ -96,6 +96,26 @@ class PartlyDetached(Mask):
         return x.detach() + 0.01 * (x.flip(-1) - x.flip(-1).detach())
 
 
+class Denoised(Mask):
+    """Five steps towards the median, which is detached: what is left of the gradient points the other way."""
+
+    def before(self, x: Tensor) -> Tensor:
+        for _ in range(5):
+            around = F.unfold(F.pad(x.detach(), (1,) * 4, mode="replicate"), 3)
+            middle = around.view(len(x), 9, -1).median(1).values.view_as(x)
+            x = middle + 0.3 * (middle - x).clamp(-0.2, 0.2)
+        return x
+
+
+class DenoisedNoise(Denoised):
+    """The same of an image with declared noise."""
+
+    stochastic = True
+
+    def before(self, x: Tensor) -> Tensor:
+        return super().before(x + 0.05 * torch.randn_like(x))
+
+
 class Winners(Mask):
     """The largest of hidden units alone go on (Xiao et al., ICLR 2020), by a step."""
 
@@ -252,7 +272,7 @@ class Unsaid(Mask):
 
 
 MASKS: tuple[type[Mask], ...] = (
-    Quantised, QuantisedFinely, Sawtooth, Thermometer, Compressed, Detached, PartlyDetached, Winners, Rounded, OneHot,
-    OneHotAndLittle, Probabilities, LogProbabilities, Saturated, Scaled, Clamped, NoNumber, Decoy, DecoyOutOfSight,
-    Buried, Corner, Resized, Seeded, Placed, Unsaid,
+    Quantised, QuantisedFinely, Sawtooth, Thermometer, Compressed, Detached, PartlyDetached, Denoised, DenoisedNoise,
+    Winners, Rounded, OneHot, OneHotAndLittle, Probabilities, LogProbabilities, Saturated, Scaled, Clamped, NoNumber,
+    Decoy, DecoyOutOfSight, Buried, Corner, Resized, Seeded, Placed, Unsaid,
 )  # fmt: skip

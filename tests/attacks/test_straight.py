@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from idc.attacks.straight import StraightThrough
+from idc.attacks.straight import StraightThrough, Undetached
 
 LEVELS = torch.tensor([-0.5, 0.0, 0.5])
 
@@ -57,6 +57,20 @@ def test_a_step_has_its_values_and_the_slope_of_the_identity(name):
     assert torch.allclose(found, step(x.clone()).to(x.dtype))
     (gradient,) = torch.autograd.grad(found.sum(), asked)
     assert torch.allclose(gradient, torch.full_like(x, slope))
+
+
+@pytest.mark.parametrize("name", ["detach", "data", "no_grad", "round", "clamp"])
+def test_with_nothing_detached_a_step_keeps_its_own_slope(name):
+    step, slope = STEPS[name]
+    x = torch.linspace(-1, 1, 9)
+    asked = x.clone().requires_grad_(True)
+    with Undetached():
+        found = step(asked)
+    assert torch.equal(found, step(x.clone()))
+    (gradient,) = torch.autograd.grad(found.sum(), asked)
+    own = {"round": torch.zeros(9), "clamp": (x.abs() < 0.1).float()}
+    assert torch.equal(gradient, own.get(name, torch.full_like(x, slope)))
+    assert torch.is_grad_enabled()
 
 
 def test_a_one_hot_vector_has_the_gradient_of_softmax():

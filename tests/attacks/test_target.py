@@ -12,6 +12,7 @@ from idc.errors import IDCError
 from idc.evaluation.adapter import Wrapped
 from idc.evaluation.protocol import PUBLISHED, published
 from idc.noise import Streams, normal
+from noise_models import Linear
 from tiny import tiny_model
 
 MODEL = tiny_model()
@@ -122,3 +123,19 @@ def test_a_wrapped_module_passes_its_draws_on():
     logits = target.logits(ANSWER, IMAGES, streams(), draws=3)
     noise = normal(torch.arange(5), (4,), seed=7, draws=3)
     torch.testing.assert_close(logits, IMAGES.flatten(1)[:, :4] + noise)
+
+
+class SaysSo(Linear):
+    """Deterministic, with a function that is another one than its answer, whatever it says."""
+
+    one_pass = True
+
+    def surrogates(self):
+        return {"other": lambda images: self.forward(images.flip(-1))}
+
+
+def test_of_code_that_is_not_ours_short_trials_are_not_believed_whatever_it_says():
+    one_step = tiny_model().one_step
+    assert one_step.surrogates()
+    assert not Target.of(one_step).trials_mislead
+    assert Target.of(SaysSo()).trials_mislead

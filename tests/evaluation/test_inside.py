@@ -98,6 +98,23 @@ class RoundedWithin(Around):
         return self.net(hidden @ torch.eye(4).flip(0) + 0.5)
 
 
+class Mirrored(nn.Module):
+    def forward(self, x):
+        return NET(x.flip(-1))
+
+
+class TurnedAround(Around):
+    """The gradient has the wrong sign, in the network inside too; what that is given is not much like the image."""
+
+    def __init__(self) -> None:
+        super().__init__(Mirrored())
+
+    def forward(self, x):
+        mirrored = x.flip(-1)
+        logits = self.net(2 * mirrored.detach() - mirrored)
+        return logits + 0.1 * torch.tanh(5 * logits)
+
+
 def survivors(weights: torch.Tensor, eps: float = EPS) -> torch.Tensor:
     """(B,) whether no perturbation changes the linear model's answer: each margin is above eps times its L1 norm."""
     logits, margins = NET(IMAGES), torch.full((COUNT, 4), float("inf"))
@@ -117,12 +134,36 @@ def attacked(module: nn.Module, inside: bool = True) -> torch.Tensor:
     return module(x).argmax(1) == CLASSES
 
 
-@pytest.mark.parametrize("kind", [OneHot, WrittenOver, Rounded, Decoy, Saturated, NoNumber, Detached, RoundedWithin])
+@pytest.mark.parametrize(
+    "kind", [OneHot, WrittenOver, Rounded, Decoy, Saturated, NoNumber, Detached, RoundedWithin, TurnedAround]
+)
 def test_what_an_output_hides_is_attacked(kind):
     truth = survivors(NET.weights)
     assert 4 < truth.sum() < COUNT - 4
     assert torch.equal(attacked(kind()), truth)
     assert (attacked(kind(), inside=False) & ~truth).sum() >= 3
+
+
+class Purified(Around):
+    """Without a gradient; what goes into its clamp is not what comes out."""
+
+    def forward(self, x):
+        with torch.no_grad():
+            return self.net((3 * x.flip(-1) - 1).clamp(0, 1))
+
+
+def test_a_purifier_without_gradients_has_those_of_all_that_it_computes():
+    model = as_classifier(Purified(), input_shape=(1, 4, 4))
+    first, second = look_inside(model, IMAGES, IDS)
+    assert (first, second) == (Inner(whole=True), Inner(straight=True))
+    asked = IMAGES.clone().requires_grad_(True)
+    values = first.of(model)(asked)
+    assert torch.equal(values, model(IMAGES))
+    (found,) = torch.autograd.grad(values[:, 0].sum(), asked)
+    within = ((3 * IMAGES - 1) > 0) & ((3 * IMAGES - 1) < 1)
+    assert 0.1 < within.float().mean() < 0.9
+    truth = 3 * NET.weights[0].view(1, 1, 4, 4).flip(-1) * within
+    assert torch.allclose(found, truth)
 
 
 class TwoLevels(Around):
@@ -254,7 +295,7 @@ def test_what_was_found_is_noted_once(tmp_path):
     assert found_in(tmp_path) == []
     note_inner(tmp_path, model, IMAGES, IDS)
     note_inner(tmp_path, as_classifier(Around(), input_shape=(1, 4, 4)), IMAGES, IDS)
-    assert found_in(tmp_path) == look_inside(model, IMAGES, IDS) == [Inner("module.net")]
+    assert found_in(tmp_path) == look_inside(model, IMAGES, IDS) == [Inner("module.net"), Inner(straight=True)]
 
 
 def test_images_that_all_get_one_class_are_not_all_that_is_asked_about():

@@ -33,8 +33,9 @@ class AdaptiveAttack:
     iterate counts. What a long run finds and what was found before it are judged by the same draws.
 
     Where a few steps may mislead (``Target.trials_mislead``), each image is first attacked at length along the model's
-    first function, whatever its trial came to: with cross-entropy, and towards the likeliest wrong classes; where that
-    function has noise, untargeted with momentum, on the margin and on cross-entropy.
+    first function, whatever its trial came to: with cross-entropy, and towards the likeliest wrong classes. Where that
+    function has noise, how far a run comes depends on how many gradients it has seen: untargeted, it is one run with
+    momentum, on the margin, then on cross-entropy, then with twice the draws.
 
     Args:
         threat: norm, radius, bounds.
@@ -125,10 +126,13 @@ class AdaptiveAttack:
     ) -> None:
         """The long runs of each image: along the first function, and along the trial that is chosen for it."""
         always = self._always(target, images) if self.for_target(target).follow_first else []
+        ends = images.clone()
         for number, long in enumerate(always):
             if len(rows := best.remaining()):
-                found = long(target, images[rows], classes[rows], streams.of("first", number).take(rows))
+                start = ends[rows] if number and long.decay else None
+                found = long(target, images[rows], classes[rows], streams.of("first", number).take(rows), start=start)
                 best.compare(found, rows, "first", number)
+                ends[rows] = found
         for index, trial in enumerate(trials):
             for number, long in enumerate(self._long(target, trial, images)):
                 rows = best.remaining()
@@ -138,11 +142,12 @@ class AdaptiveAttack:
                     best.compare(found, rows, "long", index, number)
 
     def _always(self, target: Target, images: Tensor) -> list[GradientAttack]:
-        """Along the first function, whatever was tried."""
+        """Along the first function, whatever was tried; of those with momentum each begins where the last one ends."""
         usual = replace(self._at_full(self.trials(target)[0]), surrogate=target.first, objective=CrossEntropy())
         untargeted = [usual]
         if target.noisy(target.first, images):
-            untargeted = [self._steady(replace(usual, objective=objective)) for objective in (Margin(), CrossEntropy())]
+            first, second = (self._steady(replace(usual, objective=own)) for own in (Margin(), CrossEntropy()))
+            untargeted = [first, second, replace(second, eot=2 * self.eot)]
         return [*untargeted, *self._targeted(target, usual, images)]
 
     def _long(self, target: Target, trial: GradientAttack, images: Tensor) -> list[GradientAttack]:

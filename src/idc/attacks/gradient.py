@@ -85,9 +85,14 @@ class GradientAttack:
         """Of a fixed step."""
         return max(self.threat.eps / 4, 2.5 * self.threat.eps / max(1, self.steps)) if self.step is None else self.step
 
-    def __call__(self, target: Target, images: Tensor, classes: Tensor, streams: Streams) -> Tensor:
+    def __call__(
+        self, target: Target, images: Tensor, classes: Tensor, streams: Streams, *, start: Tensor | None = None
+    ) -> Tensor:
+        """``start``: where the one run of a setting without restarts and targets begins, instead of a random point."""
         if not len(images):
             return images.clone()
+        if start is not None:
+            return self._climb(target, _State(images, classes, None, streams, start), 1)
         wanted: Sequence[Tensor | None] = [None]
         if self.targets:
             logits = target.logits(self.surrogate, images, streams.of("targets"), draws=self.eot).mean(0)
@@ -128,7 +133,9 @@ class GradientAttack:
         self, target: Target, images: Tensor, classes: Tensor, goals: Tensor | None, streams: Streams, many: int
     ) -> Tensor:
         start = self.threat.random(images, streams.of("start")) if self.random_start else images.clone()
-        state = _State(images, classes, goals, streams, start)
+        return self._climb(target, _State(images, classes, goals, streams, start), many)
+
+    def _climb(self, target: Target, state: "_State", many: int) -> Tensor:
         return self._fixed(target, state) if self.control == "fixed" else self._auto(target, state, many)
 
     def _ascend(self, target: Target, state: "_State", x: Tensor, at: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -2,7 +2,7 @@
 identity (Athalye et al., ICML 2018), for a model's code as it is."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -36,14 +36,43 @@ _CARRY = {
 }  # fmt: skip
 
 
-class StraightThrough(TorchFunctionMode):
-    """While it is active, steps have their values and the gradient of the identity.
+class Undetached(TorchFunctionMode):
+    """While it is active, ``detach``, ``data`` and ``no_grad`` hide nothing: the gradient is of all that is computed.
+
+    Not of what the model does outside of torch, in TorchScript, in inference mode or in an autograd function of its
+    own.
+    """
+
+    def __enter__(self) -> Self:
+        self._graded = torch.is_grad_enabled()
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+        torch.set_grad_enabled(self._graded)
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is torch._C._set_grad_enabled:
+            return func(True) if args[0] else None
+        if func == torch.Tensor.data.__get__ or getattr(func, "__name__", "") == "detach":  # type: ignore[attr-defined]
+            return args[0].view_as(args[0])
+        return self._called(func, args, kwargs or {})
+
+    def _called(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Any other function."""
+        return func(*args, **kwargs)
+
+
+class StraightThrough(Undetached):
+    """While it is active, steps have their values and the gradient of the identity, and nothing is detached.
 
     Rounding of every kind, ``sign``, ``heaviside`` and ``clamp`` (also outside), whole-number division, comparisons,
     ``bucketize`` and conversions to whole numbers that are turned into floating point again, the one-hot vector of an
-    ``argmax`` (the gradient of softmax), and ``detach``, ``data`` and ``no_grad``, which here hide nothing. Not: what
-    the model does outside of torch, in TorchScript, in inference mode or in an autograd function of its own, choices
-    by ``where``, indices or sorting, and functions without a slope in floating point (a saturated sigmoid).
+    ``argmax`` (the gradient of softmax). Not: choices by ``where``, indices or sorting, and functions without a slope
+    in floating point (a saturated sigmoid).
     """
 
     def __init__(self) -> None:
@@ -52,30 +81,15 @@ class StraightThrough(TorchFunctionMode):
         self._soft: dict[int, tuple[Tensor, Tensor]] = {}
         self._largest: dict[int, tuple[Tensor, Tensor]] = {}
 
-    def __enter__(self) -> "StraightThrough":
-        self._graded = torch.is_grad_enabled()
-        super().__enter__()  # type: ignore[no-untyped-call]
-        return self
-
     def __exit__(self, *error: Any) -> None:
-        super().__exit__(*error)  # type: ignore[no-untyped-call]
-        torch.set_grad_enabled(self._graded)
+        super().__exit__(*error)
         self._soft.clear()
         self._largest.clear()
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if func is torch._C._set_grad_enabled:
-            return func(True) if args[0] else None
-        if func == torch.Tensor.data.__get__:  # type: ignore[attr-defined]
-            return args[0].view_as(args[0])
+    def _called(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         full = getattr(func, "__name__", "")
         name = full.strip("_")
         inplace = full.endswith("_") and not full.endswith("__")
-        if name == "detach" and not inplace:
-            return args[0].view_as(args[0])
         if name == "one_hot" and id(args[0]) in self._largest:
             return self._one_hot(func, args, kwargs)
         soft = tuple(self._softened(a) for a in (args[:1] if name == "getitem" else args))

@@ -58,7 +58,8 @@ class Target:
         chunk: images times draws in one call at most.
         shares_draws: whether the functions take ``draws``, see ``Classifier``.
         name: of a model whose code is not ours, for its errors; "" for one of ours.
-        one_pass: whether the functions are read off the same pass of a network as the answer, see ``Classifier``.
+        one_pass: whether the functions are read off the same pass of a network as the answer, see ``Classifier``; only
+            a model of ours is believed.
     """
 
     answer: Logits
@@ -84,7 +85,7 @@ class Target:
         shares = classifier.shares_draws
         return cls(
             classifier, surrogates, classifier.stochastic, chunk, shares_draws=shares, name=name,
-            one_pass=classifier.one_pass,
+            one_pass=classifier.one_pass and not name,  # code that is not ours may say anything
         )  # fmt: skip
 
     def with_surrogates(self, surrogates: Mapping[str, Logits]) -> "Target":

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from idc.attacks.objective import Margin
-from idc.attacks.straight import StraightThrough
+from idc.attacks.straight import StraightThrough, Undetached
 from idc.attacks.target import ANSWER, Target
 from idc.errors import IDCError, cut, lacks_memory
 from idc.noise import Streams, derive_seed
@@ -39,18 +39,20 @@ class Inner:
         given: the submodule is differentiated as if it had been given the image: whatever the model did to the picture
             before keeps its values and passes the gradient as it is.
         straight: steps pass the gradient as well, see ``StraightThrough``.
+        whole: what the model detaches passes the gradient, see ``Undetached``; of ``straight`` that holds as well.
     """
 
     path: str = ""
     call: int = 0
     given: bool = False
     straight: bool = False
+    whole: bool = False
 
     @property
     def name(self) -> str:
         place = f"inside {self.path.removeprefix('module.')}" if self.path else ""
         parts = (place, f"call {self.call + 1}" if self.call else "", "given the image" if self.given else "",
-                 "straight-through" if self.straight else "")  # fmt: skip
+                 "straight-through" if self.straight else "nothing detached" if self.whole else "")  # fmt: skip
         return ", ".join(part for part in parts if part)
 
     def of(self, classifier: Classifier) -> Logits:
@@ -69,11 +71,14 @@ class Inner:
 
     def _found(self, classifier: Classifier, images: Tensor, **draws: int) -> tuple[Tensor | None, Tensor]:
         paths = [self.path] if self.path else []
-        steps = StraightThrough() if self.straight else nullcontext()
+        steps = StraightThrough() if self.straight else Undetached() if self.whole else nullcontext()
         with _eager(), _watched(classifier, paths, images, given=self.given) as calls, steps:
             answer = classifier(images.clone(), **draws)
         outputs = [one.output for one in calls if one.answers(images, answer)]
         return outputs[self.call] if self.call < len(outputs) else None, answer
+
+
+WHOLE = Inner(whole=True)
 
 
 def _eager() -> AbstractContextManager[object]:
@@ -147,9 +152,10 @@ def look_inside(
 ) -> list[Inner]:
     """Functions of a model that answer as it does and whose values or gradient are not the answer's: at most three.
 
-    A submodule's output (B, K) counts if its largest is the answer's for 90% of the images and not always the same. A
-    function whose gradient vanishes on most is taken with its steps passed straight, and so is the answer where nothing
-    else is found. Where all images get one class, others are asked about as well.
+    A submodule's output (B, K) counts if its largest is the answer's for 90% of the images and not always the same; one
+    whose gradient vanishes on most is taken with its steps passed straight. The answer itself counts with nothing
+    detached, first of all, and with its steps passed straight, where these are other gradients. Where all images get
+    one class, others are asked about as well.
 
     Args:
         classifier: the model; of one of ours that names surrogates nothing is looked for.
@@ -199,9 +205,9 @@ class _Search:
         kept: list[Inner] = []
         own = self._ask(Inner())
         self.known.append(own)
-        straight, masked = Inner(straight=True), not _useful(own[1])
-        if masked:
-            kept += self._try(straight)
+        first, last = [WHOLE], [Inner(straight=True)]
+        if not _useful(own[1]):
+            first, last = first + last, []
         try:
             candidates = self._candidates()
         except Exception as error:  # a user's module may refuse hooks in any way
@@ -209,10 +215,10 @@ class _Search:
                 raise
             say(f"it fails under hooks ({type(error).__name__}: {cut(str(error), 120)})")
             candidates = []
-        for inner in candidates[:_TRIED]:
+        for inner in [*first, *candidates[:_TRIED], *last]:
             if len(kept) < _KEPT:
                 kept += self._try(inner)
-        return kept if kept or masked else self._try(straight)
+        return kept
 
     def _try(self, inner: Inner) -> list[Inner]:
         """It, or it with its steps passed straight, if it has a gradient that none before it has."""
@@ -223,7 +229,7 @@ class _Search:
                 raise
             return []
         if not _useful(gradient):
-            return [] if inner.straight else self._try(replace(inner, straight=True))
+            return [] if inner.straight or inner.whole else self._try(replace(inner, straight=True))
         if self._agreement(values) < _AGREE or any(_same(values, gradient, *one) for one in self.known):
             return []
         self.known.append((values, gradient))

@@ -5,6 +5,7 @@ import torch
 
 from idc.attacks.target import ANSWER
 from idc.attacks.threat import Threat
+from idc.evaluation.inside import WHOLE
 from idc.evaluation.sanity.bench import Bench, run_checks
 from idc.evaluation.sanity.checks import (
     converged,
@@ -101,3 +102,7 @@ def test_an_answer_whose_gradient_is_turned_around_is_found_out_though_a_surroga
     assert not found.passed
     assert "rises for 100.0% of images along the gradient" in found.figure
     assert "for 0.0% along the answer's own" in found.figure
+    turned.target = turned.target.with_surrogates(
+        {"straight": Linear().forward, WHOLE.name: WHOLE.of(turned.classifier)}
+    )
+    assert answer_follows_gradient(turned).passed

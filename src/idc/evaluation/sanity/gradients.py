@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from idc.attacks.objective import Margin, Objective
 from idc.attacks.target import ANSWER
+from idc.evaluation.inside import WHOLE
 from idc.evaluation.sanity.bench import Bench, Check, Finding
 from idc.text import percent
 
@@ -69,7 +70,8 @@ def _scaled(gradient: Tensor) -> Tensor:
 
 def answer_follows_gradient(bench: Bench) -> Finding:
     """A small step along the gradient raises the real answer's objective for most images; along the answer's own it
-    does not do so for fewer than a random one does: such a gradient has been turned around."""
+    does not do so for fewer than a random one does: such a gradient has been turned around. Where the attack has the
+    answer with nothing detached, its own is that one's."""
     small = replace(bench.threat, eps=max(bench.threat.eps / 4, 1e-4))
     streams = bench.streams.of("rise")
 
@@ -86,7 +88,8 @@ def answer_follows_gradient(bench: Bench) -> Finding:
     rises = rising(bench.weak_spot)
     random = (objective(small.random(bench.images, streams)) > start).float().mean().item()
     text = f"rises for {percent(rises)} of images along the gradient, for {percent(random)} along noise"
-    if turned := bench.weak_spot != ANSWER and (own := rising(ANSWER)) < random - 2 * bench.margin:
+    exact = WHOLE.name if WHOLE.name in bench.target.surrogates else ANSWER
+    if turned := bench.weak_spot != exact and (own := rising(exact)) < random - 2 * bench.margin:
         text = f"{text}, for {percent(own)} along the answer's own"
     remedy = "the gradient is not that of the answer: give a surrogate that follows it"
     return Finding("loss along the gradient rises", rises >= 0.75 and not turned, text, remedy)

@@ -66,6 +66,7 @@ def test_uint8_images_are_those_on_0_to_1(tmp_path):
     assert "No attack was made" in str(idc.evaluate(model, pixels, labels, protocol="clean"))
     with pytest.raises(idc.IDCError, match="protocol clean, which attacks nothing"):
         _ = idc.evaluate(model, pixels, labels, protocol="clean").robust
+    assert not hasattr(idc.evaluate(model, pixels, labels, protocol="clean"), "robust")
     assert idc.evaluate(model, pixels.numpy(), labels.tolist(), protocol="clean").clean == 1
     assert idc.evaluate(model, pixels.numpy(), np.asarray(labels), protocol="clean").clean == 1
 

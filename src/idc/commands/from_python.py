@@ -30,6 +30,10 @@ _SETTINGS = {
 }  # fmt: skip
 
 
+class NoFigureError(IDCError, AttributeError):
+    """A figure that the protocol does not give: to ``hasattr`` and whoever lists its values it is not there."""
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What an evaluation found. Printed, it is a few sentences; in a notebook, a table below them.
@@ -50,11 +54,11 @@ class Outcome:
         """The same on each image's worst adversarial example.
 
         Raises:
-            IDCError: if no attack was made.
+            NoFigureError: if no attack was made.
         """
         if not self.summary["attacks"]:
             given = f"robust accuracy of the protocol {self.summary['protocol']}, which attacks nothing"
-            raise IDCError(given, "that of a protocol with attacks", 'evaluate with protocol="adaptive"')
+            raise NoFigureError(given, "that of a protocol with attacks", 'evaluate with protocol="adaptive"')
         return float(self.summary["robust"]["mean"]["mean"])
 
     @property

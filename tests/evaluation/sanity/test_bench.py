@@ -93,6 +93,22 @@ class TurnedAround(Linear):
         return super().forward(2 * images.detach() - images)
 
 
+class Rounded(Linear):
+    """An answer without a gradient, and a surrogate that leads."""
+
+    def surrogates(self):
+        return {"straight": super().forward}
+
+    def forward(self, images):
+        return super().forward((images * 256).round() / 256)
+
+
+def test_an_answer_without_a_gradient_has_none_that_is_turned_around():
+    rounded = bench(Rounded(), 0.1)
+    rounded.weak_spot = "straight"
+    assert answer_follows_gradient(rounded).passed
+
+
 def test_an_answer_whose_gradient_is_turned_around_is_found_out_though_a_surrogate_leads():
     honest, turned = bench(Linear(), 0.1), bench(TurnedAround(), 0.1)
     honest.target = honest.target.with_surrogates({"straight": honest.classifier.forward})

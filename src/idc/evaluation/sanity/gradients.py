@@ -68,6 +68,10 @@ def _scaled(gradient: Tensor) -> Tensor:
     return found / found.abs().amax(1, keepdim=True).clamp(min=1e-300)
 
 
+def _share(rows: Tensor) -> float:
+    return rows.float().mean().item()
+
+
 def answer_follows_gradient(bench: Bench) -> Finding:
     """A small step along the gradient raises the real answer's objective for most images; along the answer's own it
     does not do so for fewer than a random one does: such a gradient has been turned around. Where the attack has the
@@ -80,16 +84,19 @@ def answer_follows_gradient(bench: Bench) -> Finding:
 
     start = objective(bench.images)
 
-    def rising(name: str) -> float:
+    def rising(name: str) -> tuple[Tensor, Tensor]:
+        """(B,) whether it rises, and whether there is a gradient."""
         gradient = _gradient(bench, name, Margin())[0].view_as(bench.images)
         along = small.project(bench.images + small.eps * small.steepest(gradient), bench.images)
-        return (objective(along) > start).float().mean().item()
+        return objective(along) > start, (gradient != 0).flatten(1).any(1)
 
-    rises = rising(bench.weak_spot)
-    random = (objective(small.random(bench.images, streams)) > start).float().mean().item()
-    text = f"rises for {percent(rises)} of images along the gradient, for {percent(random)} along noise"
-    exact = WHOLE.name if WHOLE.name in bench.target.surrogates else ANSWER
-    if turned := bench.weak_spot != exact and (own := rising(exact)) < random - 2 * bench.margin:
-        text = f"{text}, for {percent(own)} along the answer's own"
+    rises = _share(rising(bench.weak_spot)[0])
+    random = objective(small.random(bench.images, streams)) > start
+    text = f"rises for {percent(rises)} of images along the gradient, for {percent(_share(random))} along noise"
+    turned, exact = False, WHOLE.name if WHOLE.name in bench.target.surrogates else ANSWER
+    if bench.weak_spot != exact:
+        own, moved = rising(exact)
+        if turned := _share(own & moved) < _share(random & moved) - 2 * bench.margin:
+            text = f"{text}, for {percent(_share(own))} along the answer's own"
     remedy = "the gradient is not that of the answer: give a surrogate that follows it"
     return Finding("loss along the gradient rises", rises >= 0.75 and not turned, text, remedy)

@@ -270,6 +270,30 @@ def test_a_function_that_leads_far_is_followed_though_short_trials_prefer_others
     assert right(follow_first=True) == 0
 
 
+def test_along_noise_each_image_goes_on_from_its_own_end_though_others_have_left():
+    """The first image is wrong already; one run alone does not come as far as three."""
+    model = OnePixelAtATime(0.1, 10, 0.01)
+    images, classes = torch.full((3, 1, 8, 4), 0.5), torch.zeros(3, dtype=torch.int64)
+    images[0, 0, :3] = 0.6
+    target, streams = Target(model, model.surrogates(), stochastic=True), Streams(torch.arange(3), 0)
+    attack = AdaptiveAttack(threat=Threat("linf", 0.1), trial_steps=1, noisy_targets=0)
+    found = attack(target, images, classes, streams)
+    assert not target.judge(found, classes, streams.of("fresh"), draws=20)[0].any()
+
+
+def test_the_last_of_the_runs_along_noise_sees_twice_the_draws():
+    model, backward = OnePixelAtATime(0.1, 32, 0.01), []
+    images, classes = torch.full((3, 1, 8, 4), 0.5), torch.zeros(3, dtype=torch.int64)
+    for follow in (False, True):
+        target = Target(model, model.surrogates(), stochastic=True)
+        attack = AdaptiveAttack(
+            threat=Threat("linf", 0.1), trial_steps=1, steps=20, eot=3, noisy_targets=0, follow_first=follow
+        )
+        attack(target, images, classes, Streams(torch.arange(3), 0))
+        backward.append(target.tally.backward["lead"])
+    assert backward[1] - backward[0] == len(images) * 10 * (3 + 3 + 6)
+
+
 def test_a_function_that_leads_far_inside_a_model_is_followed_too():
     """Found when the model was opened already, hence not named by it."""
     model = OnePixelAtATime(0.1, 24)

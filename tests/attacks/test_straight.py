@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from idc.attacks.straight import StraightThrough, Undetached
+from idc.attacks.straight import StraightThrough, Undetached, let_go
 
 LEVELS = torch.tensor([-0.5, 0.0, 0.5])
 
@@ -41,6 +41,7 @@ STEPS = {
     "whole numbers and truth values": (lambda x: 2 * ((x > 0) + (x > 0.2).long()), 4),
     "bucketize": (lambda x: torch.bucketize(x, LEVELS).float(), 1),
     "detach": (lambda x: x.detach(), 1),
+    "detach in place": (lambda x: (2 * x).detach_(), 2),
     "data": (lambda x: 2 * x.data, 2),
     "no_grad": (without_gradient, 3),
 }
@@ -59,7 +60,7 @@ def test_a_step_has_its_values_and_the_slope_of_the_identity(name):
     assert torch.allclose(gradient, torch.full_like(x, slope))
 
 
-@pytest.mark.parametrize("name", ["detach", "data", "no_grad", "round", "clamp"])
+@pytest.mark.parametrize("name", ["detach", "detach in place", "data", "no_grad", "round", "clamp"])
 def test_with_nothing_detached_a_step_keeps_its_own_slope(name):
     step, slope = STEPS[name]
     x = torch.linspace(-1, 1, 9)
@@ -99,3 +100,37 @@ def test_what_is_no_step_stays_as_it_is_and_so_does_grad_mode():
         with StraightThrough(), torch.enable_grad():
             x.round()
         assert not torch.is_grad_enabled()
+
+
+class Keeping(torch.nn.Module):
+    """Writes what it sees into whatever a module may keep."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(4))
+        self.weight = torch.nn.Parameter(torch.ones(4), requires_grad=False)
+        self.seen, self.last, self.named = [], None, {}
+
+    def forward(self, x):
+        with torch.no_grad():
+            self.mean.mul_(0.9).add_(0.1 * x.mean(0))
+            self.weight.copy_(x[0])
+        self.last = x.detach() * 2
+        self.seen.append(x.detach())
+        self.named["x"] = x.data
+        return (x * self.mean).sum()
+
+
+def test_what_a_module_keeps_of_a_call_is_let_go_and_the_gradient_stays():
+    module, x = Keeping(), torch.rand(5, 4, generator=torch.Generator().manual_seed(0)).requires_grad_(True)
+    with Undetached():
+        found = module(x)
+    kept = [module.mean, module.weight, module.last, module.seen[0], module.named["x"]]
+    assert all(one.requires_grad for one in kept)
+    let_go(module)
+    kept = [module.mean, module.weight, module.last, module.seen[0], module.named["x"]]
+    assert not any(one.requires_grad for one in kept)
+    assert torch.equal(module.last, 2 * x)
+    (gradient,) = torch.autograd.grad(found, x)
+    exact = 0.1 * (x.mean(0) + x.sum(0) / 5)  # of x times its own mean over the batch
+    assert torch.allclose(gradient, exact.expand(5, 4))

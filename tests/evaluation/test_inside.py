@@ -1,17 +1,22 @@
 """Networks inside a model are found and attacked; truth is the linear model's closed form."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from idc.attacks.adaptive import AdaptiveAttack
+from idc.attacks.objective import Margin
 from idc.attacks.target import ANSWER, Target
 from idc.attacks.threat import Threat
 from idc.errors import IDCError
 from idc.evaluation.adapter import as_classifier
-from idc.evaluation.inside import Inner, look_inside
+from idc.evaluation.inside import WHOLE, Inner
 from idc.evaluation.inside_record import found_in, note_inner
+from idc.evaluation.inside_search import look_inside
+from idc.evaluation.sanity.bench import Bench
+from idc.evaluation.sanity.gradients import answer_follows_gradient
 from idc.noise import Streams
 from idc.storage import records
 from idc.storage.tensor_file import save_tensors
@@ -155,7 +160,7 @@ class Purified(Around):
 def test_a_purifier_without_gradients_has_those_of_all_that_it_computes():
     model = as_classifier(Purified(), input_shape=(1, 4, 4))
     first, second = look_inside(model, IMAGES, IDS)
-    assert (first, second) == (Inner(whole=True), Inner(straight=True))
+    assert (first, second) == (WHOLE, Inner(straight=True))
     asked = IMAGES.clone().requires_grad_(True)
     values = first.of(model)(asked)
     assert torch.equal(values, model(IMAGES))
@@ -164,6 +169,82 @@ def test_a_purifier_without_gradients_has_those_of_all_that_it_computes():
     assert 0.1 < within.float().mean() < 0.9
     truth = 3 * NET.weights[0].view(1, 1, 4, 4).flip(-1) * within
     assert torch.allclose(found, truth)
+
+
+class Estimated(Around):
+    """Rounded, with a straight-through estimator of its own: with nothing detached it leads away."""
+
+    def forward(self, x):
+        rounded = x + ((x * 64).round() / 64 - x).detach()
+        return self.net(1.3 * rounded - 0.3 * x)
+
+
+def test_an_estimator_of_the_models_own_comes_before_what_it_detaches():
+    model = as_classifier(Estimated(), input_shape=(1, 4, 4))
+    found = look_inside(model, IMAGES, IDS)
+    assert WHOLE not in found[:1] or len(found) == 1
+    truth = survivors(NET.weights, 0.1)
+    assert not truth.any()
+    bench = Bench(model, IMAGES, CLASSES, Streams(IDS, 0), Threat("linf", 0.1))
+    bench.target = bench.target.with_surrogates({one.name: one.of(model) for one in found})
+    assert answer_follows_gradient(bench).passed
+
+
+class Remembering(Around):
+    """Keeps its last output, detached, and reads it in numpy when asked again; its detach turns a gradient around."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = None
+
+    def forward(self, x):
+        if self.last is not None:
+            self.last.numpy()
+        logits = self.net(2 * x.detach() - x)
+        self.last = logits.detach()
+        return logits
+
+
+def test_a_module_that_keeps_what_it_detached_can_be_asked_again():
+    model = as_classifier(Remembering(), input_shape=(1, 4, 4))
+    (first, *_) = look_inside(model, IMAGES, IDS)
+    assert first == WHOLE
+    for name in ("whole", ANSWER, "whole"):
+        target = Target(model, {"whole": first.of(model)})
+        _, gradient, _ = target.gradient(name, IMAGES, CLASSES, Streams(IDS, 0), objective=Margin())
+        assert (gradient != 0).any()
+
+
+class NoisyInside(Around):
+    """Detaches nothing; draws noise that nobody seeds."""
+
+    def forward(self, x):
+        noise = torch.from_numpy(np.random.default_rng().normal(size=(*x.shape,)).astype("float32"))
+        return self.net(torch.tanh(x + 0.05 * noise))
+
+
+def test_of_what_is_not_detached_there_is_no_second_function():
+    assert WHOLE not in look_inside(as_classifier(NoisyInside(), input_shape=(1, 4, 4)), IMAGES, IDS)
+
+
+class Large(OneHot):
+    """As if the graph of all that it computes had no room."""
+
+    def forward(self, x):
+        with torch.no_grad():
+            shown = 1 * x
+            if shown.requires_grad:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+        return super().forward(shown)
+
+
+def test_a_gradient_that_has_no_room_is_told_and_passed_over():
+    said = []
+    look_inside(as_classifier(Large(), input_shape=(1, 4, 4)), IMAGES, IDS, say=said.append)
+    assert [text.partition(";")[0] for text in said] == [
+        f"no memory for its gradient with {name}"
+        for name in ("nothing detached", "straight-through", "inside net, straight-through")
+    ]
 
 
 class TwoLevels(Around):

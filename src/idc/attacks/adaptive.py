@@ -34,8 +34,8 @@ class AdaptiveAttack:
 
     Where a few steps may mislead (``Target.trials_mislead``), each image is first attacked at length along the model's
     first function, whatever its trial came to: with cross-entropy, and towards the likeliest wrong classes. Where that
-    function has noise, how far a run comes depends on how many gradients it has seen: untargeted, it is one run with
-    momentum, on the margin, then on cross-entropy, then with twice the draws.
+    function has noise, how far a run comes depends on how many gradients it has seen: untargeted, there are three with
+    momentum, on the margin, on cross-entropy and with twice the draws, each from where the last one ended.
 
     Args:
         threat: norm, radius, bounds.
@@ -129,7 +129,7 @@ class AdaptiveAttack:
         ends = images.clone()
         for number, long in enumerate(always):
             if len(rows := best.remaining()):
-                start = ends[rows] if number and long.decay else None
+                start = ends[rows] if number and long.control == "fixed" else None
                 found = long(target, images[rows], classes[rows], streams.of("first", number).take(rows), start=start)
                 best.compare(found, rows, "first", number)
                 ends[rows] = found
@@ -142,11 +142,13 @@ class AdaptiveAttack:
                     best.compare(found, rows, "long", index, number)
 
     def _always(self, target: Target, images: Tensor) -> list[GradientAttack]:
-        """Along the first function, whatever was tried; of those with momentum each begins where the last one ends."""
+        """Along the first function, whatever was tried; of runs with steps of one size each begins where
+        the last one ended."""
         usual = replace(self._at_full(self.trials(target)[0]), surrogate=target.first, objective=CrossEntropy())
         untargeted = [usual]
         if target.noisy(target.first, images):
             first, second = (self._steady(replace(usual, objective=own)) for own in (Margin(), CrossEntropy()))
+            second = replace(second, restarts=1)
             untargeted = [first, second, replace(second, eot=2 * self.eot)]
         return [*untargeted, *self._targeted(target, usual, images)]
 

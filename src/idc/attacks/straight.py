@@ -1,11 +1,12 @@
 """Steps that pass a gradient as if they were not there: the straight-through estimator (Bengio et al., 2013), as BPDA's
 identity (Athalye et al., ICML 2018), for a model's code as it is."""
 
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
@@ -40,11 +41,16 @@ class Undetached(TorchFunctionMode):
     """While it is active, ``detach``, ``data`` and ``no_grad`` hide nothing: the gradient is of all that is computed.
 
     Not of what the model does outside of torch, in TorchScript, in inference mode or in an autograd function of its
-    own.
+    own. What a model keeps of a call has a graph then, see ``let_go``.
+
+    Attributes:
+        undone: whether there was anything to undo since it was entered.
     """
 
+    undone = False
+
     def __enter__(self) -> Self:
-        self._graded = torch.is_grad_enabled()
+        self._graded, self.undone = torch.is_grad_enabled(), False
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
@@ -56,14 +62,36 @@ class Undetached(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         if func is torch._C._set_grad_enabled:
+            self.undone |= not args[0]
             return func(True) if args[0] else None
-        if func == torch.Tensor.data.__get__ or getattr(func, "__name__", "") == "detach":  # type: ignore[attr-defined]
-            return args[0].view_as(args[0])
+        name = getattr(func, "__name__", "")
+        hides = name in ("detach", "detach_") or func == torch.Tensor.data.__get__  # type: ignore[attr-defined]
+        if hides and args[0].requires_grad and torch.is_grad_enabled():
+            self.undone = True
+            return args[0] if name == "detach_" else args[0].view_as(args[0])
         return self._called(func, args, kwargs or {})
 
     def _called(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Any other function."""
         return func(*args, **kwargs)
+
+
+def let_go(module: nn.Module) -> None:
+    """Take from what a module keeps (parameters, buffers, attributes, and lists and dictionaries of such) the graph of
+    the calls that left it there, which would grow with every call."""
+    for own in module.modules():
+        _without_graph(vars(own))
+        for held in list(vars(own).values()):
+            _without_graph(held)
+
+
+def _without_graph(held: Any) -> None:
+    """The same for the tensors in a list or dictionary."""
+    items = held.items() if type(held) is dict else enumerate(held) if isinstance(held, list | deque) else ()
+    for key, value in list(items):
+        if isinstance(value, Tensor) and value.grad_fn is not None:
+            alone = value.detach()  # not in place: the graph may have to tell
+            held[key] = nn.Parameter(alone, requires_grad=False) if isinstance(value, nn.Parameter) else alone
 
 
 class StraightThrough(Undetached):

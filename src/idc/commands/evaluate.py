@@ -25,8 +25,8 @@ from idc.commands.request import Request, write_request
 from idc.cost import answer_cost, evaluation_cost
 from idc.data.image_set import interleaved
 from idc.errors import IDCError
-from idc.evaluation.inside import LOOKED_AT
 from idc.evaluation.inside_record import found_in, note_inner
+from idc.evaluation.inside_search import LOOKED_AT
 from idc.evaluation.nested import held_in, note, read_larger
 from idc.evaluation.panel import LABELS, write_panel
 from idc.evaluation.protocol import PROTOCOLS, Protocol, build_protocol

@@ -6,7 +6,8 @@ from typing import Any
 from torch import Tensor
 
 from idc.errors import IDCError
-from idc.evaluation.inside import Inner, Say, look_inside
+from idc.evaluation.inside import Inner
+from idc.evaluation.inside_search import Say, look_inside
 from idc.evaluation.summary import LINES
 from idc.storage import records
 from idc.storage.fields import recorded

@@ -11,6 +11,7 @@ from idc.attacks.objective import Margin, Objective
 from idc.attacks.target import ANSWER
 from idc.evaluation.inside import WHOLE
 from idc.evaluation.sanity.bench import Bench, Check, Finding
+from idc.evaluation.verdict import wilson
 from idc.text import percent
 
 _TINY = 1e-6  # of the logits' spread: what a step of the attack's size has to move a margin by, in float32
@@ -72,10 +73,15 @@ def _share(rows: Tensor) -> float:
     return rows.float().mean().item()
 
 
+def _turned(rises: Tensor, moved: Tensor, random: Tensor) -> bool:
+    """Whether fewer images rise than under noise, of those that have a gradient (B,): by more than chance may do."""
+    count = int(moved.sum())
+    return count > 0 and _share(rises[moved]) < _share(random[moved]) - 2 * (wilson(0.5, count).high - 0.5)
+
+
 def answer_follows_gradient(bench: Bench) -> Finding:
-    """A small step along the gradient raises the real answer's objective for most images; along the answer's own it
-    does not do so for fewer than a random one does: such a gradient has been turned around. Where the attack has the
-    answer with nothing detached, its own is that one's."""
+    """A small step along the gradient raises the real answer's objective for most images; along the answer's own, as
+    it is or with nothing detached, it does not do so for fewer than a random one does: that has been turned around."""
     small = replace(bench.threat, eps=max(bench.threat.eps / 4, 1e-4))
     streams = bench.streams.of("rise")
 
@@ -93,10 +99,9 @@ def answer_follows_gradient(bench: Bench) -> Finding:
     rises = _share(rising(bench.weak_spot)[0])
     random = objective(small.random(bench.images, streams)) > start
     text = f"rises for {percent(rises)} of images along the gradient, for {percent(_share(random))} along noise"
-    turned, exact = False, WHOLE.name if WHOLE.name in bench.target.surrogates else ANSWER
-    if bench.weak_spot != exact:
-        own, moved = rising(exact)
-        if turned := _share(own & moved) < _share(random & moved) - 2 * bench.margin:
-            text = f"{text}, for {percent(_share(own))} along the answer's own"
+    known = [name for name in (ANSWER, WHOLE.name) if name in (ANSWER, *bench.target.surrogates)]
+    own = [] if bench.weak_spot in known else [rising(name) for name in known]
+    if turned := bool(own) and all(_turned(*found, random) for found in own):
+        text = f"{text}, for {percent(max(_share(rose) for rose, _ in own))} along the answer's own"
     remedy = "the gradient is not that of the answer: give a surrogate that follows it"
     return Finding("loss along the gradient rises", rises >= 0.75 and not turned, text, remedy)

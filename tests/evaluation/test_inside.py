@@ -247,6 +247,30 @@ def test_a_gradient_that_has_no_room_is_told_and_passed_over():
     ]
 
 
+class InPlace(Around):
+    """Without a gradient, and written into one tensor step by step."""
+
+    def forward(self, x):
+        with torch.no_grad():
+            z = x.clone()
+            for _ in range(3):
+                z.mul_(0.7).add_(0.3 * z.square())
+            return self.net(z)
+
+
+def test_work_in_place_without_gradients_has_those_of_the_same_work():
+    model = as_classifier(InPlace(), input_shape=(1, 4, 4))
+    (first, *_) = look_inside(model, IMAGES, IDS)
+    assert first == WHOLE
+    asked = IMAGES.clone().requires_grad_(True)
+    z = asked
+    for _ in range(3):
+        z = 0.7 * z + 0.3 * (0.7 * z).square()
+    (truth,) = torch.autograd.grad(NET(z)[:, 0].sum(), asked)
+    (found,) = torch.autograd.grad(first.of(model)(asked)[:, 0].sum(), asked)
+    assert torch.allclose(found, truth)
+
+
 class TwoLevels(Around):
     """Black or white pixels: those within GREY of grey may be either."""
 

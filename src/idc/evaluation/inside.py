@@ -13,10 +13,15 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 
 from idc.attacks.straight import StraightThrough, Undetached, let_go
 from idc.errors import lacks_memory
 from idc.types import Classifier, Logits
+
+
+class NotDetachedError(Exception):
+    """A model that detaches nothing is its own answer with nothing detached."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,17 +64,20 @@ class Inner:
         return function
 
     def strictly(self, classifier: Classifier, images: Tensor, **draws: int) -> Tensor:
-        """The same; raises what the model does where it is asked so, and of ``whole`` if it detaches nothing."""
+        """The same; raises what the model does where it is asked so, and ``NotDetachedError``."""
         paths = [self.path] if self.path else []
         steps = StraightThrough() if self.straight else Undetached() if self.whole else None
         try:
-            with eager(), watched(classifier, paths, images, given=self.given) as calls, steps or nullcontext():
+            with eager(), watched(classifier, paths, images, given=self.given) as calls, ExitStack() as stack:
+                if steps:  # work in place that nobody meant to differentiate writes over what the gradient needs
+                    stack.enter_context(saved_tensors_hooks(lambda x: x if x.is_leaf else x.clone(), lambda x: x))
+                    stack.enter_context(steps)
                 answer = classifier(images.clone(), **draws)
         finally:
             if steps and isinstance(classifier, nn.Module):
                 let_go(classifier)
         if self.whole and steps and not steps.undone:
-            raise LookupError("nothing is detached")
+            raise NotDetachedError
         outputs = [one.output for one in calls if one.answers(images, answer)]
         if self.call >= len(outputs):
             return answer

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from idc.attacks.objective import Margin
 from idc.attacks.target import ANSWER, Target
 from idc.errors import cut, lacks_memory
-from idc.evaluation.inside import WHOLE, Inner, eager, submodules, watched
+from idc.evaluation.inside import WHOLE, Inner, NotDetachedError, eager, submodules, watched
 from idc.noise import Streams, derive_seed
 from idc.types import Classifier
 
@@ -121,6 +121,8 @@ class _Search:
                 if not (inner.whole or inner.straight):
                     raise
                 say(f"no memory for its gradient with {inner.name}; smaller batches need less")
+            elif inner.whole and not isinstance(error.__cause__ or error, NotDetachedError):
+                say(f"its gradient with {inner.name} fails ({cut(str(error.__cause__ or error), 120)})")
             return []
         if not _useful(gradient):
             return [] if inner.straight or inner.whole else self._try(replace(inner, straight=True), say)

@@ -202,10 +202,11 @@ def costs() -> list[str]:
         times = (f"{c['flops'] / 1e9:,.0f}", f"{c['seconds']:.2f}", f"{c['floor_seconds']:.3f}", f"{c['ratio']:.0f}")
         lines.append(table_row(NAMES[name][0], r["protocol"], r["eps_text"], *counts, *times))
     threads = ", ".join(map(str, sorted({r["settings"]["threads"] for _, r in _evaluations()})))
-    unshared = any("spared" not in r["cost"] for _, r in _evaluations())
-    before = (
-        " Measured before draws shared an evaluation, and with the matrix product alone as floor." if unshared else ""
-    )
+    unshared = [
+        f"{NAMES[n][0]} {r['protocol']} {r['eps_text']}" for n, r in _evaluations() if "spared" not in r["cost"]
+    ]
+    before = " Measured before draws shared an evaluation, and with the matrix product alone as floor: "
+    before = f"{before}{', '.join(unshared)}." if unshared else ""
     return [
         *lines,
         "",

@@ -116,6 +116,24 @@ class DenoisedNoise(Denoised):
         return super().before(x + 0.05 * torch.randn_like(x))
 
 
+class Partial(Mask):
+    """A picture much unlike the image goes on, and a gradient at a quarter of the pixels alone, as numpy leaves it."""
+
+    def before(self, x: Tensor) -> Tensor:
+        here = (torch.arange(64, device=x.device) * 37 % 64 < 16).view(1, 8, 8)
+        lost = torch.from_numpy(x.detach().numpy().copy())
+        return lost + 4 * here * (x - x.detach())
+
+
+class PartialNoise(Partial):
+    """The same of an image with declared noise."""
+
+    stochastic = True
+
+    def before(self, x: Tensor) -> Tensor:
+        return super().before(x + 0.05 * torch.randn_like(x))
+
+
 class Winners(Mask):
     """The largest of hidden units alone go on (Xiao et al., ICLR 2020), by a step."""
 
@@ -273,6 +291,6 @@ class Unsaid(Mask):
 
 MASKS: tuple[type[Mask], ...] = (
     Quantised, QuantisedFinely, Sawtooth, Thermometer, Compressed, Detached, PartlyDetached, Denoised, DenoisedNoise,
-    Winners, Rounded, OneHot, OneHotAndLittle, Probabilities, LogProbabilities, Saturated, Scaled, Clamped, NoNumber,
-    Decoy, DecoyOutOfSight, Buried, Corner, Resized, Seeded, Placed, Unsaid,
+    Partial, PartialNoise, Winners, Rounded, OneHot, OneHotAndLittle, Probabilities, LogProbabilities, Saturated,
+    Scaled, Clamped, NoNumber, Decoy, DecoyOutOfSight, Buried, Corner, Resized, Seeded, Placed, Unsaid,
 )  # fmt: skip

@@ -37,6 +37,7 @@ from idc.evaluation.sanity.discontinuity import margin_continuous
 from idc.evaluation.sanity.gradients import gradients_along
 from idc.evaluation.sanity.library import autoattack_finds_no_more
 from idc.evaluation.sanity.recorded import finite_check, nested_check, points_check, square_check
+from idc.evaluation.sanity.slopes import gradient_is_the_answers
 from idc.evaluation.summary import LINES, averages, read_costs, read_lines, summarise_lines
 from idc.method.classifier import IDC
 from idc.method.labels import gram_report
@@ -290,8 +291,9 @@ def _sanity(
     )  # fmt: skip
     checks = CHECKS if protocol.sanity else CHEAP
     if not protocol.sanity and (followed or protocol.climbs or protocol.adaptive):
-        # An attack that found no gradient to follow has attacked nothing.
-        checks = (*checks, gradients_along(product(followed, protocol.objectives)), margin_continuous)
+        # An attack that found no gradient to follow, or a wrong one, has attacked nothing.
+        along = gradients_along(product(followed, protocol.objectives))
+        checks = (*checks, along, margin_continuous, gradient_is_the_answers)
     if protocol.threat.norm == "l1":  # which the library is not asked about
         checks = tuple(check for check in checks if check is not autoattack_finds_no_more)
     with Bar("sanity checks", total=len(checks), quiet=not protocol.sanity) as bar:

@@ -21,6 +21,7 @@ from idc.evaluation.sanity.decisions import decisions_hurt_no_more
 from idc.evaluation.sanity.discontinuity import margin_continuous, whole_levels_hurt_no_more
 from idc.evaluation.sanity.gradients import answer_follows_gradient, gradients_useful
 from idc.evaluation.sanity.library import autoattack_finds_no_more
+from idc.evaluation.sanity.slopes import gradient_is_the_answers
 from idc.evaluation.sanity.substitutes import transfer_is_weaker
 from idc.evaluation.verdict import plurality
 from idc.text import percent
@@ -267,7 +268,7 @@ CHEAP: tuple[Check, ...] = (
 )  # fmt: skip
 CHECKS: tuple[Check, ...] = (
     *CHEAP, global_generator_left_alone, noise_as_declared, stable_predictions, gradients_useful, margin_continuous,
-    answer_follows_gradient, zero_radius_changes_nothing,
+    answer_follows_gradient, gradient_is_the_answers, zero_radius_changes_nothing,
     unbounded_attack_succeeds, more_never_helps_the_defender, converged, iterating_beats_one_step,
     random_noise_is_weak, fixed_noise_then_free, plain_pgd_of_equal_cost, plain_pgd_hurts_no_more,
     transfer_is_weaker,

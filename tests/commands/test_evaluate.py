@@ -96,11 +96,11 @@ def factory(tmp_path, monkeypatch):
     return "mine:plain"
 
 
-def test_steps_are_passed_straight_and_the_result_says_so(factory, tmp_path):
-    for name in ("no_grad", "rounded"):
+def test_what_hides_a_gradient_is_undone_and_the_result_says_so(factory, tmp_path):
+    for name, function in (("no_grad", "nothing detached"), ("rounded", "straight-through")):
         request = Request(model=f"mine:{name}", data="digits", protocol="quick", eps=0.1, limit=24)
         summary = evaluate(request, tmp_path / name, say=lambda text: None)
-        assert summary["cost"]["backward"]["straight-through"] > 0
+        assert summary["cost"]["backward"][function] > 0
         finding = next(own for own in summary["sanity"] if own["name"] == "gradients finite and not 0")
         assert finding["passed"]
 
@@ -125,7 +125,9 @@ def test_answers_that_hang_on_more_than_the_image_are_told_by_every_attack(facto
     request = Request(model="mine:batched", data="digits", protocol=protocol, limit=4)
     summary = evaluate(request, tmp_path / "r", say=lambda text: None)
     failed = [own["name"] for own in summary["sanity"] if not own["passed"]]
-    assert failed == ([] if protocol == "clean" else ["the same answer in any batch"])
+    # A gradient of a few images is not that of the answer to many, either.
+    told = [name for name in failed if name != "a gradient is that of the answer"]
+    assert told == ([] if protocol == "clean" else ["the same answer in any batch"])
     tired = evaluate(replace(request, model="mine:tired"), tmp_path / "tired", say=lambda text: None)
     failed = [own["name"] for own in tired["sanity"] if not own["passed"]]
     assert failed == ([] if protocol == "clean" else ["the same answer as before it was asked"])

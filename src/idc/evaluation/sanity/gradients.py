@@ -92,9 +92,10 @@ def answer_follows_gradient(bench: Bench) -> Finding:
 
     def rising(name: str) -> tuple[Tensor, Tensor]:
         """(B,) whether it rises, and whether there is a gradient."""
-        gradient = _gradient(bench, name, Margin())[0].view_as(bench.images)
-        along = small.project(bench.images + small.eps * small.steepest(gradient), bench.images)
-        return objective(along) > start, (gradient != 0).flatten(1).any(1)
+        gradient = _gradient(bench, name, Margin())[0]
+        step = small.eps * small.steepest(gradient.view_as(bench.images))
+        along = small.project(bench.images + step, bench.images)
+        return objective(along) > start, gradient.isfinite().all(1) & (gradient != 0).any(1)
 
     rises = _share(rising(bench.weak_spot)[0])
     random = objective(small.random(bench.images, streams)) > start

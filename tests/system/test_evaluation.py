@@ -53,7 +53,7 @@ def test_the_adaptive_protocol_with_its_sanity_checks(model, tmp_path):
     result = idc("evaluate", model, *args, "--eps", "0.3", "--out", tmp_path / "r", COLUMNS="200")
     summary = json.loads((tmp_path / "r" / "summary.json").read_text())
     assert result.returncode == (0 if summary["reliable"] else 3), result.stderr
-    assert len(summary["sanity"]) == 27
+    assert len(summary["sanity"]) == 28
     fresh = next(f for f in summary["sanity"] if f["name"] == "the same answer in a fresh process")
     assert fresh["passed"]
     assert fresh["figure"] == "8 adversarial images: 0 verdicts differ"

@@ -42,7 +42,7 @@ class Smoothed(Mask):
     stochastic = True
 
     def before(self, x: Tensor) -> Tensor:
-        return x + 0.05 * torch.randn_like(x)
+        return super().before(x + 0.05 * torch.randn_like(x))
 
 
 # -- steps without a gradient ------------------------------------------------------------------------------------------
@@ -107,13 +107,8 @@ class Denoised(Mask):
         return x
 
 
-class DenoisedNoise(Denoised):
+class DenoisedNoise(Smoothed, Denoised):
     """The same of an image with declared noise."""
-
-    stochastic = True
-
-    def before(self, x: Tensor) -> Tensor:
-        return super().before(x + 0.05 * torch.randn_like(x))
 
 
 class Partial(Mask):
@@ -125,13 +120,8 @@ class Partial(Mask):
         return lost + 4 * here * (x - x.detach())
 
 
-class PartialNoise(Partial):
+class PartialNoise(Smoothed, Partial):
     """The same of an image with declared noise."""
-
-    stochastic = True
-
-    def before(self, x: Tensor) -> Tensor:
-        return super().before(x + 0.05 * torch.randn_like(x))
 
 
 class Winners(Mask):

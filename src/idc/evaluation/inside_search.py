@@ -106,10 +106,8 @@ class _Search:
     def _leads(self, gradient: Tensor) -> float:
         """The share of images that a small step along a gradient brings nearer to another answer."""
         step = _STEP * gradient.sign().view_as(self.images)
-        logits = (
-            self.target.logits(ANSWER, x, self.streams)[0] for x in (self.images, (self.images + step).clamp(0, 1))
-        )
-        before, after = (Margin()(own, self.answer.argmax(1)) for own in logits)
+        moved = self.target.logits(ANSWER, (self.images + step).clamp(0, 1), self.streams)[0]
+        before, after = (Margin()(own, self.answer.argmax(1)) for own in (self.answer, moved))
         return (after > before).float().mean().item()
 
     def _try(self, inner: Inner, say: Say) -> list[Inner]:

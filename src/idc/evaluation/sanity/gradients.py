@@ -42,7 +42,7 @@ def gradients_useful(bench: Bench, along: Iterable[tuple[str, Objective]] = ()) 
         gradient, logits = _gradient(bench, name, objective)
         least = _TINY * logits.std().nan_to_num().item() if isinstance(objective, Margin) else 0.0
         gain = bench.threat.eps * torch.linalg.vector_norm(gradient, _DUAL[bench.threat.norm], dim=1)
-        good = torch.isfinite(gradient).all(1) & (gradient != 0).any(1) & ((gain > least) | (bench.threat.eps == 0))
+        good = _present(gradient) & ((gain > least) | (bench.threat.eps == 0))
         if not bench.target.noisy(name, bench.images[:1]):
             again, _ = _gradient(bench, name, objective, "gradient again")
             good &= F.cosine_similarity(_scaled(gradient), _scaled(again)) > _SAME
@@ -67,6 +67,11 @@ def _scaled(gradient: Tensor) -> Tensor:
     """Its direction, of however small a one."""
     found = gradient.double()
     return found / found.abs().amax(1, keepdim=True).clamp(min=1e-300)
+
+
+def _present(gradient: Tensor) -> Tensor:
+    """(B,) whether it is finite and not 0."""
+    return torch.isfinite(gradient).all(1) & (gradient != 0).any(1)
 
 
 def _share(rows: Tensor) -> float:
@@ -95,7 +100,7 @@ def answer_follows_gradient(bench: Bench) -> Finding:
         gradient = _gradient(bench, name, Margin())[0]
         step = small.eps * small.steepest(gradient.view_as(bench.images))
         along = small.project(bench.images + step, bench.images)
-        return objective(along) > start, gradient.isfinite().all(1) & (gradient != 0).any(1)
+        return objective(along) > start, _present(gradient)
 
     rises = _share(rising(bench.weak_spot)[0])
     random = objective(small.random(bench.images, streams)) > start

@@ -120,6 +120,41 @@ class TurnedAround(Around):
         return logits + 0.1 * torch.tanh(5 * logits)
 
 
+class Negative(Around):
+    """Of the network inside, outside of torch."""
+
+    def __init__(self) -> None:
+        super().__init__(Turned())
+
+    def forward(self, x):
+        return self.net(torch.from_numpy(3 - 2 * x.detach().numpy()))
+
+
+class Turned(nn.Module):
+    def forward(self, x):
+        return NET((3 - x) / 2)
+
+
+class Enlarged(Around):
+    """Twice the size by linear interpolation, outside of torch; the network inside undoes it."""
+
+    def __init__(self) -> None:
+        super().__init__(Shrunk())
+
+    def forward(self, x):
+        return self.net(torch.from_numpy(TWICE @ x.detach().numpy() @ TWICE.T))
+
+
+class Shrunk(nn.Module):
+    def forward(self, x):
+        back = torch.linalg.pinv(torch.from_numpy(TWICE))
+        return NET(back @ x @ back.T)
+
+
+# (8, 4): row i interpolates at i / 2 - 1 / 4 between pixels, the outermost of which go on beyond the edge.
+TWICE = np.stack([np.interp(np.arange(8) / 2 - 0.25, np.arange(4), row) for row in np.eye(4)], 1).astype(np.float32)
+
+
 def survivors(weights: torch.Tensor, eps: float = EPS) -> torch.Tensor:
     """(B,) whether no perturbation changes the linear model's answer: each margin is above eps times its L1 norm."""
     logits, margins = NET(IMAGES), torch.full((COUNT, 4), float("inf"))
@@ -140,7 +175,20 @@ def attacked(module: nn.Module, inside: bool = True) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(
-    "kind", [OneHot, WrittenOver, Rounded, Decoy, Saturated, NoNumber, Detached, RoundedWithin, TurnedAround]
+    "kind",
+    [
+        OneHot,
+        WrittenOver,
+        Rounded,
+        Decoy,
+        Saturated,
+        NoNumber,
+        Detached,
+        RoundedWithin,
+        TurnedAround,
+        Negative,
+        Enlarged,
+    ],
 )
 def test_what_an_output_hides_is_attacked(kind):
     truth = survivors(NET.weights)

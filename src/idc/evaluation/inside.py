@@ -14,6 +14,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
+from torch.nn import functional as F
 
 from idc.attacks.straight import StraightThrough, Undetached, let_go
 from idc.errors import lacks_memory
@@ -31,8 +32,8 @@ class Inner:
     Args:
         path: of the submodule whose output it is; "" for the answer.
         call: which of its calls in a forward pass, of those that answer each image of the batch.
-        given: the submodule is differentiated as if it had been given the image: whatever the model did to the picture
-            before keeps its values and passes the gradient as it is.
+        given: the submodule is differentiated as if it had been given the image, at its size and contrast: whatever the
+            model did to the picture before keeps its values and passes the gradient as it is.
         straight: steps pass the gradient as well, see ``StraightThrough``.
         whole: what the model detaches passes the gradient, see ``Undetached``; of ``straight`` that holds as well.
     """
@@ -113,7 +114,7 @@ def watched(
     classifier: Classifier, paths: Iterable[str], images: Tensor, *, given: bool = False
 ) -> Iterator[list[_Call]]:
     """The calls of the submodules of these paths, in the order in which they end; with ``given``, what they are given
-    has the gradient of ``images``."""
+    has the gradient of ``images`` at its size and contrast."""
     calls: list[_Call] = []
     modules = dict(submodules(classifier))
 
@@ -121,7 +122,8 @@ def watched(
         if not _picture(args, images):
             return None
         with torch._C.DisableTorchFunction():
-            return (images + (args[0] - images).detach(), *args[1:])
+            passed = pictured(images, args[0])
+            return (passed + (args[0] - passed).detach(), *args[1:])
 
     def watch(path: str) -> Callable[..., None]:
         def after(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
@@ -144,5 +146,24 @@ def submodules(classifier: Classifier) -> Iterator[tuple[str, nn.Module]]:
             yield path, module
 
 
+def pictured(images: Tensor, given: Tensor) -> Tensor:
+    """The images (B, C, H, W) at the size (B, C, h, w) and the contrast of what a submodule was given instead: times
+    the slope by which that depends on them, negative for a negative."""
+    if images.shape != given.shape:
+        images = F.interpolate(images, given.shape[2:], mode="bilinear", antialias=True)
+    with torch.no_grad():
+        one, two = centred(given), centred(images)
+        slope = ((one * two).sum(1) / two.square().sum(1)).nan_to_num(1.0, 1.0, 1.0)
+    return slope.view(-1, 1, 1, 1) * images
+
+
+def centred(images: Tensor) -> Tensor:
+    """(B, C H W) pixels about the mean of each image."""
+    pixels = images.flatten(1)
+    return pixels - pixels.mean(1, keepdim=True)
+
+
 def _picture(args: tuple[Any, ...], images: Tensor) -> bool:
-    return bool(args) and isinstance(args[0], Tensor) and args[0].shape == images.shape and args[0].is_floating_point()
+    if not args or not isinstance(args[0], Tensor) or not args[0].is_floating_point():
+        return False
+    return args[0].ndim == images.ndim and args[0].shape[:2] == images.shape[:2]

@@ -13,7 +13,16 @@ from torch.nn import functional as F
 from idc.attacks.objective import Margin
 from idc.attacks.target import ANSWER, Target
 from idc.errors import cut, lacks_memory
-from idc.evaluation.inside import WHOLE, Inner, NotDetachedError, eager, submodules, watched
+from idc.evaluation.inside import (
+    WHOLE,
+    Inner,
+    NotDetachedError,
+    centred,
+    eager,
+    pictured,
+    submodules,
+    watched,
+)
 from idc.noise import Streams, derive_seed
 from idc.types import Classifier
 
@@ -163,7 +172,7 @@ class _Search:
                 same = id(one.returned), *one.output.flatten().tolist()
                 if one.returned is not answer or not torch.equal(one.output, answer):
                     found[False, *same] = agree, place, inner
-                if one.given is not None and one.given is not asked and _alike(one.given, images):
+                if one.given is not None and one.given is not asked and _hidden(one.given, images):
                     found[True, *same] = agree, place, replace(inner, given=True)
         return [inner for _, _, inner in sorted(found.values(), key=lambda row: row[:2], reverse=True)]
 
@@ -180,9 +189,11 @@ def _same(values: Tensor, gradient: Tensor, others: Tensor, other: Tensor) -> bo
     return bool(F.cosine_similarity(one, two, dim=0) > 1 - 1e-4) and alike.float().mean().item() >= _AGREE
 
 
-def _alike(given: Tensor, images: Tensor) -> bool:
-    """Whether it is a picture of the images: brightness and contrast aside, much like them."""
+def _hidden(given: Tensor, images: Tensor) -> bool:
+    """Whether it is a picture of the images, much like them but for size, brightness and contrast (so is a negative),
+    of which the gradient may be lost. A size that torch changes hides nothing: many honest networks begin so."""
+    if given.shape != images.shape and given.requires_grad:
+        return False
     with torch.no_grad():
-        one, two = ((v - v.flatten(1).mean(1).view(-1, 1, 1, 1)).flatten(1) for v in (given, images))
-        like = F.cosine_similarity(one, two) >= _LIKE
+        like = F.cosine_similarity(centred(given), centred(pictured(images, given))) >= _LIKE
     return like.float().mean().item() >= _AGREE

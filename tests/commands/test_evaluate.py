@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from idc import IDC, data
-from idc.commands.clean import warn_of_chance
+from idc.commands.clean import warn_of_answers
 from idc.commands.evaluate import evaluate
 from idc.commands.opening import open_both
 from idc.commands.request import Request
@@ -74,6 +74,16 @@ def broken():
 
 def number():
     return 3
+
+def swapped():
+    # The nearest mean image, with the classes 3 and 7 in each other's place.
+    from idc import data
+    train = data.load("digits", split="train")
+    means = torch.stack([train.images[train.labels == k].float().mean(0).flatten() for k in range(10)]) / 255
+    model = plain()
+    order = [0, 1, 2, 7, 4, 5, 6, 3, 8, 9]
+    model[1].weight.data, model[1].bias.data = means[order], -means[order].square().sum(1) / 2
+    return model
 
 def constant():
     model = plain()
@@ -231,6 +241,14 @@ def test_a_users_module_no_better_than_chance_is_warned_of(factory, tmp_path):
     assert "[0, 1]" in said[-1]
 
 
+def test_a_users_module_with_two_classes_swapped_is_warned_of(factory, tmp_path):
+    said: list[str] = []
+    found = evaluate(Request(model="mine:swapped", data="digits", limit=100), tmp_path / "r", say=said.append)
+    assert found["clean"]["mean"]["mean"] > 0.6
+    assert said[-1].startswith("warning: it answers most images of 3 as 7, 7 as 3: its classes seem to be in another")
+    assert "set class_names on the module" in said[-1]
+
+
 @pytest.mark.parametrize(
     ("classes", "mean", "images", "warned"),
     [(10, 0.1, 100, True), (10, 0.0, 20, True), (10, 0.2, 100, False), (10, 0.25, 4, False), (10, 0.99, 100, False),
@@ -238,7 +256,8 @@ def test_a_users_module_no_better_than_chance_is_warned_of(factory, tmp_path):
 )  # fmt: skip
 def test_chance_is_told_from_little_skill(classes, mean, images, warned):
     said: list[str] = []
-    warn_of_chance(recorded(wilson(mean, images)), SimpleNamespace(num_classes=classes, class_names=()), said.append)
+    summary = {"clean": {"mean": recorded(wilson(mean, images))}}
+    warn_of_answers(summary, SimpleNamespace(num_classes=classes, class_names=()), said.append)
     assert bool(said) is warned
 
 

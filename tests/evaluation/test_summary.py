@@ -4,7 +4,7 @@ import pytest
 
 from idc.attacks.threat import Threat
 from idc.evaluation.protocol import build_protocol
-from idc.evaluation.summary import averages
+from idc.evaluation.summary import averages, reordered
 
 
 def test_a_mean_over_corruptions_is_of_corruptions_alone():
@@ -18,3 +18,20 @@ def test_an_attack_beside_corruptions_is_named_with_them():
     found = build_protocol("corruptions", Threat(), attacks={"my:Attack": lambda threat: lambda *given: given[1]})
     assert found.within.endswith("corruptions at 5 severities, and my:Attack")
     assert build_protocol("pgd", Threat(), attacks={"my:Attack": lambda threat: lambda *given: given[1]}).within == ""
+
+
+@pytest.mark.parametrize(
+    ("confusion", "pairs"),
+    [
+        ([[9, 1, 0, 0], [1, 9, 0, 0], [0, 0, 9, 1]], []),
+        ([[1, 9, 0, 0], [9, 1, 0, 0], [0, 0, 9, 1]], [[0, 1], [1, 0]]),
+        ([[0, 9, 0, 1], [1, 0, 9, 0], [10, 0, 0, 0]], [[0, 1], [1, 2], [2, 0]]),
+        ([[1, 9, 0, 0], [1, 9, 0, 0], [0, 9, 1, 0]], []),  # one class for all
+        ([[1, 9, 0, 0], [0, 1, 9, 0], [0, 9, 1, 0]], [[1, 2], [2, 1]]),  # the first is only taken for another
+        ([[4, 6, 0, 0], [6, 4, 0, 0], [0, 0, 9, 1]], []),  # within chance
+        ([[1, 0, 0, 9], [9, 1, 0, 0], [0, 0, 9, 1]], []),  # no answer is no class
+        ([[0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]], []),
+    ],
+)
+def test_classes_in_another_order_change_places_all_round(confusion, pairs):
+    assert reordered(confusion) == pairs

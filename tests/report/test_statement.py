@@ -68,6 +68,14 @@ def test_chance_is_told():
     )
 
 
+def test_classes_in_another_order_are_told():
+    moved = {"class_names": ["a", "b", "c", "d", "e"], "reordered": [[0, 1], [1, 0]]}
+    assert "It answers most images of a as b, b as a: are its classes" in statement(summary(**moved))
+    assert "It answers" not in statement(summary(**moved | {"reordered": []}))
+    many = moved | {"reordered": [[k, (k + 1) % 5] for k in range(5)]}
+    assert "a as b, b as c, c as d, d as e and so on (5 classes)" in statement(summary(**many))
+
+
 def test_images_that_the_model_may_have_seen_are_told():
     def about(**data):
         return {"settings": summary()["settings"] | {"data": data}}

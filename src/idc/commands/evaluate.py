@@ -16,7 +16,7 @@ from idc import __version__
 from idc import data as datasets
 from idc.attacks.gradient import Attack
 from idc.attacks.threat import Threat
-from idc.commands.clean import own_answers, warn_of_chance
+from idc.commands.clean import own_answers, warn_of_answers
 from idc.commands.fresh import same_in_fresh_process
 from idc.commands.notes import notes
 from idc.commands.opening import open_both
@@ -239,7 +239,7 @@ def _summarise(
     if isinstance(runner.classifier, IDC):
         summary["labels"] = recorded(gram_report(runner.classifier.labels[:LABELS]))  # of those that a report shows
     if is_plugin(request.model):
-        warn_of_chance(summary["clean"]["mean"], runner.classifier, say)
+        warn_of_answers(summary, runner.classifier, say)
     write_panel(runner, runner.out)
     (runner.out / CHECKED).unlink(missing_ok=True)
     return records.write(runner.out / "summary.json", summary)

@@ -32,7 +32,7 @@ def summarise_lines(lines: Sequence[Line], class_names: Sequence[str]) -> dict[s
         judged afresh), each with ``mean``, ``majority``, ``worst_of_n``; ``attacks``, the same for each one, and on how
         many images it was run; ``images_spared``, how many were not attacked since they survived a larger radius;
         ``distances``, see ``security_curve``; ``single_draw``, robust as the paper counts it; ``confusion``, rows true,
-        columns the vote under attack.
+        columns the vote, ``clean`` and ``robust``; ``reordered``, see there.
     """
     classes, draws = [line["class"] for line in lines], lines[0]["draws"]
 
@@ -41,6 +41,7 @@ def summarise_lines(lines: Sequence[Line], class_names: Sequence[str]) -> dict[s
         return verdict(judged, classes, draws).to_dict()
 
     names = list(lines[0]["attacks"])
+    confusion = _confusion(lines, len(class_names))
     attacks = {}
     for name in names:
         pairs = [line["attacks"][name] for line in lines]
@@ -65,7 +66,8 @@ def summarise_lines(lines: Sequence[Line], class_names: Sequence[str]) -> dict[s
         "right_draws": {
             kind: [sum(line[kind][0] == k for line in lines) for k in range(draws + 1)] for kind in ("clean", "robust")
         },
-        "confusion": _confusion(lines, len(class_names)),
+        "confusion": confusion,
+        "reordered": reordered(confusion["clean"]),
         "class_names": list(class_names),
         "images": len(lines),
         "images_spared": spared,
@@ -98,6 +100,30 @@ def _confusion(lines: Sequence[Line], classes: int) -> dict[str, list[list[int]]
             table[line["class"]][max(-1, line[kind][1])] += 1
         found[kind] = table
     return found
+
+
+def reordered(confusion: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Classes that seem to be numbered otherwise by the model than by the data, as ``[true class, answer]``: most
+    images of each, by 95% intervals, are answered as another of them, and they change places all round.
+
+    Args:
+        confusion: K rows of true classes, of K + 1 counts of answers, the last of none.
+    """
+    most: dict[int, int] = {}
+    for true, row in enumerate(confusion):
+        answer = max(range(len(row) - 1), key=lambda k, row=row: row[k])  # type: ignore[misc]
+        if (n := sum(row)) and wilson(row[answer] / n, n).low > 0.5:
+            most[true] = answer
+
+    def returns(true: int) -> bool:
+        place: int | None = most[true]
+        for _ in most:
+            if place is None or place == true:
+                break
+            place = most.get(place)
+        return place == true
+
+    return [[true, answer] for true, answer in most.items() if true != answer and returns(true)]
 
 
 def read_costs(folder: Path) -> dict[str, Any]:

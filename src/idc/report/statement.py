@@ -6,6 +6,8 @@ from typing import Any
 from idc.report.rows import left_out, means
 from idc.text import NORMS, eps_text, share
 
+_PAIRS = 4  # that are named
+
 
 def statement(summary: Mapping[str, Any]) -> str:
     """Two or three sentences from a ``summary.json``."""
@@ -15,7 +17,7 @@ def statement(summary: Mapping[str, Any]) -> str:
         found = f"{share(own)} of {n} images are answered rightly."
         if summary["draws"] > 1:
             found += f" The answer has noise: in the mean of {summary['draws']} draws {share(clean)} are."
-        found += _chance(summary, own) + seen(summary)
+        found += _doubts(summary, own) + seen(summary)
         return f"{found} No attack was made: nothing is said of robustness."
     threat = summary["settings"]["protocol"]["threat"]
     if within := summary["settings"]["protocol"].get("within"):
@@ -32,7 +34,7 @@ def statement(summary: Mapping[str, Any]) -> str:
     if absent := left_out(summary):
         found += f" {absent}"
     failed = [check["name"] for check in summary["sanity"] if not check["passed"]]
-    found += _chance(summary, clean) + seen(summary)
+    found += _doubts(summary, clean) + seen(summary)
     if failed:
         return f"UNRELIABLE, not to be quoted: failed {', '.join(failed)}. {found}"
     if summary["protocol"] == "quick":
@@ -50,7 +52,18 @@ def at_chance(clean: Mapping[str, float], classes: int) -> bool:
     return clean["mean"] <= chance or (clean["low"] <= chance and clean["high"] < chance + 0.15)
 
 
-def _chance(summary: Mapping[str, Any], clean: Mapping[str, float]) -> str:
+def in_another_order(summary: Mapping[str, Any]) -> str:
+    """Which classes the model seems to number otherwise than the data, in words; "" if none."""
+    names, pairs = summary.get("class_names", ()), summary.get("reordered", ())
+    some = [f"{names[true]} as {names[answer]}" for true, answer in pairs[:_PAIRS]]
+    more = f" and so on ({len(pairs)} classes)" if len(pairs) > _PAIRS else ""
+    return f"most images of {', '.join(some)}{more}" if some else ""
+
+
+def _doubts(summary: Mapping[str, Any], clean: Mapping[str, float]) -> str:
+    """What of the clean answers makes one doubt that the model was asked rightly, with a space before it; else ""."""
+    if moved := in_another_order(summary):
+        return f" It answers {moved}: are its classes in the data's order?"
     if "confusion" not in summary or not at_chance(clean, len(summary["confusion"]["clean"])):
         return ""
     return " Clean accuracy is no better than chance: are classes and scaling those that the model expects?"

@@ -56,6 +56,7 @@ from paper_pages import claims, full_evaluation, own_photos
 from paper_tables import (
     paper_attacks,
     paper_flaws,
+    paper_network,
     paper_points,
     paper_pruning,
     paper_recipes,
@@ -233,8 +234,8 @@ BLOCKS: dict[str, Callable[[], list[str]]] = {
                             robust_learning, muon_learning, small_learning, distilled_learning, mixed_learning,
                             overfitting, speed, bf16, precision, profiled, scaling, plan, ablation, ingredients,
                             doubt, image_labels,
-                            claims, full_evaluation, own_photos, paper_attacks, paper_points, paper_pruning,
-                            paper_steps, paper_visits, paper_trainings, paper_recipes, paper_flaws, transfer)
+                            claims, full_evaluation, own_photos, paper_attacks, paper_network, paper_points,
+                            paper_pruning, paper_steps, paper_visits, paper_trainings, paper_recipes, paper_flaws, transfer)
 }  # fmt: skip
 PLACE = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- /results -->)", re.DOTALL)
 

@@ -26,10 +26,13 @@ import paper_parts as parts
 import pitfalls
 from common import CIFAR, RESULTS, alone, hardware, read
 from gpu import GRACE, attend
+from gpu_jobs import PAPER
+from paper_tables import NETWORK
 from robust_pages import CNNS, MIRRORED, OF_PART, SHIPPED, SMALL, SMALL_MIXED
 
 from idc.compute.memory import keep_freed_memory
 from idc.storage.files import make_folder, write_json
+from idc.text import fraction
 
 NANO = "idc-nano-cifar10"
 DIGITS_EPS = (0.05, 0.1, 0.2)
@@ -104,17 +107,31 @@ def _all(name: str) -> Part:
 
     def measure(data: str, limit: int, out: Path) -> None:
         one_step, mirrored = model not in CNNS, name in MIRRORED  # a CNN's answer is one step anyway
-        parts.measure_all(model, data, limit, out, precision="bf16", one_step=one_step, mirrored=mirrored)
+        given = {"one_step": one_step, "mirrored": mirrored, "precision": "bf16"}
+        parts.measure_adaptive(model, data, limit, out, **given)
 
     seconds = SECONDS.get(model, 8000) * (2 if name in MIRRORED else 1)
-    return Part(name, "all test images", seconds, 10_000, measure, parts.all_found)
+    return Part(name, "all test images", seconds, 10_000, measure, parts.adaptive_found)
+
+
+def _network(name: str, seconds: int) -> Part:
+    """The paper's network as it answers, in bf16, in batches and blocks of a CPU's size."""
+
+    def measure(data: str, limit: int, out: Path) -> None:
+        given = {"precision": "bf16", "batch_size": 16, "block": 16}
+        parts.measure_adaptive(PAPER, data, limit, out, eps=fraction(NETWORK[name]), **given)
+
+    return Part(name, "the paper's network", seconds, 64, measure, parts.adaptive_found)
 
 
 PARTS = (
     Part("costs", "figure 1, table of pruning", 30, 1, _costs, partial(_held, "costs.json")),
     Part("all-nano", "all test images", 2400, 10_000,
-         lambda data, limit, out: parts.measure_all(NANO, data, limit, out), parts.all_found),
+         lambda data, limit, out: parts.measure_adaptive(NANO, data, limit, out, one_step=True), parts.adaptive_found),
     *map(_all, OF_PART),
+    _network("network-4", 8000),
+    _network("network-8", 4000),
+    _network("network-2", 30_000),
     Part("steps-nano", "figure 4a", 2200, 512, _steps(NANO), parts.steps_found),
     Part("flaws-nano", "the flaws one by one", 1600, 256, _flaws, _flaws_found,
          file="pitfalls-nano.json"),

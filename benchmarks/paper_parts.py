@@ -216,30 +216,15 @@ def _judged(folder: Path) -> dict[str, Any]:
     return about | {"clean": held["clean"]["mean"], "attacks": attacks, "failed": failed}
 
 
-# -- all test images --------------------------------------------------------------------------------------------------
+# -- the adaptive protocol --------------------------------------------------------------------------------------------
 
 
-def measure_all(
-    model: str,
-    data: str,
-    limit: int,
-    out: Path,
-    *,
-    precision: str = "fp32",
-    one_step: bool = True,
-    mirrored: bool = False,
-) -> None:
-    """One answer under the adaptive protocol: an IDC's after one step, or a model's own."""
-    evaluate(
-        Request(
-            model=model, data=data, data_name=CIFAR, limit=limit, protocol="adaptive", eps=EPS,
-            one_step=one_step, mirrored=mirrored, precision=precision,
-        ),
-        out,
-    )  # fmt: skip
+def measure_adaptive(model: str, data: str, limit: int, out: Path, *, eps: float = EPS, **given: Any) -> None:
+    """One model under the adaptive protocol; ``given``: further fields of the ``Request``."""
+    evaluate(Request(model=model, data=data, data_name=CIFAR, limit=limit, protocol="adaptive", eps=eps, **given), out)
 
 
-def all_found(out: Path) -> dict[str, Any]:
+def adaptive_found(out: Path) -> dict[str, Any]:
     """Clean and robust accuracy, once it is done."""
     if not (out / "summary.json").exists():
         return {}

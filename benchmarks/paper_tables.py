@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from typing import Any
 
-from common import CIFAR, RESULTS, read
+from common import CIFAR, RESULTS, article, read
 from paper_figures import LINES, STEPS, over_eps, part, points, search_of
 
 from idc.text import count_text, duration_text, eps_text, flops_text, gflops_text, share, table_head, table_row
 
-NETWORK = {"`paper`": "base-paper-8", "`adaptive`": "base-adaptive-8"}
+ON_GPU = {"`paper`": "base-paper-8", "`adaptive`": "base-adaptive-8"}
+NETWORK = {"network-2": "2/255", "network-4": "4/255", "network-8": "8/255"}  # parts of paper.py: the paper's network
 ATTACKS = {
     "fgsm": "FGSM", "mi-fgsm": "MI-FGSM", "pgd-20": "PGD-20", "eot-pgd-50": "BPDA+EOT (PGD-50)",
     "autoattack-10": "AutoAttack of 10 steps", "cw-l2": "C&W, L2", "adaptive": "search and long runs",
@@ -34,7 +35,7 @@ def paper_attacks() -> list[str]:
     jobs = {row["job"]: row for row in read(RESULTS / "gpu.json")["rows"]}
     nano = [row for row in read(RESULTS / "robustness-nano.json")["rows"] if row["eps_text"] == "8/255"]
     lines = table_head("protocol", "attack", "the paper's network", "n", "`nano`", "n")
-    for protocol, job in NETWORK.items():
+    for protocol, job in ON_GPU.items():
         pair = (jobs[job], next(row for row in nano if row["protocol"] == protocol.strip("`")))
         kinds = {"none": "clean"} | {title: name for name, title in ATTACKS.items() if name in pair[0]["attacks"]}
         for title, name in (kinds | {"**worst of them, image by image**": "robust"}).items():
@@ -51,6 +52,25 @@ def paper_attacks() -> list[str]:
         "checks passed. Under `adaptive` an attack is made on what those before it left, and judged by draws of its "
         "own. PGD-20 on the logits of the paper's network, with fresh noise in each step (protocol `pgd`): "
         f"{share(plain)}, n {plain['n']}.",
+    ]
+
+
+def paper_network() -> list[str]:
+    """The paper's network under the adaptive protocol on a CPU."""
+    rows = {eps: own for name, eps in NETWORK.items() if (own := part(name)).get("robust")}
+    if not rows:
+        return NOTHING
+    lines = table_head("L-inf eps", "clean", "robust", "n", "sanity checks", "of")
+    for eps, own in rows.items():
+        of = f"{duration_text(own['core_seconds'])} of a core of {article(own['hardware']['cpu'])}"
+        checks = f"{own['checks']['passed']} of {own['checks']['made']} passed"
+        lines.append(
+            table_row(eps, *(share(own[kind]["mean"]) for kind in ("clean", "robust")), own["images"], checks, of)
+        )
+    return [
+        *lines,
+        "",
+        f"`models/idc-base-cifar10`, first test images of {CIFAR}, protocol `adaptive`, mean of draws, bf16.",
     ]
 
 

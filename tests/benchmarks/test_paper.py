@@ -73,14 +73,14 @@ def test_more_images_are_added_to_those_that_are_there(tmp_path, monkeypatch):
     assert sorted(grown) == sorted(whole)
 
 
-def test_all_images_are_told_once_they_are_done(tmp_path):
-    assert paper_parts.all_found(tmp_path) == {}
+def test_an_evaluation_is_told_once_it_is_done(tmp_path):
+    assert paper_parts.adaptive_found(tmp_path) == {}
     held = {"images": 9, "clean": {"n": 9}, "robust": {"n": 9}, "sanity": [{"passed": True}, {"passed": False}],
             "cost": {"seconds": 0.5}}  # fmt: skip
     (tmp_path / "summary.json").write_text(json.dumps(held))
     lines = [{"id": i, "class": 1, "robust": [1, vote]} for i, vote in ((8, 1), (3, 0))]
     (tmp_path / "images-0.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    found = paper_parts.all_found(tmp_path)
+    found = paper_parts.adaptive_found(tmp_path)
     assert common.survivors(found) == {3: False, 8: True}
     assert (found["images"], found["checks"], found["core_seconds"]) == (9, {"made": 2, "passed": 1}, 4)
 

@@ -235,7 +235,8 @@ BLOCKS: dict[str, Callable[[], list[str]]] = {
                             overfitting, speed, bf16, precision, profiled, scaling, plan, ablation, ingredients,
                             doubt, image_labels,
                             claims, full_evaluation, own_photos, paper_attacks, paper_network, paper_points,
-                            paper_pruning, paper_steps, paper_visits, paper_trainings, paper_recipes, paper_flaws, transfer)
+                            paper_pruning, paper_steps, paper_visits, paper_trainings, paper_recipes, paper_flaws,
+                            transfer)
 }  # fmt: skip
 PLACE = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- /results -->)", re.DOTALL)
 

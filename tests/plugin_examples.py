@@ -122,6 +122,31 @@ class Raises:
         return images / (1 // 0)
 
 
+class NoTotal(BridgeObjective):
+    """Training objectives whose loss is none."""
+
+    given = staticmethod(lambda loss: {"inner": loss})
+
+    def loss(self, call, images, classes, random):
+        return self.given(super().loss(call, images, classes, random)["total"])
+
+
+class NoGradient(NoTotal):
+    given = staticmethod(lambda loss: {"total": loss.detach()})
+
+
+class NoMean(NoTotal):
+    given = staticmethod(lambda loss: {"total": loss.expand(2)})
+
+
+class NoTensor(NoTotal):
+    given = staticmethod(lambda loss: {"total": loss.item()})
+
+
+class NoDict(NoTotal):
+    given = staticmethod(lambda loss: loss)
+
+
 class NoLoss(BridgeObjective):
     """A training objective with a mistake."""
 

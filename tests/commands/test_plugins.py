@@ -254,6 +254,17 @@ def test_labels_and_objectives_that_are_none_leave_no_folder(flags, words, tmp_p
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("NoTotal", "gave ['inner'] as a dict's keys"), ("NoGradient", "gave 'total' without a gradient"),
+     ("NoMean", "gave 'total' of shape (2,)"), ("NoTensor", "gave 'total' as float"), ("NoDict", "gave Tensor")],
+)  # fmt: skip
+def test_a_loss_that_cannot_be_minimised_is_one_line(name, words, tmp_path, train):
+    code, _, said = train("--objective", f"plugin_examples:{name}", "--out", tmp_path / "run")
+    assert (code, words in said, "Traceback" in said) == (2, True, False), said
+    assert 'a dict of tensors with "total"' in said
+
+
 def test_an_objective_that_raises_is_one_line(tmp_path, train):
     code, _, said = train("--objective", "plugin_examples:NoLoss", "--out", tmp_path / "run")
     assert (code, "plugin_examples:NoLoss: expected a loss that works (KeyError: 'inner')" in said) == (2, True), said

@@ -20,7 +20,7 @@ def test_what_holds():
         "50.0% [40.0%, 60.0%] of 1,000 images keep their class within L-inf 8/255 "
         "(protocol adaptive: adaptive search, square)"
     )
-    assert "2 sanity checks passed" in text
+    assert "Sanity checks: 2 of 2 passed." in text
     assert "UNRELIABLE" not in text
 
 

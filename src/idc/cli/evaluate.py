@@ -87,7 +87,7 @@ def _clean_rows(summary: dict[str, Any]) -> list[dict[str, str]]:
 
 def _print_summary(summary: dict[str, Any]) -> None:
     from idc.report.results import named
-    from idc.report.rows import bound, left_out, means, points
+    from idc.report.rows import bound, left_out, means, outcome, points
     from idc.report.statement import seen
 
     settings, threat = summary["settings"], summary["settings"]["protocol"]["threat"]
@@ -105,7 +105,7 @@ def _print_summary(summary: dict[str, Any]) -> None:
         best = ", ".join(f"{name} {percent(own['best'], 0)}" for name, own in far["attacks"].items())
         out.print(f"smallest change that misleads: median {middle} ({threat['norm']}); nearest by {best} of images")
     if summary["sanity"]:
-        table("sanity checks", [{"check": f["name"], "": "ok" if f["passed"] else "FAILED", "figure": f["figure"]}
+        table("sanity checks", [{"check": f["name"], "": outcome(f), "figure": f["figure"]}
                                 for f in summary["sanity"]])  # fmt: skip
         for finding in summary["sanity"]:
             if not finding["passed"]:

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from idc.report.content import Content
 from idc.report.results import Result, other_shares
-from idc.report.rows import KINDS, bound, lines, means, points
+from idc.report.rows import KINDS, bound, lines, means, outcome, points
 from idc.storage.fields import recorded
 from idc.text import eps_text, gflops_text, in_markdown, percent, share, table_head, table_row
 
@@ -113,7 +113,7 @@ def _one(r: Result) -> Iterator[str]:
     if averaged := means(s):
         yield _table(("mean over severities", "accuracy"), [(kind, share(own)) for kind, own in averaged.items()])
     if s["sanity"]:
-        checks = [(c["name"], "ok" if c["passed"] else "FAILED", c["figure"], "" if c["passed"] else c["remedy"])
+        checks = [(c["name"], outcome(c), c["figure"], "" if c["passed"] else c["remedy"])
                   for c in s["sanity"]]  # fmt: skip
         yield _table(("sanity check", "", "figure", "remedy"), checks)
     forward, backward = (sum(cost[way].values()) for way in ("forward", "backward"))

@@ -10,6 +10,7 @@ from PIL import Image
 
 from idc.report import figures
 from idc.report.figures import Array
+from idc.report.rows import outcome, passed_checks
 from idc.storage.fields import written
 from idc.text import flops_text, gflops_text, percent, seconds_text, share
 
@@ -18,7 +19,7 @@ def environment() -> Environment:
     """Templates of this package; everything is escaped, an unknown name is an error."""
     found = Environment(loader=PackageLoader("idc.report"), autoescape=True, undefined=StrictUndefined)
     found.filters.update(percent=percent, share=share, seconds=seconds_text, flops=flops_text, gflops=gflops_text)
-    found.filters.update(attack=attack_text)
+    found.filters.update(attack=attack_text, outcome=outcome, passed_checks=passed_checks)
     return found
 
 

@@ -47,6 +47,19 @@ def bound(summary: Mapping[str, Any]) -> str:
     return str(protocol.get("within") or f"{threat['norm']} eps {eps_text(threat['eps'])}")
 
 
+def outcome(check: Mapping[str, Any]) -> str:
+    """Of a sanity check in a word."""
+    return "not made" if not check.get("made", True) else "ok" if check["passed"] else "FAILED"
+
+
+def passed_checks(summary: Mapping[str, Any]) -> str:
+    """How many of the sanity checks that were made passed: 9 of 10 passed, 2 not made."""
+    made = [check for check in summary["sanity"] if check.get("made", True)]
+    absent = len(summary["sanity"]) - len(made)
+    text = f"{sum(check['passed'] for check in made)} of {len(made)} passed"
+    return f"{text}, {absent} not made" if absent else text
+
+
 def left_out(summary: Mapping[str, Any]) -> str:
     """A sentence on what the protocol lacks in this norm; empty where it lacks nothing."""
     protocol = summary["settings"]["protocol"]

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from idc.report.rows import left_out, means
+from idc.report.rows import left_out, means, passed_checks
 from idc.text import NORMS, eps_text, share
 
 _PAIRS = 4  # that are named
@@ -41,8 +41,7 @@ def statement(summary: Mapping[str, Any]) -> str:
         return f"{found} A first look, and an upper bound: a figure to quote takes protocol adaptive."
     if not summary["adaptive"]:
         return f"{found} An upper bound: the attack was not made for this model (protocol adaptive is)."
-    passed = len(summary["sanity"])
-    checked = f" {passed} sanity checks passed." if passed > 1 else ""
+    checked = f" Sanity checks: {passed_checks(summary)}." if summary["sanity"] else ""
     return f"{found}{checked} A stronger attack can only lower it; a trigger that nobody asks for stays unseen."
 
 

@@ -26,7 +26,7 @@ from idc.training import optim
 from idc.training.batches import Batches
 from idc.training.checkpoint import RunState
 from idc.training.monitor import Monitor
-from idc.training.objective import TrainingObjective, Validation
+from idc.training.objective import TrainingObjective, Validation, minimisable
 from idc.training.pace import build_pace
 from idc.training.result import TrainResult, remarks
 from idc.training.run_folder import claim, write_summary
@@ -248,7 +248,7 @@ class Trainer:
         self._align()
         with nullcontext() if last else self.accelerator.no_sync(self.network):
             self.objective.begin(self.pace.share_at(step), replay=step % self.objective.replays)
-            terms = self.objective.loss(self._call, images, classes, self.batches.random)
+            terms = minimisable(self.objective.loss(self._call, images, classes, self.batches.random))
             self.accelerator.backward(terms["total"] / self.recipe.accumulation)
             self.objective.end()
         if last:

@@ -84,4 +84,5 @@ class Unseeded(Linear):
 def test_where_nothing_can_be_compared_it_is_not_asked(checked, why):
     found = gradient_is_the_answers(checked)
     assert found.passed
-    assert f"not asked: {why}" in found.figure
+    assert not found.made
+    assert found.figure.startswith(why)

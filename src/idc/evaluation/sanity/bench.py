@@ -25,12 +25,19 @@ from idc.types import Classifier
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The outcome of one check: ``figure`` says what was measured, ``remedy`` what a failure calls for."""
+    """The outcome of one check: ``figure`` says what was measured, ``remedy`` what a failure calls for. Of one that was
+    not ``made`` the figure says why; it fails nothing."""
 
     name: str
     passed: bool
     figure: str
     remedy: str
+    made: bool = True
+
+
+def not_made(name: str, why: str) -> Finding:
+    """Of a check that does not apply to the model, the threat or what survived."""
+    return Finding(name, True, why, "", made=False)
 
 
 class Bench:

@@ -16,7 +16,7 @@ from idc.attacks.objective import CrossEntropy, Margin
 from idc.attacks.target import ANSWER
 from idc.errors import IDCError
 from idc.evaluation.sanity.behaviour import same_as_before, same_in_any_batch, same_with_gradients
-from idc.evaluation.sanity.bench import Bench, Check, Finding
+from idc.evaluation.sanity.bench import Bench, Check, Finding, not_made
 from idc.evaluation.sanity.decisions import decisions_hurt_no_more
 from idc.evaluation.sanity.discontinuity import margin_continuous, whole_levels_hurt_no_more
 from idc.evaluation.sanity.gradients import answer_follows_gradient, gradients_useful
@@ -96,7 +96,7 @@ def evaluation_mode(bench: Bench) -> Finding:
     """Modules stay in evaluation mode and their state stays as it was, through a forward and an attack."""
     model = bench.classifier
     if not isinstance(model, nn.Module):
-        return Finding("evaluation mode kept", True, "no module", "")
+        return not_made("evaluation mode kept", "no module")
     before = [v.clone() for v in model.state_dict().values()]
     training_before = any(m.training for m in model.modules())
     bench.after(bench.pgd(steps=2, surrogate=ANSWER), "mode")
@@ -228,7 +228,7 @@ def random_noise_is_weak(bench: Bench) -> Finding:
 def fixed_noise_then_free(bench: Bench) -> Finding:
     """Attacked with its noise held fixed and judged with that noise, then attacked and judged with fresh noise."""
     if not bench.classifier.stochastic:
-        return Finding("noise fixed, then free", True, "deterministic", "")
+        return not_made("noise fixed, then free", "deterministic")
     attack = bench.pgd(surrogate=ANSWER, eot=1)
     streams = bench.streams.of("attack", "fixed")
     held = replace(attack, fixed_noise=True)(bench.target, bench.images, bench.classes, streams)
@@ -243,7 +243,7 @@ def fixed_noise_then_free(bench: Bench) -> Finding:
 def plain_pgd_of_equal_cost(bench: Bench) -> Finding:
     """As many gradient calls without averaging (Gao et al., NeurIPS 2022): the evaluation must not be the weaker."""
     if not bench.classifier.stochastic:
-        return Finding("plain PGD of equal cost", True, "deterministic", "")
+        return not_made("plain PGD of equal cost", "deterministic")
     plain = bench.after(bench.pgd(surrogate=ANSWER, steps=20 * bench.eot, eot=1), "equal")
     text = f"{20 * bench.eot} plain steps leave {percent(plain)}, 20 with {bench.eot} draws each "
     text += f"{percent(bench.averaged)}; the evaluation {percent(bench.white)}"
@@ -254,7 +254,7 @@ def plain_pgd_of_equal_cost(bench: Bench) -> Finding:
 def plain_pgd_hurts_no_more(bench: Bench) -> Finding:
     """PGD-20 along the weak spot, on either loss: where it does, the evaluation has searched in the wrong place."""
     if bench.robust is None:
-        return Finding("plain PGD hurts no more", True, "no evaluation to compare with", "")
+        return not_made("plain PGD hurts no more", "no evaluation to compare with")
     usual = bench.pgd(surrogate=bench.weak_spot, objective=CrossEntropy())
     passed, text = bench.no_weaker_than([bench.plain_each, bench.right_after(usual, "cross-entropy")])
     text = f"PGD-20 leaves {text}"

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from idc.attacks.objective import Margin
 from idc.attacks.target import ANSWER, Tally
-from idc.evaluation.sanity.bench import Bench, Finding
+from idc.evaluation.sanity.bench import Bench, Finding, not_made
 from idc.noise import Streams
 from idc.text import counted
 from idc.types import straight_through
@@ -30,10 +30,10 @@ def margin_continuous(bench: Bench) -> Finding:
     name = "the margin does not jump at the boundary"
     remedy = "give a surrogate whose largest value changes where the answer's does, and no decoy"
     if not bench.repeats:
-        return Finding(name, True, "not asked: the model has noise of its own", remedy)
+        return not_made(name, "the model has noise of its own")
     start, end, classes, streams = _pairs(bench)
     if not len(start):
-        return Finding(name, True, "no two images of different answers", remedy)
+        return not_made(name, "no two images of different answers")
     points = (start, *_bisected(bench, start, end, classes, streams))
 
     def margins(function: str) -> list[Tensor]:
@@ -99,11 +99,11 @@ def whole_levels_hurt_no_more(bench: Bench) -> Finding:
     name = "images of 8 bits hurt no more"
     remedy = "answer images in whole levels by the same rules as all others"
     if bench.threat.norm != "linf":
-        return Finding(name, True, "not asked: of L-inf alone", remedy)
+        return not_made(name, "made in L-inf alone")
     x, eps, near = bench.images, bench.threat.eps, 1e-3
     low, high = ((x - eps).clamp(min=0) * _LEVELS - near).ceil(), ((x + eps).clamp(max=1) * _LEVELS + near).floor()
     if bool((low > high).any()):
-        return Finding(name, True, "not asked: no whole level within the radius of every pixel", remedy)
+        return not_made(name, "no whole level within the radius of every pixel")
     weak = bench.target.function(bench.weak_spot)
     rounded = straight_through(lambda images: (images * _LEVELS).round() / _LEVELS, lambda images: images)
 

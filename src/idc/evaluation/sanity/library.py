@@ -6,7 +6,7 @@ import torch
 
 from idc.attacks.target import Tally
 from idc.attacks.third_party import AutoAttack
-from idc.evaluation.sanity.bench import Bench, Finding
+from idc.evaluation.sanity.bench import Bench, Finding, not_made
 
 IMAGES = 4
 _SURELY = 0.9  # share of right draws: what is closer to half may change sides by itself
@@ -21,7 +21,7 @@ def autoattack_finds_no_more(bench: Bench) -> Finding:
     survived = [row for row, i in enumerate(bench.streams.ids.tolist()) if (bench.robust or {}).get(i, 0) >= _SURELY]
     rows = torch.tensor(survived[:IMAGES], dtype=torch.int64, device=bench.images.device)
     if not len(rows):
-        return Finding(name, True, "no image survived the evaluation", "")
+        return not_made(name, "no image survived the evaluation")
     target = replace(bench.target, tally=Tally())
     images, classes, streams = bench.images[rows], bench.classes[rows], bench.streams.of("library").take(rows)
     found = AutoAttack(threat=bench.threat)(target, images, classes, streams)

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from idc.attacks.objective import Margin
 from idc.attacks.target import ANSWER
-from idc.evaluation.sanity.bench import Bench, Finding
+from idc.evaluation.sanity.bench import Bench, Finding, not_made
 from idc.text import counted, percent
 
 _IMAGES, _WAYS, _DRAWS = 8, 12, 8
@@ -23,9 +23,9 @@ def gradient_is_the_answers(bench: Bench) -> Finding:
     remedy = "give a surrogate whose gradient is the answer's, at all pixels"
     rows = (bench.white_each >= 0.5).nonzero().flatten()[:_IMAGES]
     if not len(rows) or bench.threat.eps == 0:
-        return Finding(name, True, "not asked: no image survived an attack", remedy)
+        return not_made(name, "no image survived an attack")
     if not bench.repeats:
-        return Finding(name, True, "not asked: the answer has noise of its own", remedy)
+        return not_made(name, "the answer has noise of its own")
     step = min(max(bench.threat.eps / 8, 1e-3), 0.01)
     images = bench.images[rows].clamp(4 * step, 1 - 4 * step)  # steps of both ways stay within [0, 1]
     random = torch.Generator().manual_seed(0)
@@ -33,7 +33,7 @@ def gradient_is_the_answers(bench: Bench) -> Finding:
     found = [_measured(bench, images, rows, signs, size) for size in (step, 2 * step)]
     apart = ((found[1] - found[0]).norm(dim=0) / found[0].norm(dim=0)).nan_to_num(1.0).median().item()
     if apart > _APART:
-        return Finding(name, True, f"not asked: slopes of steps of two sizes differ by {percent(apart)}", remedy)
+        return not_made(name, f"slopes of steps of two sizes differ by {percent(apart)}")
     classes, streams = bench.classes[rows], bench.streams.of("slopes").take(rows)
     best, function = -1.0, ANSWER
     for own in (ANSWER, *bench.target.surrogates):

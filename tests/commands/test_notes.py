@@ -19,7 +19,7 @@ IMAGE = torch.rand(1, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 def said(target: Target, **asked: object) -> str:
     request = Request(model="m", data="d", **asked)
     turns = {name: getattr(request, name) for name in ("eot", "surrogate")}
-    protocol = build_protocol(request.protocol, Threat("linf", 0.1), **turns).for_target(target)
+    protocol = build_protocol(request.protocol, Threat("linf", request.eps or 0.1), **turns).for_target(target)
     return "\n".join(notes(request, protocol, target, IMAGE))
 
 
@@ -45,6 +45,12 @@ def test_what_says_little_of_this_protocol():
     assert "basic attacks on probabilities" in said(Target.of(tiny_model(4).one_step), protocol="paper")
     assert said(Target.of(tiny_model(4)), protocol="paper") == ""
     assert "--norm and --eps mean nothing to shifts" in said(Target.of(tiny_model(4)), protocol="shifts", eps=0.1)
+
+
+def test_a_radius_that_nobody_uses():
+    target = Target.of(tiny_model(4))
+    assert "L-inf eps 0.32 is 81.6 of 255 levels" in said(target, protocol="quick", eps=8 / 25)
+    assert said(target, protocol="quick", eps=0.3) == ""
 
 
 def test_the_published_function_is_known_to_it(tmp_path):

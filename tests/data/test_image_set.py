@@ -27,6 +27,10 @@ def test_take_indices() -> None:
             whole.take(wrong)
 
 
+def test_a_set_is_shown_in_a_line_and_not_by_its_pixels() -> None:
+    assert repr(load("digits", split="test", limit=30)) == "ImageSet(30 of digits, test: 10 classes, 1x32x32)"
+
+
 def test_to_moves_all_tensors() -> None:
     moved = load("digits", split="test").to("meta")
     assert {moved.images.device.type, moved.labels.device.type, moved.ids.device.type} == {"meta"}

@@ -59,3 +59,9 @@ def test_an_empty_batch_gives_an_empty_prediction(model):
     found = model.predict(torch.empty(0, 1, 8, 8))
     assert found.classes.shape == (0,)
     assert found.distances.shape == (0, 4)
+
+
+def test_it_is_shown_in_a_line_and_not_by_its_tensors(model, images):
+    found = model.predict(images, draws=2)
+    assert repr(found) == f"Prediction(5 images: {', '.join(found.names)})"
+    assert repr(model.predict(images.repeat(2, 1, 1, 1), draws=2)).endswith(f"{found.names[0]}, ...)")

@@ -88,7 +88,7 @@ def _clean_rows(summary: dict[str, Any]) -> list[dict[str, str]]:
 def _print_summary(summary: dict[str, Any]) -> None:
     from idc.report.results import named
     from idc.report.rows import bound, left_out, means, outcome, points
-    from idc.report.statement import seen
+    from idc.report.statement import doubts, seen
 
     settings, threat = summary["settings"], summary["settings"]["protocol"]["threat"]
     attacked = bool(summary["attacks"])
@@ -120,8 +120,9 @@ def _print_summary(summary: dict[str, Any]) -> None:
         out.print(absent)
     if summary["protocol"] == "quick":
         out.print("A first look, by a short form of the adaptive attack; a figure to quote takes --protocol adaptive.")
-    if told := seen(summary):
-        out.print(told.strip())
+    for told in (doubts(summary, summary.get("own", {}).get("accuracy", summary["clean"]["mean"])), seen(summary)):
+        if told:
+            out.print(told.strip())
     for flag in summary["flags"]:
         out.print(f"AutoAttack says: {flag}")
     cost = summary["cost"]

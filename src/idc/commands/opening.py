@@ -67,9 +67,11 @@ def open_both(request: Request, device: torch.device) -> tuple[Classifier, datas
     images = _loaded(request, own)
     if is_plugin(request.model) and not declared_shape(own, request.model):
         size = "x".join(map(str, images.shape))
-        images = replace(images, summary=f"{images.summary}; the module has no input_shape and is given them at {size}")
+        images = replace(
+            images, summary=f"{images.summary}\nnote: the module has no input_shape and is given them at {size}"
+        )
     if mode := told_mode(own, request.model):
-        images = replace(images, summary=f"{images.summary}; {mode}")
+        images = replace(images, summary=f"{images.summary}\nnote: {mode}")
     if isinstance(own, IDC):
         own = _as_asked(own, request, device)
     elif request.one_step or request.visits or request.eta is not None or request.mirrored:
@@ -115,11 +117,11 @@ def _loaded(request: Request, own: nn.Module) -> datasets.ImageSet:
     whole, card, why = load(split="all"), getattr(own, "card", None), ""
     split: datasets.Split = "all"
     if _trained_on(whole, card if isinstance(card, dict) else {}, request.data):
-        why = f"; {request.model} was trained on images of {request.data}"
+        why = f"\nnote: {request.model} was trained on images of {request.data}"
         if not request.split:
             split, why = "test", f"{why}: those that the training held out are judged"
     elif not request.split and is_plugin(request.model):
-        why = '; if it was trained on data.load(..., split="train") of these, give --split test'
+        why = '\nnote: if it was trained on data.load(..., split="train") of these, give --split test'
     images = load(split=split, limit=request.limit) if request.limit or split != "all" else whole
     return replace(images, summary=images.summary + why)
 
@@ -138,6 +140,8 @@ def in_its_order(classifier: Classifier, images: datasets.ImageSet, name: str) -
         IDCError: if their classes are not the model's.
     """
     own, remedy = tuple(map(str, classifier.class_names)), "use data of those classes"
+    if is_plugin(name):
+        remedy += ", or correct the module"
     given, names = (", ".join(every[:4]) + ", ..." * (len(every) > 4) for every in (images.class_names, own))
     if own and sorted(own) != sorted(images.class_names):
         raise IDCError(f"data with the classes {given}", f"those of {name}: {names}", remedy)

@@ -134,7 +134,7 @@ def run_training(
         length = (
             f"for {recipe.minutes:g} minute{'s' * (recipe.minutes != 1)} by batches"
             if recipe.minutes
-            else f"{updates:,} updates"
+            else counted(f"{updates:,}", "update")
         )
         taught = f", towards the answers of {' and '.join(teachers.names)}" if teachers else ""
         say(

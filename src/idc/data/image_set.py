@@ -39,6 +39,10 @@ class ImageSet:
     summary: str = ""
     has_splits: bool = True
 
+    def __repr__(self) -> str:
+        shape = "x".join(map(str, self.shape))
+        return f"ImageSet({len(self):,} of {self.source}, {self.split}: {self.num_classes} classes, {shape})"
+
     def __len__(self) -> int:
         return len(self.images)
 

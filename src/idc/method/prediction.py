@@ -9,7 +9,9 @@ from torch import Tensor
 from idc.errors import IDCError
 from idc.method.calibration import Calibration
 from idc.storage.fields import short
+from idc.text import counted
 
+_NAMED = 6  # answers in a repr
 DRAWS = 10  # of the noise, whose mean distance an answer is by default
 
 
@@ -30,6 +32,10 @@ class Prediction:
     class_names: tuple[str, ...]
     draws: int
     calibration: Calibration | None = None
+
+    def __repr__(self) -> str:
+        more = ", ..." if len(self.names) > _NAMED else ""
+        return f"Prediction({counted(str(len(self.names)), 'image')}: {', '.join(self.names[:_NAMED])}{more})"
 
     @property
     def agreement(self) -> Tensor:

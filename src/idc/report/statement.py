@@ -17,7 +17,7 @@ def statement(summary: Mapping[str, Any]) -> str:
         found = f"{share(own)} of {n} images are answered rightly."
         if summary["draws"] > 1:
             found += f" The answer has noise: in the mean of {summary['draws']} draws {share(clean)} are."
-        found += _doubts(summary, own) + seen(summary)
+        found += doubts(summary, own) + seen(summary)
         return f"{found} No attack was made: nothing is said of robustness."
     threat = summary["settings"]["protocol"]["threat"]
     if within := summary["settings"]["protocol"].get("within"):
@@ -34,7 +34,7 @@ def statement(summary: Mapping[str, Any]) -> str:
     if absent := left_out(summary):
         found += f" {absent}"
     failed = [check["name"] for check in summary["sanity"] if not check["passed"]]
-    found += _doubts(summary, clean) + seen(summary)
+    found += doubts(summary, clean) + seen(summary)
     if failed:
         return f"UNRELIABLE, not to be quoted: failed {', '.join(failed)}. {found}"
     if summary["protocol"] == "quick":
@@ -59,7 +59,7 @@ def in_another_order(summary: Mapping[str, Any]) -> str:
     return f"most images of {', '.join(some)}{more}" if some else ""
 
 
-def _doubts(summary: Mapping[str, Any], clean: Mapping[str, float]) -> str:
+def doubts(summary: Mapping[str, Any], clean: Mapping[str, float]) -> str:
     """What of the clean answers makes one doubt that the model was asked rightly, with a space before it; else ""."""
     if moved := in_another_order(summary):
         return f" It answers {moved}: are its classes in the data's order?"

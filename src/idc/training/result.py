@@ -91,7 +91,8 @@ def causes(found: Validation, fit: Validation, train: ImageSet, recipe: Settings
     if found.score >= _GOOD:
         return []
     causes, longer = [], "--minutes" if recipe.minutes else "--epochs or --minutes"
-    if fit.score - found.score > _GAP:
+    chance = 2 * (found.score * (1 - found.score) / found.images) ** 0.5  # two standard errors
+    if fit.score - found.score > max(_GAP, chance):
         causes.append(
             f"it knows its training images better ({percent(fit.score)}) than new ones ({percent(found.score)}): more "
             f"images help most{', or mixed ones (--mix cutmix)' if recipe.may_mix else ''}"

@@ -64,7 +64,10 @@ def images_used_as_given(bench: Bench) -> Finding:
     text = f"pixels in [{low:.3g}, {high:.3g}], {percent(given.mean().item())} of {n} images right; best other: {best} "
     chance = ", within chance" if not better and found[best] > given.mean() else ""
     text += percent(found[best]) + (f"; more accurate or surer on {', '.join(better)}" if better else chance)
-    return Finding("images in [0, 1] and used so", passed, text, "put the normalisation inside the model, once")
+    remedy = "put the normalisation inside the model, once"
+    if bench.classifier.stochastic:
+        remedy += "; or its noise is too large for it: another scaling makes that smaller"
+    return Finding("images in [0, 1] and used so", passed, text, remedy)
 
 
 def _right_and_sure(bench: Bench, x: Tensor, name: str) -> tuple[Tensor, Tensor]:

@@ -15,13 +15,15 @@ class Bar:
         total: of them.
         done: before this start.
         quiet: show nothing even on a terminal.
+        alike: whether one takes about as long as another: else nothing is said of rate and time left.
     """
 
-    def __init__(self, name: str, *, total: int, done: int = 0, quiet: bool = False) -> None:
+    def __init__(self, name: str, *, total: int, done: int = 0, quiet: bool = False, alike: bool = True) -> None:
         self.console = Console(stderr=True, markup=False, emoji=False)
         self.progress = Progress(
             TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"), TimeElapsedColumn(), TimeRemainingColumn(), console=self.console,
+            *([TextColumn("{task.fields[rate]}")] if alike else []), TimeElapsedColumn(),
+            *([TimeRemainingColumn()] if alike else []), console=self.console,
             disable=quiet or not sys.stderr.isatty(),
         )  # fmt: skip
         self.task = self.progress.add_task(name, total=total, completed=done, rate="")

@@ -52,6 +52,8 @@ def test_split_folders_are_taken_as_they_are(tmp_path: Path, validation: str) ->
     assert values(test) == [100, 101]
     assert test.labels.tolist() == [1, 1]
     assert test.class_names == ("a", "b")
+    assert test.summary.endswith("\nnote: no image of a is among these")
+    assert "no image of" not in load(str(tmp_path), split="train").summary
 
 
 def test_hidden_files_other_files_and_deep_folders(tmp_path: Path) -> None:

@@ -296,7 +296,7 @@ def _sanity(
         checks = (*checks, along, margin_continuous, gradient_is_the_answers)
     if protocol.threat.norm == "l1":  # which the library is not asked about
         checks = tuple(check for check in checks if check is not autoattack_finds_no_more)
-    with Bar("sanity checks", total=len(checks), quiet=not protocol.sanity) as bar:
+    with Bar("sanity checks", total=len(checks), quiet=not protocol.sanity, alike=False) as bar:
         found = run_checks(bench, checks, file=runner.out / CHECKED, advance=bar.advance)
     if protocol.sanity:
         return [*found, *square_check(lines), *recorded_checks]

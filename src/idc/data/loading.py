@@ -79,7 +79,9 @@ def load(
     fingerprint = digest(opened.class_names, images, labels, ids)
     # Of one pool that we split, the files that are left out are named once.
     skipped = (*((*pool.broken, *pool.left_out) if split in (*opened.pools, "all") else ()), *skipped)
-    summary = summarise(opened, split, len(ids), shape, validation_fraction, seed, scaled=scaled)
+    counts = labels.bincount(minlength=len(opened.class_names)).tolist()
+    absent = [name for name, count in zip(opened.class_names, counts, strict=True) if not count and limit is None]
+    summary = summarise(opened, split, len(ids), shape, validation_fraction, seed, scaled=scaled, absent=absent)
     return ImageSet(images, labels, ids, opened.class_names, source, split, fingerprint, skipped, summary,
                     opened.has_splits)  # fmt: skip
 

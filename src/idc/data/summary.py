@@ -1,5 +1,7 @@
 """What a source holds, in a line for people: splits, classes, counts, what was held out and what is left out."""
 
+from collections.abc import Sequence
+
 from idc.data.decoding import Shape
 from idc.data.pools import Source, Split
 from idc.data.splits import choose
@@ -18,16 +20,18 @@ def summarise(
     seed: int = 0,
     *,
     scaled: str = "",
+    absent: Sequence[str] = (),
 ) -> str:
     """For example: "photos: 8 classes (broom, desk, ...); no splits of its own: train 2,304, validation 256 (held out
     by us), test 640 (held out by us); taken: 640 of test at 3x32x32, scaled from 300 to 4000 pixels a side
-    (--image-size sets another size); left out: 12 .heic files".
+    (--image-size sets another size); left out: 12 .heic files". Doubts follow on lines of their own.
 
     Args:
         source: what was opened.
         split, images, shape: what was taken of it.
         validation_fraction, seed: of ``load``.
         scaled: what the images are scaled from.
+        absent: classes of which none was taken.
     """
     names = ", ".join(source.class_names[:_NAMED]) + (", ..." if len(source.class_names) > _NAMED else "")
     counts = _counts(source, split, validation_fraction, seed)
@@ -44,7 +48,10 @@ def summarise(
     if kinds:
         shown = ", ".join(f"{count:,} {kind}" for kind, count in kinds[:_SHOWN]) + (", ..." if kinds[_SHOWN:] else "")
         text += f"; left out: {shown}"
-    return text + (f"; {source.doubt}" if source.doubt else "")
+    notes = [source.doubt] if source.doubt else []
+    if absent:
+        notes.append(f"no image of {', '.join(absent[:_NAMED])}{', ...' * (len(absent) > _NAMED)} is among these")
+    return "\nnote: ".join([text, *notes])
 
 
 def _size(shape: Shape) -> str:

@@ -129,6 +129,11 @@ def model_arguments(doc: str | None) -> argparse.ArgumentParser:
     return parser
 
 
+def made(summary: dict[str, Any]) -> list[dict[str, Any]]:
+    """The sanity checks of an evaluation that were made; a record of before knows no others."""
+    return [check for check in summary["sanity"] if check.get("made", True)]
+
+
 def read(path: Path) -> dict:
     found: dict = read_json(path, "run the benchmark that writes it")
     return found

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from common import CIFAR, ROOT, of_images, read
+from common import CIFAR, ROOT, made, of_images, read
 from torch import Tensor
 
 from idc.attacks.gradient import GradientAttack, pgd
@@ -229,8 +229,7 @@ def adaptive_found(out: Path) -> dict[str, Any]:
     if not (out / "summary.json").exists():
         return {}
     held = read(out / "summary.json")
-    made = [check for check in held["sanity"] if check.get("made", True)]
-    checks = {"made": len(made), "passed": sum(check["passed"] for check in made)}
+    checks = {"made": len(made(held)), "passed": sum(check["passed"] for check in made(held))}
     found = {
         "precision": held.get("settings", {}).get("classifier", {}).get("precision", "fp32"),
         "images": held["images"],

@@ -14,6 +14,7 @@ import torch
 from idc import __version__
 from idc.evaluation.pairing import survived
 from idc.evaluation.summary import read_lines
+from idc.report.rows import made
 from idc.storage.files import make_folder, whole_file, write_json
 from idc.storage.records import read_json
 from idc.text import share
@@ -129,9 +130,8 @@ def model_arguments(doc: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def made(summary: dict[str, Any]) -> list[dict[str, Any]]:
-    """The sanity checks of an evaluation that were made; a record of before knows no others."""
-    return [check for check in summary["sanity"] if check.get("made", True)]
+def made_checks(summary: dict[str, Any]) -> list[dict[str, Any]]:
+    return [check for check in summary["sanity"] if made(check)]
 
 
 def read(path: Path) -> dict:

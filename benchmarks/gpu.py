@@ -26,7 +26,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from common import CIFAR, RESULTS, outside, read
+from common import CIFAR, RESULTS, made_checks, outside, read
 from gpu_jobs import FIRST, JOBS, KEPT, PAIRS, Job, Training
 
 from idc.cli.common import UNRELIABLE
@@ -118,7 +118,7 @@ def collect(out: Path) -> None:
             rows[job.name]["failed"] = failed
         elif lines := list(records.finished(folder, LINES).values()):
             rows[job.name] = asked | {"state": "not finished", "finished": len(lines)} | _figures(lines)
-            checks = records.read(folder / "sanity.jsonl")
+            checks = made_checks({"sanity": records.read(folder / "sanity.jsonl")})
             rows[job.name]["checks"] = {"made": len(checks), "passed": sum(bool(c["passed"]) for c in checks)}
             costs = records.read_all(folder, f"{COSTS}-*.jsonl", "block").values()
             rows[job.name]["seconds"] = sum(sum(block["seconds"].values()) for block in costs)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from common import CIFAR, ROOT, made, of_images, read
+from common import CIFAR, ROOT, made_checks, of_images, read
 from torch import Tensor
 
 from idc.attacks.gradient import GradientAttack, pgd
@@ -229,7 +229,7 @@ def adaptive_found(out: Path) -> dict[str, Any]:
     if not (out / "summary.json").exists():
         return {}
     held = read(out / "summary.json")
-    checks = {"made": len(made(held)), "passed": sum(check["passed"] for check in made(held))}
+    checks = {"made": len(made_checks(held)), "passed": sum(check["passed"] for check in made_checks(held))}
     found = {
         "precision": held.get("settings", {}).get("classifier", {}).get("precision", "fp32"),
         "images": held["images"],

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from common import CIFAR, RESULTS, article, read
+from common import CIFAR, RESULTS, article, read, share_of
 from paper_figures import LINES, STEPS, over_eps, part, points, search_of
 
 from idc.text import count_text, duration_text, eps_text, flops_text, gflops_text, share, table_head, table_row
@@ -64,9 +64,7 @@ def paper_network() -> list[str]:
     for eps, own in rows.items():
         of = f"{duration_text(own['core_seconds'])} of a core of {article(own['hardware']['cpu'])}"
         checks = f"{own['checks']['passed']} of {own['checks']['made']} passed"
-        lines.append(
-            table_row(eps, *(share(own[kind]["mean"]) for kind in ("clean", "robust")), own["images"], checks, of)
-        )
+        lines.append(table_row(eps, share(own["clean"]["mean"]), share_of(own), own["images"], checks, of))
     return [
         *lines,
         "",

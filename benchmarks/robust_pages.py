@@ -1,6 +1,6 @@
 """The tables of docs/robustness.md, and of README.md in short; see pages.py."""
 
-from common import CIFAR, RESULTS, ROUNDED, made, read
+from common import CIFAR, RESULTS, ROUNDED, made_checks, read
 
 from idc.text import share, table_head, table_row
 
@@ -79,7 +79,8 @@ def robustness() -> list[str]:
     rows = _evaluations()
     for name, r in rows:
         failed = [f["name"] for f in r["sanity"] if not f["passed"]]
-        checks = f"failed: {', '.join(failed)}" if failed else f"{len(made(r))} passed" if r["sanity"] else "none"
+        passed = f"{len(made_checks(r))} passed" if r["sanity"] else "none"
+        checks = f"failed: {', '.join(failed)}" if failed else passed
         points = (r["clean"]["mean"], r["clean"]["worst_of_n"], r["noise"]["mean"], r["robust"]["mean"],
                   r["robust"]["majority"], r["robust"]["worst_of_n"])  # fmt: skip
         lines.append(table_row(NAMES[name][0], r["eps_text"], r["protocol"], *map(share, points), checks))

@@ -18,7 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from common import made
+from common import made_checks
 
 from idc import IDC, data
 from idc.commands.request import Request
@@ -89,7 +89,7 @@ def measured(rows: list[dict[str, Any]], model: IDC) -> list[dict[str, Any]]:
         threat = r["settings"]["protocol"]["threat"]
         attack = f"{r['protocol']}, {NORMS[threat['norm']]} {eps_text(threat['eps'])}"
         failed = [f["name"] for f in r["sanity"] if not f["passed"]]
-        checks = f"failed: {', '.join(failed)}" if failed else f"{len(made(r))} passed" if r["sanity"] else ""
+        checks = f"failed: {', '.join(failed)}" if failed else f"{len(made_checks(r))} passed" if r["sanity"] else ""
         add(r, attack, *_mean(r["robust"]), checks)
         if r["robust"]["draws"] > 1:
             worst = f"worst of {r['robust']['draws']} draws"

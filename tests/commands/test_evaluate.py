@@ -5,20 +5,20 @@ import re
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from idc import IDC, data
-from idc.commands.clean import warn_of_answers
 from idc.commands.evaluate import evaluate
 from idc.commands.opening import open_both
 from idc.commands.request import Request
 from idc.errors import IDCError
 from idc.evaluation.summary import read_lines
 from idc.evaluation.verdict import wilson
+from idc.report.results_page import write_report
+from idc.report.statement import doubts
 from idc.storage.fields import recorded
 from tiny import save_digits_model
 
@@ -233,20 +233,16 @@ def test_a_folder_is_never_continued_for_another_answer(saved, tmp_path):
             evaluate(Request(model=saved, data="digits", limit=4, draws=2, **other), tmp_path / "r")
 
 
-def test_a_users_module_no_better_than_chance_is_warned_of(factory, tmp_path):
-    said: list[str] = []
-    evaluate(Request(model="mine:constant", data="digits", limit=100), tmp_path / "r", say=said.append)
-    assert "warning: clean accuracy 10.0% [5.5%, 17.4%] is no better than chance (10.0%)" in said[-1]
-    assert "class_names" in said[-1]
-    assert "[0, 1]" in said[-1]
-
-
-def test_a_users_module_with_two_classes_swapped_is_warned_of(factory, tmp_path):
-    said: list[str] = []
-    found = evaluate(Request(model="mine:swapped", data="digits", limit=100), tmp_path / "r", say=said.append)
+def test_two_classes_swapped_are_told_and_so_is_chance(factory, tmp_path):
+    found = evaluate(Request(model="mine:swapped", data="digits", limit=100), tmp_path / "swapped")
     assert found["clean"]["mean"]["mean"] > 0.6
-    assert said[-1].startswith("warning: it answers most images of 3 as 7, 7 as 3: its classes seem to be in another")
-    assert "set class_names on the module" in said[-1]
+    assert doubts(found).startswith(" Most images of 3 as 7, 7 as 3 are answered: are the classes in the data's order")
+    write_report([tmp_path / "swapped"], tmp_path / "page.html")
+    assert "Most images of 3 as 7" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    chance = doubts(evaluate(Request(model="mine:constant", data="digits", limit=100), tmp_path / "constant"))
+    assert chance.startswith(" Clean accuracy is no better than chance (10.0%)")
+    assert "class_names" in chance
+    assert "[0, 1]" in chance
 
 
 @pytest.mark.parametrize(
@@ -255,10 +251,8 @@ def test_a_users_module_with_two_classes_swapped_is_warned_of(factory, tmp_path)
      (2, 0.02, 50, True), (2, 0.95, 20, False), (1000, 0.08, 1000, False), (1000, 0.001, 1000, True)],
 )  # fmt: skip
 def test_chance_is_told_from_little_skill(classes, mean, images, warned):
-    said: list[str] = []
-    summary = {"clean": {"mean": recorded(wilson(mean, images))}}
-    warn_of_answers(summary, SimpleNamespace(num_classes=classes, class_names=()), said.append)
-    assert bool(said) is warned
+    confusion = {"clean": [[0] * (classes + 1)] * classes}
+    assert bool(doubts({"clean": {"mean": recorded(wilson(mean, images))}, "confusion": confusion})) is warned
 
 
 def test_the_readmes_factory_works(tmp_path, monkeypatch):

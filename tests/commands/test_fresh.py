@@ -84,7 +84,7 @@ def test_a_memory_outside_of_the_model_is_found(evaluated, monkeypatch):
     request, out, summary = evaluated("tiring", keep=True)
     assert all(own["passed"] for own in summary["sanity"] if own["name"] == "the same answer as before it was asked")
     assert [own["name"] for own in summary["sanity"] if "fresh" in own["name"]] == []  # a short protocol
-    (finding,) = same_in_fresh_process(request, out, read_lines(out))
+    finding = same_in_fresh_process(request, out, read_lines(out))
     assert not finding.passed
     assert finding.figure.startswith("20 adversarial images: ")
 
@@ -96,9 +96,8 @@ def test_the_first_few_are_judged_where_none_are_kept(evaluated):
     assert found == {image: lines[image] for image in found}
     (out / "first.safetensors").unlink()
     assert len(kept_images(out, 3)[1]) == 0
-    said = []
-    assert same_in_fresh_process(request, out, read_lines(out), said.append) == []
-    assert said == ["note: the same answer in a fresh process: not checked, no adversarial image is kept"]
+    finding = same_in_fresh_process(request, out, read_lines(out))
+    assert (finding.made, finding.figure) == (False, "no adversarial image is kept")
 
 
 def test_the_model_is_asked_in_full_float32_as_the_evaluation_asked(evaluated):
@@ -122,10 +121,10 @@ def test_no_more_files_are_read_than_images_are_wanted(evaluated, monkeypatch):
 def test_an_honest_model_passes_and_one_that_does_not_open_again_has_failed(evaluated, monkeypatch):
     request, out, _ = evaluated("honest", keep=True)
     monkeypatch.setattr(subprocess, "run", here)
-    (finding,) = same_in_fresh_process(request, out, read_lines(out))
+    finding = same_in_fresh_process(request, out, read_lines(out))
     assert finding.passed
     assert finding.figure == "20 adversarial images: 0 verdicts differ"
-    (finding,) = same_in_fresh_process(replace(request, model="kept_outside:none"), out, read_lines(out))
+    finding = same_in_fresh_process(replace(request, model="kept_outside:none"), out, read_lines(out))
     assert not finding.passed
     assert "kept_outside:none" in finding.figure
 
@@ -144,7 +143,6 @@ def one_answer_only(command, *, input, **how):
 
 def test_what_keeps_another_process_from_answering_is_said(evaluated, monkeypatch):
     request, out, _ = evaluated("honest")
-    said = []
     for run, why in (
         (ended(-9), "the other process was killed"),
         (ended(1, err="CUDA out of memory"), "CUDA out of memory"),
@@ -152,11 +150,12 @@ def test_what_keeps_another_process_from_answering_is_said(evaluated, monkeypatc
         (ended(1, err="CUDA-capable device(s) is/are busy or unavailable"), "busy or unavailable"),
     ):
         monkeypatch.setattr(subprocess, "run", run)
-        assert same_in_fresh_process(request, out, read_lines(out), said.append) == []
-        assert why in said.pop()
-    assert same_in_fresh_process(replace(request, model="__main__:net"), out, read_lines(out), said.append) == []
-    assert "__main__:net is in a script" in said.pop()
-    assert said == []
+        finding = same_in_fresh_process(request, out, read_lines(out))
+        assert not finding.made
+        assert why in finding.figure
+    finding = same_in_fresh_process(replace(request, model="__main__:net"), out, read_lines(out))
+    assert not finding.made
+    assert "__main__:net is in a script" in finding.figure
 
 
 def test_a_process_that_ends_without_all_answers_is_a_failure(evaluated, monkeypatch):
@@ -169,7 +168,7 @@ def test_a_process_that_ends_without_all_answers_is_a_failure(evaluated, monkeyp
         (one_answer_only, "no answer to image "),
     ):
         monkeypatch.setattr(subprocess, "run", run)
-        (finding,) = same_in_fresh_process(request, out, read_lines(out))
+        finding = same_in_fresh_process(request, out, read_lines(out))
         assert not finding.passed
         assert finding.figure.startswith(why)
 

@@ -40,7 +40,7 @@ def test_a_module_keeps_its_mode_and_what_failed_is_said_with_its_remedy():
     model, images, labels = problem()
     soft, said = torch.nn.Sequential(model, torch.nn.Softmax(dim=1)).train(), []
     found = idc.evaluate(soft, images, labels, protocol="quick", eps=EPS, say=said.append)
-    assert said[0] == "Sequential came in training mode and is judged in evaluation mode"
+    assert said[0] == "note: Sequential came in training mode and is judged in evaluation mode"
     assert soft.training
     assert soft[1].training
     [text] = [line for line in str(found).splitlines() if line.startswith("logits, not probabilities: ")]

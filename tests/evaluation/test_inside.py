@@ -12,7 +12,7 @@ from idc.attacks.target import ANSWER, Target
 from idc.attacks.threat import Threat
 from idc.errors import IDCError
 from idc.evaluation.adapter import as_classifier
-from idc.evaluation.inside import WHOLE, Inner
+from idc.evaluation.inside import WHOLE, Inner, centred, pictured
 from idc.evaluation.inside_record import found_in, note_inner
 from idc.evaluation.inside_search import look_inside
 from idc.evaluation.sanity.bench import Bench
@@ -149,6 +149,69 @@ class Shrunk(nn.Module):
     def forward(self, x):
         back = torch.linalg.pinv(torch.from_numpy(TWICE))
         return NET(back @ x @ back.T)
+
+
+class Leaking(Enlarged):
+    """With a gradient that leads nowhere beside the lost one."""
+
+    def forward(self, x):
+        return self.net(torch.from_numpy(TWICE @ x.detach().numpy() @ TWICE.T) + 1e-6 * x.mean())
+
+
+class Cut(Enlarged):
+    """With a gradient of its own, which is 0."""
+
+    def forward(self, x):
+        twice = torch.from_numpy(TWICE)
+        return self.net(Severed.apply(twice @ x @ twice.T))
+
+
+class Severed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return torch.zeros_like(gradient)
+
+
+class Honest(nn.Module):
+    """Another size by torch, before a network."""
+
+    def __init__(self, **how) -> None:
+        super().__init__()
+        self.net, self.how = nn.Sequential(nn.Flatten(), nn.LazyLinear(4)), how
+
+    def forward(self, x):
+        return self.net((F.interpolate(x, **self.how) - 0.4) / 0.2)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [{"size": (8, 8), "mode": "bilinear"}, {"size": (8, 8), "mode": "bicubic"}, {"size": (7, 9), "mode": "nearest"},
+     {"size": (2, 2), "mode": "area"}, {"size": (3, 3), "mode": "bilinear", "antialias": True}],
+)  # fmt: skip
+def test_a_size_that_torch_changes_hides_nothing(how):
+    torch.manual_seed(0)
+    module = Honest(**how)
+    module(IMAGES)
+    assert look_inside(as_classifier(module.eval(), input_shape=(1, 4, 4)), IMAGES, IDS) == []
+
+
+def test_a_picture_has_the_contrast_of_what_was_given_and_a_plain_one_that_of_the_image():
+    random = torch.Generator().manual_seed(0)
+    images = torch.rand(3, 3, 8, 8, generator=random)
+    images[0] = 0.1
+    asked = images.clone().requires_grad_(True)
+    given = torch.cat([(images[:2] - 0.45) / 0.25, 1 - 3 * images[2:]])
+    (found,) = torch.autograd.grad(pictured(asked, given).sum((1, 2, 3)) @ torch.ones(3), asked)
+    assert torch.allclose(found.mean((1, 2, 3)), torch.tensor([1.0, 4.0, -3.0]), rtol=1e-4)
+    wide = torch.rand(3, 3, 5, 5, generator=random)  # of another size, and of nothing alike
+    assert pictured(images, wide).abs().max() <= 1
+    large = torch.rand(2, 3, 32, 32, generator=random)
+    small = F.avg_pool2d(large, 4)
+    assert F.cosine_similarity(centred(small), centred(pictured(large, small))).min() > 0.8
 
 
 # (8, 4): row i interpolates at i / 2 - 1 / 4 between pixels, the outermost of which go on beyond the edge.

@@ -28,6 +28,8 @@ def test_an_attack_beside_corruptions_is_named_with_them():
         ([[0, 9, 0, 1], [1, 0, 9, 0], [10, 0, 0, 0]], [[0, 1], [1, 2], [2, 0]]),
         ([[1, 9, 0, 0], [1, 9, 0, 0], [0, 9, 1, 0]], []),  # one class for all
         ([[1, 9, 0, 0], [0, 1, 9, 0], [0, 9, 1, 0]], [[1, 2], [2, 1]]),  # the first is only taken for another
+        ([[0, 9, 0, 0, 0], [0, 0, 9, 0, 0], [2, 2, 3, 2, 0], [0, 0, 0, 9, 0]], [[0, 1], [1, 2]]),  # the third is unsure
+        ([[9, 1, 0, 0], [0, 1, 9, 0], [4, 3, 3, 0]], []),  # one is taken for another that is unsure
         ([[4, 6, 0, 0], [6, 4, 0, 0], [0, 0, 9, 1]], []),  # within chance
         ([[1, 0, 0, 9], [9, 1, 0, 0], [0, 0, 9, 1]], []),  # no answer is no class
         ([[0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]], []),

@@ -1,5 +1,6 @@
 """An outcome in words says what was found, how sure it is, and what is wrong with it."""
 
+from idc.report.rows import outcome, passed_checks
 from idc.report.statement import statement
 
 
@@ -22,6 +23,14 @@ def test_what_holds():
     )
     assert "Sanity checks: 2 of 2 passed." in text
     assert "UNRELIABLE" not in text
+
+
+def test_a_check_that_was_not_made_has_not_passed():
+    passed, failed = ({"name": "a", "passed": passed, "figure": "1"} for passed in (True, False))
+    absent, older = passed | {"made": False}, passed | {"figure": "not asked: no image survived"}
+    assert [outcome(check) for check in (passed, failed, absent, older)] == ["ok", "FAILED", "not made", "not made"]
+    assert "Sanity checks: 2 of 2 passed, 1 not made." in statement(summary(sanity=[passed, passed, absent]))
+    assert passed_checks({"sanity": [passed, failed, absent, older]}) == "1 of 2 passed, 2 not made"
 
 
 def test_what_was_left_out_is_said():
@@ -70,8 +79,8 @@ def test_chance_is_told():
 
 def test_classes_in_another_order_are_told():
     moved = {"class_names": ["a", "b", "c", "d", "e"], "reordered": [[0, 1], [1, 0]]}
-    assert "It answers most images of a as b, b as a: are its classes" in statement(summary(**moved))
-    assert "It answers" not in statement(summary(**moved | {"reordered": []}))
+    assert "Most images of a as b, b as a are answered: are the classes" in statement(summary(**moved))
+    assert "Most images" not in statement(summary(**moved | {"reordered": []}))
     many = moved | {"reordered": [[k, (k + 1) % 5] for k in range(5)]}
     assert "a as b, b as c, c as d, d as e and so on (5 classes)" in statement(summary(**many))
 

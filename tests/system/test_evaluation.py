@@ -57,7 +57,11 @@ def test_the_adaptive_protocol_with_its_sanity_checks(model, tmp_path):
     fresh = next(f for f in summary["sanity"] if f["name"] == "the same answer in a fresh process")
     assert fresh["passed"]
     assert fresh["figure"] == "8 adversarial images: 0 verdicts differ"
-    assert all({"name", "passed", "figure", "remedy"} == f.keys() for f in summary["sanity"])
+    assert all({"name", "passed", "figure", "remedy", "made"} == f.keys() for f in summary["sanity"])
+    assert {"noise fixed, then free", "plain PGD of equal cost"} <= {
+        f["name"] for f in summary["sanity"] if not f["made"]
+    }
+    assert result.stdout.count("not made") == sum(not f["made"] for f in summary["sanity"])
     assert summary["reliable"] == all(f["passed"] for f in summary["sanity"])
     assert ("UNRELIABLE" in result.stdout) == (not summary["reliable"])
 

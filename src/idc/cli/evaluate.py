@@ -120,9 +120,8 @@ def _print_summary(summary: dict[str, Any]) -> None:
         out.print(absent)
     if summary["protocol"] == "quick":
         out.print("A first look, by a short form of the adaptive attack; a figure to quote takes --protocol adaptive.")
-    for told in (doubts(summary, summary.get("own", {}).get("accuracy", summary["clean"]["mean"])), seen(summary)):
-        if told:
-            out.print(told.strip())
+    for told in filter(None, (doubts(summary), seen(summary))):
+        out.print(told.strip())
     for flag in summary["flags"]:
         out.print(f"AutoAttack says: {flag}")
     cost = summary["cost"]

@@ -1,7 +1,5 @@
-"""What ``idc evaluate`` without an attack says first: the model's own answer to every image; a
-warning where that is no better than chance, or would be right of other classes."""
+"""What ``idc evaluate`` without an attack says first: the model's own answer to every image."""
 
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -16,10 +14,8 @@ from idc.evaluation.verdict import wilson
 from idc.method.classifier import IDC
 from idc.method.prediction import DRAWS, Prediction
 from idc.noise import Streams, derive_seed
-from idc.report.statement import at_chance, in_another_order
 from idc.storage.fields import recorded
-from idc.text import percent, share
-from idc.types import Classifier, answered
+from idc.types import answered
 
 
 def own_answers(request: Request, runner: Runner, images: datasets.ImageSet) -> dict[str, Any]:
@@ -48,17 +44,3 @@ def own_answers(request: Request, runner: Runner, images: datasets.ImageSet) -> 
     values = {} if model.answers_in_one_step else {f"own answer, {words}": shares.multi_step}
     values |= {"one-step": shares.one_step}
     return {"own": own, "accuracy": {name: recorded(wilson(v, shares.images)) for name, v in values.items()}}
-
-
-def warn_of_answers(summary: Mapping[str, Any], model: Classifier, say: Callable[[str], object]) -> None:
-    """Of a user's module whose classes are ``in_another_order``, or whose clean accuracy is ``at_chance``: what may be
-    the reason."""
-    clean = summary["clean"]["mean"]
-    if moved := in_another_order(summary):
-        remedy = "correct its class_names" if model.class_names else "set class_names on the module, in its own order"
-        say(f"warning: it answers {moved}: its classes seem to be in another order than the data's ({remedy})")
-    elif at_chance(clean, model.num_classes):
-        order = "" if model.class_names else "its classes may be in another order (set class_names on the module), or "
-        chance = percent(1 / model.num_classes)
-        say(f"warning: clean accuracy {share(clean)} is no better than chance ({chance}): {order}"
-            "it may not expect images in [0, 1] (normalise inside the module)")  # fmt: skip

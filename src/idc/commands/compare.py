@@ -19,6 +19,7 @@ from idc.evaluation.pairing import paired, right_shares
 from idc.evaluation.protocol import WITHOUT_RADIUS
 from idc.evaluation.summary import read_lines
 from idc.report.comparison import write_tables
+from idc.report.statement import doubts
 from idc.storage import records
 from idc.storage.fields import check, recorded, setting, short, take
 from idc.storage.kinds import COMPARISON
@@ -252,7 +253,10 @@ def evaluate_one(
     larger = None
     if comparison.nested and eps < max(comparison.eps):
         larger = out / _place(entry, protocol, min(e for e in comparison.eps if e > eps))
-    return evaluate(request, out / _place(entry, protocol, eps), larger=larger, say=say)
+    summary = evaluate(request, out / _place(entry, protocol, eps), larger=larger, say=say)
+    if told := doubts(summary) if summary else "":
+        say(f"note:{told}")
+    return summary
 
 
 def _place(entry: Entry, protocol: str, eps: float) -> Path:

@@ -16,11 +16,11 @@ from idc import __version__
 from idc import data as datasets
 from idc.attacks.gradient import Attack
 from idc.attacks.threat import Threat
-from idc.commands.clean import own_answers, warn_of_answers
+from idc.commands.clean import own_answers
 from idc.commands.fresh import same_in_fresh_process
 from idc.commands.notes import notes
 from idc.commands.opening import open_both
-from idc.commands.plugins import is_plugin, plugin
+from idc.commands.plugins import plugin
 from idc.commands.request import Request, write_request
 from idc.cost import answer_cost, evaluation_cost
 from idc.data.image_set import interleaved
@@ -35,7 +35,6 @@ from idc.evaluation.sanity.bench import Bench, Finding, copied, run_checks
 from idc.evaluation.sanity.checks import CHEAP, CHECKS
 from idc.evaluation.sanity.discontinuity import margin_continuous
 from idc.evaluation.sanity.gradients import gradients_along
-from idc.evaluation.sanity.library import autoattack_finds_no_more
 from idc.evaluation.sanity.recorded import finite_check, nested_check, points_check, square_check
 from idc.evaluation.sanity.slopes import gradient_is_the_answers
 from idc.evaluation.summary import LINES, averages, read_costs, read_lines, summarise_lines
@@ -220,7 +219,7 @@ def _summarise(
     dtype = torch.bfloat16 if runner.classifier.bf16 else torch.float32
     cost = evaluation_cost(target, one[:1], costs, seconds, dtype=dtype)
     cost["seconds_by_attack"] = {k: v / max(1, costs["images"]) for k, v in costs["seconds"].items()}
-    anew = same_in_fresh_process(request, runner.out, lines, say) if opens and runner.protocol.sanity else []
+    anew = [same_in_fresh_process(request, runner.out, lines)] if opens and runner.protocol.sanity else []
     sanity = recorded([*_sanity(runner, lines, costs, untouched, say), *anew])
     summary |= {
         "protocol": runner.protocol.name,
@@ -238,8 +237,6 @@ def _summarise(
         summary |= own_answers(request, runner, images)
     if isinstance(runner.classifier, IDC):
         summary["labels"] = recorded(gram_report(runner.classifier.labels[:LABELS]))  # of those that a report shows
-    if is_plugin(request.model):
-        warn_of_answers(summary, runner.classifier, say)
     write_panel(runner, runner.out)
     (runner.out / CHECKED).unlink(missing_ok=True)
     return records.write(runner.out / "summary.json", summary)
@@ -294,8 +291,6 @@ def _sanity(
         # An attack that found no gradient to follow, or a wrong one, has attacked nothing.
         along = gradients_along(product(followed, protocol.objectives))
         checks = (*checks, along, margin_continuous, gradient_is_the_answers)
-    if protocol.threat.norm == "l1":  # which the library is not asked about
-        checks = tuple(check for check in checks if check is not autoattack_finds_no_more)
     with Bar("sanity checks", total=len(checks), quiet=not protocol.sanity, alike=False) as bar:
         found = run_checks(bench, checks, file=runner.out / CHECKED, advance=bar.advance)
     if protocol.sanity:

@@ -6,7 +6,7 @@ import secrets
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from idc.commands.opening import open_both
 from idc.commands.request import Request
 from idc.errors import IDCError, cut, lacks_memory
 from idc.evaluation.runner import kept_images
-from idc.evaluation.sanity.bench import Finding
+from idc.evaluation.sanity.bench import Finding, not_made
 from idc.evaluation.verdict import judge
 from idc.noise import Streams, derive_seed
 from idc.storage.fields import recorded
@@ -36,14 +36,12 @@ _PLACE = (
 )  # fmt: skip
 
 
-def same_in_fresh_process(
-    request: Request, out: Path, lines: Sequence[Mapping[str, Any]], say: Callable[[str], object] = print
-) -> list[Finding]:
+def same_in_fresh_process(request: Request, out: Path, lines: Sequence[Mapping[str, Any]]) -> Finding:
     """The verdicts on up to 32 kept adversarial images (without ``keep``, on the eight of the report), judged with the
     noise of then by a process that has asked the model nothing else, are those that the ``lines`` have.
 
     Of a deterministic model one verdict in eight may differ, which lies at an edge (one in four in bf16); of one with
-    noise, right draws by what chance may do. None where the check cannot be made: ``say`` is told why.
+    noise, right draws by what chance may do. It may be that the check cannot be made.
     """
     known = {line["id"]: line for line in lines}
     _, ids = kept_images(out, _MOST)
@@ -54,14 +52,13 @@ def same_in_fresh_process(
         found = _asked_anew(request, out, asked[0]["draws"])
         pairs = [(line["robust"], found[str(line["id"])]) for line in asked]
     except _CannotAskError as error:
-        say(f"note: {_NAME}: not checked, {error}")
-        return []
+        return not_made(_NAME, str(error))
     except (RuntimeError, KeyError) as error:
         told = f"no answer to image {error}" if isinstance(error, KeyError) else f"stopped: {error}"
-        return [Finding(_NAME, False, told, "let the model be opened again, and answer the same data")]
+        return Finding(_NAME, False, told, "let the model be opened again, and answer the same data")
     passed, text = _compared(pairs, asked[0]["draws"], bf16=request.precision != "fp32")
     remedy = "keep no memory of images, answers or calls, in the model or outside; let it open twice alike"
-    return [Finding(_NAME, passed, f"{len(pairs)} adversarial images: {text}", remedy)]
+    return Finding(_NAME, passed, f"{len(pairs)} adversarial images: {text}", remedy)
 
 
 class _CannotAskError(Exception):

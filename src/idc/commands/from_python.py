@@ -131,14 +131,16 @@ def evaluate(
     split: dict[str, Any] = {"split": data.split} if loaded else {}
     request = Request(model=name, data=data.source, **split, protocol=own.name if own else str(protocol), **settings)
     if request.limit and request.limit < len(data):
-        data = replace(data.take(request.limit), summary=f"{data.summary}; {request.limit:,} of these")
+        about, *noted = data.summary.split("\n")
+        summary = "\n".join([f"{about}; {request.limit:,} of these", *noted])
+        data = replace(data.take(request.limit), summary=summary)
     declared = declared_shape(model, name)
     if declared and declared != data.shape:
         given, expected = ("x".join(map(str, shape)) for shape in (data.shape, declared))
         remedy = f"scale them: data.load(..., image_size={declared[1]}, channels={declared[0]})"
         raise IDCError(f"images of {given}", f"{expected}, the input_shape of {name}", remedy)
     if mode := told_mode(model, name):
-        say(mode)
+        say(f"note: {mode}")
     kept = TemporaryDirectory() if out is None else nullcontext(str(out))
     with evaluation_mode(model), kept as folder:
         classifier = as_classifier(model.to(device), input_shape=data.shape, name=name)

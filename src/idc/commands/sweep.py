@@ -13,6 +13,7 @@ from idc.commands.request import Request
 from idc.errors import IDCError
 from idc.evaluation.summary import read_lines
 from idc.evaluation.union import union
+from idc.report.statement import doubts
 from idc.storage import records
 from idc.storage.fields import rules, short, written
 from idc.storage.kinds import SWEEP
@@ -125,6 +126,8 @@ def _rows(name: str, values: Sequence[_Asked], out: Path, say: Say, data: str) -
         say(f"{name} = {eps_text(one.value) if name == 'eps' else one.text}")
         summary = evaluate(one.request, out / f"{name}-{one.text}", say=once)
         if summary:
+            if doubt := doubts(summary):
+                once(f"note:{doubt}")
             protocol = summary["settings"]["protocol"]
             kinds = ("clean", *(() if protocol.get("within") else ("noise",)), "robust", "cost", "answer")
             about = {"value": one.value, "text": one.text, "eps": protocol["threat"]["eps"]}

@@ -20,6 +20,8 @@ from idc.attacks.straight import StraightThrough, Undetached, let_go
 from idc.errors import lacks_memory
 from idc.types import Classifier, Logits
 
+_PLAIN = 1e-6  # mean square of pixels about their mean, at or below which an image shows nothing
+
 
 class NotDetachedError(Exception):
     """A model that detaches nothing is its own answer with nothing detached."""
@@ -147,14 +149,16 @@ def submodules(classifier: Classifier) -> Iterator[tuple[str, nn.Module]]:
 
 
 def pictured(images: Tensor, given: Tensor) -> Tensor:
-    """The images (B, C, H, W) at the size (B, C, h, w) and the contrast of what a submodule was given instead: times
-    the slope by which that depends on them, negative for a negative."""
+    """The images (B, C, H, W) about their means, at the size (B, C, h, w) and the contrast of what a submodule was
+    given instead: times the slope by which that depends on them, negative for a negative; 1 where it hardly does."""
     if images.shape != given.shape:
         images = F.interpolate(images, given.shape[2:], mode="bilinear", antialias=True)
     with torch.no_grad():
         one, two = centred(given), centred(images)
-        slope = ((one * two).sum(1) / two.square().sum(1)).nan_to_num(1.0, 1.0, 1.0)
-    return slope.view(-1, 1, 1, 1) * images
+        seen = (F.cosine_similarity(one, two).abs() > 0.5) & (two.square().mean(1) > _PLAIN)
+        slope = torch.where(seen, (one * two).sum(1) / two.square().sum(1), 1.0).view(-1, 1, 1, 1)
+        means = images.mean((1, 2, 3), keepdim=True)
+    return slope * (images - means)
 
 
 def centred(images: Tensor) -> Tensor:

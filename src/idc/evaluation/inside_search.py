@@ -28,6 +28,7 @@ from idc.types import Classifier
 
 LOOKED_AT = 16  # images by which they are found
 _AGREE, _SAME, _LIKE = 0.9, 0.99, 0.9  # share of images; cosine of gradients; correlation of an input with the image
+_BACK = 0.3  # cosine of gradients of noise: nearest or cubic for linear interpolation have more, chance has 0
 _TRIED, _KEPT, _STEP = 8, 3, 2 / 255
 
 Say = Callable[[str], object]
@@ -159,7 +160,8 @@ class _Search:
         rows = torch.arange(len(images), device=images.device)
         paths = [path for path, _ in submodules(self.classifier)]
         with torch.enable_grad(), self.streams.take(rows).feeding(range(1)), eager():
-            asked = images.clone().requires_grad_(True).clone()  # no leaf: the model may write into it
+            leaf = images.clone().requires_grad_(True)
+            asked = leaf.clone()  # no leaf: the model may write into it
             with watched(self.classifier, paths, images) as calls:
                 answer = self.classifier(asked)
         found: dict[tuple[Any, ...], tuple[float, int, Inner]] = {}
@@ -172,7 +174,7 @@ class _Search:
                 same = id(one.returned), *one.output.flatten().tolist()
                 if one.returned is not answer or not torch.equal(one.output, answer):
                     found[False, *same] = agree, place, inner
-                if one.given is not None and one.given is not asked and _hidden(one.given, images):
+                if one.given is not None and one.given is not asked and _hidden(one.given, leaf):
                     found[True, *same] = agree, place, replace(inner, given=True)
         return [inner for _, _, inner in sorted(found.values(), key=lambda row: row[:2], reverse=True)]
 
@@ -191,9 +193,22 @@ def _same(values: Tensor, gradient: Tensor, others: Tensor, other: Tensor) -> bo
 
 def _hidden(given: Tensor, images: Tensor) -> bool:
     """Whether it is a picture of the images, much like them but for size, brightness and contrast (so is a negative),
-    of which the gradient may be lost. A size that torch changes hides nothing: many honest networks begin so."""
-    if given.shape != images.shape and given.requires_grad:
-        return False
+    of which the gradient may be lost. Another size hides nothing where torch leads back from it: many honest networks
+    begin so."""
     with torch.no_grad():
         like = F.cosine_similarity(centred(given), centred(pictured(images, given))) >= _LIKE
-    return like.float().mean().item() >= _AGREE
+    if like.float().mean().item() < _AGREE:
+        return False
+    return given.shape == images.shape or not _leads_back(given, images)
+
+
+def _leads_back(given: Tensor, images: Tensor) -> bool:
+    """Whether the gradient of a picture of another size points as that of the images at this size would."""
+    random = torch.Generator().manual_seed(0)
+    values = torch.randn(given.shape, generator=random).to(given)
+    try:
+        (own,) = torch.autograd.grad(given, images, values, retain_graph=True)
+        (usual,) = torch.autograd.grad(pictured(images, given), images, values)
+    except RuntimeError:  # it has none
+        return False
+    return F.cosine_similarity(own.flatten(1), usual.flatten(1)).median().item() > _BACK

@@ -1,6 +1,8 @@
 """From an evaluation's lines to its summary: verdicts with intervals, confusion, cost."""
 
+from collections import Counter
 from collections.abc import Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -104,16 +106,18 @@ def _confusion(lines: Sequence[Line], classes: int) -> dict[str, list[list[int]]
 
 def reordered(confusion: Sequence[Sequence[int]]) -> list[list[int]]:
     """Classes that seem to be numbered otherwise by the model than by the data, as ``[true class, answer]``: most
-    images of each, by 95% intervals, are answered as another of them, and they change places all round.
+    images of each, by 95% intervals, are answered as another of them. They change places all round, or each has the
+    place of the next and of no other.
 
     Args:
         confusion: K rows of true classes, of K + 1 counts of answers, the last of none.
     """
     most: dict[int, int] = {}
     for true, row in enumerate(confusion):
-        answer = max(range(len(row) - 1), key=lambda k, row=row: row[k])  # type: ignore[misc]
-        if (n := sum(row)) and wilson(row[answer] / n, n).low > 0.5:
+        answer, count = max(enumerate(row[:-1]), key=itemgetter(1))
+        if (n := sum(row)) and wilson(count / n, n).low > 0.5:
             most[true] = answer
+    claims = Counter(most.values())
 
     def returns(true: int) -> bool:
         place: int | None = most[true]
@@ -123,7 +127,10 @@ def reordered(confusion: Sequence[Sequence[int]]) -> list[list[int]]:
             place = most.get(place)
         return place == true
 
-    return [[true, answer] for true, answer in most.items() if true != answer and returns(true)]
+    moved = {true: answer for true, answer in most.items() if true != answer}
+    chained = {true: answer for true, answer in moved.items() if claims[answer] == 1}
+    linked = {true for true, answer in chained.items() if answer in chained or true in chained.values()}
+    return [[true, answer] for true, answer in moved.items() if true in linked or returns(true)]
 
 
 def read_costs(folder: Path) -> dict[str, Any]:

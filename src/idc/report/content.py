@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from idc.report import curves
 from idc.report.comparison import paired_texts
 from idc.report.results import Result, read_certificates, read_results, read_trainings
-from idc.report.statement import statement
+from idc.report.statement import doubts, statement
 from idc.storage.kinds import COMPARISON, kind_of
 from idc.text import NORMS, eps_text, percent, share
 
@@ -71,7 +71,7 @@ def read_content(folders: Sequence[Path], heading: Heading) -> Content:
 
 def readings(results: Sequence[Result]) -> list[str]:
     """What the figures say, in sentences that follow from them."""
-    found = [f"{r.name}: {statement(r.summary)}" for r in results if r.summary["attacks"]]
+    found = [f"{r.name}: {statement(r.summary)}" for r in results if r.summary["attacks"] or doubts(r.summary)]
     for paper in (r for r in results if r.protocol == "paper"):
         for own in results:
             if own.case == paper.case and own.protocol == "adaptive":

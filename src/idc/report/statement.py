@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from idc.report.rows import left_out, means, passed_checks
-from idc.text import NORMS, eps_text, share
+from idc.text import NORMS, eps_text, percent, share
 
 _PAIRS = 4  # that are named
 
@@ -17,7 +17,7 @@ def statement(summary: Mapping[str, Any]) -> str:
         found = f"{share(own)} of {n} images are answered rightly."
         if summary["draws"] > 1:
             found += f" The answer has noise: in the mean of {summary['draws']} draws {share(clean)} are."
-        found += doubts(summary, own) + seen(summary)
+        found += doubts(summary) + seen(summary)
         return f"{found} No attack was made: nothing is said of robustness."
     threat = summary["settings"]["protocol"]["threat"]
     if within := summary["settings"]["protocol"].get("within"):
@@ -34,7 +34,7 @@ def statement(summary: Mapping[str, Any]) -> str:
     if absent := left_out(summary):
         found += f" {absent}"
     failed = [check["name"] for check in summary["sanity"] if not check["passed"]]
-    found += doubts(summary, clean) + seen(summary)
+    found += doubts(summary) + seen(summary)
     if failed:
         return f"UNRELIABLE, not to be quoted: failed {', '.join(failed)}. {found}"
     if summary["protocol"] == "quick":
@@ -51,21 +51,19 @@ def at_chance(clean: Mapping[str, float], classes: int) -> bool:
     return clean["mean"] <= chance or (clean["low"] <= chance and clean["high"] < chance + 0.15)
 
 
-def in_another_order(summary: Mapping[str, Any]) -> str:
-    """Which classes the model seems to number otherwise than the data, in words; "" if none."""
-    names, pairs = summary.get("class_names", ()), summary.get("reordered", ())
-    some = [f"{names[true]} as {names[answer]}" for true, answer in pairs[:_PAIRS]]
-    more = f" and so on ({len(pairs)} classes)" if len(pairs) > _PAIRS else ""
-    return f"most images of {', '.join(some)}{more}" if some else ""
-
-
-def doubts(summary: Mapping[str, Any], clean: Mapping[str, float]) -> str:
+def doubts(summary: Mapping[str, Any]) -> str:
     """What of the clean answers makes one doubt that the model was asked rightly, with a space before it; else ""."""
-    if moved := in_another_order(summary):
-        return f" It answers {moved}: are its classes in the data's order?"
-    if "confusion" not in summary or not at_chance(clean, len(summary["confusion"]["clean"])):
+    names, pairs = summary.get("class_names", ()), summary.get("reordered", ())
+    if some := ", ".join(f"{names[true]} as {names[answer]}" for true, answer in pairs[:_PAIRS]):
+        more = f" and so on ({len(pairs)} classes)" if len(pairs) > _PAIRS else ""
+        remedy = "class_names on the module names them in its own"
+        return f" Most images of {some}{more} are answered: are the classes in the data's order ({remedy})?"
+    clean = summary.get("own", {}).get("accuracy", summary["clean"]["mean"])
+    if "confusion" not in summary or not at_chance(clean, classes := len(summary["confusion"]["clean"])):
         return ""
-    return " Clean accuracy is no better than chance: are classes and scaling those that the model expects?"
+    order = "are its classes in the data's order (class_names on the module names them in its own)"
+    scale = "does it expect images in [0, 1] (normalisation belongs inside)"
+    return f" Clean accuracy is no better than chance ({percent(1 / classes)}): {order}, and {scale}?"
 
 
 def seen(summary: Mapping[str, Any]) -> str:
@@ -87,4 +85,4 @@ def _natural(summary: Mapping[str, Any], within: str) -> str:
         found = f"{share(kinds['all'])} is the mean accuracy under {count} corruptions. {found}"
     failed = [check["name"] for check in summary["sanity"] if not check["passed"]]
     alarm = f"UNRELIABLE, not to be quoted: failed {', '.join(failed)}. " if failed else ""
-    return f"{alarm}{found}{seen(summary)} Nothing is said of an attacker's changes."
+    return f"{alarm}{found}{doubts(summary)}{seen(summary)} Nothing is said of an attacker's changes."

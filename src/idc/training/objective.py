@@ -12,27 +12,6 @@ from idc.data import ImageSet
 from idc.errors import IDCError
 from idc.storage.saved import SavedModel
 
-
-def minimisable(terms: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What an objective's ``loss`` returned.
-
-    Raises:
-        IDCError: if it is no dict of tensors with a "total" () that can be differentiated.
-    """
-    if not isinstance(terms, dict) or "total" not in terms:
-        found = f"{list(terms)} as a dict's keys" if isinstance(terms, dict) else type(terms).__name__
-    elif alien := [name for name, value in terms.items() if not isinstance(value, Tensor)]:
-        found = f"{alien[0]!r} as {type(terms[alien[0]]).__name__}"
-    elif terms["total"].numel() != 1:
-        found = f"'total' of shape {tuple(terms['total'].shape)}"
-    elif not terms["total"].requires_grad:
-        found = "'total' without a gradient"
-    else:
-        return terms
-    expected = 'a dict of tensors with "total", one number that depends on the weights'
-    raise IDCError(f"the objective's loss gave {found}", expected, "return it from loss")
-
-
 Call = Callable[..., Any]  # the network as the trainer runs it: compiled, distributed, under autocast
 
 
@@ -149,3 +128,23 @@ def check_fits(
             f"{num_classes} of {shape}, as {of}",
             remedy or "train a fresh model on this data, or give it the data it was made for",
         )
+
+
+def minimisable(terms: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What an objective's ``loss`` returned.
+
+    Raises:
+        IDCError: if it is no dict of tensors with a "total" () that can be differentiated.
+    """
+    if not isinstance(terms, dict) or "total" not in terms:
+        found = f"{list(terms)} as a dict's keys" if isinstance(terms, dict) else type(terms).__name__
+    elif alien := [name for name, value in terms.items() if not isinstance(value, Tensor)]:
+        found = f"{alien[0]!r} as {type(terms[alien[0]]).__name__}"
+    elif terms["total"].numel() != 1:
+        found = f"'total' of shape {tuple(terms['total'].shape)}"
+    elif not terms["total"].requires_grad:
+        found = "'total' without a gradient"
+    else:
+        return terms
+    expected = 'a dict of tensors with "total", one number that depends on the weights'
+    raise IDCError(f"the objective's loss gave {found}", expected, "return it from loss")

@@ -91,8 +91,8 @@ def causes(found: Validation, fit: Validation, train: ImageSet, recipe: Settings
     if found.score >= _GOOD:
         return []
     causes, longer = [], "--minutes" if recipe.minutes else "--epochs or --minutes"
-    chance = 2 * (found.score * (1 - found.score) / found.images) ** 0.5  # two standard errors
-    if fit.score - found.score > max(_GAP, chance):
+    errors = [own.score * (1 - own.score) / own.images for own in (fit, found)]
+    if fit.score - found.score > max(_GAP, 2 * sum(errors) ** 0.5):
         causes.append(
             f"it knows its training images better ({percent(fit.score)}) than new ones ({percent(found.score)}): more "
             f"images help most{', or mixed ones (--mix cutmix)' if recipe.may_mix else ''}"

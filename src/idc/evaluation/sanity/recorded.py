@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from idc.evaluation.sanity.bench import Finding
+from idc.evaluation.sanity.bench import Finding, not_made
 from idc.evaluation.verdict import Judged, wilson
 from idc.text import percent
 from idc.types import NOT_FINITE
@@ -16,14 +16,18 @@ def square_check(lines: Lines) -> Iterator[Finding]:
     so that votes change by themselves, not more than its interval allows where there is nothing."""
     if not lines or "square" not in lines[0]["attacks"]:
         return
+    name = "black-box no stronger than white-box"
     lines = [line for line in lines if line.get("larger") != "spared"]  # Square was not asked of these
+    if not lines:
+        yield not_made(name, "all images survived a larger radius")
+        return
     broken = sum(line["worst"] == "square" and _square_alone(line) for line in lines)
-    n = max(1, len(lines))
+    n = len(lines)
     figure = broken / n
     pairs = (p for line in lines for p in [line["clean"], *line["attacks"].values()] if p is not None)
     varies = any(0 < pair[0] < lines[0]["draws"] for pair in pairs)
     yield Finding(
-        "black-box no stronger than white-box", figure <= (wilson(0.0, n).high if varies else max(0.002, 1 / n)),
+        name, figure <= (wilson(0.0, n).high if varies else max(0.002, 1 / n)),
         f"Square broke {percent(figure)} more of {len(lines)} images",
         "the white-box attacks are lost in masked gradients: give a surrogate",
     )  # fmt: skip

@@ -121,7 +121,7 @@ def _network(name: str, seconds: int) -> Part:
         given = {"precision": "bf16", "batch_size": 16, "block": 16}
         parts.measure_adaptive(PAPER, data, limit, out, eps=fraction(NETWORK[name]), **given)
 
-    return Part(name, "the paper's network", seconds, 64, measure, parts.adaptive_found)
+    return Part(name, "the paper's network", seconds, 64, measure, parts.adaptive_so_far)
 
 
 PARTS = (

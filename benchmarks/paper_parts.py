@@ -23,6 +23,7 @@ from idc.cost import answer_cost
 from idc.evaluation.identity import describe_model
 from idc.evaluation.protocol import PROTOCOLS, PUBLISHED, Protocol, published
 from idc.evaluation.runner import hold_settings
+from idc.evaluation.summary import LINES, read_costs, read_lines, summarise_lines
 from idc.evaluation.verdict import wilson
 from idc.noise import Streams, derive_seed
 from idc.storage import records
@@ -237,6 +238,18 @@ def adaptive_found(out: Path) -> dict[str, Any]:
         "robust": held["robust"],
     } | of_images(out)
     return found | {"checks": checks, "core_seconds": round(attack_seconds(held))}
+
+
+def adaptive_so_far(out: Path) -> dict[str, Any]:
+    """The same; before that, of the images that have finished, of which no sanity check was made yet."""
+    if done := adaptive_found(out):
+        return done
+    if not records.finished(out, LINES):
+        return {}
+    found = summarise_lines(read_lines(out), [str(k) for k in range(10)])
+    known = {name: found[name] for name in ("images", "clean", "robust")}
+    seconds = sum(read_costs(out)["seconds"].values())
+    return known | {"checks": {"made": 0, "passed": 0}, "core_seconds": round(seconds)}
 
 
 def attack_seconds(summary: dict[str, Any]) -> float:

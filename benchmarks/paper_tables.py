@@ -63,7 +63,8 @@ def paper_network() -> list[str]:
     lines = table_head("L-inf eps", "clean", "robust", "n", "sanity checks", "of")
     for eps, own in rows.items():
         of = f"{duration_text(own['core_seconds'])} of a core of {article(own['hardware']['cpu'])}"
-        checks = f"{own['checks']['passed']} of {own['checks']['made']} passed"
+        made = own["checks"]["made"]
+        checks = f"{own['checks']['passed']} of {made} passed" if made else "not made yet"
         lines.append(table_row(eps, share(own["clean"]["mean"]), share_of(own), own["images"], checks, of))
     return [
         *lines,

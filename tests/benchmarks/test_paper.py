@@ -85,6 +85,18 @@ def test_an_evaluation_is_told_once_it_is_done(tmp_path):
     assert (found["images"], found["checks"], found["core_seconds"]) == (9, {"made": 2, "passed": 1}, 4)
 
 
+def test_an_evaluation_that_has_not_finished_is_told_of_the_images_that_have(tmp_path):
+    assert paper_parts.adaptive_so_far(tmp_path) == {}
+    pairs = {"clean": [4, 1], "noise": [4, 1], "attacks": {"a": [1, 0]}, "worst": "a", "single": False, "draws": 4}
+    lines = [{"id": i, "class": 1, "robust": [right, 0]} | pairs for i, right in ((8, 1), (3, 0))]
+    paper_parts.records.append(tmp_path / "images-0.jsonl", lines)
+    rest = {"flags": [], "images": 2}
+    paper_parts.records.append(tmp_path / "costs-0.jsonl", [{"block": 0, "seconds": {"a": 3.0, "clean": 2.0}} | rest])
+    found = paper_parts.adaptive_so_far(tmp_path)
+    assert (found["images"], found["clean"]["mean"]["mean"], found["robust"]["mean"]["mean"]) == (2, 1.0, 1 / 8)
+    assert (found["checks"]["made"], found["core_seconds"]) == (0, 5)
+
+
 @pytest.fixture
 def results(tmp_path, monkeypatch):
     for module in (common, paper, paper_figures):

@@ -251,6 +251,8 @@ def attacked(module: nn.Module, inside: bool = True) -> torch.Tensor:
         TurnedAround,
         Negative,
         Enlarged,
+        Leaking,
+        Cut,
     ],
 )
 def test_what_an_output_hides_is_attacked(kind):

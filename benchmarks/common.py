@@ -13,8 +13,8 @@ import torch
 
 from idc import __version__
 from idc.evaluation.pairing import survived
-from idc.evaluation.summary import read_lines
-from idc.report.rows import made
+from idc.evaluation.summary import LINES, read_lines, summarise_lines
+from idc.report.rows import made_checks
 from idc.storage.files import make_folder, whole_file, write_json
 from idc.storage.records import read_json
 from idc.text import share
@@ -130,8 +130,20 @@ def model_arguments(doc: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def made_checks(summary: dict[str, Any]) -> list[dict[str, Any]]:
-    return [check for check in summary["sanity"] if made(check)]
+def counted_checks(summary: dict[str, Any]) -> dict[str, int]:
+    """How many of its sanity checks were ``made``, and how many of these ``passed``."""
+    own = made_checks(summary)
+    return {"made": len(own), "passed": sum(bool(check["passed"]) for check in own)}
+
+
+def summary_so_far(out: Path) -> dict[str, Any]:
+    """The summary of an evaluation; before that, of the images that have finished, without its checks; {} of none."""
+    if (out / "summary.json").exists():
+        return read(out / "summary.json")
+    if not any(out.glob(f"{LINES}-*.jsonl")):
+        return {}
+    lines = read_lines(out)
+    return summarise_lines(lines, [""] * (1 + max(line["class"] for line in lines)))
 
 
 def read(path: Path) -> dict:

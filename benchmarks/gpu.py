@@ -26,13 +26,13 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from common import CIFAR, RESULTS, made_checks, outside, read
+from common import CIFAR, RESULTS, counted_checks, outside, read
 from gpu_jobs import FIRST, JOBS, KEPT, PAIRS, Job, Training
 
 from idc.cli.common import UNRELIABLE
 from idc.commands.opening import open_model
 from idc.evaluation.pairing import paired, survived
-from idc.evaluation.summary import COSTS, LINES
+from idc.evaluation.summary import LINES, read_costs
 from idc.evaluation.verdict import wilson
 from idc.peers.diffusion import Diffusion
 from idc.storage import records
@@ -118,10 +118,8 @@ def collect(out: Path) -> None:
             rows[job.name]["failed"] = failed
         elif lines := list(records.finished(folder, LINES).values()):
             rows[job.name] = asked | {"state": "not finished", "finished": len(lines)} | _figures(lines)
-            checks = made_checks({"sanity": records.read(folder / "sanity.jsonl")})
-            rows[job.name]["checks"] = {"made": len(checks), "passed": sum(bool(c["passed"]) for c in checks)}
-            costs = records.read_all(folder, f"{COSTS}-*.jsonl", "block").values()
-            rows[job.name]["seconds"] = sum(sum(block["seconds"].values()) for block in costs)
+            rows[job.name]["checks"] = counted_checks({"sanity": records.read(folder / "sanity.jsonl")})
+            rows[job.name]["seconds"] = sum(read_costs(folder)["seconds"].values())
         elif partial != out:
             tensors, about = load_tensors(partial)
             values = json.loads(about["values"])

@@ -120,6 +120,7 @@ def claims() -> list[str]:
     full = "the paper's network, CIFAR-10"
     less = part("network-4")
     smaller = f"; at 4/255 on {less['images']}: {share_of(less)}" if less.get("robust") else ""
+    smaller += ", its sanity checks not finished" if smaller and less["state"] != "done" else ""
     rows = [
         (
             "robust under PGD, AutoAttack and BPDA+EOT",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from common import CIFAR, ROOT, made_checks, of_images, read
+from common import CIFAR, ROOT, counted_checks, of_images, read, summary_so_far
 from torch import Tensor
 
 from idc.attacks.gradient import GradientAttack, pgd
@@ -23,7 +23,7 @@ from idc.cost import answer_cost
 from idc.evaluation.identity import describe_model
 from idc.evaluation.protocol import PROTOCOLS, PUBLISHED, Protocol, published
 from idc.evaluation.runner import hold_settings
-from idc.evaluation.summary import LINES, read_costs, read_lines, summarise_lines
+from idc.evaluation.summary import read_costs
 from idc.evaluation.verdict import wilson
 from idc.noise import Streams, derive_seed
 from idc.storage import records
@@ -230,23 +230,22 @@ def adaptive_found(out: Path) -> dict[str, Any]:
     if not (out / "summary.json").exists():
         return {}
     held = read(out / "summary.json")
-    checks = {"made": len(made_checks(held)), "passed": sum(check["passed"] for check in made_checks(held))}
     found = {
         "precision": held.get("settings", {}).get("classifier", {}).get("precision", "fp32"),
         "images": held["images"],
         "clean": held["clean"],
         "robust": held["robust"],
     } | of_images(out)
-    return found | {"checks": checks, "core_seconds": round(attack_seconds(held))}
+    return found | {"checks": counted_checks(held), "core_seconds": round(attack_seconds(held))}
 
 
 def adaptive_so_far(out: Path) -> dict[str, Any]:
     """The same; before that, of the images that have finished, of which no sanity check was made yet."""
     if done := adaptive_found(out):
         return done
-    if not records.finished(out, LINES):
+    found = summary_so_far(out)
+    if not found:
         return {}
-    found = summarise_lines(read_lines(out), [str(k) for k in range(10)])
     known = {name: found[name] for name in ("images", "clean", "robust")}
     seconds = sum(read_costs(out)["seconds"].values())
     return known | {"checks": {"made": 0, "passed": 0}, "core_seconds": round(seconds)}

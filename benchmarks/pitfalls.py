@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from common import model_arguments, read, write
+from common import model_arguments, read, summary_so_far, write
 
 from idc.attacks.adaptive import AdaptiveAttack
 from idc.attacks.gradient import Attack, apgd, pgd
@@ -22,7 +22,6 @@ from idc.commands.evaluate import evaluate
 from idc.commands.request import Request
 from idc.compute.memory import keep_freed_memory
 from idc.evaluation.protocol import PUBLISHED, Protocol
-from idc.evaluation.summary import LINES, read_lines, summarise_lines
 from idc.text import eps_name, eps_text, fraction
 
 
@@ -76,14 +75,11 @@ def folder(name: str, eps: float) -> Path:
 def keep(name: str, eps: float, command: str) -> None:
     """Write what has been measured so far: all of it, or the images that have finished; nothing if there are none."""
     out = folder(name, eps)
-    if (out / "summary.json").exists():
-        found = read(out / "summary.json")
-    elif any(out.glob(f"{LINES}-*.jsonl")):
-        lines = read_lines(out)
-        found = summarise_lines(lines, [""] * (1 + max(line["class"] for line in lines)))
-        found |= {"settings": read(out / "settings.json")}
-    else:
+    found = summary_so_far(out)
+    if not found:
         return
+    if "settings" not in found:
+        found |= {"settings": read(out / "settings.json")}
     kept = {k: found[k] for k in ("clean", "noise", "attacks", "images", "draws", "single_draw", "settings")}
     write(f"pitfalls-{name}", command, {"eps_text": eps_text(eps)} | kept)
 

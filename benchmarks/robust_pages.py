@@ -1,7 +1,8 @@
 """The tables of docs/robustness.md, and of README.md in short; see pages.py."""
 
-from common import CIFAR, RESULTS, ROUNDED, made_checks, read
+from common import CIFAR, RESULTS, ROUNDED, read
 
+from idc.report.rows import made_checks
 from idc.text import share, table_head, table_row
 
 SHIPPED, LATEST = "idc-nano-cifar10-robust", "idc-nano-cifar10-robust-v2"

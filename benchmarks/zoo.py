@@ -18,14 +18,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from common import made_checks
-
 from idc import IDC, data
 from idc.commands.request import Request
 from idc.errors import IDCError
 from idc.evaluation.identity import model_fingerprint
 from idc.method.calibration import FACT
 from idc.report.comparison import NORMS
+from idc.report.rows import made_checks
 from idc.storage.fields import recorded, rules
 from idc.storage.files import whole_folder, write_text
 from idc.storage.locate import HOME

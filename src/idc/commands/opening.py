@@ -67,11 +67,9 @@ def open_both(request: Request, device: torch.device) -> tuple[Classifier, datas
     images = _loaded(request, own)
     if is_plugin(request.model) and not declared_shape(own, request.model):
         size = "x".join(map(str, images.shape))
-        images = replace(
-            images, summary=f"{images.summary}\nnote: the module has no input_shape and is given them at {size}"
-        )
+        images = _noted(images, f"the module has no input_shape and is given them at {size}")
     if mode := told_mode(own, request.model):
-        images = replace(images, summary=f"{images.summary}\nnote: {mode}")
+        images = _noted(images, mode)
     if isinstance(own, IDC):
         own = _as_asked(own, request, device)
     elif request.one_step or request.visits or request.eta is not None or request.mirrored:
@@ -117,13 +115,18 @@ def _loaded(request: Request, own: nn.Module) -> datasets.ImageSet:
     whole, card, why = load(split="all"), getattr(own, "card", None), ""
     split: datasets.Split = "all"
     if _trained_on(whole, card if isinstance(card, dict) else {}, request.data):
-        why = f"\nnote: {request.model} was trained on images of {request.data}"
+        why = f"{request.model} was trained on images of {request.data}"
         if not request.split:
             split, why = "test", f"{why}: those that the training held out are judged"
     elif not request.split and is_plugin(request.model):
-        why = '\nnote: if it was trained on data.load(..., split="train") of these, give --split test'
+        why = 'if it was trained on data.load(..., split="train") of these, give --split test'
     images = load(split=split, limit=request.limit) if request.limit or split != "all" else whole
-    return replace(images, summary=images.summary + why)
+    return _noted(images, why) if why else images
+
+
+def _noted(images: datasets.ImageSet, note: str) -> datasets.ImageSet:
+    """With a line more in the summary."""
+    return replace(images, summary=f"{images.summary}\nnote: {note}")
 
 
 def _trained_on(images: datasets.ImageSet, card: dict[str, Any], source: str) -> bool:

@@ -57,9 +57,14 @@ def outcome(check: Mapping[str, Any]) -> str:
     return "not made" if not made(check) else "ok" if check["passed"] else "FAILED"
 
 
+def made_checks(summary: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The sanity checks of an evaluation that were made."""
+    return [check for check in summary["sanity"] if made(check)]
+
+
 def passed_checks(summary: Mapping[str, Any]) -> str:
     """How many of the sanity checks that were made passed: 9 of 10 passed, 2 not made."""
-    asked = [check for check in summary["sanity"] if made(check)]
+    asked = made_checks(summary)
     absent = len(summary["sanity"]) - len(asked)
     text = f"{sum(check['passed'] for check in asked)} of {len(asked)} passed"
     return f"{text}, {absent} not made" if absent else text

@@ -7,6 +7,7 @@ from idc.report.rows import left_out, means, passed_checks
 from idc.text import NORMS, eps_text, percent, share
 
 _PAIRS = 4  # that are named
+_ORDER = "the classes in the data's order (class_names on the module names them in its own)"
 
 
 def statement(summary: Mapping[str, Any]) -> str:
@@ -56,14 +57,12 @@ def doubts(summary: Mapping[str, Any]) -> str:
     names, pairs = summary.get("class_names", ()), summary.get("reordered", ())
     if some := ", ".join(f"{names[true]} as {names[answer]}" for true, answer in pairs[:_PAIRS]):
         more = f" and so on ({len(pairs)} classes)" if len(pairs) > _PAIRS else ""
-        remedy = "class_names on the module names them in its own"
-        return f" Most images of {some}{more} are answered: are the classes in the data's order ({remedy})?"
+        return f" Most images of {some}{more} are answered: are {_ORDER}?"
     clean = summary.get("own", {}).get("accuracy", summary["clean"]["mean"])
     if "confusion" not in summary or not at_chance(clean, classes := len(summary["confusion"]["clean"])):
         return ""
-    order = "are its classes in the data's order (class_names on the module names them in its own)"
     scale = "does it expect images in [0, 1] (normalisation belongs inside)"
-    return f" Clean accuracy is no better than chance ({percent(1 / classes)}): {order}, and {scale}?"
+    return f" Clean accuracy is no better than chance ({percent(1 / classes)}): are {_ORDER}, and {scale}?"
 
 
 def seen(summary: Mapping[str, Any]) -> str:
